@@ -1,0 +1,44 @@
+"""Values that several rooms share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class EditPair:
+    """One line of a data set: a source prompt and the prompts it is edited into.
+
+    Attributes:
+        id: Unique within the data set.
+        source_prompt: Describes the source image.
+        target_prompts: At least one; each is edited from the same source.
+        category: Kind of edit, used to group results.
+        seed: Overrides the run's seed for this pair.
+        image: Absolute path of the source image; None: the source is sampled from noise.
+        mask: Absolute path of a mask whose white pixels may change.
+        blend_words: Words of the source and of the target that local blend keeps to.
+        word_weights: Factor per target word for re-weighting.
+        scene: The world's description of the source scene.
+        scene_edit: `{"attribute", "value", "index"}` that turns the scene into its exact answer.
+        rendered: The source image is the rendered scene, so the exact answer is known.
+    """
+
+    id: str
+    source_prompt: str
+    target_prompts: tuple[str, ...]
+    category: str = ""
+    seed: int | None = None
+    image: Path | None = None
+    mask: Path | None = None
+    blend_words: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+    word_weights: Mapping[str, float] = field(default_factory=dict)
+    scene: Mapping[str, Any] | None = None
+    scene_edit: Mapping[str, Any] | None = None
+    rendered: bool = False
+
+    @property
+    def has_image(self) -> bool:
+        """Whether the pair brings its own source image."""
+        return self.rendered or self.image is not None
