@@ -1,0 +1,13 @@
+"""Set-up of the whole test session."""
+
+import os
+
+# Set before any library reads them: the session is offline and uses the cores it is given.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("WANDB_MODE", "offline")
+os.environ.setdefault("WANDB_SILENT", "true")
+
+from jaxtyping import install_import_hook
+
+# Shapes and types of every annotated function are checked, in the tests only.
+install_import_hook("p2p_bench", "beartype.beartype")
