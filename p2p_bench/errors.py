@@ -53,7 +53,7 @@ class NonFiniteLatentError(P2PError):
         self.step = step
 
 
-class ErrorList(P2PError):
+class ErrorList(P2PError):  # noqa: N818 - a list of errors, as the name says
     """Several faults found at once, listed together.
 
     Args:
@@ -67,7 +67,9 @@ class ErrorList(P2PError):
         self.exit_code = max(error.exit_code for error in errors)
         lines = [str(error) for error in errors]
         super().__init__(
-            lines[0] if len(lines) == 1 else f"{len(lines)} faults:\n" + "\n".join(f"  - {line}" for line in lines)
+            lines[0]
+            if len(lines) == 1
+            else f"{len(lines)} faults:\n" + "\n".join(f"  - {line}" for line in lines)
         )
 
 

@@ -25,5 +25,6 @@ def resource_path(*parts: str) -> Path:
         if path.exists():
             return path
     raise MissingWeightsError(
-        f"{'/'.join(parts)} is missing from this installation (looked at {bundle} and {checkout}); install it again"
+        f"{'/'.join(parts)} is missing from this installation (looked at {bundle} and {checkout}); "
+        "install it again"
     )

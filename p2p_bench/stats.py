@@ -51,7 +51,9 @@ def mean_interval(
         return Mean(float("nan"), 0, float("nan"), float("nan"))
     names = list(range(len(x))) if groups is None else list(groups)
     index: dict[Hashable, int] = {}
-    member = np.array([index.setdefault(name, len(index)) for name, ok in zip(names, defined, strict=True) if ok])
+    member = np.array(
+        [index.setdefault(name, len(index)) for name, ok in zip(names, defined, strict=True) if ok]
+    )
     sums = np.bincount(member, weights=x[defined], minlength=len(index))
     sizes = np.bincount(member, minlength=len(index))
     mean = float(x[defined].mean())

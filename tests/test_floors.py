@@ -30,7 +30,11 @@ FLOORS = {
     "p2p_bench.app": 10,
     "hydra_plugins": 10,
 }
-SAME_FLOOR = {("p2p_bench.controllers", "p2p_bench.attention"), ("hydra_plugins", "p2p_bench.app")}
+SAME_FLOOR = {
+    ("p2p_bench.resources", "p2p_bench.errors"),
+    ("p2p_bench.controllers", "p2p_bench.attention"),
+    ("hydra_plugins", "p2p_bench.app"),
+}
 PACKAGES = {"p2p_bench", "p2p_bench.world"}
 """Only an `__init__` of these: `p2p_bench` is the lazy front door, `p2p_bench.world` holds two rooms."""
 
@@ -46,7 +50,9 @@ def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"line {node.lineno}: relative imports hide the floor; write the whole name"
+            assert node.level == 0, (
+                f"line {node.lineno}: write the whole name, a relative import hides the floor"
+            )
             yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
 
 

@@ -1,0 +1,1 @@
+"""Benchmark of text edits of images in diffusion models."""
