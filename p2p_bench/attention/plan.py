@@ -1,0 +1,299 @@
+"""What one step does at every site of a network, as index tensors that are ready to use.
+
+A plan speaks of absolute rows of the network batch. Rows that no edit names attend as usual; by convention an
+edit names conditional rows only, so the unconditional half of a guided batch stays plain.
+"""
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from p2p_bench.attention.columns import ColumnMap, Dense, Diagonal, Identity, as_matrix
+from p2p_bench.attention.recorder import Recorder
+from p2p_bench.attention.sites import Site
+from p2p_bench.attention.terms import SiteEdit
+
+
+class SiteController(Protocol):
+    """An edit of one target row by one source row: a pure function of the step and the site."""
+
+    def site_edit(self, step: int, site: Site) -> SiteEdit | None:
+        """Terms that replace the target's attention at `site`, or None to leave it alone."""
+
+    def signature(self, step: int) -> Hashable:
+        """Equal at two steps exactly where `site_edit` is equal at every site."""
+
+
+@dataclass(frozen=True)
+class RowEdit:
+    """Places a controller in the network batch.
+
+    Attributes:
+        row: The target's row.
+        source: The source's row.
+        controller: What is done to the target.
+    """
+
+    row: int
+    source: int
+    controller: SiteController
+
+
+@dataclass(frozen=True)
+class Gather:
+    """Which rows a projection is computed for, and how its result is laid out; None: all, in order.
+
+    Attributes:
+        rows: Rows of the network batch that are projected.
+        index: For each term, a position among the projected rows.
+    """
+
+    rows: Int64[Tensor, " rows"] | None = None
+    index: Int64[Tensor, " terms"] | None = None
+
+
+@dataclass(frozen=True)
+class RecordPlan:
+    """Recording at one site: attention with columns of a column map as values.
+
+    Attributes:
+        query: For each entry, a position among the projected queries.
+        key: For each entry, a position among the projected keys.
+        key_rows: For each entry, the row of the network batch its keys come from.
+        values: Up to `d` columns of the entry's column map (`d`: the site's head dimension).
+        kept: Positions, entries times `d`, that hold a column; the others are padding.
+        slots: For each kept position, where the recorder adds it.
+    """
+
+    query: Int64[Tensor, " entries"]
+    key: Int64[Tensor, " entries"]
+    key_rows: Int64[Tensor, " entries"]
+    values: Float[Tensor, "entries 1 w d"]
+    kept: Int64[Tensor, " kept"]
+    slots: Int64[Tensor, " kept"]
+
+
+@dataclass(frozen=True)
+class SitePlan:
+    """One fused attention call: terms along the batch axis, the first of each row in the row's place.
+
+    Attributes:
+        query: Queries of the terms.
+        key: Keys of the terms.
+        value: Values of the terms.
+        key_rows: For each term, the row of the network batch its keys come from (None: its own).
+        mapped: Terms whose values go through a column map.
+        maps: Those column maps.
+        extra_rows: Rows that the terms after the first `num_rows` are added to.
+        record: What is recorded here.
+    """
+
+    query: Gather = Gather()
+    key: Gather = Gather()
+    value: Gather = Gather()
+    key_rows: Int64[Tensor, " terms"] | None = None
+    mapped: Int64[Tensor, " mapped"] | None = None
+    maps: Float[Tensor, "mapped w w"] | None = None
+    extra_rows: Int64[Tensor, " extra"] | None = None
+    record: RecordPlan | None = None
+
+
+PLAIN = SitePlan()
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """What one step does. Passed to the network as `cross_attention_kwargs={"plan": plan}`.
+
+    Attributes:
+        num_rows: Rows of the network batch the plan was made for.
+        sites: Plans by site name; a site that is absent attends as usual.
+        recorder: Receives the maps of recorded sites.
+    """
+
+    num_rows: int
+    sites: dict[str, SitePlan] = field(default_factory=dict)
+    recorder: Recorder | None = None
+
+
+class _RowTerm(NamedTuple):
+    """A term with absolute rows; `row` is where its result goes."""
+
+    row: int
+    query: int
+    key: int
+    value: int
+    columns: ColumnMap
+
+
+def build_step_plan(
+    sites: Sequence[Site],
+    num_rows: int,
+    edits: Sequence[RowEdit],
+    step: int,
+    recorder: Recorder | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> StepPlan:
+    """Resolve the edits of one step into index tensors, shared by all sites that are edited alike.
+
+    Args:
+        sites: Sites of the network.
+        num_rows: Rows of the network batch.
+        edits: At most one edit per row.
+        step: Index of the denoising step, from 0.
+        recorder: Receives the maps after the edit; None records nothing.
+        device: Where the network runs.
+        dtype: The network's precision.
+
+    Raises:
+        ValueError: An edit names a row outside the batch, or two edits name one row.
+    """
+    _check_rows(num_rows, edits)
+    built: dict[Hashable, SitePlan] = {}
+    plans = {}
+    for site in sites:
+        site_edits = tuple(edit.controller.site_edit(step, site) for edit in edits)
+        records = recorder is not None and recorder.records(site)
+        if not records and all(terms is None for terms in site_edits):
+            continue
+        key = (site_edits, site.head_dim if records else None)
+        if key not in built:
+            terms = _row_terms(num_rows, edits, site_edits)
+            recording = (recorder, site.head_dim) if recorder is not None and records else None
+            built[key] = _site_plan(num_rows, terms, recording, device, dtype)
+        plans[site.name] = built[key]
+    return StepPlan(num_rows, plans, recorder)
+
+
+class PlanCache:
+    """Plans of a whole run: steps whose edits have the same signatures share one plan object.
+
+    Args:
+        sites, num_rows, edits, recorder, device, dtype: As in `build_step_plan`.
+    """
+
+    def __init__(
+        self,
+        sites: Sequence[Site],
+        num_rows: int,
+        edits: Sequence[RowEdit],
+        recorder: Recorder | None = None,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self._sites, self._num_rows, self._edits = sites, num_rows, tuple(edits)
+        self._recorder, self._device, self._dtype = recorder, device, dtype
+        self._plans: dict[Hashable, StepPlan] = {}
+
+    def at(self, step: int) -> StepPlan:
+        """The plan of a step (an index from 0)."""
+        signature = tuple(edit.controller.signature(step) for edit in self._edits)
+        if signature not in self._plans:
+            self._plans[signature] = build_step_plan(
+                self._sites, self._num_rows, self._edits, step, self._recorder, self._device, self._dtype
+            )
+        return self._plans[signature]
+
+
+def _check_rows(num_rows: int, edits: Sequence[RowEdit]) -> None:
+    rows = [edit.row for edit in edits]
+    for row in (*rows, *(edit.source for edit in edits)):
+        if not 0 <= row < num_rows:
+            raise ValueError(f"edits: row {row} is outside the batch of {num_rows} rows")
+    if len(set(rows)) < len(rows):
+        raise ValueError(f"edits: expected at most one edit per row, got rows {rows}; compose controllers instead")
+
+
+def _row_terms(num_rows: int, edits: Sequence[RowEdit], site_edits: Sequence[SiteEdit | None]) -> list[_RowTerm]:
+    """Terms of all rows: the first of every row in row order, then the others."""
+    by_row = [[_RowTerm(row, row, row, row, Identity())] for row in range(num_rows)]
+    for edit, terms in zip(edits, site_edits, strict=True):
+        if terms is not None:
+            roles = {"source": edit.source, "target": edit.row}
+            by_row[edit.row] = [
+                _RowTerm(edit.row, roles[term.query], roles[term.key], roles[term.value], term.columns)
+                for term in terms
+            ]
+    return [terms[0] for terms in by_row] + [term for terms in by_row for term in terms[1:]]
+
+
+def _site_plan(
+    num_rows: int,
+    terms: Sequence[_RowTerm],
+    recording: tuple[Recorder, int] | None,
+    device: torch.device | str,
+    dtype: torch.dtype,
+) -> SitePlan:
+    written = {position: term.columns for position, term in enumerate(terms) if term.columns != Identity()}
+    maps = [as_matrix(columns, _width(columns)) for columns in written.values()]
+    extra = [term.row for term in terms[num_rows:]]
+    keys = [term.key for term in terms]
+    return SitePlan(
+        query=_gather(num_rows, [term.query for term in terms], device),
+        key=_gather(num_rows, keys, device),
+        value=_gather(num_rows, [term.value for term in terms], device),
+        key_rows=None if keys == list(range(num_rows)) else _indices(keys, device),
+        mapped=_indices(written, device) if written else None,
+        maps=torch.stack(maps).to(device, dtype) if maps else None,
+        extra_rows=_indices(extra, device) if extra else None,
+        record=None if recording is None else _record_plan(num_rows, terms, *recording, device, dtype),
+    )
+
+
+def _record_plan(
+    num_rows: int,
+    terms: Sequence[_RowTerm],
+    recorder: Recorder,
+    head_dim: int,
+    device: torch.device | str,
+    dtype: torch.dtype,
+) -> RecordPlan:
+    """One entry per recorded term and chunk of `head_dim` columns, so that the call stays fused."""
+    entries, values, kept, slots = [], [], [], []
+    for term in terms:
+        columns = recorder.columns(term.row)
+        for start in range(0, len(columns), head_dim):
+            chunk = columns[start : start + head_dim]
+            kept += range(len(entries) * head_dim, len(entries) * head_dim + len(chunk))
+            slots += [recorder.slot(term.row, column) for column in chunk]
+            value = torch.zeros(recorder.width, head_dim, dtype=torch.float64)
+            value[:, : len(chunk)] = as_matrix(term.columns, recorder.width)[:, list(chunk)]
+            entries.append(term)
+            values.append(value)
+    query_rows, key_rows = _projected(term.query for term in terms), _projected(term.key for term in terms)
+    return RecordPlan(
+        query=_indices([query_rows.index(term.query) for term in entries], device),
+        key=_indices([key_rows.index(term.key) for term in entries], device),
+        key_rows=_indices([term.key for term in entries], device),
+        values=torch.stack(values)[:, None].to(device, dtype),
+        kept=_indices(kept, device),
+        slots=_indices(slots, device),
+    )
+
+
+def _width(columns: ColumnMap) -> int:
+    assert isinstance(columns, Diagonal | Dense), f"a term with {columns} needs no written map"
+    return len(columns.values)
+
+
+def _projected(rows: Iterable[int]) -> list[int]:
+    """Rows that a projection is computed for."""
+    return sorted(set(rows))
+
+
+def _gather(num_rows: int, rows: Sequence[int], device: torch.device | str) -> Gather:
+    projected = _projected(rows)
+    index = [projected.index(row) for row in rows]
+    return Gather(
+        rows=None if len(projected) == num_rows else _indices(projected, device),
+        index=None if index == list(range(len(projected))) else _indices(index, device),
+    )
+
+
+def _indices(values: Iterable[int], device: torch.device | str) -> Int64[Tensor, " n"]:
+    return torch.tensor(list(values), dtype=torch.int64, device=device)

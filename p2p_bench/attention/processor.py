@@ -1,0 +1,137 @@
+"""The attention processor that carries out a plan in one fused call per site."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.attention_processor import Attention
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from p2p_bench.attention.plan import PLAIN, RecordPlan, SitePlan, StepPlan
+from p2p_bench.attention.recorder import Recorder
+from p2p_bench.attention.sites import Site, unet_sites
+
+
+class FoldedAttnProcessor:
+    """Attention of one site, edited by folding column maps into the values.
+
+    Without a plan it computes exactly what diffusers' `AttnProcessor2_0` does. With one, the terms of all rows
+    are gathered along the batch axis; queries and keys that no term reads are never computed.
+
+    Args:
+        site: The site it is installed at.
+    """
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+        plan: StepPlan | None = None,
+    ) -> Tensor:
+        """Attend. Shapes and arguments as in diffusers; `plan` comes through `cross_attention_kwargs`."""
+        at = PLAIN if plan is None else plan.sites.get(self.site.name, PLAIN)
+        residual = hidden_states
+        hidden_states, context = _normalised(attn, hidden_states, encoder_hidden_states, temb)
+        if plan is not None and len(hidden_states) != plan.num_rows:
+            raise ValueError(f"plan: made for {plan.num_rows} rows, but the network batch has {len(hidden_states)}")
+        mask = _head_mask(attn, attention_mask, context)
+
+        query = _heads(attn, attn.to_q(_take(hidden_states, at.query.rows)))
+        key = _heads(attn, attn.to_k(_take(context, at.key.rows)))
+        value = _take(attn.to_v(_take(context, at.value.rows)), at.value.index)
+        if at.maps is not None:
+            value = value.index_copy(0, at.mapped, at.maps @ value.index_select(0, at.mapped))
+        query = query if attn.norm_q is None else attn.norm_q(query)
+        key = key if attn.norm_k is None else attn.norm_k(key)
+
+        out = F.scaled_dot_product_attention(
+            _take(query, at.query.index),
+            _take(key, at.key.index),
+            _heads(attn, value),
+            attn_mask=None if mask is None else _take(mask, at.key_rows),
+        )
+        if at.record is not None:
+            _record(plan.recorder, at.record, query, key, mask)
+        out = out.transpose(1, 2).flatten(2)
+        if at.extra_rows is not None:
+            out = out[: len(residual)].index_add(0, at.extra_rows, out[len(residual) :])
+        return _finished(attn, out.to(query.dtype), residual)
+
+
+@contextmanager
+def folded_attention(unet: nn.Module) -> Iterator[tuple[Site, ...]]:
+    """Install a `FoldedAttnProcessor` at every site of a diffusers U-Net; the old processors come back on exit.
+
+    Args:
+        unet: A `UNet2DConditionModel`.
+
+    Yields:
+        The sites.
+    """
+    sites = unet_sites(unet)
+    before = dict(unet.attn_processors)
+    unet.set_attn_processor({**before, **{f"{site.name}.processor": FoldedAttnProcessor(site) for site in sites}})
+    try:
+        yield sites
+    finally:
+        unet.set_attn_processor(before)
+
+
+def _take(tensor: Tensor, rows: Tensor | None) -> Tensor:
+    return tensor if rows is None else tensor.index_select(0, rows)
+
+
+def _heads(attn: Attention, tensor: Float[Tensor, "n s c"]) -> Float[Tensor, "n heads s d"]:
+    return tensor.unflatten(2, (attn.heads, -1)).transpose(1, 2)
+
+
+def _normalised(
+    attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor | None, temb: Tensor | None
+) -> tuple[Float[Tensor, "n s c"], Float[Tensor, "n w e"]]:
+    """Pixels as a sequence, and the context they attend to: the text, or themselves."""
+    if attn.spatial_norm is not None:
+        hidden_states = attn.spatial_norm(hidden_states, temb)
+    if hidden_states.ndim == 4:
+        hidden_states = hidden_states.flatten(2).transpose(1, 2)
+    if attn.group_norm is not None:
+        hidden_states = attn.group_norm(hidden_states.transpose(1, 2)).transpose(1, 2)
+    if encoder_hidden_states is None:
+        return hidden_states, hidden_states
+    if attn.norm_cross:
+        encoder_hidden_states = attn.norm_encoder_hidden_states(encoder_hidden_states)
+    return hidden_states, encoder_hidden_states
+
+
+def _head_mask(attn: Attention, mask: Tensor | None, context: Tensor) -> Float[Tensor, "n heads _ w"] | None:
+    if mask is None:
+        return None
+    mask = attn.prepare_attention_mask(mask, context.shape[1], len(context))
+    return mask.view(len(context), attn.heads, -1, mask.shape[-1])
+
+
+def _record(recorder: Recorder, at: RecordPlan, query: Tensor, key: Tensor, mask: Tensor | None) -> None:
+    """Attention with columns of the column maps as values: the edited maps' columns, averaged over heads."""
+    query, key = query.index_select(0, at.query), key.index_select(0, at.key)
+    values = at.values.expand(-1, query.shape[1], -1, -1)
+    mask = None if mask is None else mask.index_select(0, at.key_rows)
+    columns = F.scaled_dot_product_attention(query, key, values, attn_mask=mask)
+    maps = columns.mean(1).transpose(1, 2).flatten(0, 1)
+    recorder.add(maps.index_select(0, at.kept), at.slots)
+
+
+def _finished(attn: Attention, out: Float[Tensor, "n s c"], residual: Tensor) -> Tensor:
+    """Output projection, residual and rescaling."""
+    out = attn.to_out[1](attn.to_out[0](out))
+    if residual.ndim == 4:
+        out = out.transpose(-1, -2).reshape(residual.shape)
+    if attn.residual_connection:
+        out = out + residual
+    return out / attn.rescale_output_factor

@@ -1,0 +1,67 @@
+"""Attention sites: where in a network an edit can act."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from diffusers.models.attention_processor import Attention
+from torch import nn
+
+from p2p_bench.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Site:
+    """One attention layer of a U-Net.
+
+    Attributes:
+        name: Dotted path of the layer inside the U-Net.
+        kind: "cross" attends to text columns, "self" to the pixels of the same row.
+        level: How often the latent side was halved on the way here.
+        place: Part of the U-Net.
+        heads: Number of attention heads.
+        head_dim: Width of one head.
+    """
+
+    name: str
+    kind: Literal["cross", "self"]
+    level: int
+    place: Literal["down", "mid", "up"]
+    heads: int
+    head_dim: int
+
+    @property
+    def fraction(self) -> float:
+        """Side of this site's maps, as a fraction of the latent side."""
+        return 2.0**-self.level
+
+
+def unet_sites(unet: nn.Module) -> tuple[Site, ...]:
+    """Attention sites of a diffusers `UNet2DConditionModel`, in the order of its modules.
+
+    Raises:
+        ConfigError: A layer mixes text and pixel columns under one softmax (added keys and values).
+    """
+    sites = []
+    for name, module in unet.named_modules():
+        if not isinstance(module, Attention):
+            continue
+        if module.added_kv_proj_dim is not None:
+            raise ConfigError(
+                f"attention layer {name!r} has added keys and values; "
+                "only U-Nets with separate cross-attention (SD 1.x, SD 2.x, SDXL, LDM) can be edited"
+            )
+        part, _, rest = name.partition(".")
+        place = part.removesuffix("_blocks").removesuffix("_block")
+        level = _level(unet, place, int(rest.split(".")[0]) if place != "mid" else 0)
+        kind = "cross" if module.is_cross_attention else "self"
+        sites.append(Site(name, kind, level, place, module.heads, module.inner_dim // module.heads))
+    return tuple(sites)
+
+
+def _level(unet: nn.Module, place: str, block: int) -> int:
+    """Halvings of the latent side seen by the attention layers of one block."""
+    halvings = [down.downsamplers is not None for down in unet.down_blocks]
+    if place == "down":
+        return sum(halvings[:block])
+    doublings = [up.upsamplers is not None for up in unet.up_blocks[:block]] if place == "up" else []
+    return sum(halvings) - sum(doublings)

@@ -1,0 +1,76 @@
+"""Terms: what an edit does at one site, as data.
+
+Notation: `A_s`, `A_t` are the softmax maps of the source and the target row. An edit of Prompt-to-Prompt
+(Hertz et al. 2022) is `A_edit = A_s L + A_t R`; its output `A_edit V_t` is a sum of *terms*
+`softmax(Q[q] K[k]^T) (C V[v])`, each one row of a fused attention call.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from jaxtyping import Float64
+from torch import Tensor
+
+from p2p_bench.attention.columns import ColumnMap, Identity, Zero, add, diagonal, matmul
+
+Role = Literal["source", "target"]
+
+
+@dataclass(frozen=True)
+class Term:
+    """One summand of a target row's attention output: `softmax(Q K^T) (C V)`.
+
+    Attributes:
+        query: Whose queries.
+        key: Whose keys.
+        value: Whose values.
+        columns: The column map `C`.
+    """
+
+    query: Role
+    key: Role
+    value: Role
+    columns: ColumnMap
+
+
+SiteEdit = tuple[Term, ...]
+"""What replaces the attention of one target row at one site: the sum of the terms."""
+
+
+class ColumnEdit(NamedTuple):
+    """The edit `A_s L + A_t R` as the pair (L, R)."""
+
+    L: ColumnMap
+    R: ColumnMap
+
+
+NO_EDIT = ColumnEdit(Zero(), Identity())
+
+
+def compose(first: ColumnEdit, second: ColumnEdit) -> ColumnEdit:
+    """`first`, then `second` applied to its result: `(L2 + L1 R2, R1 R2)`."""
+    return ColumnEdit(add(second.L, matmul(first.L, second.R)), matmul(first.R, second.R))
+
+
+def gate(edit: ColumnEdit, alpha: Float64[Tensor, " w"]) -> ColumnEdit:
+    """The edit where `alpha` is 1, the target's own columns where it is 0, mixed in between."""
+    open_, shut = diagonal(alpha), diagonal(1 - alpha)
+    return ColumnEdit(matmul(edit.L, open_), add(matmul(edit.R, open_), shut))
+
+
+def p2p_terms(L: ColumnMap, R: ColumnMap) -> SiteEdit:
+    """Terms of `(A_s L + A_t R) V_t`. Terms that are zero are left out.
+
+    Raises:
+        ValueError: Both maps are zero, so that nothing would be attended to.
+    """
+    terms = (Term("source", "source", "target", L), Term("target", "target", "target", R))
+    kept = tuple(term for term in terms if term.columns != Zero())
+    if not kept:
+        raise ValueError("L, R: expected a column that is not zero, got an edit that removes every column")
+    return kept
+
+
+def self_injection() -> SiteEdit:
+    """Terms of `A_s V_t`: the target's values under the source's map."""
+    return p2p_terms(Identity(), Zero())

@@ -1,0 +1,49 @@
+"""The controller that suits a pair."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from p2p_bench.controllers.base import BoundController, Controller, EditContext
+from p2p_bench.controllers.refine import Refine
+from p2p_bench.controllers.replace import Replace
+from p2p_bench.controllers.reweight import Reweight
+from p2p_bench.controllers.tau import Tau, parse_tau
+
+
+@dataclass(frozen=True)
+class ByEdit(Controller):
+    """Replacement where both prompts have equally many words, refinement otherwise; re-weighting around it where
+    words are weighted. All with the same taus.
+
+    Args:
+        cross: When cross-attention is edited.
+        self_attn: When self-attention is injected.
+        weights: Factor for each target word; usually given by the pair, see `for_pair`.
+
+    Raises:
+        ConfigError: A tau outside [0, 1].
+    """
+
+    cross: Tau = 0.8
+    self_attn: Tau = 0.4
+    weights: Mapping[str, float] | None = field(default=None, hash=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "cross", parse_tau(self.cross, "by_edit cross"))
+        object.__setattr__(self, "self_attn", parse_tau(self.self_attn, "by_edit self_attn"))
+
+    def bind(self, context: EditContext) -> BoundController:
+        """See `Controller`.
+
+        Raises:
+            PromptError: A weighted word is not in the target prompt.
+        """
+        swap = len(context.source.words) == len(context.target.words)
+        inner = (Replace if swap else Refine)(self.cross, self.self_attn)
+        if self.weights:
+            return Reweight(self.weights, self.cross, 0.0, inner).bind(context)
+        return inner.bind(context)
+
+    def for_pair(self, word_weights: Mapping[str, float]) -> "ByEdit":
+        """The same with the pair's word weights, if it has any."""
+        return replace(self, weights=word_weights) if word_weights else self

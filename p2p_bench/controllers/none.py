@@ -1,0 +1,15 @@
+"""No control: plain sampling from the same noise."""
+
+from dataclasses import dataclass
+
+from p2p_bench.attention.terms import NO_EDIT
+from p2p_bench.controllers.base import BoundP2P, Controller, EditContext, bind_p2p
+
+
+@dataclass(frozen=True)
+class NoControl(Controller):
+    """The target is sampled from the source's noise and otherwise left alone: (L, R) = (0, I)."""
+
+    def bind(self, context: EditContext) -> BoundP2P:
+        """See `Controller`."""
+        return bind_p2p("none", context, NO_EDIT, 0.0, 0.0)

@@ -1,0 +1,81 @@
+"""Making a word stronger or weaker."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import isfinite
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from p2p_bench.attention.columns import Zero, diagonal
+from p2p_bench.attention.terms import ColumnEdit
+from p2p_bench.controllers.base import BoundP2P, Controller, EditContext, bind_p2p, then
+from p2p_bench.controllers.tau import Tau, parse_tau
+from p2p_bench.errors import ConfigError
+from p2p_bench.prompts.words import TokenizedPrompt, columns_of
+
+
+@dataclass(frozen=True)
+class Reweight(Controller):
+    """Re-weighting (Hertz et al. 2022, section 3.3): columns of some target words times a factor c.
+
+    Alone it scales the source's maps, (L, R) = (diag(c), 0), so source and target usually are one prompt. Around
+    an inner edit (L0, R0) it scales that edit's whole result, own columns of new tokens included, (L0 diag(c),
+    R0 diag(c)). Each of the two edits keeps its own tau: where re-weighting is off, the inner edit remains, and
+    where the inner edit is off, the target's own maps are scaled. With one tau for both, which is all the released
+    code knows, this is its behaviour.
+
+    Args:
+        weights: Factor for each target word or phrase.
+        cross: When maps are scaled.
+        self_attn: When self-attention is injected, besides what the inner edit injects.
+        inner: The edit to work on, or None.
+
+    Raises:
+        ConfigError: A tau outside [0, 1], no weights, a weight that is not finite, or an inner controller that is
+            not an edit of cross-attention columns.
+    """
+
+    weights: Mapping[str, float] = field(hash=False)
+    cross: Tau = 1.0
+    self_attn: Tau = 0.0
+    inner: Controller | None = None
+
+    def __post_init__(self) -> None:
+        weights = {str(word): factor for word, factor in self.weights.items()}
+        if not weights:
+            raise ConfigError('reweight weights: expected at least one word, such as {"fog": 2.0}, got none')
+        for word, factor in weights.items():
+            if isinstance(factor, bool) or not isinstance(factor, int | float) or not isfinite(factor):
+                raise ConfigError(f"reweight weights: expected a finite number for {word!r}, got {factor!r}")
+        object.__setattr__(self, "weights", weights)
+        object.__setattr__(self, "cross", parse_tau(self.cross, "reweight cross"))
+        object.__setattr__(self, "self_attn", parse_tau(self.self_attn, "reweight self_attn"))
+
+    def bind(self, context: EditContext) -> BoundP2P:
+        """See `Controller`.
+
+        Raises:
+            PromptError: A weighted word is not in the target prompt.
+        """
+        c = diagonal(word_factors(context.target, self.weights))
+        title = "reweight " + ", ".join(f"{word} x {factor:g}" for word, factor in self.weights.items())
+        if self.inner is None:
+            return bind_p2p(title, context, ColumnEdit(c, Zero()), self.cross, self.self_attn)
+        inner = self.inner.bind(context)
+        if not isinstance(inner, BoundP2P):
+            raise ConfigError(f"reweight inner: expected an edit of cross-attention columns, got {self.inner!r}")
+        return then(inner, bind_p2p(title, context, ColumnEdit(Zero(), c), self.cross, self.self_attn))
+
+
+def word_factors(target: TokenizedPrompt, weights: Mapping[str, float]) -> Float64[Tensor, " w"]:
+    """The factor c of each target column: a word's weight at its columns, 1 elsewhere.
+
+    Raises:
+        PromptError: A word is not in the prompt.
+    """
+    factors = torch.ones(target.width, dtype=torch.float64)
+    for word, factor in weights.items():
+        factors[list(columns_of(target, word))] = factor
+    return factors

@@ -1,0 +1,45 @@
+"""Tau: during which steps an edit is on.
+
+A fraction t means the interval (0, t); an interval (a, b) counts from the first, noisiest step. As in the
+released code of Prompt-to-Prompt, a cross schedule has `steps + 1` entries and a self schedule has `steps`.
+"""
+
+from collections.abc import Sequence
+from numbers import Real
+
+from p2p_bench.errors import ConfigError
+
+Tau = float | tuple[float, float]
+
+
+def parse_tau(value: float | Sequence[float], name: str = "tau") -> Tau:
+    """A tau as given by a user, checked.
+
+    Raises:
+        ConfigError: Neither a number nor two numbers, outside [0, 1], or an interval that ends before it starts.
+    """
+    is_interval = isinstance(value, Sequence) and not isinstance(value, str)
+    parts = list(value) if is_interval else [value]
+    if len(parts) != 1 + is_interval or not all(isinstance(p, Real) and not isinstance(p, bool) for p in parts):
+        raise ConfigError(f"{name}: expected a number or an interval of two numbers, got {value!r}")
+    if not all(0 <= part <= 1 for part in parts):
+        raise ConfigError(f"{name}: expected values in [0, 1] (a share of the steps), got {value!r}")
+    if parts[0] > parts[-1]:
+        raise ConfigError(f"{name}: the interval {value!r} ends before it starts; swap its ends")
+    return (float(parts[0]), float(parts[1])) if is_interval else float(parts[0])
+
+
+def cross_steps(tau: Tau, steps: int) -> tuple[int, int]:
+    """First step, and step after the last, of a cross-attention edit: `int(tau * (steps + 1))`."""
+    start, end = _interval(tau)
+    return min(int(start * (steps + 1)), steps), min(int(end * (steps + 1)), steps)
+
+
+def self_steps(tau: Tau, steps: int) -> tuple[int, int]:
+    """First step, and step after the last, of a self-attention injection: `int(tau * steps)`."""
+    start, end = _interval(tau)
+    return int(start * steps), int(end * steps)
+
+
+def _interval(tau: Tau) -> tuple[float, float]:
+    return tau if isinstance(tau, tuple) else (0.0, tau)

@@ -1,0 +1,1 @@
+"""Prompts as tokens: where the words are, and which columns of two prompts belong together."""
