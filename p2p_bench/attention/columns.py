@@ -48,7 +48,7 @@ class Diagonal(_Valued):
 
 @dataclass(frozen=True, eq=False)
 class Dense(_Valued):
-    """Column i goes into column j with weight `values[i, j]`. Build it with `dense`, which finds simpler maps."""
+    """Column i goes into column j with weight `values[i, j]`. Build it with `dense`, as above."""
 
     values: Float64[Tensor, "w w"]
 
@@ -87,8 +87,9 @@ def matmul(left: ColumnMap, right: ColumnMap) -> ColumnMap:
             return dense(a[:, None] * b)
         case Dense(a), Diagonal(b):
             return dense(a * b)
-        case _:
-            return dense(left.values @ right.values)
+        case Dense(a), Dense(b):
+            return dense(a @ b)
+    raise TypeError(f"expected two column maps, got {left!r} and {right!r}")
 
 
 def add(left: ColumnMap, right: ColumnMap) -> ColumnMap:
@@ -101,14 +102,14 @@ def add(left: ColumnMap, right: ColumnMap) -> ColumnMap:
         case (Zero(), other) | (other, Zero()):
             return other
         case Identity(), Identity():
-            raise ValueError("cannot add two identities: their width is unknown; use diagonal(...) for one of them")
+            raise ValueError("cannot add two identities: their width is unknown; write one as Diagonal(...)")
         case (Diagonal(a), Diagonal(b)):
             return diagonal(a + b)
         case (Identity(), Diagonal(a)) | (Diagonal(a), Identity()):
             return diagonal(1 + a)
-        case _:
-            width = len(left.values if isinstance(left, Dense) else right.values)
-            return dense(as_matrix(left, width) + as_matrix(right, width))
+        case (Dense(a), other) | (other, Dense(a)):
+            return dense(a + as_matrix(other, len(a)))
+    raise TypeError(f"expected two column maps, got {left!r} and {right!r}")
 
 
 def as_matrix(columns: ColumnMap, width: int) -> Float64[Tensor, "w w"]:

@@ -4,8 +4,8 @@ A plan speaks of absolute rows of the network batch. Rows that no edit names att
 edit names conditional rows only, so the unconditional half of a guided batch stays plain.
 """
 
-from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
@@ -57,10 +57,24 @@ class Gather:
 
 
 @dataclass(frozen=True)
+class Folding:
+    """Column maps that are not the identity.
+
+    Attributes:
+        terms: Positions of the terms that have them.
+        maps: The column maps, written out.
+    """
+
+    terms: Int64[Tensor, " mapped"]
+    maps: Float[Tensor, "mapped w w"]
+
+
+@dataclass(frozen=True)
 class RecordPlan:
     """Recording at one site: attention with columns of a column map as values.
 
     Attributes:
+        recorder: Receives the maps.
         query: For each entry, a position among the projected queries.
         key: For each entry, a position among the projected keys.
         key_rows: For each entry, the row of the network batch its keys come from.
@@ -69,6 +83,7 @@ class RecordPlan:
         slots: For each kept position, where the recorder adds it.
     """
 
+    recorder: Recorder
     query: Int64[Tensor, " entries"]
     key: Int64[Tensor, " entries"]
     key_rows: Int64[Tensor, " entries"]
@@ -86,8 +101,7 @@ class SitePlan:
         key: Keys of the terms.
         value: Values of the terms.
         key_rows: For each term, the row of the network batch its keys come from (None: its own).
-        mapped: Terms whose values go through a column map.
-        maps: Those column maps.
+        folding: Column maps that values go through.
         extra_rows: Rows that the terms after the first `num_rows` are added to.
         record: What is recorded here.
     """
@@ -96,8 +110,7 @@ class SitePlan:
     key: Gather = Gather()
     value: Gather = Gather()
     key_rows: Int64[Tensor, " terms"] | None = None
-    mapped: Int64[Tensor, " mapped"] | None = None
-    maps: Float[Tensor, "mapped w w"] | None = None
+    folding: Folding | None = None
     extra_rows: Int64[Tensor, " extra"] | None = None
     record: RecordPlan | None = None
 
@@ -112,12 +125,10 @@ class StepPlan:
     Attributes:
         num_rows: Rows of the network batch the plan was made for.
         sites: Plans by site name; a site that is absent attends as usual.
-        recorder: Receives the maps of recorded sites.
     """
 
     num_rows: int
-    sites: dict[str, SitePlan] = field(default_factory=dict)
-    recorder: Recorder | None = None
+    sites: Mapping[str, SitePlan]
 
 
 class _RowTerm(NamedTuple):
@@ -167,7 +178,7 @@ def build_step_plan(
             recording = (recorder, site.head_dim) if recorder is not None and records else None
             built[key] = _site_plan(num_rows, terms, recording, device, dtype)
         plans[site.name] = built[key]
-    return StepPlan(num_rows, plans, recorder)
+    return StepPlan(num_rows, plans)
 
 
 class PlanCache:
@@ -206,10 +217,12 @@ def _check_rows(num_rows: int, edits: Sequence[RowEdit]) -> None:
         if not 0 <= row < num_rows:
             raise ValueError(f"edits: row {row} is outside the batch of {num_rows} rows")
     if len(set(rows)) < len(rows):
-        raise ValueError(f"edits: expected at most one edit per row, got rows {rows}; compose controllers instead")
+        raise ValueError(f"edits: expected one edit per row at most, got rows {rows}; compose controllers")
 
 
-def _row_terms(num_rows: int, edits: Sequence[RowEdit], site_edits: Sequence[SiteEdit | None]) -> list[_RowTerm]:
+def _row_terms(
+    num_rows: int, edits: Sequence[RowEdit], site_edits: Sequence[SiteEdit | None]
+) -> list[_RowTerm]:
     """Terms of all rows: the first of every row in row order, then the others."""
     by_row = [[_RowTerm(row, row, row, row, Identity())] for row in range(num_rows)]
     for edit, terms in zip(edits, site_edits, strict=True):
@@ -231,6 +244,7 @@ def _site_plan(
 ) -> SitePlan:
     written = {position: term.columns for position, term in enumerate(terms) if term.columns != Identity()}
     maps = [as_matrix(columns, _width(columns)) for columns in written.values()]
+    folding = Folding(_indices(written, device), torch.stack(maps).to(device, dtype)) if maps else None
     extra = [term.row for term in terms[num_rows:]]
     keys = [term.key for term in terms]
     return SitePlan(
@@ -238,8 +252,7 @@ def _site_plan(
         key=_gather(num_rows, keys, device),
         value=_gather(num_rows, [term.value for term in terms], device),
         key_rows=None if keys == list(range(num_rows)) else _indices(keys, device),
-        mapped=_indices(written, device) if written else None,
-        maps=torch.stack(maps).to(device, dtype) if maps else None,
+        folding=folding,
         extra_rows=_indices(extra, device) if extra else None,
         record=None if recording is None else _record_plan(num_rows, terms, *recording, device, dtype),
     )
@@ -254,7 +267,10 @@ def _record_plan(
     dtype: torch.dtype,
 ) -> RecordPlan:
     """One entry per recorded term and chunk of `head_dim` columns, so that the call stays fused."""
-    entries, values, kept, slots = [], [], [], []
+    entries: list[_RowTerm] = []
+    values: list[Tensor] = []
+    kept: list[int] = []
+    slots: list[int] = []
     for term in terms:
         columns = recorder.columns(term.row)
         for start in range(0, len(columns), head_dim):
@@ -267,6 +283,7 @@ def _record_plan(
             values.append(value)
     query_rows, key_rows = _projected(term.query for term in terms), _projected(term.key for term in terms)
     return RecordPlan(
+        recorder=recorder,
         query=_indices([query_rows.index(term.query) for term in entries], device),
         key=_indices([key_rows.index(term.key) for term in entries], device),
         key_rows=_indices([term.key for term in entries], device),

@@ -2,23 +2,22 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-import torch
-import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 
-from p2p_bench.attention.plan import PLAIN, RecordPlan, SitePlan, StepPlan
-from p2p_bench.attention.recorder import Recorder
+from p2p_bench.attention.plan import PLAIN, RecordPlan, StepPlan
 from p2p_bench.attention.sites import Site, unet_sites
 
 
 class FoldedAttnProcessor:
     """Attention of one site, edited by folding column maps into the values.
 
-    Without a plan it computes exactly what diffusers' `AttnProcessor2_0` does. With one, the terms of all rows
-    are gathered along the batch axis; queries and keys that no term reads are never computed.
+    Without a plan it computes exactly what diffusers' `AttnProcessor2_0` does. With one, the terms of all
+    rows are gathered along the batch axis; queries and keys that no term reads are never computed.
 
     Args:
         site: The site it is installed at.
@@ -41,25 +40,26 @@ class FoldedAttnProcessor:
         residual = hidden_states
         hidden_states, context = _normalised(attn, hidden_states, encoder_hidden_states, temb)
         if plan is not None and len(hidden_states) != plan.num_rows:
-            raise ValueError(f"plan: made for {plan.num_rows} rows, but the network batch has {len(hidden_states)}")
+            raise ValueError(f"plan: made for {plan.num_rows} rows, the batch has {len(hidden_states)}")
         mask = _head_mask(attn, attention_mask, context)
 
         query = _heads(attn, attn.to_q(_take(hidden_states, at.query.rows)))
         key = _heads(attn, attn.to_k(_take(context, at.key.rows)))
         value = _take(attn.to_v(_take(context, at.value.rows)), at.value.index)
-        if at.maps is not None:
-            value = value.index_copy(0, at.mapped, at.maps @ value.index_select(0, at.mapped))
+        if at.folding is not None:
+            terms, maps = at.folding.terms, at.folding.maps
+            value = value.index_copy(0, terms, maps @ value.index_select(0, terms))
         query = query if attn.norm_q is None else attn.norm_q(query)
         key = key if attn.norm_k is None else attn.norm_k(key)
 
-        out = F.scaled_dot_product_attention(
+        out = scaled_dot_product_attention(
             _take(query, at.query.index),
             _take(key, at.key.index),
             _heads(attn, value),
             attn_mask=None if mask is None else _take(mask, at.key_rows),
         )
         if at.record is not None:
-            _record(plan.recorder, at.record, query, key, mask)
+            _record(at.record, query, key, mask)
         out = out.transpose(1, 2).flatten(2)
         if at.extra_rows is not None:
             out = out[: len(residual)].index_add(0, at.extra_rows, out[len(residual) :])
@@ -67,18 +67,19 @@ class FoldedAttnProcessor:
 
 
 @contextmanager
-def folded_attention(unet: nn.Module) -> Iterator[tuple[Site, ...]]:
-    """Install a `FoldedAttnProcessor` at every site of a diffusers U-Net; the old processors come back on exit.
+def folded_attention(unet: Any) -> Iterator[tuple[Site, ...]]:
+    """Install a `FoldedAttnProcessor` at every site of a U-Net; the old processors come back on exit.
 
     Args:
-        unet: A `UNet2DConditionModel`.
+        unet: A diffusers `UNet2DConditionModel`.
 
     Yields:
         The sites.
     """
     sites = unet_sites(unet)
     before = dict(unet.attn_processors)
-    unet.set_attn_processor({**before, **{f"{site.name}.processor": FoldedAttnProcessor(site) for site in sites}})
+    folded = {f"{site.name}.processor": FoldedAttnProcessor(site) for site in sites}
+    unet.set_attn_processor({**before, **folded})
     try:
         yield sites
     finally:
@@ -117,14 +118,14 @@ def _head_mask(attn: Attention, mask: Tensor | None, context: Tensor) -> Float[T
     return mask.view(len(context), attn.heads, -1, mask.shape[-1])
 
 
-def _record(recorder: Recorder, at: RecordPlan, query: Tensor, key: Tensor, mask: Tensor | None) -> None:
+def _record(at: RecordPlan, query: Tensor, key: Tensor, mask: Tensor | None) -> None:
     """Attention with columns of the column maps as values: the edited maps' columns, averaged over heads."""
     query, key = query.index_select(0, at.query), key.index_select(0, at.key)
     values = at.values.expand(-1, query.shape[1], -1, -1)
     mask = None if mask is None else mask.index_select(0, at.key_rows)
-    columns = F.scaled_dot_product_attention(query, key, values, attn_mask=mask)
+    columns = scaled_dot_product_attention(query, key, values, attn_mask=mask)
     maps = columns.mean(1).transpose(1, 2).flatten(0, 1)
-    recorder.add(maps.index_select(0, at.kept), at.slots)
+    at.recorder.add(maps.index_select(0, at.kept), at.slots)
 
 
 def _finished(attn: Attention, out: Float[Tensor, "n s c"], residual: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ class Recorder:
     def __init__(self, spec: RecordSpec, width: int, latent_size: tuple[int, int]) -> None:
         levels = [level for level in range(10) if 2.0**-level == spec.fraction]
         if not levels:
-            raise ConfigError(f"record fraction: expected 1, 0.5, 0.25, ... of the latent side, got {spec.fraction}")
+            raise ConfigError(f"record fraction: expected 1, 0.5, 0.25, ... of the side, got {spec.fraction}")
         columns = [tuple(range(width))] * len(spec.rows) if spec.columns == "all" else spec.columns
         self.spec = spec
         self.width = width
@@ -74,7 +74,8 @@ class Recorder:
         """Add columns of the maps of one layer at one step."""
         if self.sums is None:
             shape = (len(self.spec.rows), self.width, maps.shape[1])
-            self.sums = torch.zeros(shape, dtype=torch.promote_types(maps.dtype, torch.float32), device=maps.device)
+            dtype = torch.promote_types(maps.dtype, torch.float32)
+            self.sums = torch.zeros(shape, dtype=dtype, device=maps.device)
         self.sums.view(-1, maps.shape[1]).index_add_(0, slots, maps.to(self.sums.dtype))
         self.count += 1
 
@@ -87,5 +88,5 @@ class Recorder:
         if row not in self._places:
             raise ValueError(f"row: expected one of the recorded rows {self.spec.rows}, got {row}")
         if self.sums is None:
-            raise ValueError("nothing is recorded yet: run the network with a plan that was built with this recorder")
+            raise ValueError("nothing is recorded yet: run the network with a plan built with this recorder")
         return (self.sums[self._places[row]] / self.count).unflatten(-1, self._size)

@@ -1,12 +1,14 @@
 """Attention sites: where in a network an edit can act."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from diffusers.models.attention_processor import Attention
 from torch import nn
 
 from p2p_bench.errors import ConfigError
+
+Place = Literal["down", "mid", "up"]
+_PLACES: dict[str, Place] = {"down_blocks": "down", "mid_block": "mid", "up_blocks": "up"}
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Site:
     name: str
     kind: Literal["cross", "self"]
     level: int
-    place: Literal["down", "mid", "up"]
+    place: Place
     heads: int
     head_dim: int
 
@@ -41,6 +43,9 @@ def unet_sites(unet: nn.Module) -> tuple[Site, ...]:
     Raises:
         ConfigError: A layer mixes text and pixel columns under one softmax (added keys and values).
     """
+    # diffusers takes seconds to import, and controllers, which need `Site` alone, have no use for it.
+    from diffusers.models.attention_processor import Attention
+
     sites = []
     for name, module in unet.named_modules():
         if not isinstance(module, Attention):
@@ -50,15 +55,15 @@ def unet_sites(unet: nn.Module) -> tuple[Site, ...]:
                 f"attention layer {name!r} has added keys and values; "
                 "only U-Nets with separate cross-attention (SD 1.x, SD 2.x, SDXL, LDM) can be edited"
             )
-        part, _, rest = name.partition(".")
-        place = part.removesuffix("_blocks").removesuffix("_block")
-        level = _level(unet, place, int(rest.split(".")[0]) if place != "mid" else 0)
-        kind = "cross" if module.is_cross_attention else "self"
+        part, block, *_ = name.split(".")
+        place = _PLACES[part]
+        level = _level(unet, place, int(block) if place != "mid" else 0)
+        kind: Literal["cross", "self"] = "cross" if module.is_cross_attention else "self"
         sites.append(Site(name, kind, level, place, module.heads, module.inner_dim // module.heads))
     return tuple(sites)
 
 
-def _level(unet: nn.Module, place: str, block: int) -> int:
+def _level(unet: Any, place: Place, block: int) -> int:
     """Halvings of the latent side seen by the attention layers of one block."""
     halvings = [down.downsamplers is not None for down in unet.down_blocks]
     if place == "down":

@@ -80,11 +80,12 @@ class BoundP2P(BoundController):
         """See `BoundController`."""
         if site.kind == "cross":
             return None if self.cross[step] == NO_EDIT else p2p_terms(*self.cross[step])
-        return self_injection() if self.injects[step] and site.fraction <= self.context.self_fraction else None
+        small = site.fraction <= self.context.self_fraction
+        return self_injection() if self.injects[step] and small else None
 
     def needs_source(self, step: int) -> bool:
         """See `BoundController`."""
-        return self.injects[step] or self.cross[step].L != Zero()
+        return self.injects[step] or not isinstance(self.cross[step].L, Zero)
 
     def signature(self, step: int) -> Hashable:
         """See `BoundController`."""
@@ -92,13 +93,17 @@ class BoundP2P(BoundController):
 
     def __str__(self) -> str:
         """The edit, the steps it is on, and where each target word's columns come from."""
+        prompts = f"{self.context.source.text!r} -> {self.context.target.text!r}"
+        edited = [edit != NO_EDIT for edit in self.cross]
         lines = [
-            f"{self.title}: {self.context.source.text!r} -> {self.context.target.text!r}, {self.context.steps} steps",
-            f"  cross-attention edited at {_ranges([edit != NO_EDIT for edit in self.cross])}",
-            f"  self-attention injected at {_ranges(self.injects)} (maps up to {self.context.self_fraction:g} of the side)",
+            f"{self.title}: {prompts}, {self.context.steps} steps",
+            f"  cross-attention edited at {_ranges(edited)}",
+            f"  self-attention injected at {_ranges(self.injects)}"
+            f" (maps up to {self.context.self_fraction:g} of the latent side)",
         ]
-        edits = [edit for edit in self.cross if edit != NO_EDIT]
-        return "\n".join(lines + ([_alignment(self.context, edits[0])] if edits else []))
+        if any(edited):
+            lines += _alignment(self.context, self.cross[edited.index(True)])
+        return "\n".join(lines)
 
 
 def bind_p2p(title: str, context: EditContext, edit: ColumnEdit, cross: Tau, self_attn: Tau) -> BoundP2P:
@@ -113,7 +118,7 @@ def bind_p2p(title: str, context: EditContext, edit: ColumnEdit, cross: Tau, sel
 
 
 def then(first: BoundP2P, second: BoundP2P) -> BoundP2P:
-    """`second` applied to the result of `first`, step by step; self-attention is injected where either does."""
+    """`second` applied to the result of `first` at each step; self-attention is injected if either does."""
     return BoundP2P(
         f"{first.title}, {second.title}",
         second.context,
@@ -122,7 +127,7 @@ def then(first: BoundP2P, second: BoundP2P) -> BoundP2P:
     )
 
 
-def _alignment(context: EditContext, edit: ColumnEdit) -> str:
+def _alignment(context: EditContext, edit: ColumnEdit) -> list[str]:
     """One line per target word: the source words and own columns its columns are made of."""
     L, R = as_matrix(edit.L, context.target.width), as_matrix(edit.R, context.target.width)
     lines = []
@@ -131,11 +136,12 @@ def _alignment(context: EditContext, edit: ColumnEdit) -> str:
         origins = [old.text for old in context.source.words if L[list(old.columns)][:, columns].any()]
         origins += ["own columns"] if R[columns][:, columns].any() else []
         lines.append(f"  {word.text} <- {' + '.join(origins) or 'nothing'}")
-    return "\n".join(lines)
+    return lines
 
 
 def _ranges(on: Sequence[bool]) -> str:
     """Steps that are on, as "0..19" or "no step"."""
-    edges = [step for step in range(len(on) + 1) if (step < len(on) and on[step]) != (step > 0 and on[step - 1])]
+    states = [False, *on, False]
+    edges = [step for step in range(len(on) + 1) if states[step] != states[step + 1]]
     pairs = zip(edges[::2], edges[1::2], strict=True)
     return "steps " + ", ".join(f"{start}..{stop - 1}" for start, stop in pairs) if edges else "no step"

@@ -12,8 +12,9 @@ from p2p_bench.controllers.tau import Tau, parse_tau
 
 @dataclass(frozen=True)
 class ByEdit(Controller):
-    """Replacement where both prompts have equally many words, refinement otherwise; re-weighting around it where
-    words are weighted. All with the same taus.
+    """Replacement where both prompts have equally many words, refinement otherwise.
+
+    Where words are weighted, re-weighting goes around it, with the same tau.
 
     Args:
         cross: When cross-attention is edited.

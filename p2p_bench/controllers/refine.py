@@ -11,8 +11,9 @@ from p2p_bench.prompts.alignment import refinement_map
 
 @dataclass(frozen=True)
 class Refine(Controller):
-    """Refinement (Hertz et al. 2022, section 3.3): the source's maps at tokens both prompts share, own maps at new
-    tokens, (L, R) = (P diag(a), diag(1 - a)).
+    """Refinement (Hertz et al. 2022, section 3.3).
+
+    The source's maps at tokens both prompts share, own maps at new ones: (L, R) = (P diag(a), diag(1 - a)).
 
     Args:
         cross: When cross-attention is edited.

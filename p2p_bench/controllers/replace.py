@@ -13,7 +13,9 @@ from p2p_bench.prompts.alignment import replacement_map
 
 @dataclass(frozen=True)
 class Replace(Controller):
-    """Word swap (Hertz et al. 2022, section 3.3): the source's maps under the target's words, (L, R) = (M, 0).
+    """Word swap (Hertz et al. 2022, section 3.3).
+
+    The source's maps under the target's words: (L, R) = (M, 0).
 
     Args:
         cross: When cross-attention is replaced.

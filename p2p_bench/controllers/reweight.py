@@ -20,11 +20,11 @@ from p2p_bench.prompts.words import TokenizedPrompt, columns_of
 class Reweight(Controller):
     """Re-weighting (Hertz et al. 2022, section 3.3): columns of some target words times a factor c.
 
-    Alone it scales the source's maps, (L, R) = (diag(c), 0), so source and target usually are one prompt. Around
-    an inner edit (L0, R0) it scales that edit's whole result, own columns of new tokens included, (L0 diag(c),
-    R0 diag(c)). Each of the two edits keeps its own tau: where re-weighting is off, the inner edit remains, and
-    where the inner edit is off, the target's own maps are scaled. With one tau for both, which is all the released
-    code knows, this is its behaviour.
+    Alone it scales the source's maps, (L, R) = (diag(c), 0), so source and target usually are one prompt.
+    Around an inner edit (L0, R0) it scales that edit's whole result, own columns of new tokens included:
+    (L0 diag(c), R0 diag(c)). Each of the two keeps its own tau: where re-weighting is off, the inner edit
+    remains; where the inner edit is off, the target's own maps are scaled. The released code has one tau for
+    both; with equal taus this is its behaviour.
 
     Args:
         weights: Factor for each target word or phrase.
@@ -33,8 +33,7 @@ class Reweight(Controller):
         inner: The edit to work on, or None.
 
     Raises:
-        ConfigError: A tau outside [0, 1], no weights, a weight that is not finite, or an inner controller that is
-            not an edit of cross-attention columns.
+        ConfigError: A tau outside [0, 1], no weights, or a weight that is not finite.
     """
 
     weights: Mapping[str, float] = field(hash=False)
@@ -57,6 +56,7 @@ class Reweight(Controller):
         """See `Controller`.
 
         Raises:
+            ConfigError: The inner controller is not an edit of cross-attention columns.
             PromptError: A weighted word is not in the target prompt.
         """
         c = diagonal(word_factors(context.target, self.weights))
@@ -65,7 +65,7 @@ class Reweight(Controller):
             return bind_p2p(title, context, ColumnEdit(c, Zero()), self.cross, self.self_attn)
         inner = self.inner.bind(context)
         if not isinstance(inner, BoundP2P):
-            raise ConfigError(f"reweight inner: expected an edit of cross-attention columns, got {self.inner!r}")
+            raise ConfigError(f"reweight inner: expected an edit of columns, got {self.inner!r}")
         return then(inner, bind_p2p(title, context, ColumnEdit(Zero(), c), self.cross, self.self_attn))
 
 

@@ -6,6 +6,7 @@ released code of Prompt-to-Prompt, a cross schedule has `steps + 1` entries and 
 
 from collections.abc import Sequence
 from numbers import Real
+from typing import Any
 
 from p2p_bench.errors import ConfigError
 
@@ -16,11 +17,16 @@ def parse_tau(value: float | Sequence[float], name: str = "tau") -> Tau:
     """A tau as given by a user, checked.
 
     Raises:
-        ConfigError: Neither a number nor two numbers, outside [0, 1], or an interval that ends before it starts.
+        ConfigError: Neither a number nor two; outside [0, 1]; or an interval that ends before it starts.
     """
-    is_interval = isinstance(value, Sequence) and not isinstance(value, str)
-    parts = list(value) if is_interval else [value]
-    if len(parts) != 1 + is_interval or not all(isinstance(p, Real) and not isinstance(p, bool) for p in parts):
+    parts: list[Any]
+    match value:
+        case [*parts]:
+            is_interval = True
+        case _:
+            parts, is_interval = [value], False
+    numbers = all(isinstance(part, Real) and not isinstance(part, bool) for part in parts)
+    if len(parts) != 1 + is_interval or not numbers:
         raise ConfigError(f"{name}: expected a number or an interval of two numbers, got {value!r}")
     if not all(0 <= part <= 1 for part in parts):
         raise ConfigError(f"{name}: expected values in [0, 1] (a share of the steps), got {value!r}")

@@ -15,14 +15,14 @@ def replacement_map(
 ) -> Float64[Tensor, "w w"]:
     """Map of a word swap (Hertz et al. 2022): words correspond by position.
 
-    Columns of a word with equal numbers of tokens map one to one; otherwise every source column goes to each of
-    the m target columns with weight 1/m. All other columns follow in order.
+    Columns of a word with equal numbers of tokens map one to one; otherwise every source column goes to each
+    of the m target columns with weight 1/m. All other columns follow in order.
 
     Args:
         source: The source prompt.
         target: A target prompt of equally many words.
         as_released: Follow the released code, which maps column j to j after the last swapped word instead of
-            the source's next column to j. It differs only where swapped words differ in their number of tokens.
+            the source's next column to j. It matters where swapped words differ in their number of tokens.
 
     Returns:
         M, where `M[i, j]` is the weight of source column i in target column j.
@@ -64,12 +64,12 @@ def refinement_map(
 ) -> tuple[Float64[Tensor, "w w"], Float64[Tensor, " w"]]:
     """Alignment of a refinement (Hertz et al. 2022): tokens that both prompts share correspond.
 
-    Token sequences, begin and end included, are aligned globally: match 1, mismatch -1, gap 0. Columns after the
-    target's last token map j to j.
+    Token sequences, begin and end included, are aligned globally: match 1, mismatch -1, gap 0. Columns after
+    the target's last token map j to j.
 
     Returns:
-        P, where `P[i, j]` is 1 if source column i is shared with target column j; and `aligned`, which is 1 at the
-        target columns that have a source column and 0 at those that are new.
+        P, where `P[i, j]` is 1 if source column i is shared with target column j; and `aligned`, which is 1
+        at the target columns that have a source column and 0 at those that are new.
     """
     width = target.width
     matrix = torch.zeros(source.width, width, dtype=torch.float64)

@@ -83,12 +83,13 @@ def tokenize(
     over = len(encoded) - width
     if over > 0 and not truncate:
         raise PromptError(
-            f"prompt {prompt!r} is {over} token{'s' if over > 1 else ''} too long: it has {len(encoded) - 2}, "
-            f"the model takes {width - 2}; shorten it or set truncate=true"
+            f"prompt {prompt!r} is {over} token{'s' if over > 1 else ''} too long: "
+            f"it has {len(encoded) - 2}, the model takes {width - 2}; shorten it or set truncate=true"
         )
     ids = tokenizer(prompt, padding="max_length", max_length=width, truncation=True).input_ids
     num_tokens = min(len(encoded), width) - 2
-    return TokenizedPrompt(prompt, tuple(ids), num_tokens, _words(prompt, encoded, num_tokens, tokenizer), over > 0)
+    words = _words(prompt, encoded, num_tokens, tokenizer)
+    return TokenizedPrompt(prompt, tuple(ids), num_tokens, words, truncated=over > 0)
 
 
 def columns_of(prompt: TokenizedPrompt, word: str) -> tuple[int, ...]:
@@ -101,8 +102,9 @@ def columns_of(prompt: TokenizedPrompt, word: str) -> tuple[int, ...]:
     bare = [span.bare for span in prompt.words]
     starts = [i for i in range(len(bare)) if wanted and bare[i : i + len(wanted)] == wanted]
     if not starts:
-        cut = " (the prompt was truncated)" if prompt.truncated else ""
-        raise PromptError(f"word {word!r} is not in the prompt {prompt.text!r}{cut}.{nearest(word.lower(), bare)}")
+        cut = " (it was truncated)" if prompt.truncated else ""
+        hint = nearest(word.lower(), bare)
+        raise PromptError(f"word {word!r} is not in the prompt {prompt.text!r}{cut}.{hint}")
     places = sorted({place for start in starts for place in range(start, start + len(wanted))})
     return tuple(column for place in places for column in prompt.words[place].columns)
 
@@ -135,8 +137,10 @@ def _words(
         span = range(first, min(stop, num_tokens) + 1)
         first = stop + 1
         core = re.search(r"[^\W_](?:.*[^\W_])?", match[0])
-        inner = (end(match.start() + core.start()), end(match.start() + core.end())) if core else (None, None)
-        columns = span if None in inner else range(inner[0] + 1, min(inner[1], num_tokens) + 1)
+        before, after = [end(match.start() + at) for at in core.span()] if core else (None, None)
+        columns = span
+        if before is not None and after is not None:
+            columns = range(before + 1, min(after, num_tokens) + 1)
         if columns:
             words.append(WordSpan(match[0], _bare(match[0]), tuple(columns), tuple(span)))
     return tuple(words)
