@@ -1,0 +1,138 @@
+"""The page: one HTML file that opens from disk and fetches nothing."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from p2p_bench.bench.rows import write_atomically
+from p2p_bench.report.payload import build_payload, facts, totals
+from p2p_bench.report.runs import Run, flatten, read_run, text_of
+
+_ASSETS = Path(__file__).parent / "assets"
+_SCRIPTS = ("state.js", "summary.js", "plot.js", "gallery.js", "viewer.js", "main.js")
+
+
+def write_report(run_dir: Path | str) -> Path:
+    """Write `report.html` into a run directory, from its rows, summary and pictures alone.
+
+    Args:
+        run_dir: Directory of a finished run.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        DataError: The directory has no rows or no summary, or one of them cannot be read.
+    """
+    run = read_run(Path(run_dir))
+    return write_page([("", run)], run.name, Path(run_dir) / "report.html")
+
+
+def write_page(runs: Sequence[tuple[str, Run]], title: str, out: Path) -> Path:
+    """Write the page over some runs.
+
+    Args:
+        runs: Runs, each with the prefix of its variants' names.
+        title: Heading of the page.
+        out: File to write; it appears whole or not at all.
+    """
+    html = render(runs, title, out.parent)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(out, lambda temporary: temporary.write_text(html, encoding="utf-8", newline="\n"))
+    return out
+
+
+def render(runs: Sequence[tuple[str, Run]], title: str, page_dir: Path) -> str:
+    """The page as text; see `write_page`."""
+    payload = build_payload(runs, page_dir)
+    style, script = _asset("report.css"), "\n".join(_asset(name) for name in _SCRIPTS)
+    script = f'"use strict";\n(() => {{\n{script}\n}})();'
+    failures = [
+        {
+            "sample": sample["id"],
+            "variant": payload["variants"][edit["variant"]]["name"],
+            "error": edit["error"],
+        }
+        for sample in payload["samples"]
+        for edit in sample["edits"]
+        if edit["failed"]
+    ]
+    template = _environment().get_template("report.html.j2")
+    return template.render(
+        title=title,
+        style=Markup(style),
+        script=Markup(script),
+        policy=_policy(style, script),
+        data=script_json(payload),
+        facts=facts(runs),
+        totals=totals(runs),
+        world=any(metric["backbone"] == "world" for metric in payload["metrics"]),
+        num_variants=len(payload["variants"]),
+        failures=failures,
+        details=[(prefix, _details(run.summary)) for prefix, run in runs],
+        schema_version=runs[0][1].summary["schema_version"],
+    )
+
+
+def script_json(data: Any) -> Markup:
+    """JSON that may stand inside a script element: it holds no character that could end or open markup.
+
+    Raises:
+        ValueError: `data` holds NaN or infinity, which JSON has not.
+    """
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+def _details(summary: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The summary's settings and origins as titled lists of (key, text)."""
+    parts = [("Settings", "settings"), ("Versions", "versions"), ("Checksums", "checksums"), ("Git", "git")]
+    found = []
+    for heading, key in parts:
+        value = summary.get(key)
+        if isinstance(value, Mapping):
+            pairs = [(name, text_of(item)) for name, item in flatten(value)]
+        else:
+            pairs = [(key, text_of(value))] if value else []
+        if pairs:
+            found.append((heading, pairs))
+    return found
+
+
+def _policy(style: str, script: str) -> str:
+    """Content security policy: this very style and script, embedded pictures, nothing else."""
+
+    def source(text: str) -> str:
+        return (
+            "'sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii") + "'"
+        )
+
+    return (
+        f"default-src 'none'; img-src data:; style-src {source(style)}; script-src {source(script)}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+@lru_cache
+def _asset(name: str) -> str:
+    return (_ASSETS / name).read_text(encoding="utf-8")
+
+
+@lru_cache
+def _environment() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(_ASSETS),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

@@ -1,0 +1,185 @@
+"""The data a page holds: variants with their means, samples with their edits, pictures."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from p2p_bench.report.changes import changed_words
+from p2p_bench.report.columns import COSTS, Column, defined_metrics, main_metrics, metric_columns, number
+from p2p_bench.report.pictures import PictureStore
+from p2p_bench.report.runs import Row, Run, text_of
+from p2p_bench.report.tradeoff import choose_axes
+from p2p_bench.stats import Mean, mean_interval
+
+_PICTURES = {
+    "original": "image_original",
+    "source": "image_source",
+    "target": "image_target",
+    "difference": "image_difference",
+    "heatSource": "heatmap_source",
+    "heatTarget": "heatmap_target",
+}
+_MAX_VALUES = 8
+"""Most values of one setting spelt out at the head of the page."""
+
+_ROLES = {"editability": 0, "fidelity": 1}
+_SETTINGS = ("model", "controller", "tau_cross", "tau_self", "inversion", "dataset", "steps", "guidance")
+
+
+def build_payload(runs: Sequence[tuple[str, Run]], page_dir: Path) -> dict[str, Any]:
+    """Everything the page's script shows, ready for JSON: undefined numbers are None.
+
+    Args:
+        runs: Runs with the prefix that tells their variants apart (empty for a single run). Metric
+            columns of the same name must agree between runs.
+        page_dir: Directory the page is written to.
+    """
+    metrics = {column.name: column for _, run in runs for column in metric_columns(run.summary["metrics"])}
+    having = {name for _, run in runs for name in defined_metrics(run.summary)}
+    defined = [name for name in metrics if name in having]
+    axes = choose_axes(tuple(metrics.values()), defined)
+    columns = (*sorted(metrics.values(), key=lambda metric: _ROLES.get(metric.role, len(_ROLES))), *COSTS)
+    main = main_metrics(defined)
+    store = PictureStore(page_dir)
+    categories = sorted({row["category"] or "" for _, run in runs for row in run.rows})
+    variants = [(prefix, run, name) for prefix, run in runs for name in run.variants]
+    numbers = {(id(run), name): i for i, (_, run, name) in enumerate(variants)}
+    samples: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for _, run in runs:
+        for row in run.rows:
+            key = (row["sample_id"], row["target_index"], row["source_prompt"], row["target_prompt"])
+            sample = samples.setdefault(key, _sample(row))
+            sample["edits"].append(_edit(row, run, numbers[id(run), row["variant"]], columns, store))
+    return {
+        "metrics": [{**_column(column), "main": column.name in main} for column in columns],
+        "axes": {"x": axes.x, "y": axes.y} if axes else None,
+        "categories": categories,
+        "variants": [_variant(prefix, run, name, columns, categories) for prefix, run, name in variants],
+        "samples": list(samples.values()),
+        "pictures": [[picture.uri, picture.link, picture.note] for picture in store.pictures],
+    }
+
+
+def _column(column: Column) -> dict[str, Any]:
+    return {
+        "name": column.name,
+        "short": column.short,
+        "title": column.title,
+        "unit": column.unit,
+        "higher": column.higher_is_better,
+        "role": column.role,
+        "version": column.version,
+        "backbone": column.backbone,
+    }
+
+
+def _sample(row: Row) -> dict[str, Any]:
+    source, target = changed_words(row["source_prompt"], row["target_prompt"])
+    return {
+        "id": row["sample_id"],
+        "targetIndex": row["target_index"],
+        "category": row["category"] or "",
+        "source": source,
+        "target": target,
+        "edits": [],
+    }
+
+
+def _edit(row: Row, run: Run, variant: int, columns: Sequence[Column], store: PictureStore) -> dict[str, Any]:
+    failed = row["status"] != "ok"
+    return {
+        "variant": variant,
+        "failed": failed,
+        "error": (row.get("error") or "no reason given") if failed else "",
+        "scores": [finite(number(row.get(column.name))) for column in columns],
+        "pictures": {name: store.add(run.path, row.get(field)) for name, field in _PICTURES.items()},
+    }
+
+
+def _variant(
+    prefix: str, run: Run, name: str, columns: Sequence[Column], categories: Sequence[str]
+) -> dict[str, Any]:
+    rows = [row for row in run.rows if row["variant"] == name]
+    summary = run.summary["variants"].get(name, {})
+    overall = _means(rows, columns)
+    for i, column in enumerate(columns):
+        stated = summary.get("metrics", {}).get(column.name)
+        if stated is not None:
+            low, high = stated.get("low"), stated.get("high")
+            overall[i] = _mean(Mean(number(stated["mean"]), int(stated["count"]), number(low), number(high)))
+    by_category = {name: [row for row in rows if (row["category"] or "") == name] for name in categories}
+    first = rows[0] if rows else {}
+    return {
+        "name": f"{prefix}{name}",
+        "short": name,
+        "settings": {key: text_of(first[key]) for key in _SETTINGS if key in first},
+        "series": _series(first),
+        "tau": [_tau(first.get("tau_cross")), _tau(first.get("tau_self"))],
+        "counts": {"": _counts(rows), **{key: _counts(part) for key, part in by_category.items() if key}},
+        "means": {"": overall, **{key: _means(part, columns) for key, part in by_category.items() if key}},
+    }
+
+
+def _series(row: Row) -> str:
+    """Variants of one series differ in tau alone; a line joins them in the plot."""
+    return " | ".join(text_of(row.get(key)) for key in _SETTINGS if not key.startswith("tau"))
+
+
+def _tau(value: Any) -> float | None:
+    """A schedule that is one fraction, as a number; an interval or none is None."""
+    try:
+        return finite(float(value))
+    except (TypeError, ValueError):
+        return None
+
+
+def _counts(rows: Sequence[Row]) -> list[int]:
+    failed = sum(row["status"] != "ok" for row in rows)
+    return [len(rows) - failed, failed]
+
+
+def _means(rows: Sequence[Row], columns: Sequence[Column]) -> list[list[float | int | None]]:
+    ok = [row for row in rows if row["status"] == "ok"]
+    groups = [row["sample_id"] for row in ok]
+    return [_mean(mean_interval([number(row.get(column.name)) for row in ok], groups)) for column in columns]
+
+
+def _mean(mean: Mean) -> list[float | int | None]:
+    return [finite(mean.mean), mean.count, finite(mean.low), finite(mean.high)]
+
+
+def finite(value: float) -> float | None:
+    """A number for the page's JSON, which has six digits there and no NaN: None stands for it."""
+    return float(f"{value:.6g}") if math.isfinite(value) else None
+
+
+def facts(runs: Sequence[tuple[str, Run]]) -> list[tuple[str, str]]:
+    """What was run, as (term, description) pairs read off the rows and the summaries."""
+    values = {key: [text_of(row.get(key)) for _, run in runs for row in run.rows] for key in _SETTINGS}
+    values["seed"] = [text_of(run.summary.get("seed")) for _, run in runs]
+    terms = {"tau_cross": "cross tau", "tau_self": "self tau"}
+    pairs = []
+    for key, texts in values.items():
+        different = [text for text in dict.fromkeys(texts) if text != "–"]
+        if different:
+            more = f" and {len(different) - _MAX_VALUES} more" if len(different) > _MAX_VALUES else ""
+            pairs.append((terms.get(key, key), ", ".join(different[:_MAX_VALUES]) + more))
+    return pairs
+
+
+def totals(runs: Sequence[tuple[str, Run]]) -> Mapping[str, float]:
+    """Sizes and cost of all runs together, from the rows."""
+    rows = [row for _, run in runs for row in run.rows]
+
+    def total(key: str) -> float:
+        return math.fsum(value for value in (number(row.get(key)) for row in rows) if not math.isnan(value))
+
+    return {
+        "samples": len({(row["sample_id"], row["target_index"]) for row in rows}),
+        "edits": len(rows),
+        "failed": sum(row["status"] != "ok" for row in rows),
+        "unet_rows": total("unet_rows"),
+        "unet_rows_spent": total("unet_rows_spent"),
+        "seconds": total("seconds"),
+    }

@@ -1,0 +1,99 @@
+"""Pictures inside the page: small ones exactly, large ones as thumbnails with a link."""
+
+import base64
+import hashlib
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from PIL import Image
+
+from p2p_bench.errors import DataError
+
+EXACT_SIDE = 160
+"""Longest side in pixels up to which a picture is embedded without loss."""
+
+THUMBNAIL_SIDE = 256
+"""Longest side in pixels of the thumbnail of a larger one."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One embedded picture.
+
+    Attributes:
+        uri: `data:` address; empty where the file is missing or not a picture.
+        link: Address of the file, relative to the page; empty where the page holds it exactly.
+        note: Why there is nothing to show, or empty.
+    """
+
+    uri: str
+    link: str = ""
+    note: str = ""
+
+
+class PictureStore:
+    """The pictures of one page, each distinct one held once.
+
+    Args:
+        page_dir: Directory the page is written to; links are relative to it.
+    """
+
+    def __init__(self, page_dir: Path) -> None:
+        self._page_dir = page_dir.resolve()
+        self._index: dict[str, int] = {}
+        self._pictures: list[Picture] = []
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """All pictures added so far, by number."""
+        return tuple(self._pictures)
+
+    def add(self, root: Path, relative: str | None) -> int | None:
+        """Number of a run's picture in the page; None where the row names none.
+
+        Args:
+            root: Run directory.
+            relative: Path of the file under it.
+
+        Raises:
+            DataError: The path leaves the run directory.
+        """
+        if not relative:
+            return None
+        path = (root / relative).resolve()
+        if not path.is_relative_to(root.resolve()):
+            raise DataError(
+                f"{root}: a row names the picture {relative!r}, which is outside the run directory"
+            )
+        try:
+            data = path.read_bytes()
+        except OSError:
+            return self._put(f"missing {path}", Picture("", note=f"missing: {relative}"))
+        key = hashlib.sha256(data).hexdigest()
+        known = self._index.get(key)
+        return known if known is not None else self._put(key, self._embed(data, path, relative))
+
+    def _put(self, key: str, picture: Picture) -> int:
+        if key not in self._index:
+            self._index[key] = len(self._pictures)
+            self._pictures.append(picture)
+        return self._index[key]
+
+    def _embed(self, data: bytes, path: Path, relative: str) -> Picture:
+        try:
+            with Image.open(io.BytesIO(data)) as opened:
+                image = opened.convert("RGBA" if "A" in opened.getbands() else "RGB")
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # Pillow's, for bad files
+            return Picture("", note=f"not a picture: {relative}")
+        exact = max(image.size) <= EXACT_SIDE
+        if not exact:
+            image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+        buffer = io.BytesIO()
+        image.save(buffer, "WEBP", lossless=exact, quality=80)
+        uri = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+        if exact:
+            return Picture(uri)
+        return Picture(uri, link=quote(Path(os.path.relpath(path, self._page_dir)).as_posix()))

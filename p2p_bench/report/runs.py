@@ -1,0 +1,115 @@
+"""Reading a finished run from its directory: rows and summary, nothing else."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from p2p_bench.bench.rows import RESULTS, read_rows
+from p2p_bench.errors import DataError
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run directory as a report reads it.
+
+    Attributes:
+        path: The run directory.
+        summary: `summary.json`.
+        rows: All rows, one mapping each.
+    """
+
+    path: Path
+    summary: Mapping[str, Any]
+    rows: tuple[Row, ...]
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """Names of the variants, in the order of the summary."""
+        return tuple(dict.fromkeys([*self.summary["variants"], *(row["variant"] for row in self.rows)]))
+
+    @property
+    def name(self) -> str:
+        """What was run: the experiment, or the directory where it has no name."""
+        return str(self.summary.get("experiment") or self.path.resolve().name)
+
+
+def has_rows(path: Path) -> bool:
+    """True if `path` is a run directory with at least one file of rows."""
+    return (path / RESULTS).is_file() or any(path.glob("rows/part-*.parquet"))
+
+
+def read_run(path: Path) -> Run:
+    """Read the rows and the summary of a run.
+
+    Raises:
+        DataError: The directory has no rows, no summary, or one of them cannot be read.
+    """
+    if not has_rows(path):
+        raise DataError(
+            f"{path}: no rows here, expected results.parquet or rows/part-*.parquet; "
+            "give the directory of a run (the one with config.yaml)"
+        )
+    rows = tuple(_read_results(path) if (path / RESULTS).is_file() else read_rows(path))
+    if not rows:
+        raise DataError(
+            f"{path}: its tables hold no row; finish the run by starting it again in the same directory"
+        )
+    return Run(path=path, summary=_read_summary(path), rows=rows)
+
+
+def _read_results(path: Path) -> list[dict[str, Any]]:
+    file = path / RESULTS
+    try:
+        return pq.read_table(file, partitioning=None).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{file}: not a readable table of rows ({error}); remove it and run again") from error
+
+
+def _read_summary(path: Path) -> Mapping[str, Any]:
+    file = path / "summary.json"
+    try:
+        summary = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{file}: missing, so the run is not finished; start it again in the same directory"
+        ) from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{file}: not valid JSON ({error}); start the run again in the same directory"
+        ) from error
+    missing = [key for key in ("schema_version", "variants", "metrics") if key not in summary]
+    if missing:
+        raise DataError(f"{file}: lacks {', '.join(missing)}; it was not written by this program")
+    return summary
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings as (dotted key, value) pairs; lists stay values."""
+    for key, value in settings.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            yield from flatten(value, f"{name}.")
+        else:
+            yield name, value
+
+
+def text_of(value: Any) -> str:
+    """A setting as short text; nothing set is "–"."""
+    if value is None or value == "" or value == {} or value == []:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(text_of(item) for item in value)
+    if isinstance(value, Mapping):
+        return json.dumps(value, ensure_ascii=False)
+    return str(value)

@@ -1,0 +1,65 @@
+"""The table of a run for the terminal."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from p2p_bench.report.columns import Column, defined_metrics, main_metrics, metric_columns, number
+
+
+def summary_table(summary: Mapping[str, Any]) -> Table:
+    """Variants as rows, the main metrics as columns with an arrow for the better direction.
+
+    A cell is the mean and half the width of its 95 % interval; its count stands beside it where it
+    differs from the variant's. Undefined means are "–".
+
+    Args:
+        summary: Contents of a run's `summary.json`.
+    """
+    columns = {column.name: column for column in metric_columns(summary["metrics"])}
+    names = main_metrics(defined_metrics(summary))
+    table = Table(
+        title=Text(str(summary.get("experiment") or "results")),
+        caption=Text(
+            "mean ± half the 95 % interval · ↑ higher is better, ↓ lower is better · n: edits scored"
+        ),
+        header_style="bold",
+        box=SIMPLE_HEAD,
+    )
+    table.add_column("variant", no_wrap=True)
+    table.add_column("n", justify="right")
+    table.add_column("failed", justify="right")
+    for name in names:
+        table.add_column(_header(columns[name]), justify="right")
+    for variant, facts in summary["variants"].items():
+        failed = int(facts.get("failed", 0))
+        table.add_row(
+            Text(variant),
+            str(facts["count"]),
+            Text(str(failed), style="bold red" if failed else ""),
+            *(_cell(facts["metrics"].get(name), int(facts["count"])) for name in names),
+        )
+    return table
+
+
+def _header(column: Column) -> Text:
+    text = Text(f"{column.short} {column.arrow}".rstrip().replace(" ", "\n", 1))
+    notes = [note for note in (column.unit, column.backbone) if note]
+    return text.append("\n" + " · ".join(notes), style="dim") if notes else text
+
+
+def _cell(mean: Mapping[str, Any] | None, count: int) -> Text:
+    if mean is None or math.isnan(number(mean["mean"])):
+        return Text("–", style="dim")
+    value, low, high = number(mean["mean"]), number(mean.get("low")), number(mean.get("high"))
+    digits = 1 if abs(value) >= 100 else 2 if abs(value) >= 10 else 3
+    text = Text(f"{value:.{digits}f}")
+    if not math.isnan(high - low):
+        text.append(f" ±{(high - low) / 2:.{digits}f}", style="dim")
+    if int(mean["count"]) != count:
+        text.append(f" (n={mean['count']})", style="dim")
+    return text
