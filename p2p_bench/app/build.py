@@ -1,0 +1,203 @@
+"""From a composed configuration to the parts of a run, with all faults listed at once."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lightning import Trainer
+from omegaconf import DictConfig, OmegaConf
+
+from p2p_bench.app.instantiate import instantiate, node_faults
+from p2p_bench.app.schema import COMPONENT_GROUPS
+from p2p_bench.bench.loggers import RunLogger
+from p2p_bench.bench.task import Keep, Task, Variant
+from p2p_bench.controllers import NoControl, parse_tau
+from p2p_bench.errors import ConfigError, ErrorList, P2PError
+
+_SEVERAL = ("metrics", "logger")
+"""Groups whose node maps names to components."""
+
+RECORDED = ("model", "controller", "tau", "inversion", "dataset", "sampler", "metrics", "seed")
+"""Parts of the configuration that decide the numbers."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a configuration describes.
+
+    Attributes:
+        task: What is measured.
+        keep: What is kept besides rows.
+        loggers: Further writers of the results, by name.
+        trainer: Makes the trainer from callbacks.
+        batch_size: Pairs edited together.
+        name: Name of the run.
+    """
+
+    task: Task
+    keep: Keep
+    loggers: Mapping[str, RunLogger]
+    trainer: Callable[..., Trainer]
+    batch_size: int
+    name: str
+
+
+def build(config: DictConfig, choices: Mapping[str, str]) -> Parts:
+    """Builds the parts of a run. Nothing heavy is loaded.
+
+    Args:
+        config: The composed configuration, without Hydra's own node.
+        choices: Chosen option per group, for names in results.
+
+    Raises:
+        ErrorList: Every fault of the configuration.
+    """
+    faults: list[P2PError] = [fault for group in COMPONENT_GROUPS for fault in _group_faults(config, group)]
+    faults += _run_faults(config)
+    if faults:
+        raise ErrorList(faults)
+    built: dict[str, Any] = {}
+    for group in COMPONENT_GROUPS:
+        try:
+            built[group] = _built_group(config, group, choices)
+        except ErrorList as error:
+            faults += error.errors
+        except P2PError as error:
+            faults.append(error)
+    if faults:
+        raise ErrorList(faults)
+    return Parts(
+        task=Task(
+            checkpoint=built["model"],
+            dataset=built["dataset"],
+            variants=built["controller"],
+            inversion=built["inversion"],
+            inversion_name=choices.get("inversion", ""),
+            sampler=built["sampler"],
+            metrics=built["metrics"],
+            seed=config.seed,
+            truncate=config.run.truncate,
+            settings=recorded_settings(config),
+        ),
+        keep=Keep(images=config.run.images, heatmaps=config.run.heatmaps),
+        loggers=built["logger"],
+        trainer=built["trainer"],
+        batch_size=config.run.batch_size,
+        name=config.run.name,
+    )
+
+
+def without_hydra(config: DictConfig) -> DictConfig:
+    """The configuration without Hydra's own node."""
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+
+
+def recorded_settings(config: DictConfig) -> dict[str, Any]:
+    """The settings that decide the numbers, as plain values."""
+    plain = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(plain, dict)
+    settings = {str(key): plain[key] for key in RECORDED}
+    settings["sampler"] = {key: value for key, value in plain["sampler"].items() if key != "max_rows"}
+    settings["run"] = {key: plain["run"][key] for key in ("baseline", "truncate")}
+    return settings
+
+
+def _group_faults(config: DictConfig, group: str) -> Iterator[ConfigError]:
+    node = config[group]
+    if not isinstance(node, DictConfig):
+        yield ConfigError(f"{group}: expected the node of an option, got {node!r}; choose one with {group}=OPTION")
+        return
+    for where, component, supplied in _components(node, group):
+        if not isinstance(component, DictConfig) or "_target_" not in component:
+            yield ConfigError(f"{where}: expected a component with a `_target_`, got {component!r}")
+        else:
+            yield from node_faults(component, where, supplied)
+
+
+def _components(node: DictConfig, group: str) -> Iterator[tuple[str, Any, Sequence[str]]]:
+    if group in _SEVERAL:
+        yield from ((f"{group}.{name}", node[name], ()) for name in node)
+    else:
+        yield group, node, ()
+
+
+def _built_group(config: DictConfig, group: str, choices: Mapping[str, str]) -> Any:
+    if group == "controller":
+        return build_variants(config, choices.get("controller", "controller"))
+    if group in _SEVERAL:
+        return {str(name): instantiate(node, f"{group}.{name}") for name, node in config[group].items()}
+    return instantiate(config[group], group)
+
+
+def build_variants(config: DictConfig, controller_name: str) -> tuple[Variant, ...]:
+    """The variants of a run: one per schedule, equal ones once, and `none` if the run has a baseline.
+
+    Args:
+        config: The composed configuration.
+        controller_name: Name of the controller in results.
+
+    Raises:
+        ErrorList: Schedules or the controller refuse their values; each fault once.
+    """
+    points = _tau_points(config)
+    variants: list[Variant] = []
+    faults: dict[str, P2PError] = {}
+    if config.run.baseline:
+        variants.append(Variant("none", NoControl(), "none"))
+    for where, point in points:
+        try:
+            parse_tau(_plain(point.cross), f"{where}.cross")
+            parse_tau(_plain(point.self_attn), f"{where}.self_attn")
+            variant = _variant(config, point, controller_name, single=len(points) == 1)
+        except P2PError as error:
+            faults.setdefault(str(error), error)
+            continue
+        if all(variant.controller != other.controller for other in variants):
+            variants.append(variant)
+    if faults:
+        raise ErrorList(list(faults.values()))
+    return tuple(variants)
+
+
+def _tau_points(config: DictConfig) -> list[tuple[str, DictConfig]]:
+    """The schedules of a run, each with its key."""
+    if config.tau.sweep is None:
+        return [("tau", config.tau)]
+    if not config.tau.sweep:
+        raise ConfigError("tau.sweep: expected at least one schedule, or null for the one of tau.cross and tau.self_attn")
+    return [(f"tau.sweep[{index}]", point) for index, point in enumerate(config.tau.sweep)]
+
+
+def _variant(config: DictConfig, point: DictConfig, controller_name: str, single: bool) -> Variant:
+    at_point = OmegaConf.merge(config, {"tau": {"cross": point.cross, "self_attn": point.self_attn}})
+    controller = instantiate(at_point.controller, "controller")
+    if isinstance(controller, NoControl):
+        return Variant("none", controller, controller_name)
+    cross = _tau_text(_plain(at_point.controller.get("cross")))
+    self_attn = _tau_text(_plain(at_point.controller.get("self_attn")))
+    name = controller_name if single else f"{controller_name} {cross}/{self_attn}"
+    return Variant(name, controller, controller_name, cross, self_attn)
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
+def _tau_text(value: Any) -> str:
+    """A schedule as short text: 0.8 or 0.2-0.8; "" for none."""
+    if value is None:
+        return ""
+    numbers = [value] if isinstance(value, int | float) else list(value)
+    return "-".join(f"{number:g}" for number in numbers)
+
+
+def _run_faults(config: DictConfig) -> Iterator[ConfigError]:
+    if config.run.batch_size < 1:
+        yield ConfigError(f"run.batch_size: expected at least 1, got {config.run.batch_size}")
+    if config.run.images is not None and config.run.images < 0:
+        yield ConfigError(f"run.images: expected at least 0, or null for all pairs, got {config.run.images}")
+    name = config.run.name
+    if not name.strip() or "/" in name or "\\" in name or name in (".", ".."):
+        yield ConfigError(f"run.name: expected the name of a folder, got {name!r}")
+    if config.seed < 0:
+        yield ConfigError(f"seed: expected at least 0, got {config.seed}")

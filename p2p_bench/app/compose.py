@@ -1,0 +1,171 @@
+"""Composes the configuration and turns Hydra's and OmegaConf's complaints into one line each."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from p2p_bench.app.instantiate import signature_of
+from p2p_bench.app.schema import register_schema
+from p2p_bench.errors import ConfigError, ErrorList, nearest
+from p2p_bench.resources import resource_path
+
+CONFIG_NAME = "config"
+HYDRA_VERSION_BASE = "1.3"
+
+
+def config_dir() -> Path:
+    """The folder of the shipped configuration."""
+    return resource_path("conf")
+
+
+def compose(overrides: Sequence[str], config_name: str = CONFIG_NAME, keep_hydra: bool = False) -> DictConfig:
+    """Composes the configuration; the overrides are known to be good (see `checked_overrides`)."""
+    register_schema()
+    with initialize_config_dir(str(config_dir()), version_base=HYDRA_VERSION_BASE):
+        return hydra_compose(config_name, list(overrides), return_hydra_config=keep_hydra)
+
+
+def group_options(group: str) -> list[str]:
+    """Names of the options of a config group."""
+    return sorted(path.stem for path in config_dir().joinpath(group).glob("*.yaml"))
+
+
+def checked_overrides(overrides: Sequence[str], multirun: bool = False, config_name: str = CONFIG_NAME) -> list[str]:
+    """The overrides in a form that Hydra accepts.
+
+    Values that a component's class takes but its YAML does not state are let through, which Hydra
+    alone would refuse.
+
+    Args:
+        overrides: `KEY=VALUE` as typed.
+        multirun: Whether values may be comma-separated choices; each choice is tried.
+        config_name: Name of the root YAML.
+
+    Raises:
+        ErrorList: At least one is faulty; every faulty one is listed.
+    """
+    register_schema()
+    faults: list[ConfigError] = []
+    parsed = {index: override for index, text in enumerate(overrides) if (override := _parse(text, faults))}
+    accepted: dict[int, str] = {}
+    one_job: list[str] = []
+    for index, override in sorted(parsed.items(), key=lambda item: not _is_group(item[1])):
+        choices = [_attempt(text, one_job, config_name) for text in _choices(override, multirun)]
+        faults += [choice for choice in choices if isinstance(choice, ConfigError)]
+        good = [choice for choice in choices if isinstance(choice, str)]
+        typed = overrides[index]
+        added = any(choice.startswith("+") for choice in good) and not typed.startswith("+")
+        accepted[index] = f"+{typed}" if added else typed
+        one_job += good[:1]
+    if faults:
+        raise ErrorList(faults)
+    return [accepted[index] for index in sorted(accepted)]
+
+
+def one_job_each(overrides: Sequence[str]) -> list[list[str]]:
+    """Overrides of the jobs of a sweep that together hold every choice: the first of each, then each other alone.
+
+    Args:
+        overrides: As returned by `checked_overrides` with `multirun`.
+    """
+    choices = [_choices(override, True) for override in OverridesParser.create().parse_overrides(list(overrides))]
+    first = [options[0] for options in choices if options]
+    jobs = [first]
+    for index, options in enumerate(choices):
+        jobs += [first[:index] + [option] + first[index + 1 :] for option in options[1:]]
+    return jobs
+
+
+def _parse(text: str, faults: list[ConfigError]) -> Override | None:
+    try:
+        return OverridesParser.create().parse_override(text)
+    except HydraException:
+        faults.append(ConfigError(f"{text!r} is not a setting; expected KEY=VALUE, such as tau.cross=0.6"))
+        return None
+
+
+def _is_group(override: Override) -> bool:
+    return config_dir().joinpath(override.key_or_group).is_dir()
+
+
+def _choices(override: Override, multirun: bool) -> list[str]:
+    """The override once per choice of its sweep; choices that only the sweeper knows are left out."""
+    if not (multirun and override.is_sweep_override()):
+        return [override.input_line or ""]
+    if not override.is_discrete_sweep():
+        return []
+    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+
+
+def _attempt(text: str, others: Sequence[str], config_name: str) -> str | ConfigError:
+    """The override as Hydra accepts it on top of `others`, or what is wrong with it."""
+    try:
+        compose([*others, text], config_name)
+        return text
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        key = text.split("=", 1)[0]
+        config = compose(others, config_name)
+        if _unknown_key(error) and key.rpartition(".")[2] in _parameters(config, key):
+            return f"+{text}"
+        return _explained(text, error, config)
+
+
+def _unknown_key(error: Exception) -> bool:
+    return isinstance(error.__cause__, ConfigAttributeError | ConfigKeyError)
+
+
+def _parameters(config: DictConfig, key: str) -> list[str]:
+    """Arguments of the class whose node holds `key`; none if the node has no class."""
+    node = OmegaConf.select(config, key.rpartition(".")[0]) if "." in key else None
+    if not isinstance(node, DictConfig) or "_target_" not in node:
+        return []
+    return list(signature_of(node["_target_"]).parameters)
+
+
+def _explained(text: str, error: Exception, config: DictConfig) -> ConfigError:
+    key, _, value = text.partition("=")
+    key = key.lstrip("+~")
+    if isinstance(error, MissingConfigException):
+        group, _, option = (error.missing_cfg_file or value).rpartition("/")
+        options = error.options or group_options(group or key)
+        return ConfigError(
+            f"{text}: group {group or key!r} has no option {option!r}.{nearest(option, options)} "
+            f"Options: {', '.join(options)}"
+        )
+    if isinstance(error, ConfigCompositionException) and "Ambiguous value" in str(error):
+        return ConfigError(f"{text}: several values; add -m to run one job each, or write {key}=[{value}] for a list")
+    cause = error.__cause__
+    if isinstance(cause, ConfigAttributeError | ConfigKeyError) or "No match in the defaults list" in str(error):
+        unknown = str(cause).split("'")[1] if cause is not None else key
+        known = _siblings(config, key, unknown)
+        return ConfigError(f"{text}: unknown key {unknown!r}.{nearest(unknown, known)}{_listing(known)}")
+    return ConfigError(f"{text}: {str(cause or error).splitlines()[0]}")
+
+
+def _siblings(config: DictConfig, key: str, unknown: str) -> list[str]:
+    """Keys that may stand where `key` stands, or, for a key inside a list or dictionary value, inside it."""
+    parent, _, last = key.rpartition(".")
+    if unknown != last:
+        return ["cross", "self_attn"] if key == "tau.sweep" else []
+    node: Any = OmegaConf.select(config, parent) if parent else config
+    while parent and not isinstance(node, DictConfig):
+        parent = parent.rpartition(".")[0]
+        node = OmegaConf.select(config, parent) if parent else config
+    return _without_private([*node, *_parameters(config, key), *(["experiment"] if not parent else [])])
+
+
+def _listing(names: Sequence[str], most: int = 14) -> str:
+    """The known names as a sentence, unless there are too many to read or none."""
+    return f" Known: {', '.join(names)}" if 0 < len(names) <= most else ""
+
+
+def _without_private(names: Iterable[Any]) -> list[str]:
+    return sorted({str(name) for name in names if not str(name).startswith("_")})

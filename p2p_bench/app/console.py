@@ -1,0 +1,41 @@
+"""What the user sees: results on standard output, the rest on standard error."""
+
+import logging
+import sys
+import traceback
+import warnings
+
+from rich.console import Console
+
+from p2p_bench.errors import P2PError
+
+_NOISY = ("lightning", "lightning.pytorch", "lightning.fabric", "transformers", "diffusers", "open_clip", "PIL")
+
+
+def status_console() -> Console:
+    """Where progress and messages go."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def result_console() -> Console:
+    """Where results go."""
+    return Console(highlight=False, soft_wrap=True)
+
+
+def show_error(error: BaseException, debug: bool, context: str = "") -> None:
+    """One clear message; the stack trace only with `debug`."""
+    if debug:
+        traceback.print_exception(error)
+    title = "error" if isinstance(error, P2PError) else f"unexpected {type(error).__name__}"
+    hint = "" if isinstance(error, P2PError) or debug else " (add --debug for the stack trace)"
+    where = f" in {context}" if context else ""
+    status_console().print(f"{title}{where}: {error}{hint}", markup=False, style="red")
+
+
+def quieten_libraries() -> None:
+    """Keeps libraries' own notes off the terminal; warnings go to the log of the run."""
+    for name in _NOISY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    if not sys.warnoptions:
+        logging.captureWarnings(True)
+        warnings.simplefilter("default")

@@ -1,0 +1,168 @@
+"""The one way from a configuration node to an object, with every fault named before anything is built."""
+
+import inspect
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import hydra.utils
+from hydra.errors import InstantiationException
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from p2p_bench.errors import ConfigError, P2PError, nearest
+
+_RESERVED = ("_target_", "_partial_", "_recursive_", "_convert_")
+
+
+def node_faults(node: Any, where: str, supplied: Sequence[str] = ()) -> list[ConfigError]:
+    """What is wrong with a component node and the nodes inside it; builds nothing.
+
+    Args:
+        node: A composed node; nodes with a `_target_` are bound against its signature.
+        where: Key of the node, such as `controller`, for the messages.
+        supplied: Arguments that the caller adds when it builds the object.
+
+    Returns:
+        One error per fault: a target that cannot be imported, an unknown, missing or wrongly typed key.
+    """
+    try:
+        plain = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig | ListConfig) else node
+    except OmegaConfBaseException as error:
+        return [ConfigError(f"{where}: {str(error).splitlines()[0]}")]
+    return list(_faults(plain, where, supplied))
+
+
+def instantiate(node: Any, where: str, **supplied: Any) -> Any:
+    """Builds the object that a component node describes.
+
+    Args:
+        node: A composed node with a `_target_`; `_partial_: true` gives a `functools.partial`.
+        where: Key of the node, for the messages.
+        supplied: Arguments added to those of the node.
+
+    Returns:
+        The object; lists and dictionaries among its arguments are plain Python values.
+
+    Raises:
+        ConfigError: The node does not fit its target, or the target refuses the values.
+        P2PError: Whatever else of the kind the target raises.
+    """
+    faults = node_faults(node, where, tuple(supplied))
+    if faults:
+        raise faults[0]
+    try:
+        return hydra.utils.instantiate(node, _convert_="all", **supplied)
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, P2PError):
+            raise cause from error
+        raise ConfigError(f"{where}: {cause if cause is not None else error}") from error
+
+
+def signature_of(target: str) -> inspect.Signature:
+    """Signature of what a `_target_` names.
+
+    Raises:
+        ConfigError: It cannot be imported.
+    """
+    return inspect.signature(_resolve(target))
+
+
+def _resolve(target: str) -> Any:
+    try:
+        return hydra.utils.get_object(target)
+    except Exception as error:  # importing foreign code may raise anything; all of it means "cannot be used"
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise ConfigError(f"{target!r} cannot be imported: {reason}") from error
+
+
+def _faults(node: Any, where: str, supplied: Sequence[str]) -> Iterator[ConfigError]:
+    if node == MISSING:
+        yield ConfigError(f"{where}: a value is required; set {where}=VALUE")
+    elif isinstance(node, Mapping):
+        for key, value in node.items():
+            if key not in _RESERVED:
+                yield from _faults(value, f"{where}.{key}", ())
+        if "_target_" in node:
+            yield from _target_faults(node, where, supplied)
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            yield from _faults(value, f"{where}[{index}]", ())
+
+
+def _target_faults(node: Mapping[str, Any], where: str, supplied: Sequence[str]) -> Iterator[ConfigError]:
+    try:
+        target = _resolve(node["_target_"])
+        parameters = inspect.signature(target).parameters
+    except ConfigError as error:
+        yield ConfigError(f"{where}._target_: {error}")
+        return
+    known = [name for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    hints = _hints(target)
+    given = [key for key in node if key not in _RESERVED]
+    for key in given:
+        if key not in known and not takes_any:
+            yield ConfigError(
+                f"{where}.{key}: {node['_target_']} takes no such argument.{nearest(key, known)} "
+                f"It takes: {', '.join(known) or 'none'}"
+            )
+        elif key in hints and node[key] != MISSING and not _fits(node[key], hints[key]):
+            yield ConfigError(f"{where}.{key}: expected {_words(hints[key])}, got {node[key]!r}")
+    required = [name for name in known if parameters[name].default is inspect.Parameter.empty]
+    for name in required:
+        if name not in given and name not in supplied and not node.get("_partial_", False):
+            yield ConfigError(f"{where}.{name}: a value is required; set {where}.{name}=VALUE")
+
+
+def _hints(target: Any) -> dict[str, Any]:
+    function = target.__init__ if inspect.isclass(target) else target
+    try:
+        return get_type_hints(function)
+    except (NameError, TypeError):  # annotations of foreign code that cannot be evaluated: nothing to check
+        return {}
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a plain value can be an argument annotated so; annotations beyond plain values always fit."""
+    if isinstance(value, Mapping) and "_target_" in value:
+        return True
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, option) for option in get_args(hint))
+    if origin is Literal:
+        return value in get_args(hint)
+    if hint is None or hint is type(None):
+        return value is None
+    if hint is bool:
+        return isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint in (str, Path):
+        return isinstance(value, str)
+    if origin in (tuple, list, Sequence):
+        return _fits_sequence(value, origin, get_args(hint))
+    if origin in (dict, Mapping):
+        return isinstance(value, Mapping)
+    return True
+
+
+def _fits_sequence(value: Any, origin: Any, args: tuple[Any, ...]) -> bool:
+    if not isinstance(value, list):
+        return False
+    if origin is tuple and Ellipsis not in args:
+        return len(value) == len(args) and all(map(_fits, value, args))
+    return not args or all(_fits(item, args[0]) for item in value)
+
+
+def _words(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(repr, get_args(hint)))
+    if get_origin(hint) in (Union, types.UnionType):
+        return " or ".join(_words(option) for option in get_args(hint))
+    names = {int: "an integer", float: "a number", bool: "true or false", str: "text", Path: "a path"}
+    return "null" if hint in (None, type(None)) else names.get(hint, str(hint))

@@ -1,0 +1,93 @@
+"""The command `p2p-bench`: finds the verb, and turns every outcome into a message and an exit code."""
+
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from p2p_bench.app.console import show_error, status_console
+from p2p_bench.errors import ConfigError, P2PError, nearest
+
+USAGE = """\
+usage: p2p-bench [VERB] ...
+
+  [run] KEY=VALUE ... [-m]                                 the benchmark; -m runs a job per combination
+  edit --source S --target T [--image F] [KEY=VALUE ...]   one edit, as pictures
+  report DIR ...                                           one page over finished runs
+  doctor                                                   versions, devices, checkpoints at hand
+  train-world [KEY=VALUE ...]                              train the embedded world anew
+
+  p2p-bench VERB --help tells more; --debug shows stack traces.
+  Exit codes: 0 all well; 1 some samples or jobs failed; 2 wrong usage, config or data;
+  3 a model or weights missing; 75 interrupted, start again to go on.
+
+  p2p-bench experiment=demo        the demo: table, report and pictures in minutes
+"""
+VERBS = {
+    "run": "p2p_bench.app.verbs.run",
+    "edit": "p2p_bench.app.verbs.edit",
+    "report": "p2p_bench.app.verbs.report",
+    "doctor": "p2p_bench.app.verbs.doctor",
+    "train-world": "p2p_bench.app.verbs.train_world",
+}
+INTERRUPTED = 75
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line and leaves the process with its exit code.
+
+    Args:
+        argv: Arguments without the program's name; None takes the process's own.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    sys.exit(run_verb([argument for argument in arguments if argument != "--debug"], debug))
+
+
+def run_verb(arguments: Sequence[str], debug: bool = False) -> int:
+    """Runs one verb.
+
+    Args:
+        arguments: Arguments without the program's name and `--debug`.
+        debug: Show stack traces.
+
+    Returns:
+        The exit code.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        return _dispatch(list(arguments), debug)
+    except P2PError as error:
+        show_error(error, debug)
+        return error.exit_code
+    except KeyboardInterrupt:
+        status_console().print("interrupted", style="yellow")
+        return INTERRUPTED
+    except SystemExit as error:  # argparse leaves so
+        return error.code if isinstance(error.code, int) else 2
+    except Exception as error:  # the last line of defence: users see a message, never a stack trace
+        show_error(error, debug)
+        return 1
+    finally:
+        signal.signal(signal.SIGINT, handler)  # Lightning switches it off when it is interrupted
+
+
+def _dispatch(arguments: list[str], debug: bool) -> int:
+    if arguments in (["--help"], ["-h"], ["help"]):
+        print(USAGE, end="")
+        return 0
+    verb = arguments[0] if arguments else "run"
+    if verb in VERBS:
+        arguments = arguments[1:]
+    elif verb.startswith("-") or "=" in verb:
+        verb = "run"
+    else:
+        raise ConfigError(
+            f"{verb!r} is neither a verb nor KEY=VALUE.{nearest(verb, VERBS)} Verbs: {', '.join(VERBS)}; see p2p-bench --help"
+        )
+    function: Callable[[list[str], bool], int] = import_module(VERBS[verb]).main
+    return function(arguments, debug)
+
+
+if __name__ == "__main__":
+    main()

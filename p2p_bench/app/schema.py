@@ -1,0 +1,87 @@
+"""Schema of the root configuration: unknown keys and wrong types are refused when a run is composed."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, OmegaConf
+
+COMPONENT_GROUPS = ("model", "controller", "inversion", "dataset", "sampler", "metrics", "logger", "trainer")
+"""Groups whose nodes name a class by `_target_` (`metrics` and `logger` hold several such nodes)."""
+
+
+@dataclass
+class TauPoint:
+    """One schedule of a sweep.
+
+    Attributes:
+        cross: Part of the steps in which cross-attention is edited: a number in [0, 1], counted from
+            the first step, or an interval `[start, end]`.
+        self_attn: The same for self-attention.
+    """
+
+    cross: Any = 0.8
+    self_attn: Any = 0.4
+
+
+@dataclass
+class TauNode(TauPoint):
+    """The schedule of a run.
+
+    Attributes:
+        sweep: Schedules that are measured in one run, a variant each; they replace `cross` and
+            `self_attn`. None measures the one schedule.
+    """
+
+    sweep: list[TauPoint] | None = None
+
+
+@dataclass
+class RunNode:
+    """What is run, and what is kept of it.
+
+    Attributes:
+        name: Folder of the results under `outputs/`.
+        dir: Directory of the results; None makes a new one under `outputs/<name>/`. A directory that
+            holds a run with the same settings is completed.
+        batch_size: Pairs that are edited together.
+        baseline: Adds the variant `none`, the target prompt sampled without control.
+        images: Number of pairs whose pictures are kept; None keeps all.
+        heatmaps: Keeps pictures of the attention of the changed words.
+        truncate: Cuts prompts that are too long for the model instead of refusing them.
+    """
+
+    name: str = "run"
+    dir: str | None = None
+    batch_size: int = 8
+    baseline: bool = False
+    images: int | None = 64
+    heatmaps: bool = True
+    truncate: bool = False
+
+
+@dataclass
+class RootConfig:
+    """Root of the configuration; component groups are plain nodes checked against their class."""
+
+    model: Any = MISSING
+    controller: Any = MISSING
+    tau: TauNode = field(default_factory=TauNode)
+    inversion: Any = MISSING
+    dataset: Any = MISSING
+    sampler: Any = MISSING
+    metrics: Any = MISSING
+    logger: Any = MISSING
+    trainer: Any = MISSING
+    run: RunNode = field(default_factory=RunNode)
+    seed: int = 0
+
+
+def register_schema() -> None:
+    """Makes the schema known to Hydra, and `${either:a,b}`, the first value that is not null."""
+    ConfigStore.instance().store("root_schema", RootConfig)
+    OmegaConf.register_new_resolver("either", _either, replace=True)
+
+
+def _either(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)

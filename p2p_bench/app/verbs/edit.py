@@ -1,0 +1,140 @@
+"""`p2p-bench edit`: one edit, as pictures."""
+
+import argparse
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from p2p_bench.app.compose import checked_overrides, compose
+from p2p_bench.app.console import quieten_libraries, result_console, status_console
+from p2p_bench.errors import ConfigError, P2PError
+
+if TYPE_CHECKING:
+    from p2p_bench.app.build import Parts
+    from p2p_bench.editing import EditResult
+
+
+def main(arguments: list[str], debug: bool) -> int:
+    """Edits one source into its targets and writes the pictures.
+
+    Args:
+        arguments: As described by `--help`.
+        debug: Unused; errors are shown by the caller.
+
+    Returns:
+        The exit code.
+    """
+    parser = _parser()
+    options, overrides = parser.parse_known_args(arguments)
+    unknown = [argument for argument in overrides if argument.startswith("-")]
+    if unknown:
+        parser.error(f"unknown option {unknown[0]}")
+    chosen = {override.split("=", 1)[0] for override in overrides}
+    if options.image is not None and "inversion" not in chosen:
+        overrides = ["inversion=ddim", *overrides]
+    overrides = ["metrics=none", "logger=none", "tau=default", *overrides]
+    config = compose(checked_overrides(overrides), keep_hydra=True)
+
+    from p2p_bench.app.build import build, without_hydra
+
+    quieten_libraries()
+    parts = build(without_hydra(config), config.hydra.runtime.choices)
+    result = _edit(parts, options, _device(config))
+    directory = Path(config.run.dir or options.out or _new_directory())
+    strip_path = _write(result, parts, directory)
+    console = result_console()
+    console.print(f"source: {options.source}", markup=False)
+    for target in options.target:
+        console.print(f"target: {target}", markup=False)
+    console.print(f"{result.unet_rows} UNet rows", markup=False)
+    console.print(f"pictures: {strip_path}", markup=False)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="p2p-bench edit",
+        usage="p2p-bench edit --source S --target T [--target T2 ...] [--image F] [--out DIR] [KEY=VALUE ...]",
+        description="Edits one source, generated or given, and writes source, targets, differences and heatmaps.",
+        epilog="KEY=VALUE as for the benchmark, such as controller=replace tau.cross=0.6 sampler.steps=50 seed=1. "
+        "With an image, inversion=ddim is used unless another is chosen.",
+    )
+    parser.add_argument("--source", required=True, help="prompt of the source image")
+    parser.add_argument("--target", required=True, action="append", help="prompt of an edit; may be repeated")
+    parser.add_argument("--image", type=Path, help="a real source image; without it the source is generated")
+    parser.add_argument("--out", type=Path, help="directory of the pictures; a new one under outputs/edit/")
+    return parser
+
+
+def _edit(parts: "Parts", options: argparse.Namespace, device: str) -> "EditResult":
+    from p2p_bench.bench.progress import ProgressDisplay
+    from p2p_bench.editing import edit
+
+    task, status = parts.task, status_console()
+    variants = [variant for variant in task.variants if variant.name != "none"] or list(task.variants)
+    if len(variants) > 1:
+        raise ConfigError("tau.sweep: `edit` makes one variant; set tau.cross and tau.self_attn instead")
+    status.print(f"loading model {task.checkpoint.spec().name}")
+    model = task.checkpoint.load(device)
+    with ProgressDisplay(status, 1) as display:
+        return edit(
+            model,
+            options.source,
+            options.target,
+            variants[0].controller,
+            image=options.image,
+            inversion=task.inversion if options.image is not None else None,
+            seed=task.seed,
+            steps=task.sampler.steps,
+            guidance=task.sampler.guidance,
+            eta=task.sampler.eta,
+            truncate=task.truncate,
+            progress=lambda step, steps: display.step(1, step, steps),
+        )
+
+
+def _device(config: Any) -> str:
+    """The device of the trainer's accelerator."""
+    import torch
+
+    accelerator = str(config.trainer.accelerator)
+    if accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available()):
+        return "cuda"
+    if accelerator == "mps" or (accelerator == "auto" and torch.backends.mps.is_available()):
+        return "mps"
+    if accelerator in ("cpu", "auto"):
+        return "cpu"
+    raise ConfigError(f"trainer.accelerator: expected auto, cpu, cuda or mps, got {accelerator!r}")
+
+
+def _new_directory() -> Path:
+    return Path("outputs", "edit", datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+
+
+def _write(result: "EditResult", parts: "Parts", directory: Path) -> Path:
+    """Writes every picture and the strip of all; the strip's path."""
+    from p2p_bench.bench.pictures import difference_image, heatmap_image, save_png, strip
+    from p2p_bench.bench.records import changed_words
+
+    pictures = {"source": result.images[0]}
+    heatmaps = {}
+    for index in range(1, len(result.images)):
+        pictures[f"target_{index}"] = result.images[index]
+        pictures[f"difference_{index}"] = difference_image(result.images[index], result.images[0])
+        removed, added = changed_words(result.prompts[0], result.prompts[index])
+        for at, words in ((0, removed), (index, added)):
+            for word in words:
+                heatmaps[f"heatmap_{at}_{word}"] = heatmap_image(result.images[at], result.heatmap(word, at))
+    try:
+        for name, picture in {**pictures, **heatmaps}.items():
+            save_png(directory / f"{_file_name(name)}.png", picture)
+        save_png(directory / "strip.png", strip([*pictures.values(), *heatmaps.values()]))
+    except OSError as error:
+        raise P2PError(f"{directory}: the pictures cannot be written ({error}); choose another with --out DIR") from error
+    return directory / "strip.png"
+
+
+def _file_name(name: str) -> str:
+    from p2p_bench.bench.pictures import file_stem
+
+    return file_stem(name)

@@ -1,0 +1,175 @@
+"""`p2p-bench [run] KEY=VALUE ... [-m]`: the benchmark."""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from p2p_bench.app.compose import CONFIG_NAME, HYDRA_VERSION_BASE, checked_overrides, compose, config_dir, one_job_each
+from p2p_bench.app.console import quieten_libraries, result_console, show_error, status_console
+from p2p_bench.errors import ConfigError, ErrorList, P2PError
+
+_MULTIRUN = ("-m", "--multirun")
+_FAILED = 1
+log = logging.getLogger(__name__)
+
+
+def main(arguments: list[str], debug: bool) -> int:
+    """Runs the benchmark, once or once per job of a sweep.
+
+    Args:
+        arguments: Overrides, and Hydra's own flags.
+        debug: Show stack traces.
+
+    Returns:
+        The exit code: that of the run, or of all jobs if they agree, else 1.
+    """
+    multirun = any(flag in arguments for flag in _MULTIRUN)
+    overrides = [argument for argument in arguments if not argument.startswith("-")]
+    flags = [argument for argument in arguments if argument.startswith("-")]
+    if {"--help", "-h"} & set(flags) or not set(flags) <= set(_MULTIRUN):
+        return _hydra(flags + overrides, lambda config: None)
+    checked = checked_overrides(overrides, multirun)
+    _refuse_faulty(checked, multirun)
+    codes: list[int] = []
+    parent = os.getpid()
+
+    def job(config: DictConfig) -> None:
+        code = _job(config, debug)
+        if os.getpid() != parent and code:  # a launcher's own process: the code reaches us as a failed job
+            raise JobFailed(code)
+        codes.append(code)
+
+    try:
+        _hydra([*flags, *checked], job)
+    except JobFailed as failure:
+        codes.append(failure.code)
+    return codes[0] if len(set(codes)) == 1 else max(codes, default=0) and _FAILED
+
+
+class JobFailed(Exception):
+    """A job in a process of its own ended with this exit code; the user has been told why."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+def _refuse_faulty(overrides: Sequence[str], multirun: bool) -> None:
+    """Stops before any job starts if the configuration of one is faulty."""
+    from p2p_bench.app.build import build, without_hydra  # imports torch; a mere usage error need not wait for it
+
+    faults: dict[str, P2PError] = {}
+    for job in one_job_each(overrides) if multirun else [list(overrides)]:
+        config = compose(job, keep_hydra=True)
+        try:
+            build(without_hydra(config), config.hydra.runtime.choices)
+        except ErrorList as error:
+            faults.update((str(fault), fault) for fault in error.errors)
+    if faults:
+        raise ErrorList(list(faults.values()))
+
+
+def _hydra(arguments: Sequence[str], job: object) -> int:
+    """Hands the command line to Hydra; its exceptions arrive here instead of being printed."""
+    decorated = hydra.main(config_path=str(config_dir()), config_name=CONFIG_NAME, version_base=HYDRA_VERSION_BASE)(job)
+    try:
+        with _environment({"HYDRA_FULL_ERROR": "1"}), _command_line(arguments):
+            decorated()
+    except HydraException as error:
+        raise ConfigError(str(error).splitlines()[0]) from error
+    return 0
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _command_line(arguments: Sequence[str]) -> Iterator[None]:
+    before = sys.argv
+    sys.argv = ["p2p-bench", *arguments]
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+def _job(config: DictConfig, debug: bool) -> int:
+    """One job: the exit code, after the user was told what there is to tell."""
+    settings = HydraConfig.get()
+    single = settings.mode != RunMode.MULTIRUN
+    label = "" if single else f"job {settings.job.num} ({settings.job.override_dirname})"
+    try:
+        return _benchmark(config, debug)
+    except P2PError as error:
+        log.error("%s", error)
+        show_error(error, debug, label)
+        return error.exit_code
+    except Exception as error:  # a job of a sweep must not take the others with it
+        log.exception("unexpected")
+        show_error(error, debug, label)
+        return _FAILED
+
+
+def _benchmark(config: DictConfig, debug: bool) -> int:
+    from p2p_bench.app.build import build
+    from p2p_bench.bench.run import run_benchmark
+    from p2p_bench.report import summary_table, write_report
+
+    quieten_libraries()
+    settings = HydraConfig.get()
+    sweep = settings.mode == RunMode.MULTIRUN
+    parts = build(config, settings.runtime.choices)
+    status, result = status_console(), result_console()
+    run_dir = Path(settings.runtime.output_dir)
+    plain = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+    assert isinstance(plain, dict)
+    finished = run_benchmark(
+        parts.task,
+        run_dir,
+        name=parts.name,
+        group=Path(settings.sweep.dir).name if sweep else "",
+        job=settings.job.override_dirname if sweep else "",
+        config={str(key): value for key, value in plain.items()},
+        keep=parts.keep,
+        trainer=parts.trainer,
+        batch_size=parts.batch_size,
+        console=status,
+    )
+    status.print("writing the report")
+    report = write_report(run_dir)
+    result.print(summary_table(finished.summary))
+    for logger in parts.loggers.values():
+        result.print(logger.write(finished), markup=False)
+    result.print(f"results: {run_dir}", markup=False)
+    result.print(f"report: {report}", markup=False)
+    failed = [row for row in finished.rows if row["status"] != "ok"]
+    if failed:
+        samples = len({row["sample_id"] for row in failed})
+        first = failed[0]
+        status.print(
+            f"{len(failed)} of {len(finished.rows)} edits failed (in {samples} samples); the first: "
+            f"{first['sample_id']!r}: {first['error']}",
+            markup=False,
+            style="yellow",
+        )
+    return _FAILED if failed else 0

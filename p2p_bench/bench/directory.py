@@ -1,0 +1,102 @@
+"""The directory of a run: one writer at a time, and only ever one set of settings."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from p2p_bench.bench.rows import write_atomically
+from p2p_bench.errors import ConfigError, DataError
+
+CONFIG = "config.yaml"
+_LOCK = ".lock"
+_SHOWN = 5
+
+
+@contextmanager
+def locked(run_dir: Path) -> Iterator[None]:
+    """Holds the directory of a run, made if need be; the system lets go of it when the process dies.
+
+    Raises:
+        ConfigError: Another run holds it, or it cannot be made.
+    """
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"run.dir: {run_dir} cannot be made ({error}); choose another") from error
+    lock = FileLock(run_dir / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ConfigError(
+            f"{run_dir}: another run is writing here; wait for it, or choose another directory with run.dir=DIR"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def claim(run_dir: Path, run_id: str, rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> None:
+    """Writes `config.yaml`, unless the directory holds rows of other settings.
+
+    Args:
+        run_dir: A locked directory.
+        run_id: Digest of what decides the numbers of this run.
+        rows: Rows that are there already.
+        config: The configuration, as plain values.
+
+    Raises:
+        ConfigError: The rows were made with other settings; names those that differ.
+    """
+    if any(row["run_id"] != run_id for row in rows):
+        raise ConfigError(
+            f"{run_dir} holds rows of a run with other settings ({_differences(run_dir, config)}); "
+            "repeat those settings to finish that run, or choose another directory with run.dir=DIR"
+        )
+    text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+    write_atomically(run_dir / CONFIG, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def read_config(run_dir: Path) -> dict[str, Any]:
+    """The configuration that a run was started with.
+
+    Raises:
+        DataError: `config.yaml` is missing or damaged.
+    """
+    path = run_dir / CONFIG
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); is {run_dir} the directory of a run?") from error
+    if not isinstance(config, dict):
+        raise DataError(f"{path}: expected the configuration of a run, got {type(config).__name__}")
+    return config
+
+
+def _differences(run_dir: Path, config: Mapping[str, Any]) -> str:
+    try:
+        there, here = dict(_flat(read_config(run_dir))), dict(_flat(config))
+    except DataError:
+        return f"its {CONFIG} cannot be read"
+    ignored = ("run.dir", "run.name", "run.batch_size", "run.images", "run.heatmaps", "sampler.max_rows")
+    keys = [
+        key
+        for key in dict.fromkeys([*there, *here])
+        if there.get(key) != here.get(key) and key not in ignored and not key.startswith(("trainer.", "logger."))
+    ]
+    if not keys:
+        return "the model's weights or the data set have changed since"
+    texts = [f"{key}: {there.get(key)!r} there, {here.get(key)!r} here" for key in keys[:_SHOWN]]
+    return "; ".join(texts) + (f"; and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else "")
+
+
+def _flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, Mapping) and node:
+        for key, value in node.items():
+            yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, node

@@ -1,0 +1,76 @@
+"""Pictures of edits, as PNG files and as strips."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from p2p_bench.bench.rows import write_atomically
+
+_DIFFERENCE_GAIN = 2.0
+"""A difference of half the range is shown in full; the same for every picture, so that they compare."""
+
+_RAMP = torch.tensor([[0.0, 0.0, 0.1], [0.35, 0.07, 0.43], [0.87, 0.32, 0.23], [0.99, 0.9, 0.55]])
+"""Dark violet to light yellow, rising in lightness."""
+
+
+def difference_image(a: Float[Tensor, "3 h w"], b: Float[Tensor, "3 h w"]) -> Float[Tensor, "3 h w"]:
+    """Mean absolute difference over channels, twice its size, on a ramp from dark to light."""
+    return _colours((_DIFFERENCE_GAIN * (a.float() - b.float()).abs().mean(0)).clamp(0, 1).cpu())
+
+
+def heatmap_image(image: Float[Tensor, "3 h w"], heat: Float[Tensor, "k l"]) -> Float[Tensor, "3 h w"]:
+    """A heatmap over a grey version of its image; the map is scaled to its own maximum.
+
+    Args:
+        image: The picture that the map belongs to.
+        heat: Non-negative map of any size.
+    """
+    heat = F.interpolate(heat.float().cpu()[None, None], size=image.shape[-2:], mode="bilinear")[0, 0].clamp(min=0)
+    heat = heat / heat.max().clamp(min=torch.finfo(torch.float32).tiny)
+    grey = image.float().cpu().mean(0, keepdim=True).expand(3, -1, -1)
+    return 0.35 * grey + 0.65 * _colours(heat)
+
+
+def strip(images: Sequence[Float[Tensor, "3 h w"]], gap: int = 2) -> Float[Tensor, "3 h k"]:
+    """Images of one height side by side, white gaps between them."""
+    height = images[0].shape[-2]
+    white = torch.ones(3, height, gap)
+    parts = [part for image in images for part in (image.float().cpu(), white)]
+    return torch.cat(parts[:-1], dim=-1)
+
+
+def to_uint8(image: Float[Tensor, "3 h w"]) -> UInt8[np.ndarray, "h w 3"]:
+    """An image in [0, 1] as 8-bit RGB, rounded."""
+    return (image.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+
+
+def save_png(path: Path, image: Float[Tensor, "3 h w"]) -> None:
+    """Writes an image in [0, 1]; the file appears whole or not at all."""
+    buffer = BytesIO()
+    Image.fromarray(to_uint8(image)).save(buffer, format="PNG")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda temporary: temporary.write_bytes(buffer.getvalue()))
+
+
+def file_stem(name: str) -> str:
+    """A file name for any text: itself if harmless, else cleaned and made unique by a hash."""
+    clean = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-")[:80]
+    if clean == name:
+        return clean
+    return f"{clean}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _colours(values: Float[Tensor, "h w"]) -> Float[Tensor, "3 h w"]:
+    place = values * (len(_RAMP) - 1)
+    low = place.floor().long().clamp(max=len(_RAMP) - 2)
+    part = (place - low)[..., None]
+    return (_RAMP[low] * (1 - part) + _RAMP[low + 1] * part).permute(2, 0, 1)

@@ -1,0 +1,75 @@
+"""What a run is doing, for a terminal and for a log file alike."""
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+_LINE_EVERY = 10.0
+"""Seconds between two lines where there is no terminal."""
+
+
+class ProgressDisplay:
+    """Pairs done, the denoising step in hand and the time left: a bar on a terminal, lines elsewhere.
+
+    Args:
+        console: Where to show it.
+        total: Number of pairs.
+    """
+
+    def __init__(self, console: Console, total: int) -> None:
+        self._console = console
+        self._total = total
+        self._done = 0.0
+        self._finished = 0
+        self._started = time.monotonic()
+        self._last_line = self._started
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            columns = (
+                TextColumn("editing"), BarColumn(), TextColumn("{task.fields[pairs]}"),
+                TextColumn("{task.fields[step]}"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+            )  # fmt: skip
+            self._bar = Progress(*columns, console=self._console, transient=True)
+            self._task = self._bar.add_task("", total=self._total, pairs=f"0/{self._total} pairs", step="")
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def step(self, pairs: int, step: int, steps: int) -> None:
+        """One denoising step of a batch is done.
+
+        Args:
+            pairs: Number of pairs in the batch.
+            step: Steps that are done, at most `steps`.
+            steps: Steps of the batch.
+        """
+        self._show(self._finished + pairs * step / steps, f"step {step}/{steps}")
+
+    def batch_done(self, pairs: int) -> None:
+        """A batch of so many pairs is on the disk."""
+        self._finished += pairs
+        self._show(self._finished, "", last=self._finished >= self._total)
+
+    def _show(self, done: float, step: str, last: bool = False) -> None:
+        self._done = max(self._done, done)
+        pairs = f"{self._finished}/{self._total} pairs"
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self._done, pairs=pairs, step=step)
+            return
+        now = time.monotonic()
+        if last or now - self._last_line >= _LINE_EVERY:
+            self._last_line = now
+            left = (now - self._started) * (self._total - self._done) / self._done if self._done else None
+            parts = [pairs, step, f"{now - self._started:.0f} s", "" if left is None else f"about {left:.0f} s left"]
+            self._console.print("editing: " + ", ".join(part for part in parts if part), highlight=False)

@@ -1,0 +1,56 @@
+"""Where results come from: versions, the state of the source, the machine."""
+
+import platform
+import resource
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+PACKAGES = (
+    "p2p_bench", "torch", "diffusers", "transformers", "lightning", "hydra-core", "torchmetrics",
+    "open_clip_torch", "lpips", "wandb", "numpy", "pyarrow",
+)  # fmt: skip
+
+
+def package_versions() -> dict[str, str]:
+    """Version of Python and of every package that can change a number; "" where not installed."""
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = ""
+    return versions
+
+
+def git_state() -> dict[str, str | bool]:
+    """Commit of the checkout that this package runs from, and whether files differ from it.
+
+    Returns:
+        `commit` is "" and `changed` False where the package is not in a git checkout of its own.
+    """
+    top = Path(__file__).resolve().parents[2]
+    if not (top / ".git").exists():
+        return {"commit": "", "changed": False}
+    try:
+        commit = _git(top, "rev-parse", "HEAD")
+        changed = bool(_git(top, "status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return {"commit": "", "changed": False}
+    return {"commit": commit, "changed": changed}
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Largest memory so far in MB: of the accelerator's allocator, or of the process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used / 1e6 if sys.platform == "darwin" else used * 1024 / 1e6
+
+
+def _git(top: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(top), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

@@ -1,0 +1,226 @@
+"""From edits to rows: costs, scores and pictures."""
+
+import difflib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from p2p_bench.bench.module import Edited, sample_seed
+from p2p_bench.bench.pictures import difference_image, file_stem, heatmap_image, save_png
+from p2p_bench.bench.rows import IMAGE_COLUMNS
+from p2p_bench.bench.task import Task, Variant
+from p2p_bench.editing import EditResult
+from p2p_bench.metrics.base import EditView, all_columns, evaluate
+from p2p_bench.models import ModelSpec
+from p2p_bench.prompts.words import TokenizedPrompt
+from p2p_bench.types import EditPair
+
+log = logging.getLogger(__name__)
+
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class RowMaker:
+    """Makes the rows of a run.
+
+    Attributes:
+        task: What is measured.
+        spec: Facts about the model.
+        run_id: Digest of what decides the numbers.
+        run_dir: Where pictures go.
+        pictured: Ids of the pairs whose pictures are kept.
+        heatmaps: Whether heatmaps are among them.
+    """
+
+    task: Task
+    spec: ModelSpec
+    run_id: str
+    run_dir: Path
+    pictured: frozenset[str] = frozenset()
+    heatmaps: bool = False
+
+    def failed(self, pair: EditPair, variant: Variant, index: int, reason: str) -> dict[str, Any]:
+        """The row of an edit that could not be made."""
+        scores = {column.name: NAN for column in all_columns(self.task.metrics)}
+        costs = {"seconds": 0.0, "unet_rows": 0.0, "unet_rows_spent": 0.0, "peak_memory_mb": NAN}
+        head = self._head(pair, variant, index, "error", reason)
+        return {**head, **scores, **costs, **dict.fromkeys(IMAGE_COLUMNS, "")}
+
+    def rows(
+        self, batch: Sequence[Edited], seconds: float, peak_memory_mb: float, device: torch.device
+    ) -> list[dict[str, Any]]:
+        """The rows of a batch, scored, with their pictures on the disk.
+
+        Args:
+            batch: Edited pairs.
+            seconds: Wall time of editing the batch, shared out by the UNet rows spent.
+            peak_memory_mb: Largest memory so far.
+            device: Where metrics are computed.
+        """
+        rows: list[dict[str, Any]] = []
+        views: list[EditView] = []
+        scored: list[int] = []
+        for edited in batch:
+            for place, (variant, index) in enumerate(edited.edits):
+                reason = _error_of(edited, place)
+                row = self.failed(edited.loaded.pair, variant, index, reason)
+                rows.append({**row, **_costs(edited.result, place), "peak_memory_mb": peak_memory_mb})
+                if not reason:
+                    scored.append(len(rows) - 1)
+                    views.append(_view(edited, place, device))
+                    rows[-1].update(status="ok", **self._pictures(edited, place))
+        for place, (values, error) in zip(scored, self._scores(views), strict=True):
+            rows[place].update(values)
+            if error:
+                rows[place].update(status="error", error=error)
+        total = sum(row["unet_rows_spent"] for row in rows)
+        for row in rows:
+            row["seconds"] = seconds * (row["unet_rows_spent"] / total if total else 1 / len(rows))
+        return rows
+
+    def _head(self, pair: EditPair, variant: Variant, index: int, status: str, error: str) -> dict[str, Any]:
+        sampler = self.task.sampler
+        return {
+            "run_id": self.run_id,
+            "sample_id": pair.id,
+            "variant": variant.name,
+            "target_index": index,
+            "category": pair.category,
+            "source_prompt": pair.source_prompt,
+            "target_prompt": pair.target_prompts[index],
+            "model": self.spec.name,
+            "controller": variant.controller_name,
+            "tau_cross": variant.cross,
+            "tau_self": variant.self_attn,
+            "inversion": self.task.inversion_name if pair.has_image else "",
+            "dataset": self.task.dataset.name,
+            "steps": self.spec.steps if sampler.steps is None else sampler.steps,
+            "guidance": self.spec.guidance if sampler.guidance is None else sampler.guidance,
+            "seed": sample_seed(self.task, pair),
+            "status": status,
+            "error": error,
+        }
+
+    def _scores(self, views: Sequence[EditView]) -> list[tuple[dict[str, float], str]]:
+        """Scores of each edit, and the reason where one cannot be scored."""
+        try:
+            return [(values, "") for values in evaluate(self.task.metrics, views)]
+        except RuntimeError as error:
+            log.warning("a metric failed on a batch, trying its edits one by one: %s", error)
+        return [self._score_alone(view) for view in views]
+
+    def _score_alone(self, view: EditView) -> tuple[dict[str, float], str]:
+        try:
+            return evaluate(self.task.metrics, [view])[0], ""
+        except RuntimeError as error:
+            log.exception("a metric failed")
+            return {}, str(error)
+
+    def _pictures(self, edited: Edited, place: int) -> dict[str, str]:
+        """Writes the pictures of an edit; their paths relative to the run directory."""
+        pair, (variant, index) = edited.loaded.pair, edited.edits[place]
+        if pair.id not in self.pictured or edited.result is None:
+            return {}
+        sample = file_stem(pair.id)
+        edit = f"{sample}/{file_stem(variant.name)}_{index}"
+        images = edited.result.images
+        reference = images[0] if edited.loaded.image is None else edited.loaded.image
+        wanted: dict[str, tuple[str, Float[Tensor, "3 h w"]]] = {
+            "image_source": (f"images/{sample}/source.png", images[0]),
+            "image_target": (f"images/{edit}.png", images[1 + place]),
+            "image_difference": (f"images/{edit}_difference.png", difference_image(images[1 + place], reference)),
+        }
+        if edited.loaded.image is not None:
+            wanted["image_original"] = (f"images/{sample}/original.png", edited.loaded.image)
+        if self.heatmaps:
+            for role, at in (("source", 0), ("target", 1 + place)):
+                heat = change_heatmap(edited.result, at, 1 + place, pair.word_weights)
+                if heat is not None:
+                    wanted[f"heatmap_{role}"] = (f"heatmaps/{edit}_{role}.png", heatmap_image(images[at], heat))
+        for path, image in wanted.values():
+            save_png(self.run_dir / path, image)
+        return {column: path for column, (path, _) in wanted.items()}
+
+
+def change_heatmap(
+    result: EditResult, image: int, target: int, word_weights: Mapping[str, float]
+) -> Float[Tensor, "s t"] | None:
+    """Where an image attends to the words that the edit changes.
+
+    Args:
+        result: An edit with recorded attention.
+        image: Index of the image, 0 or `target`.
+        target: Index of the edited image.
+        word_weights: Words the pair weights; they count as changed in the target.
+
+    Returns:
+        Mean of the words' heatmaps; None where the image's prompt has no changed word.
+    """
+    removed, added = changed_words(result.prompts[0], result.prompts[target])
+    words = removed if image == 0 else added
+    words = words or tuple(word for word in word_weights if word in _bare(result.prompts[image]))
+    if not words:
+        return None
+    return torch.stack([result.heatmap(word, image) for word in words]).mean(0)
+
+
+def changed_words(source: TokenizedPrompt, target: TokenizedPrompt) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Words of the source that the target lacks at their place, and the reverse."""
+    a, b = _bare(source), _bare(target)
+    removed: list[str] = []
+    added: list[str] = []
+    for tag, a_from, a_to, b_from, b_to in difflib.SequenceMatcher(a=a, b=b, autojunk=False).get_opcodes():
+        if tag != "equal":
+            removed += a[a_from:a_to]
+            added += b[b_from:b_to]
+    return tuple(dict.fromkeys(removed)), tuple(dict.fromkeys(added))
+
+
+def _bare(prompt: TokenizedPrompt) -> list[str]:
+    return [word.bare for word in prompt.words]
+
+
+def _error_of(edited: Edited, place: int) -> str:
+    """Why an edit has no image; "" if it has one."""
+    if edited.result is None:
+        return edited.loaded.error or "the pair was not edited"
+    error = edited.result.errors[0] or edited.result.errors[1 + place]
+    return "" if error is None else str(error)
+
+
+def _costs(result: EditResult | None, place: int) -> dict[str, float]:
+    """What the edit costs alone, and its share of what was spent: source and inversion serve all edits."""
+    if result is None:
+        return {}
+    shared, own = result.inversion_rows + result.source_rows, result.target_rows[place]
+    return {"unet_rows": float(shared + own), "unet_rows_spent": shared / len(result.target_rows) + own}
+
+
+def _view(edited: Edited, place: int, device: torch.device) -> EditView:
+    assert edited.result is not None, "only edits without an error are scored"
+    loaded, pair, index = edited.loaded, edited.loaded.pair, edited.edits[place][1]
+
+    def moved(image: Tensor | None) -> Tensor | None:
+        return None if image is None else image.to(device)
+
+    images = edited.result.images.to(device)
+    real = loaded.image is not None
+    return EditView(
+        source=loaded.image.to(device) if loaded.image is not None else images[0],
+        edited=images[1 + place],
+        source_prompt=pair.source_prompt,
+        target_prompt=pair.target_prompts[index],
+        reconstruction=images[0] if real else None,
+        vae_reconstruction=moved(edited.result.vae_reconstruction),
+        mask=moved(loaded.mask),
+        answer=moved(loaded.answer),
+        scene=pair.scene,
+        scene_edit=pair.scene_edit,
+    )

@@ -1,0 +1,170 @@
+"""Rows on disk: one per (sample, variant, target), written in parts that appear whole or not at all.
+
+| column | value |
+|---|---|
+| `run_id` | start of the digest of the settings |
+| `sample_id`, `variant`, `target_index` | together the key of a row |
+| `category`, `source_prompt`, `target_prompt` | of the pair |
+| `model`, `controller`, `tau_cross`, `tau_self`, `inversion`, `dataset`, `steps`, `guidance` | settings of the variant |
+| `seed` | seed of the sample's noise |
+| `status`, `error` | `ok`, or `error` and its reason |
+| metric columns | float64, NaN where undefined |
+| `seconds` | wall time of the batch, shared out by UNet rows |
+| `unet_rows`, `unet_rows_spent` | what the edit costs alone, and its share here |
+| `peak_memory_mb` | of the accelerator, or of the process |
+| `image_*`, `heatmap_*` | paths relative to the run directory, or `""` |
+"""
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from p2p_bench.errors import DataError
+
+Key = tuple[str, str, int]
+"""Sample, variant and target of a row."""
+
+IMAGE_COLUMNS = (
+    "image_source", "image_target", "image_difference", "image_original", "heatmap_source", "heatmap_target",
+)  # fmt: skip
+RESULTS = "results.parquet"
+
+_HEAD = (
+    ("run_id", pa.string()),
+    ("sample_id", pa.string()),
+    ("variant", pa.string()),
+    ("target_index", pa.int64()),
+    ("category", pa.string()),
+    ("source_prompt", pa.string()),
+    ("target_prompt", pa.string()),
+    ("model", pa.string()),
+    ("controller", pa.string()),
+    ("tau_cross", pa.string()),
+    ("tau_self", pa.string()),
+    ("inversion", pa.string()),
+    ("dataset", pa.string()),
+    ("steps", pa.int64()),
+    ("guidance", pa.float64()),
+    ("seed", pa.uint64()),
+    ("status", pa.string()),
+    ("error", pa.string()),
+)
+_TAIL = (
+    ("seconds", pa.float64()),
+    ("unet_rows", pa.float64()),
+    ("unet_rows_spent", pa.float64()),
+    ("peak_memory_mb", pa.float64()),
+    *((name, pa.string()) for name in IMAGE_COLUMNS),
+)
+
+
+def row_schema(metric_columns: Sequence[str]) -> pa.Schema:
+    """Columns and types of the rows of a run with these metric columns."""
+    return pa.schema([*_HEAD, *((name, pa.float64()) for name in metric_columns), *_TAIL])
+
+
+def key_of(row: Mapping[str, Any]) -> Key:
+    """What a row is about; unique within a finished run."""
+    return row["sample_id"], row["variant"], row["target_index"]
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Makes a file appear whole or not at all, also when the machine stops.
+
+    Args:
+        path: The file.
+        write: Writes the content to the path it is given.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    write(temporary)
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    if os.name == "posix":  # the rename itself must reach the disk; other systems cannot open folders
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+class RowWriter:
+    """Appends rows to `rows/part-*.parquet` of a run directory.
+
+    Args:
+        run_dir: The run directory; the caller holds its lock.
+        metric_columns: Names of the metric columns.
+    """
+
+    def __init__(self, run_dir: Path, metric_columns: Sequence[str]) -> None:
+        self.schema = row_schema(metric_columns)
+        self._folder = run_dir / "rows"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._next = 1 + max((_part_number(path) for path in _parts(run_dir)), default=-1)
+
+    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Writes rows as one new part; they are on the disk when this returns.
+
+        Raises:
+            ValueError: A row lacks a column or has one too many.
+        """
+        if not rows:
+            return
+        names = set(self.schema.names)
+        for row in rows:
+            if set(row) != names:
+                raise ValueError(f"row {key_of(row)}: its columns differ from the schema by {sorted(names ^ set(row))}")
+        table = pa.Table.from_pylist([dict(row) for row in rows], schema=self.schema)
+        path = self._folder / f"part-{self._next:06d}.parquet"
+        write_atomically(path, lambda temporary: pq.write_table(table, temporary))
+        self._next += 1
+
+
+def read_rows(run_dir: Path) -> list[dict[str, Any]]:
+    """The rows of a run from its parts, the latest of each key, in the order they were first written.
+
+    Raises:
+        DataError: A part cannot be read, or the parts do not share their columns.
+    """
+    rows: dict[Key, dict[str, Any]] = {}
+    columns: list[str] | None = None
+    for path in _parts(run_dir):
+        try:
+            table = pq.read_table(path, partitioning=None)
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{path}: not a readable part of rows ({error}); remove it and run again") from error
+        if columns is not None and table.column_names != columns:
+            raise DataError(f"{path}: its columns differ from those of the parts before; use a new run directory")
+        columns = table.column_names
+        rows.update((key_of(row), row) for row in table.to_pylist())
+    return list(rows.values())
+
+
+def compact(run_dir: Path, metric_columns: Sequence[str], order: Iterable[Key]) -> list[dict[str, Any]]:
+    """Writes `results.parquet`: the rows of the parts, in the order of their keys.
+
+    Args:
+        run_dir: The run directory.
+        metric_columns: Names of the metric columns.
+        order: Keys of the rows that belong to the run; other rows are left out.
+
+    Returns:
+        The rows that were written.
+    """
+    rows = {key_of(row): row for row in read_rows(run_dir)}
+    ordered = [rows[key] for key in order if key in rows]
+    table = pa.Table.from_pylist(ordered, schema=row_schema(metric_columns))
+    write_atomically(run_dir / RESULTS, lambda temporary: pq.write_table(table, temporary))
+    return ordered
+
+
+def _parts(run_dir: Path) -> list[Path]:
+    return sorted(run_dir.glob("rows/part-*.parquet"))
+
+
+def _part_number(path: Path) -> int:
+    return int(path.stem.removeprefix("part-"))

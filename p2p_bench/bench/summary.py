@@ -1,0 +1,100 @@
+"""Means over rows, as `summary.json`."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from p2p_bench.bench.provenance import git_state, package_versions
+from p2p_bench.bench.rows import write_atomically
+from p2p_bench.bench.task import Variant
+from p2p_bench.metrics.base import MetricColumn
+from p2p_bench.stats import mean_interval
+
+SCHEMA_VERSION = 1
+SUMMARY = "summary.json"
+
+Row = Mapping[str, Any]
+
+
+def summarise(
+    rows: Sequence[Row],
+    *,
+    name: str,
+    variants: Sequence[Variant],
+    columns: Sequence[MetricColumn],
+    settings: Mapping[str, Any],
+    checksums: Mapping[str, str],
+    seed: int,
+) -> dict[str, Any]:
+    """The summary of a run; means are over rows with `status=ok`, intervals over whole samples.
+
+    Args:
+        rows: All rows of the run.
+        name: Name of the run.
+        variants: The variants, in the order they are shown.
+        columns: The metric columns.
+        settings: The settings that decided the numbers.
+        checksums: Checksum of the model and whatever else was read.
+        seed: Seed of the run.
+    """
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "experiment": name,
+        "settings": dict(settings),
+        "variants": {
+            variant.name: _variant_summary([row for row in rows if row["variant"] == variant.name], variant, columns)
+            for variant in variants
+        },
+        "metrics": {
+            column.name: {key: value for key, value in asdict(column).items() if key != "name"} for column in columns
+        },
+        "versions": package_versions(),
+        "git": git_state(),
+        "checksums": dict(checksums),
+        "seed": seed,
+        "totals": {
+            "unet_rows": sum(row["unet_rows"] for row in rows),
+            "unet_rows_spent": sum(row["unet_rows_spent"] for row in rows),
+            "seconds": sum(row["seconds"] for row in rows),
+            "samples": len({row["sample_id"] for row in rows}),
+            "edits": len(rows),
+            "failed": sum(row["status"] != "ok" for row in rows),
+        },
+    }
+
+
+def write_summary(run_dir: Path, summary: Mapping[str, Any]) -> Path:
+    """Writes `summary.json`; undefined numbers become null."""
+    path = run_dir / SUMMARY
+    text = json.dumps(_without_nan(summary), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return path
+
+
+def _variant_summary(rows: Sequence[Row], variant: Variant, columns: Sequence[MetricColumn]) -> dict[str, Any]:
+    good = [row for row in rows if row["status"] == "ok"]
+    samples = [row["sample_id"] for row in good]
+    return {
+        "controller": variant.controller_name,
+        "tau_cross": variant.cross,
+        "tau_self": variant.self_attn,
+        "count": len(good),
+        "failed": len(rows) - len(good),
+        "metrics": {
+            column.name: asdict(mean_interval([row[column.name] for row in good], groups=samples))
+            for column in columns
+        },
+        "unet_rows": sum(row["unet_rows"] for row in rows),
+        "unet_rows_spent": sum(row["unet_rows_spent"] for row in rows),
+        "seconds": sum(row["seconds"] for row in rows),
+    }
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and value != value else value

@@ -1,0 +1,91 @@
+"""What one run measures."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+from p2p_bench.controllers import Controller
+from p2p_bench.data.base import PairDataset
+from p2p_bench.metrics.base import Metric
+from p2p_bench.models import DiffusionModel, ModelSpec
+from p2p_bench.prompts.words import TextTokenizer
+
+
+class Checkpoint(Protocol):
+    """A model in three steps of rising cost: facts, tokenizer, weights."""
+
+    def spec(self) -> ModelSpec:
+        """Facts, read from configuration files."""
+        ...
+
+    def tokenizer(self) -> TextTokenizer:
+        """The tokenizer alone."""
+        ...
+
+    def load(self, device: torch.device | str = "cpu") -> DiffusionModel:
+        """The model with its weights."""
+        ...
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to edit every pair.
+
+    Attributes:
+        name: Unique within the run.
+        controller: Edits the attention; adapted to each pair by its `for_pair`.
+        controller_name: Name of the controller in results.
+        cross: Cross-attention schedule as text, "" where there is none.
+        self_attn: Self-attention schedule as text, "" where there is none.
+    """
+
+    name: str
+    controller: Controller
+    controller_name: str
+    cross: str = ""
+    self_attn: str = ""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Everything that decides the numbers of a run.
+
+    Attributes:
+        checkpoint: The model.
+        dataset: The pairs.
+        variants: At least one, with different names.
+        inversion: How images become start latents.
+        inversion_name: Name of the inversion in results.
+        sampler: Steps, guidance and step function.
+        metrics: Metric by the name it has in the configuration.
+        seed: Seed of the run.
+        truncate: Cut prompts that are too long instead of refusing them.
+        settings: The same as plain values, for the record; a directory with rows takes only a run of
+            equal settings.
+    """
+
+    checkpoint: Checkpoint
+    dataset: PairDataset
+    variants: tuple[Variant, ...]
+    inversion: Any
+    inversion_name: str
+    sampler: Any
+    metrics: Mapping[str, Metric]
+    seed: int = 0
+    truncate: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Keep:
+    """What a run keeps besides rows.
+
+    Attributes:
+        images: Number of pairs whose pictures are kept; None keeps all.
+        heatmaps: Whether attention of the changed words is recorded and kept.
+    """
+
+    images: int | None = 64
+    heatmaps: bool = True
