@@ -168,7 +168,7 @@ def facts(runs: Sequence[tuple[str, Run]]) -> list[tuple[str, str]]:
     return pairs
 
 
-def totals(runs: Sequence[tuple[str, Run]]) -> Mapping[str, float]:
+def totals(runs: Sequence[tuple[str, Run]]) -> Mapping[str, int | float]:
     """Sizes and cost of all runs together, from the rows."""
     rows = [row for _, run in runs for row in run.rows]
 

@@ -10,6 +10,9 @@ from rich.text import Text
 
 from p2p_bench.report.columns import Column, defined_metrics, main_metrics, metric_columns, number
 
+_UNIT_WIDTH = 4
+"""Longest unit written in a heading; the page has room for the others."""
+
 
 def summary_table(summary: Mapping[str, Any]) -> Table:
     """Variants as rows, the main metrics as columns with an arrow for the better direction.
@@ -48,7 +51,8 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
 
 def _header(column: Column) -> Text:
     text = Text(f"{column.short} {column.arrow}".rstrip().replace(" ", "\n", 1))
-    notes = [note for note in (column.unit, column.backbone) if note]
+    unit = column.unit if len(column.unit) <= _UNIT_WIDTH else ""
+    notes = [note for note in (unit, column.backbone) if note]
     return text.append("\n" + " · ".join(notes), style="dim") if notes else text
 
 

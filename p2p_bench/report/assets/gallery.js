@@ -56,7 +56,7 @@ const sortedClass = (metric) => (metric.name === state.sort ? " sorted" : "");
 // The names of the scores stand once, beside the source; each variant's list says them to screen readers only.
 function scoreNames() {
   return h("ul", { class: "scores names", "aria-hidden": "true" }, scoreRows().map((metric) =>
-    h("li", { class: sortedClass(metric), title: metric.title + (metric.unit ? " in " + metric.unit : "") },
+    h("li", { class: sortedClass(metric), title: named(metric, metric.title) },
       h("span", {}, metric.short), h("span", { class: "arrow" }, arrow(metric)))));
 }
 
@@ -65,7 +65,7 @@ function scores(edit, shownEdits) {
     const all = shownEdits.map((other) => scoreOf(other, metric.name)).filter((value) => value != null);
     const value = scoreOf(edit, metric.name);
     const best = metric.higher != null && value != null && all.every((other) => !better(metric, other, value)) && all.some((other) => other !== value);
-    return h("li", { class: (best ? "best" : "") + sortedClass(metric), title: metric.title + " " + withUnit(value, metric) },
+    return h("li", { class: (best ? "best" : "") + sortedClass(metric), title: named(metric, metric.title) },
       h("span", { class: "unseen" }, metric.title + " "), format(value));
   }));
 }

@@ -46,7 +46,7 @@ function mark(point, px, py) {
 
 // Labels beside their points, on the first side where they hide neither a point nor another label.
 function placeLabel(text, px, py, taken, box) {
-  const width = text.length * 7 + 4, height = 16;
+  const width = text.length * 7.8 + 4, height = 16;
   const places = [[12, -8], [-width - 12, -8], [-width / 2, -28], [-width / 2, 12], [12, -26], [12, 10], [-width - 12, -26], [-width - 12, 10]];
   const free = ([dx, dy]) => {
     const r = [px + dx, py + dy, px + dx + width, py + dy + height];
@@ -60,7 +60,7 @@ function placeLabel(text, px, py, taken, box) {
 }
 
 function axisTitle(metric, narrow) {
-  const name = (narrow ? metric.short : metric.title) + (metric.unit ? " (" + metric.unit + ")" : "") + (metric.backbone ? " · " + metric.backbone : "");
+  const name = named(metric, narrow ? metric.short : metric.title) + (metric.backbone ? " · " + metric.backbone : "");
   if (narrow) return name + (metric.higher === false ? ", reversed" : "");
   return name + (metric.higher === true ? " · higher is better" : metric.higher === false ? " · lower is better" : "");
 }
@@ -117,7 +117,7 @@ function marks(points, x, y, sx, sy, box) {
   const taken = places.map(([px, py]) => [px - 8, py - 8, px + 8, py + 8]);
   return s("g", {}, points.map((point, k) => {
     const [px, py] = places[k], name = data.variants[point.i].name, [xl, xh] = span(point.x), [yl, yh] = span(point.y);
-    const words = `${name}: ${x.title} ${withUnit(point.x[0], x)}, ${y.title} ${withUnit(point.y[0], y)}`;
+    const words = `${name}: ${named(x, x.title)} ${format(point.x[0])}, ${named(y, y.title)} ${format(point.y[0])}`;
     const label = placeLabel(name, px, py, taken, box);
     const group = s("g", { class: "point", tabindex: 0, role: "img", "aria-label": words },
       s("path", { class: "bar-x v" + (point.i % 8), d: `M${sx.at(xl)},${py}H${sx.at(xh)}M${px},${sy.at(yl)}V${sy.at(yh)}` }),
@@ -130,7 +130,7 @@ function marks(points, x, y, sx, sy, box) {
 }
 
 function showTip(point, x, y, px, py) {
-  const line = (metric, mean) => h("div", {}, h("span", {}, metric.short), h("b", {}, withUnit(mean[0], metric)),
+  const line = (metric, mean) => h("div", {}, h("span", {}, named(metric, metric.short)), h("b", {}, format(mean[0])),
     h("small", {}, (mean[2] == null ? "" : format(mean[2]) + " to " + format(mean[3]) + ", ") + "n = " + mean[1]));
   const tip = $("tip");
   tip.replaceChildren(h("strong", {}, swatch(point.i), data.variants[point.i].name), line(x, point.x), line(y, point.y));

@@ -39,7 +39,7 @@ function format(value) {
 }
 
 const arrow = (metric) => (metric.higher === true ? "↑" : metric.higher === false ? "↓" : "");
-const withUnit = (value, metric) => format(value) + (metric.unit && value != null ? " " + metric.unit : "");
+const named = (metric, name) => name + (metric.unit ? " (" + metric.unit + ")" : "");
 
 // The network behind a number; those of the embedded world stand out.
 function backbone(metric) {

@@ -35,8 +35,8 @@ function openViewer(sample, edit) {
       pictures.original !== pictures.source ? large(pictures.original, "real image") : null,
       large(pictures.source, "source"), large(pictures.target, "edit"), large(pictures.difference, "difference"),
       large(pictures.heatSource, "attention, source"), large(pictures.heatTarget, "attention, edit")),
-    h("dl", { class: "pairs all-scores" }, scored.map((metric) => h("div", {}, h("dt", {}, metric.title + " " + arrow(metric), " ", backbone(metric)),
-      h("dd", {}, withUnit(scoreOf(edit, metric.name), metric))))));
+    h("dl", { class: "pairs all-scores" }, scored.map((metric) => h("div", {}, h("dt", {}, named(metric, metric.title) + " " + arrow(metric), " ", backbone(metric)),
+      h("dd", {}, format(scoreOf(edit, metric.name)))))));
   if (!viewer.open) viewer.showModal();
   viewer.scrollTop = 0;
 }
