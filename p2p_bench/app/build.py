@@ -52,14 +52,13 @@ def build(config: DictConfig, choices: Mapping[str, str]) -> Parts:
     Raises:
         ErrorList: Every fault of the configuration.
     """
-    faults: list[P2PError] = [fault for group in COMPONENT_GROUPS for fault in _group_faults(config, group)]
-    faults += _run_faults(config)
-    if faults:
-        raise ErrorList(faults)
+    faults: list[P2PError] = list(_run_faults(config))
     built: dict[str, Any] = {}
     for group in COMPONENT_GROUPS:
+        found = list(_group_faults(config, group))
+        faults += found
         try:
-            built[group] = _built_group(config, group, choices)
+            built[group] = None if found else _built_group(config, group, choices)
         except ErrorList as error:
             faults += error.errors
         except P2PError as error:
@@ -105,7 +104,7 @@ def recorded_settings(config: DictConfig) -> dict[str, Any]:
 def _group_faults(config: DictConfig, group: str) -> Iterator[ConfigError]:
     node = config[group]
     if not isinstance(node, DictConfig):
-        yield ConfigError(f"{group}: expected the node of an option, got {node!r}; choose one with {group}=OPTION")
+        yield ConfigError(f"{group}: expected an option's node, got {node!r}; choose one with {group}=OPTION")
         return
     for where, component, supplied in _components(node, group):
         if not isinstance(component, DictConfig) or "_target_" not in component:
@@ -164,7 +163,9 @@ def _tau_points(config: DictConfig) -> list[tuple[str, DictConfig]]:
     if config.tau.sweep is None:
         return [("tau", config.tau)]
     if not config.tau.sweep:
-        raise ConfigError("tau.sweep: expected at least one schedule, or null for the one of tau.cross and tau.self_attn")
+        raise ConfigError(
+            "tau.sweep: expected at least one schedule, or null for tau.cross and tau.self_attn"
+        )
     return [(f"tau.sweep[{index}]", point) for index, point in enumerate(config.tau.sweep)]
 
 

@@ -38,7 +38,9 @@ def group_options(group: str) -> list[str]:
     return sorted(path.stem for path in config_dir().joinpath(group).glob("*.yaml"))
 
 
-def checked_overrides(overrides: Sequence[str], multirun: bool = False, config_name: str = CONFIG_NAME) -> list[str]:
+def checked_overrides(
+    overrides: Sequence[str], multirun: bool = False, config_name: str = CONFIG_NAME
+) -> list[str]:
     """The overrides in a form that Hydra accepts.
 
     Values that a component's class takes but its YAML does not state are let through, which Hydra
@@ -71,16 +73,17 @@ def checked_overrides(overrides: Sequence[str], multirun: bool = False, config_n
 
 
 def one_job_each(overrides: Sequence[str]) -> list[list[str]]:
-    """Overrides of the jobs of a sweep that together hold every choice: the first of each, then each other alone.
+    """Jobs that together hold every choice of a sweep: the first of each, then each other alone.
 
     Args:
         overrides: As returned by `checked_overrides` with `multirun`.
     """
-    choices = [_choices(override, True) for override in OverridesParser.create().parse_overrides(list(overrides))]
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    choices = [_choices(override, True) for override in parsed]
     first = [options[0] for options in choices if options]
     jobs = [first]
     for index, options in enumerate(choices):
-        jobs += [first[:index] + [option] + first[index + 1 :] for option in options[1:]]
+        jobs += [[*first[:index], option, *first[index + 1 :]] for option in options[1:]]
     return jobs
 
 
@@ -141,9 +144,11 @@ def _explained(text: str, error: Exception, config: DictConfig) -> ConfigError:
             f"Options: {', '.join(options)}"
         )
     if isinstance(error, ConfigCompositionException) and "Ambiguous value" in str(error):
-        return ConfigError(f"{text}: several values; add -m to run one job each, or write {key}=[{value}] for a list")
+        return ConfigError(
+            f"{text}: several values; add -m for a job each, or write {key}=[{value}] for a list"
+        )
     cause = error.__cause__
-    if isinstance(cause, ConfigAttributeError | ConfigKeyError) or "No match in the defaults list" in str(error):
+    if _unknown_key(error) or "No match in the defaults list" in str(error):
         unknown = str(cause).split("'")[1] if cause is not None else key
         known = _siblings(config, key, unknown)
         return ConfigError(f"{text}: unknown key {unknown!r}.{nearest(unknown, known)}{_listing(known)}")

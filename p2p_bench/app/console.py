@@ -9,7 +9,15 @@ from rich.console import Console
 
 from p2p_bench.errors import P2PError
 
-_NOISY = ("lightning", "lightning.pytorch", "lightning.fabric", "transformers", "diffusers", "open_clip", "PIL")
+_NOISY = (
+    "lightning",
+    "lightning.pytorch",
+    "lightning.fabric",
+    "transformers",
+    "diffusers",
+    "open_clip",
+    "PIL",
+)
 
 
 def status_console() -> Console:
@@ -35,7 +43,7 @@ def show_error(error: BaseException, debug: bool, context: str = "") -> None:
 def quieten_libraries() -> None:
     """Keeps libraries' own notes off the terminal; warnings go to the log of the run."""
     for name in _NOISY:
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(logging.ERROR)
     if not sys.warnoptions:
         logging.captureWarnings(True)
         warnings.simplefilter("default")

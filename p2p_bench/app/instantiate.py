@@ -28,7 +28,9 @@ def node_faults(node: Any, where: str, supplied: Sequence[str] = ()) -> list[Con
         One error per fault: a target that cannot be imported, an unknown, missing or wrongly typed key.
     """
     try:
-        plain = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig | ListConfig) else node
+        plain = (
+            OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig | ListConfig) else node
+        )
     except OmegaConfBaseException as error:
         return [ConfigError(f"{where}: {str(error).splitlines()[0]}")]
     return list(_faults(plain, where, supplied))

@@ -65,7 +65,7 @@ def run_verb(arguments: Sequence[str], debug: bool = False) -> int:
         return INTERRUPTED
     except SystemExit as error:  # argparse leaves so
         return error.code if isinstance(error.code, int) else 2
-    except Exception as error:  # the last line of defence: users see a message, never a stack trace
+    except Exception as error:  # noqa: BLE001  # the last line of defence: a message, never a stack trace
         show_error(error, debug)
         return 1
     finally:
@@ -83,7 +83,8 @@ def _dispatch(arguments: list[str], debug: bool) -> int:
         verb = "run"
     else:
         raise ConfigError(
-            f"{verb!r} is neither a verb nor KEY=VALUE.{nearest(verb, VERBS)} Verbs: {', '.join(VERBS)}; see p2p-bench --help"
+            f"{verb!r} is neither a verb nor KEY=VALUE.{nearest(verb, VERBS)} Verbs: {', '.join(VERBS)}; "
+            "see p2p-bench --help"
         )
     function: Callable[[list[str], bool], int] = import_module(VERBS[verb]).main
     return function(arguments, debug)

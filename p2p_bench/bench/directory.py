@@ -32,7 +32,7 @@ def locked(run_dir: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise ConfigError(
-            f"{run_dir}: another run is writing here; wait for it, or choose another directory with run.dir=DIR"
+            f"{run_dir}: another run is writing here; wait for it, or choose another with run.dir=DIR"
         ) from error
     try:
         yield
@@ -86,7 +86,9 @@ def _differences(run_dir: Path, config: Mapping[str, Any]) -> str:
     keys = [
         key
         for key in dict.fromkeys([*there, *here])
-        if there.get(key) != here.get(key) and key not in ignored and not key.startswith(("trainer.", "logger."))
+        if there.get(key) != here.get(key)
+        and key not in ignored
+        and not key.startswith(("trainer.", "logger."))
     ]
     if not keys:
         return "the model's weights or the data set have changed since"

@@ -41,7 +41,9 @@ def lint_pairs(
     return faults
 
 
-def refuse_if_hopeless(pairs: Sequence[EditPair], variants: Sequence[Variant], faults: Mapping[Key, str]) -> None:
+def refuse_if_hopeless(
+    pairs: Sequence[EditPair], variants: Sequence[Variant], faults: Mapping[Key, str]
+) -> None:
     """Stops a run in which some variant can edit no pair at all: that is a fault of the settings.
 
     Raises:
@@ -72,7 +74,9 @@ def _pair_faults(
         source = _tokenized(pair.source_prompt, tokenizer, truncate, "source")
     except P2PError as error:
         for variant in variants:
-            yield from (((pair.id, variant.name, index), str(error)) for index in range(len(pair.target_prompts)))
+            yield from (
+                ((pair.id, variant.name, index), str(error)) for index in range(len(pair.target_prompts))
+            )
         return
     for index, prompt in enumerate(pair.target_prompts):
         try:

@@ -3,17 +3,22 @@
 import csv
 import io
 import math
+import netrc
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import wandb
 
 from p2p_bench.bench.rows import IMAGE_COLUMNS, write_atomically
 from p2p_bench.hashing import digest
+
+_COSTS = ("count", "failed", "unet_rows", "unet_rows_spent", "seconds")
+_TEXTS = ("sample_id", "variant", "target_index", "category", "source_prompt", "target_prompt", "status")
 
 
 @dataclass(frozen=True)
@@ -66,10 +71,11 @@ class CSVLogger:
     def write(self, run: FinishedRun) -> str:
         """Writes the table; undefined means are empty cells."""
         metrics = list(run.summary["metrics"])
-        facts = ["controller", "tau_cross", "tau_self", "count", "failed", "unet_rows", "unet_rows_spent", "seconds"]
+        facts = ["controller", "tau_cross", "tau_self", *_COSTS]
         text = io.StringIO(newline="")
         table = csv.writer(text, lineterminator="\n")
-        table.writerow(["variant", *facts, *(name for metric in metrics for name in (metric, f"{metric}_count"))])
+        counted = (name for metric in metrics for name in (metric, f"{metric}_count"))
+        table.writerow(["variant", *facts, *counted])
         for name, variant in run.summary["variants"].items():
             means = [variant["metrics"][metric] for metric in metrics]
             cells = [cell for mean in means for cell in (_cell(mean["mean"]), mean["count"])]
@@ -103,7 +109,7 @@ class WandbLogger:
             try:
                 active, note = self._start(run)
                 self._log(active, run)
-                where = active.url or str(Path(active.settings.sync_dir))
+                where = active.settings.sync_dir if active.offline else active.url
             finally:
                 wandb.finish()
         return f"wandb: {where}{note}"
@@ -136,21 +142,20 @@ class WandbLogger:
         for name, variant in run.summary["variants"].items():
             means = {metric: mean["mean"] for metric, mean in variant["metrics"].items()}
             defined = {metric: mean for metric, mean in means.items() if not _undefined(mean)}
-            costs = {cost: variant[cost] for cost in ("count", "failed", "unet_rows", "unet_rows_spent", "seconds")}
+            costs = {cost: variant[cost] for cost in _COSTS}
             active.log({"variant": name, **defined, **costs})
             active.summary.update({f"{name}/{key}": value for key, value in {**defined, **costs}.items()})
         active.summary.update({f"totals/{key}": value for key, value in run.summary["totals"].items()})
         active.log({"edits": self._table(run)})
 
     def _table(self, run: FinishedRun) -> wandb.Table:
-        texts = ["sample_id", "variant", "target_index", "category", "source_prompt", "target_prompt", "status"]
         metrics = list(run.summary["metrics"])
         shown = [row for row in run.rows if any(row[column] for column in IMAGE_COLUMNS)]
         return wandb.Table(
-            columns=[*texts, *IMAGE_COLUMNS, *metrics],
+            columns=[*_TEXTS, *IMAGE_COLUMNS, *metrics],
             data=[
                 [
-                    *(row[name] for name in texts),
+                    *(row[name] for name in _TEXTS),
                     *(wandb.Image(str(run.dir / row[name])) if row[name] else None for name in IMAGE_COLUMNS),
                     *(None if _undefined(row[name]) else row[name] for name in metrics),
                 ]
@@ -161,7 +166,16 @@ class WandbLogger:
 
 def wandb_key_present() -> bool:
     """Whether a Weights & Biases key is known on this machine; the key itself is never shown."""
-    return bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    for path in (os.environ.get("NETRC"), Path.home() / ".netrc", Path.home() / "_netrc"):
+        try:
+            if path and netrc.netrc(str(path)).authenticators(host):
+                return True
+        except (OSError, netrc.NetrcParseError):
+            continue
+    return False
 
 
 @contextmanager

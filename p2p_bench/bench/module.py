@@ -85,7 +85,8 @@ class EditModule(LightningModule):
         )
         by_id = {result.id: result for result in results}
         return [
-            Edited(loaded, edits, self._seed(loaded.pair), by_id.get(loaded.pair.id)) for loaded, edits in asked
+            Edited(loaded, edits, self._seed(loaded.pair), by_id.get(loaded.pair.id))
+            for loaded, edits in asked
         ]
 
     def _reporter(self, pairs: int) -> Callable[[int, int], None]:

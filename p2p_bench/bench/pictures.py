@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 from p2p_bench.bench.rows import write_atomically
 
@@ -34,8 +34,10 @@ def heatmap_image(image: Float[Tensor, "3 h w"], heat: Float[Tensor, "k l"]) -> 
         image: The picture that the map belongs to.
         heat: Non-negative map of any size.
     """
-    heat = F.interpolate(heat.float().cpu()[None, None], size=image.shape[-2:], mode="bilinear")[0, 0].clamp(min=0)
-    heat = heat / heat.max().clamp(min=torch.finfo(torch.float32).tiny)
+    heat = functional.interpolate(heat.float().cpu()[None, None], size=image.shape[-2:], mode="bilinear")[
+        0, 0
+    ]
+    heat = heat.clamp(min=0) / heat.max().clamp(min=torch.finfo(torch.float32).tiny)
     grey = image.float().cpu().mean(0, keepdim=True).expand(3, -1, -1)
     return 0.35 * grey + 0.65 * _colours(heat)
 

@@ -31,10 +31,9 @@ class ProgressDisplay:
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
-            columns = (
-                TextColumn("editing"), BarColumn(), TextColumn("{task.fields[pairs]}"),
-                TextColumn("{task.fields[step]}"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
-            )  # fmt: skip
+            texts = (TextColumn("{task.fields[pairs]}"), TextColumn("{task.fields[step]}"))
+            times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+            columns = (TextColumn("editing"), BarColumn(), *texts, *times)
             self._bar = Progress(*columns, console=self._console, transient=True)
             self._task = self._bar.add_task("", total=self._total, pairs=f"0/{self._total} pairs", step="")
             self._bar.start()
@@ -71,5 +70,10 @@ class ProgressDisplay:
         if last or now - self._last_line >= _LINE_EVERY:
             self._last_line = now
             left = (now - self._started) * (self._total - self._done) / self._done if self._done else None
-            parts = [pairs, step, f"{now - self._started:.0f} s", "" if left is None else f"about {left:.0f} s left"]
+            parts = [
+                pairs,
+                step,
+                f"{now - self._started:.0f} s",
+                "" if left is None else f"about {left:.0f} s left",
+            ]
             self._console.print("editing: " + ", ".join(part for part in parts if part), highlight=False)

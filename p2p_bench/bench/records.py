@@ -135,7 +135,10 @@ class RowMaker:
         wanted: dict[str, tuple[str, Float[Tensor, "3 h w"]]] = {
             "image_source": (f"images/{sample}/source.png", images[0]),
             "image_target": (f"images/{edit}.png", images[1 + place]),
-            "image_difference": (f"images/{edit}_difference.png", difference_image(images[1 + place], reference)),
+            "image_difference": (
+                f"images/{edit}_difference.png",
+                difference_image(images[1 + place], reference),
+            ),
         }
         if edited.loaded.image is not None:
             wanted["image_original"] = (f"images/{sample}/original.png", edited.loaded.image)
@@ -143,7 +146,10 @@ class RowMaker:
             for role, at in (("source", 0), ("target", 1 + place)):
                 heat = change_heatmap(edited.result, at, 1 + place, pair.word_weights)
                 if heat is not None:
-                    wanted[f"heatmap_{role}"] = (f"heatmaps/{edit}_{role}.png", heatmap_image(images[at], heat))
+                    wanted[f"heatmap_{role}"] = (
+                        f"heatmaps/{edit}_{role}.png",
+                        heatmap_image(images[at], heat),
+                    )
         for path, image in wanted.values():
             save_png(self.run_dir / path, image)
         return {column: path for column, (path, _) in wanted.items()}
@@ -171,7 +177,9 @@ def change_heatmap(
     return torch.stack([result.heatmap(word, image) for word in words]).mean(0)
 
 
-def changed_words(source: TokenizedPrompt, target: TokenizedPrompt) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def changed_words(
+    source: TokenizedPrompt, target: TokenizedPrompt
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Words of the source that the target lacks at their place, and the reverse."""
     a, b = _bare(source), _bare(target)
     removed: list[str] = []

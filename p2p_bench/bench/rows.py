@@ -5,7 +5,8 @@
 | `run_id` | start of the digest of the settings |
 | `sample_id`, `variant`, `target_index` | together the key of a row |
 | `category`, `source_prompt`, `target_prompt` | of the pair |
-| `model`, `controller`, `tau_cross`, `tau_self`, `inversion`, `dataset`, `steps`, `guidance` | settings of the variant |
+| `model`, `controller`, `tau_cross`, `tau_self` | settings of the variant |
+| `inversion`, `dataset`, `steps`, `guidance` | settings of the run; no inversion without an image |
 | `seed` | seed of the sample's noise |
 | `status`, `error` | `ok`, or `error` and its reason |
 | metric columns | float64, NaN where undefined |
@@ -117,7 +118,9 @@ class RowWriter:
         names = set(self.schema.names)
         for row in rows:
             if set(row) != names:
-                raise ValueError(f"row {key_of(row)}: its columns differ from the schema by {sorted(names ^ set(row))}")
+                raise ValueError(
+                    f"row {key_of(row)}: its columns differ from the schema by {sorted(names ^ set(row))}"
+                )
         table = pa.Table.from_pylist([dict(row) for row in rows], schema=self.schema)
         path = self._folder / f"part-{self._next:06d}.parquet"
         write_atomically(path, lambda temporary: pq.write_table(table, temporary))
@@ -136,9 +139,13 @@ def read_rows(run_dir: Path) -> list[dict[str, Any]]:
         try:
             table = pq.read_table(path, partitioning=None)
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{path}: not a readable part of rows ({error}); remove it and run again") from error
+            raise DataError(
+                f"{path}: not a readable part of rows ({error}); remove it and run again"
+            ) from error
         if columns is not None and table.column_names != columns:
-            raise DataError(f"{path}: its columns differ from those of the parts before; use a new run directory")
+            raise DataError(
+                f"{path}: its columns differ from those of the parts before; use a new run directory"
+            )
         columns = table.column_names
         rows.update((key_of(row), row) for row in table.to_pylist())
     return list(rows.values())

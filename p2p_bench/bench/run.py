@@ -6,7 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lightning import Trainer
+from lightning import Callback, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 
 from p2p_bench.bench.callbacks import ShowProgress, WriteRows
@@ -20,7 +21,7 @@ from p2p_bench.bench.rows import Key, RowWriter, compact, key_of, read_rows
 from p2p_bench.bench.summary import summarise, write_summary
 from p2p_bench.bench.task import Keep, Task, Variant
 from p2p_bench.data.module import PairDataModule
-from p2p_bench.errors import ErrorList, P2PError
+from p2p_bench.errors import ConfigError, ErrorList, P2PError
 from p2p_bench.hashing import digest
 from p2p_bench.metrics.base import Metric, MetricColumn, all_columns
 from p2p_bench.models import ModelSpec
@@ -36,7 +37,7 @@ def run_benchmark(
     group: str = "",
     job: str = "",
     config: Mapping[str, Any] | None = None,
-    keep: Keep = Keep(),
+    keep: Keep | None = None,
     batch_size: int = 8,
     console: Console | None = None,
 ) -> FinishedRun:
@@ -52,7 +53,7 @@ def run_benchmark(
         group: Sweep that the run belongs to.
         job: What sets it apart in the sweep.
         config: The configuration for `config.yaml`; the task's settings where not given.
-        keep: Which pictures are kept.
+        keep: Which pictures are kept; None is `Keep()`.
         batch_size: Pairs edited together.
         console: Where to say what is happening; None says nothing.
 
@@ -66,6 +67,7 @@ def run_benchmark(
     """
     console = Console(quiet=True) if console is None else console
     config = task.settings if config is None else config
+    keep = Keep() if keep is None else keep
     with locked(run_dir):
         console.print("checking the model, the metrics and the data set")
         spec, columns = _checked(task)
@@ -168,11 +170,18 @@ def _edit(
     with ProgressDisplay(console, len(todo)) as display:
         module = EditModule(maker.task, pending, record, display.step)
         data = PairDataModule(maker.task.dataset, batch_size, maker.spec.image_size, todo)
-        runner = trainer(callbacks=[WriteRows(maker, writer), ShowProgress(display)])
+        runner = _trainer(trainer, [WriteRows(maker, writer), ShowProgress(display)])
         try:
-            runner.test(module, datamodule=data, verbose=False)
+            runner.test(module, dataloaders=data.test_dataloader(), verbose=False)
         except SystemExit as error:
             if not runner.interrupted:
                 raise
             signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning leaves it ignored
             raise KeyboardInterrupt from error
+
+
+def _trainer(make: Callable[..., Trainer], callbacks: list[Callback]) -> Trainer:
+    try:
+        return make(callbacks=callbacks)
+    except (ValueError, MisconfigurationException) as error:
+        raise ConfigError(f"trainer: {error}") from error

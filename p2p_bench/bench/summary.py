@@ -44,11 +44,14 @@ def summarise(
         "experiment": name,
         "settings": dict(settings),
         "variants": {
-            variant.name: _variant_summary([row for row in rows if row["variant"] == variant.name], variant, columns)
+            variant.name: _variant_summary(
+                [row for row in rows if row["variant"] == variant.name], variant, columns
+            )
             for variant in variants
         },
         "metrics": {
-            column.name: {key: value for key, value in asdict(column).items() if key != "name"} for column in columns
+            column.name: {key: value for key, value in asdict(column).items() if key != "name"}
+            for column in columns
         },
         "versions": package_versions(),
         "git": git_state(),
@@ -73,7 +76,9 @@ def write_summary(run_dir: Path, summary: Mapping[str, Any]) -> Path:
     return path
 
 
-def _variant_summary(rows: Sequence[Row], variant: Variant, columns: Sequence[MetricColumn]) -> dict[str, Any]:
+def _variant_summary(
+    rows: Sequence[Row], variant: Variant, columns: Sequence[MetricColumn]
+) -> dict[str, Any]:
     good = [row for row in rows if row["status"] == "ok"]
     samples = [row["sample_id"] for row in good]
     return {

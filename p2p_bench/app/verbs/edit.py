@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from p2p_bench.app.compose import checked_overrides, compose
 from p2p_bench.app.console import quieten_libraries, result_console, status_console
-from p2p_bench.errors import ConfigError, P2PError
+from p2p_bench.errors import ConfigError, ErrorList, P2PError, PromptError
 
 if TYPE_CHECKING:
     from p2p_bench.app.build import Parts
+    from p2p_bench.bench.task import Variant
     from p2p_bench.editing import EditResult
 
 
@@ -54,10 +55,10 @@ def main(arguments: list[str], debug: bool) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="p2p-bench edit",
-        usage="p2p-bench edit --source S --target T [--target T2 ...] [--image F] [--out DIR] [KEY=VALUE ...]",
-        description="Edits one source, generated or given, and writes source, targets, differences and heatmaps.",
-        epilog="KEY=VALUE as for the benchmark, such as controller=replace tau.cross=0.6 sampler.steps=50 seed=1. "
-        "With an image, inversion=ddim is used unless another is chosen.",
+        usage="p2p-bench edit --source S --target T [--target T2] [--image F] [--out DIR] [KEY=VALUE ...]",
+        description="Edits one source, generated or given; writes source, targets, differences, heatmaps.",
+        epilog="KEY=VALUE as for the benchmark, such as controller=replace tau.cross=0.6 sampler.steps=50 "
+        "seed=1. With an image, inversion=ddim is used unless another is chosen.",
     )
     parser.add_argument("--source", required=True, help="prompt of the source image")
     parser.add_argument("--target", required=True, action="append", help="prompt of an edit; may be repeated")
@@ -69,21 +70,22 @@ def _parser() -> argparse.ArgumentParser:
 def _edit(parts: "Parts", options: argparse.Namespace, device: str) -> "EditResult":
     from p2p_bench.bench.progress import ProgressDisplay
     from p2p_bench.editing import edit
+    from p2p_bench.editing.images import as_source_image
 
     task, status = parts.task, status_console()
-    variants = [variant for variant in task.variants if variant.name != "none"] or list(task.variants)
-    if len(variants) > 1:
-        raise ConfigError("tau.sweep: `edit` makes one variant; set tau.cross and tau.self_attn instead")
-    status.print(f"loading model {task.checkpoint.spec().name}")
+    spec = task.checkpoint.spec()
+    variant = _checked_variant(parts, options)
+    image = None if options.image is None else as_source_image(options.image, spec.image_size)
+    status.print(f"loading model {spec.name}")
     model = task.checkpoint.load(device)
     with ProgressDisplay(status, 1) as display:
         return edit(
             model,
             options.source,
             options.target,
-            variants[0].controller,
-            image=options.image,
-            inversion=task.inversion if options.image is not None else None,
+            variant.controller,
+            image=image,
+            inversion=None if image is None else task.inversion,
             seed=task.seed,
             steps=task.sampler.steps,
             guidance=task.sampler.guidance,
@@ -91,6 +93,28 @@ def _edit(parts: "Parts", options: argparse.Namespace, device: str) -> "EditResu
             truncate=task.truncate,
             progress=lambda step, steps: display.step(1, step, steps),
         )
+
+
+def _checked_variant(parts: "Parts", options: argparse.Namespace) -> "Variant":
+    """The one variant to edit with, once it is known to suit the prompts."""
+    from p2p_bench.bench.lint import lint_pairs
+    from p2p_bench.types import EditPair
+
+    task, spec = parts.task, parts.task.checkpoint.spec()
+    variants = [variant for variant in task.variants if variant.name != "none"] or list(task.variants)
+    if len(variants) > 1:
+        raise ConfigError("tau.sweep: `edit` makes one variant; set tau.cross and tau.self_attn instead")
+    faults = lint_pairs(
+        [EditPair("edit", options.source, tuple(options.target))],
+        variants,
+        task.checkpoint.tokenizer(),
+        steps=task.sampler.steps or spec.steps,
+        self_fraction=spec.self_fraction,
+        truncate=task.truncate,
+    )
+    if faults:
+        raise ErrorList([PromptError(reason) for reason in dict.fromkeys(faults.values())])
+    return variants[0]
 
 
 def _device(config: Any) -> str:
@@ -130,7 +154,9 @@ def _write(result: "EditResult", parts: "Parts", directory: Path) -> Path:
             save_png(directory / f"{_file_name(name)}.png", picture)
         save_png(directory / "strip.png", strip([*pictures.values(), *heatmaps.values()]))
     except OSError as error:
-        raise P2PError(f"{directory}: the pictures cannot be written ({error}); choose another with --out DIR") from error
+        raise P2PError(
+            f"{directory}: the pictures cannot be written ({error}); choose another with --out DIR"
+        ) from error
     return directory / "strip.png"
 
 

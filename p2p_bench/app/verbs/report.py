@@ -21,7 +21,7 @@ def main(arguments: list[str], debug: bool) -> int:
         description="Writes one page over finished runs, from their rows, summaries and pictures.",
     )
     parser.add_argument("dir", nargs="+", type=Path, help="directory of a run, or of a sweep")
-    parser.add_argument("--out", type=Path, help="file to write; report.html in the only directory, or in this one")
+    parser.add_argument("--out", type=Path, help="file to write; report.html in the given directory")
     options = parser.parse_args(arguments)
 
     from p2p_bench.report import write_joint_report, write_report

@@ -6,19 +6,29 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
 
-from p2p_bench.app.compose import CONFIG_NAME, HYDRA_VERSION_BASE, checked_overrides, compose, config_dir, one_job_each
+from p2p_bench.app.compose import (
+    CONFIG_NAME,
+    HYDRA_VERSION_BASE,
+    checked_overrides,
+    compose,
+    config_dir,
+    one_job_each,
+)
 from p2p_bench.app.console import quieten_libraries, result_console, show_error, status_console
 from p2p_bench.errors import ConfigError, ErrorList, P2PError
 
 _MULTIRUN = ("-m", "--multirun")
 _FAILED = 1
+_SHOWN = 5
 log = logging.getLogger(__name__)
 
 
@@ -40,22 +50,31 @@ def main(arguments: list[str], debug: bool) -> int:
     checked = checked_overrides(overrides, multirun)
     _refuse_faulty(checked, multirun)
     codes: list[int] = []
+    sweeps: list[str] = []
     parent = os.getpid()
 
     def job(config: DictConfig) -> None:
+        sweeps.append(HydraConfig.get().sweep.dir)
         code = _job(config, debug)
         if os.getpid() != parent and code:  # a launcher's own process: the code reaches us as a failed job
-            raise JobFailed(code)
+            raise JobFailedError(code)
         codes.append(code)
 
     try:
         _hydra([*flags, *checked], job)
-    except JobFailed as failure:
+    except JobFailedError as failure:
         codes.append(failure.code)
+    if multirun and sweeps:
+        good = sum(code == 0 for code in codes)
+        result_console().print(
+            f"sweep: {sweeps[0]} ({good} of {len(codes)} jobs without a failure); "
+            f"one page over all jobs: p2p-bench report {sweeps[0]}",
+            markup=False,
+        )
     return codes[0] if len(set(codes)) == 1 else max(codes, default=0) and _FAILED
 
 
-class JobFailed(Exception):
+class JobFailedError(Exception):
     """A job in a process of its own ended with this exit code; the user has been told why."""
 
     def __init__(self, code: int) -> None:
@@ -65,7 +84,8 @@ class JobFailed(Exception):
 
 def _refuse_faulty(overrides: Sequence[str], multirun: bool) -> None:
     """Stops before any job starts if the configuration of one is faulty."""
-    from p2p_bench.app.build import build, without_hydra  # imports torch; a mere usage error need not wait for it
+    # Imported late: this loads torch, and a mere usage error need not wait for it.
+    from p2p_bench.app.build import build, without_hydra
 
     faults: dict[str, P2PError] = {}
     for job in one_job_each(overrides) if multirun else [list(overrides)]:
@@ -80,7 +100,9 @@ def _refuse_faulty(overrides: Sequence[str], multirun: bool) -> None:
 
 def _hydra(arguments: Sequence[str], job: object) -> int:
     """Hands the command line to Hydra; its exceptions arrive here instead of being printed."""
-    decorated = hydra.main(config_path=str(config_dir()), config_name=CONFIG_NAME, version_base=HYDRA_VERSION_BASE)(job)
+    decorated = hydra.main(
+        config_path=str(config_dir()), config_name=CONFIG_NAME, version_base=HYDRA_VERSION_BASE
+    )(job)
     try:
         with _environment({"HYDRA_FULL_ERROR": "1"}), _command_line(arguments):
             decorated()
@@ -143,18 +165,24 @@ def _benchmark(config: DictConfig, debug: bool) -> int:
     run_dir = Path(settings.runtime.output_dir)
     plain = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
     assert isinstance(plain, dict)
-    finished = run_benchmark(
-        parts.task,
-        run_dir,
-        name=parts.name,
-        group=Path(settings.sweep.dir).name if sweep else "",
-        job=settings.job.override_dirname if sweep else "",
-        config={str(key): value for key, value in plain.items()},
-        keep=parts.keep,
-        trainer=parts.trainer,
-        batch_size=parts.batch_size,
-        console=status,
-    )
+    try:
+        finished = run_benchmark(
+            parts.task,
+            run_dir,
+            name=parts.name,
+            group=Path(settings.sweep.dir).name if sweep else "",
+            job=settings.job.override_dirname if sweep else "",
+            config={str(key): value for key, value in plain.items()},
+            keep=parts.keep,
+            trainer=parts.trainer,
+            batch_size=parts.batch_size,
+            console=status,
+        )
+    except KeyboardInterrupt:
+        status.print(
+            f"finished edits are kept; the same command with run.dir={run_dir} goes on", markup=False
+        )
+        raise
     status.print("writing the report")
     report = write_report(run_dir)
     result.print(summary_table(finished.summary))
@@ -162,14 +190,18 @@ def _benchmark(config: DictConfig, debug: bool) -> int:
         result.print(logger.write(finished), markup=False)
     result.print(f"results: {run_dir}", markup=False)
     result.print(f"report: {report}", markup=False)
-    failed = [row for row in finished.rows if row["status"] != "ok"]
-    if failed:
-        samples = len({row["sample_id"] for row in failed})
-        first = failed[0]
-        status.print(
-            f"{len(failed)} of {len(finished.rows)} edits failed (in {samples} samples); the first: "
-            f"{first['sample_id']!r}: {first['error']}",
-            markup=False,
-            style="yellow",
-        )
-    return _FAILED if failed else 0
+    _tell_failures(finished.rows, status)
+    return _FAILED if any(row["status"] != "ok" for row in finished.rows) else 0
+
+
+def _tell_failures(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """The reasons of failed edits, each once, the first few of them."""
+    failed = [row for row in rows if row["status"] != "ok"]
+    if not failed:
+        return
+    reasons = dict.fromkeys(f"{row['sample_id']!r}: {row['error']}" for row in failed)
+    console.print(f"{len(failed)} of {len(rows)} edits failed:", style="yellow")
+    for reason in list(reasons)[:_SHOWN]:
+        console.print(f"  - {reason}", markup=False, style="yellow")
+    if len(reasons) > _SHOWN:
+        console.print(f"  ... and {len(reasons) - _SHOWN} more, in the report", style="yellow")

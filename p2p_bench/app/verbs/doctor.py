@@ -1,0 +1,125 @@
+"""`p2p-bench doctor`: what is installed, what it can run on, which checkpoints are at hand."""
+
+import argparse
+import json
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
+from omegaconf import OmegaConf
+from rich.table import Table
+from rich.text import Text
+
+from p2p_bench.app.compose import config_dir, group_options
+from p2p_bench.app.console import quieten_libraries, result_console
+from p2p_bench.errors import MissingWeightsError, P2PError
+from p2p_bench.hashing import sha256_file
+from p2p_bench.resources import resource_path
+
+Finding = tuple[str, str, bool]
+"""What was looked at, what was found, whether all is well."""
+
+_MANIFEST = "MANIFEST.json"
+
+
+def main(arguments: list[str], debug: bool) -> int:
+    """Prints what there is.
+
+    Args:
+        arguments: None but `--help`.
+        debug: Unused; errors are shown by the caller.
+
+    Returns:
+        0; 3 if the embedded world's weights are absent or damaged.
+    """
+    argparse.ArgumentParser(
+        prog="p2p-bench doctor",
+        description="Shows versions, devices, caches and checkpoints. Changes nothing, needs no network.",
+    ).parse_args(arguments)
+    quieten_libraries()
+    console = result_console()
+    sections = {"versions": _versions, "devices": _devices, "caches and keys": _places, "models": _models}
+    for title, findings in sections.items():
+        console.print(_table(title, findings()))
+    world = list(_world_weights())
+    console.print(_table("embedded world", iter(world)))
+    return 0 if all(good for _, _, good in world) else MissingWeightsError.exit_code
+
+
+def _table(title: str, findings: Iterator[Finding]) -> Table:
+    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2))
+    for name, found, good in findings:
+        table.add_row(Text(name), Text(found, style="" if good else "yellow"))
+    return table
+
+
+def _versions() -> Iterator[Finding]:
+    from p2p_bench.bench.provenance import git_state, package_versions
+
+    yield from ((name, found or "not installed", bool(found)) for name, found in package_versions().items())
+    git = git_state()
+    if git["commit"]:
+        yield "git", f"{git['commit']}{' with changes' if git['changed'] else ''}", True
+
+
+def _devices() -> Iterator[Finding]:
+    import torch
+
+    yield "system", f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores", True
+    yield "torch threads", str(torch.get_num_threads()), True
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            properties = torch.cuda.get_device_properties(index)
+            yield f"cuda:{index}", f"{properties.name}, {properties.total_memory / 2**30:.1f} GiB", True
+    else:
+        yield "cuda", "none", True
+    yield "mps", "available" if torch.backends.mps.is_available() else "none", True
+
+
+def _places() -> Iterator[Finding]:
+    import torch
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    from p2p_bench.bench.loggers import wandb_key_present
+
+    caches = {"Hugging Face": Path(HF_HUB_CACHE), "torch": Path(torch.hub.get_dir()) / "checkpoints"}
+    for name, path in caches.items():
+        yield f"{name} cache", f"{path}{'' if path.is_dir() else ' (empty)'}", True
+    yield "W&B key", "present" if wandb_key_present() else "absent: runs are logged offline", True
+    yield "configuration", str(config_dir()), True
+
+
+def _models() -> Iterator[Finding]:
+    from p2p_bench.app.instantiate import instantiate, node_faults
+
+    for option in group_options("model"):
+        node = OmegaConf.load(config_dir() / "model" / f"{option}.yaml")
+        if node_faults(node, "model"):
+            yield option, "needs a path: model.path=DIR", True
+            continue
+        try:
+            spec = instantiate(node, "model").spec()
+        except P2PError as error:
+            yield option, f"absent: {error}", False
+        else:
+            height, width = spec.image_size
+            yield option, f"at hand: {width} x {height} pixels, checksum {spec.checksum[:12]}", True
+
+
+def _world_weights() -> Iterator[Finding]:
+    """Every file of the manifest, compared with its checksum."""
+    try:
+        folder = resource_path("p2p_bench", "world", "weights")
+        files = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))["files"]
+    except (P2PError, OSError, ValueError, KeyError) as error:
+        yield _MANIFEST, f"cannot be read: {error}", False
+        return
+    for name, checksum in sorted(files.items()):
+        path = folder / name
+        if not path.is_file():
+            yield name, "missing; install the package again or run p2p-bench train-world", False
+        elif sha256_file(path) != checksum:
+            yield name, "damaged: its checksum differs; install the package again", False
+        else:
+            yield name, f"good, {path.stat().st_size / 1e6:.1f} MB", True
