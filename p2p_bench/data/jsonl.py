@@ -1,0 +1,72 @@
+"""Prompt pairs from a JSONL file, with images and masks beside it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from p2p_bench.data.base import PairImages, take
+from p2p_bench.data.images import Fit, fit_image, fit_mask, load_image, load_mask
+from p2p_bench.data.pairs import read_pairs
+from p2p_bench.errors import DataError
+from p2p_bench.types import EditPair
+
+
+@dataclass(frozen=True)
+class JsonlPairs:
+    """The pairs of a JSONL file; `p2p_bench.data.pairs` describes its format.
+
+    Attributes:
+        path: The JSONL file.
+        root: Folder that image paths are relative to; None takes the file's own folder.
+        limit: Number of pairs from the start; None takes all.
+        fit: How an image of another size is brought to the model's: "crop" (centred crop, resize)
+            or "error".
+        name: Name in results; the file's name without its ending where not given.
+    """
+
+    path: str | Path
+    root: str | Path | None = None
+    limit: int | None = None
+    fit: Fit = "crop"
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", Path(self.path).stem)
+
+    def pairs(self) -> list[EditPair]:
+        """The pairs in the file's order.
+
+        Raises:
+            DataError: The file cannot be read, or all of its images are missing. A single missing
+                image is an error of its pair alone.
+            ErrorList: The file has several faults.
+        """
+        root = None if self.root is None else Path(self.root).expanduser()
+        pairs = take(read_pairs(Path(self.path).expanduser(), root), self.limit)
+        images = [pair.image for pair in pairs if pair.image is not None]
+        if images and not any(image.is_file() for image in images):
+            raise DataError(
+                f"{self.path}: none of its {len(images)} images exists, the first is {images[0]}; "
+                "set dataset.root to the folder that image paths are relative to"
+            )
+        return pairs
+
+    def load(self, pair: EditPair, size: tuple[int, int]) -> PairImages:
+        """Reads the image and the mask of a pair.
+
+        Args:
+            pair: One of `pairs()`.
+            size: Height and width of the model.
+
+        Raises:
+            DataError: A file is missing or cannot be used.
+        """
+        if pair.image is None:
+            return PairImages()
+        image = load_image(pair.image)
+        height, width = image.shape[-2:]
+        mask = None if pair.mask is None else load_mask(pair.mask, (height, width))
+        return PairImages(
+            image=fit_image(image, size, self.fit),
+            mask=None if mask is None else fit_mask(mask, size, self.fit),
+        )

@@ -1,0 +1,175 @@
+"""Images and masks from disk: every kind that turns up, and every fault."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from p2p_bench.data import images
+from p2p_bench.data.images import fit_image, fit_mask, load_image, load_mask
+from p2p_bench.errors import ConfigError, DataError
+
+
+def saved(path: Path, pixels: np.ndarray, mode: str | None = None, **options: object) -> Path:
+    image = Image.fromarray(pixels)
+    (image if mode is None else image.convert(mode)).save(path, **options)
+    return path
+
+
+@pytest.fixture
+def rgb() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+
+
+def test_rgb(tmp_path: Path, rgb: np.ndarray) -> None:
+    image = load_image(saved(tmp_path / "a.png", rgb))
+    assert image.shape == (3, 6, 9)
+    assert image.dtype == torch.float32
+    assert np.array_equal((image.numpy() * 255).round().transpose(1, 2, 0), rgb)
+
+
+def test_greyscale(tmp_path: Path, rgb: np.ndarray) -> None:
+    image = load_image(saved(tmp_path / "a.png", rgb[..., 0]))
+    assert image.shape == (3, 6, 9)
+    assert torch.equal(image[0], image[2])
+
+
+def test_sixteen_bits_keep_their_precision(tmp_path: Path) -> None:
+    grey = np.array([[0, 1, 32768, 65535]], dtype=np.uint16)
+    image = load_image(saved(tmp_path / "a.png", grey))
+    assert torch.allclose(image[1], torch.from_numpy(grey.astype(np.float32)) / 65535, atol=1e-7)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_alpha_is_laid_over_white(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "a.png"
+    if mode == "P":
+        picture = Image.new("P", (2, 1), 0)
+        picture.putpalette([0, 0, 0, 255, 0, 0])
+        picture.putpixel((1, 0), 1)
+        picture.save(path, transparency=0)
+        expected_right = torch.tensor([1.0, 0.0, 0.0])
+    else:
+        rgba = np.array([[[0, 0, 0, 0], [0, 0, 0, 127]]], dtype=np.uint8)
+        saved(path, rgba, mode)
+        expected_right = torch.full((3,), 128 / 255)
+    image = load_image(path)
+    assert torch.equal(image[:, 0, 0], torch.ones(3))
+    assert torch.allclose(image[:, 0, 1], expected_right, atol=1e-6)
+
+
+def test_exif_orientation(tmp_path: Path, rgb: np.ndarray) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    image = load_image(saved(tmp_path / "a.png", rgb, exif=exif))
+    assert image.shape == (3, 9, 6)
+    assert np.array_equal((image.numpy() * 255).round().transpose(1, 2, 0), np.rot90(rgb, -1))
+
+
+def test_missing_and_corrupt(tmp_path: Path, rgb: np.ndarray) -> None:
+    with pytest.raises(DataError, match="no such image file"):
+        load_image(tmp_path / "none.png")
+    with pytest.raises(DataError, match="no such image file"):
+        load_image(tmp_path)
+    text = tmp_path / "text.png"
+    text.write_text("not an image")
+    with pytest.raises(DataError, match=r"text\.png: not an image"):
+        load_image(text)
+    whole = saved(tmp_path / "a.png", np.repeat(rgb, 40, axis=0)).read_bytes()
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"cut\.png: the image is damaged"):
+        load_image(cut)
+    flipped = tmp_path / "flipped.png"
+    flipped.write_bytes(whole[:200] + bytes(byte ^ 255 for byte in whole[200:400]) + whole[400:])
+    with pytest.raises(DataError, match=r"flipped\.png: the image is damaged"):
+        load_image(flipped)
+
+
+def test_programs_are_no_images(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n")
+    with pytest.raises(DataError, match="not an image"):
+        load_image(path)
+
+
+@pytest.mark.parametrize("side", [9_000, 12_000, 60_000])
+def test_huge_images_are_refused_undecoded(tmp_path: Path, side: int) -> None:
+    """One below PIL's own limits, one where PIL warns, one where PIL refuses."""
+    header = bytearray(saved(tmp_path / "small.png", np.zeros((1, 1, 3), np.uint8)).read_bytes())
+    header[16:24] = side.to_bytes(4, "big") * 2
+    import zlib
+
+    header[29:33] = zlib.crc32(header[12:29]).to_bytes(4, "big")
+    path = tmp_path / "huge.png"
+    path.write_bytes(header)
+    with pytest.raises(DataError, match="the limit is 64 megapixels"):
+        load_image(path)
+
+
+def test_limit_is_on_pixels(tmp_path: Path, rgb: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(tmp_path / "a.png", rgb)
+    monkeypatch.setattr(images, "MAX_PIXELS", 54)
+    assert load_image(path).shape == (3, 6, 9)
+    monkeypatch.setattr(images, "MAX_PIXELS", 53)
+    with pytest.raises(DataError, match="9 x 6 pixels"):
+        load_image(path)
+
+
+def test_float_images_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no known range"):
+        load_image(saved(tmp_path / "a.tiff", np.zeros((2, 2), np.float32)))
+
+
+def test_mask(tmp_path: Path) -> None:
+    grey = np.array([[0, 100, 200], [255, 127, 128]], dtype=np.uint8)
+    mask = load_mask(saved(tmp_path / "m.png", grey), (2, 3))
+    assert torch.equal(mask, torch.tensor([[0.0, 0, 1], [1, 0, 1]]))
+    one_bit = load_mask(saved(tmp_path / "b.png", grey > 150), (2, 3))
+    assert torch.equal(one_bit, torch.tensor([[0.0, 0, 1], [1, 0, 0]]))
+
+
+def test_bad_masks(tmp_path: Path) -> None:
+    path = saved(tmp_path / "m.png", np.zeros((2, 3), np.uint8))
+    with pytest.raises(DataError, match="the mask is 3 x 2 pixels, its image 4 x 2"):
+        load_mask(path, (2, 4))
+    with pytest.raises(DataError, match="multiply it by 255"):
+        load_mask(saved(tmp_path / "one.png", np.eye(2, dtype=np.uint8)), (2, 2))
+    with pytest.raises(DataError, match="needs 8 bits"):
+        load_mask(saved(tmp_path / "deep.png", np.zeros((2, 2), np.uint16)), (2, 2))
+
+
+def test_fit_crops_the_centre() -> None:
+    image = torch.zeros(3, 4, 10)
+    image[:, :, 3:7] = 1
+    assert torch.equal(fit_image(image, (4, 4)), torch.ones(3, 4, 4))
+    assert torch.allclose(fit_image(image, (8, 8)), torch.ones(3, 8, 8), atol=1e-5)
+    assert fit_image(image, (2, 2)).shape == (3, 2, 2)
+    mask = fit_mask(1 - image[0], (4, 8))
+    assert torch.equal(mask[0], torch.tensor([1.0, 1, 0, 0, 0, 0, 1, 1]))
+
+
+def test_fit_keeps_an_image_of_the_right_size() -> None:
+    image = torch.rand(3, 5, 7)
+    assert torch.equal(fit_image(image, (5, 7), "error"), image)
+
+
+def test_fit_is_antialiased_and_masks_grow() -> None:
+    stripes = torch.zeros(3, 16, 16)
+    stripes[:, :, ::2] = 1
+    assert torch.allclose(fit_image(stripes, (4, 4)), torch.full((3, 4, 4), 0.5), atol=0.1)
+    dot = torch.zeros(16, 16)
+    dot[5, 5] = 1
+    small = fit_mask(dot, (4, 4))
+    assert small[1, 1] == 1
+    assert set(small.unique().tolist()) == {0.0, 1.0}
+    assert small.sum() < 16
+
+
+def test_fit_can_refuse() -> None:
+    with pytest.raises(DataError, match="the image is 4 x 3 pixels, the model works at 8 x 8"):
+        fit_image(torch.zeros(3, 3, 4), (8, 8), "error")
+    with pytest.raises(ConfigError, match="expected 'crop' or 'error', got 'pad'"):
+        images._part(torch.zeros(3, 3, 4), (8, 8), "pad")
