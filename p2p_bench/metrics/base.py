@@ -1,0 +1,155 @@
+"""What a metric is: named columns, and values for a list of edits."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor
+
+from p2p_bench.errors import ConfigError, P2PError
+
+Role = Literal["fidelity", "editability", "other"]
+
+UNDEFINED = float("nan")
+"""The value of a metric where it has none; means leave it out and count the rest."""
+
+
+@dataclass(frozen=True)
+class MetricColumn:
+    """One column of results.
+
+    Attributes:
+        name: Name of the column.
+        higher_is_better: Direction of improvement.
+        unit: Unit of the values, "" for a plain number.
+        label: What a reader sees, such as "PSNR outside the mask".
+        version: Raised whenever the values of the column change their meaning.
+        backbone: The network behind it, such as "world"; "" where there is none. Values of
+            different backbones are not comparable.
+        role: "fidelity" (keeps what should stay), "editability" (changes what should change) or "other".
+    """
+
+    name: str
+    higher_is_better: bool
+    unit: str = ""
+    label: str = ""
+    version: int = 1
+    backbone: str = ""
+    role: Role = "other"
+
+
+@dataclass(frozen=True)
+class EditView:
+    """What metrics may see of one edit. Images are RGB in [0, 1] and of one size.
+
+    Attributes:
+        source: The reference: the real image where there is one, else the generated source.
+        edited: The edited image.
+        source_prompt: Prompt of the source.
+        target_prompt: Prompt of the edit.
+        reconstruction: The source row as generated, for a real image; None without one.
+        vae_reconstruction: The real image through the model's VAE and back; None without one.
+        mask: 1 where the edit may change the image; None where unknown.
+        answer: The exact result of the edit; None where unknown.
+        scene: The world's description of the source scene, if there is one.
+        scene_edit: `{"attribute", "value", "index"}`, the change asked for.
+    """
+
+    source: Float[Tensor, "3 h w"]
+    edited: Float[Tensor, "3 h w"]
+    source_prompt: str
+    target_prompt: str
+    reconstruction: Float[Tensor, "3 h w"] | None = None
+    vae_reconstruction: Float[Tensor, "3 h w"] | None = None
+    mask: Float[Tensor, "h w"] | None = None
+    answer: Float[Tensor, "3 h w"] | None = None
+    scene: Mapping[str, Any] | None = None
+    scene_edit: Mapping[str, Any] | None = None
+
+
+@runtime_checkable
+class Metric(Protocol):
+    """Scores edits one by one. Networks are loaded at the first call, onto the device of the images."""
+
+    @property
+    def columns(self) -> tuple[MetricColumn, ...]:
+        """The columns it fills."""
+        ...
+
+    def check(self) -> None:
+        """Looks for the files it needs, without loading them.
+
+        Raises:
+            MissingWeightsError: One is absent; names it, where it was looked for and how to get it.
+        """
+        ...
+
+    def __call__(self, views: Sequence[EditView]) -> list[dict[str, float]]:
+        """One value per column and view, NaN where undefined; independent of the other views."""
+        ...
+
+
+def all_columns(metrics: Mapping[str, Metric]) -> tuple[MetricColumn, ...]:
+    """The columns of several metrics, in order.
+
+    Args:
+        metrics: Metric by the name it has in the configuration.
+
+    Raises:
+        ConfigError: Two metrics fill a column of the same name.
+    """
+    owners: dict[str, str] = {}
+    columns: list[MetricColumn] = []
+    for name, metric in metrics.items():
+        for column in metric.columns:
+            if column.name in owners:
+                raise ConfigError(
+                    f"metrics: {owners[column.name]!r} and {name!r} both fill the column {column.name!r}; "
+                    f"leave one out, for example with ~metrics.{name}"
+                )
+            owners[column.name] = name
+            columns.append(column)
+    return tuple(columns)
+
+
+def evaluate(metrics: Mapping[str, Metric], views: Sequence[EditView]) -> list[dict[str, float]]:
+    """Every metric of every edit.
+
+    Args:
+        metrics: Metric by the name it has in the configuration.
+        views: The edits.
+
+    Returns:
+        One dictionary per view, from column name to value, NaN where undefined.
+
+    Raises:
+        ConfigError: Two metrics fill the same column.
+        P2PError: As raised by a metric, missing weights for instance.
+        RuntimeError: A metric failed, or did not return one finite or NaN value for each of its
+            columns; names the metric.
+    """
+    all_columns(metrics)
+    rows: list[dict[str, float]] = [{} for _ in views]
+    for name, metric in metrics.items():
+        try:
+            values = metric(views)
+        except P2PError:
+            raise
+        except Exception as error:  # whatever a metric of somebody else raises, its name must be told
+            raise RuntimeError(f"metric {name!r} failed: {type(error).__name__}: {error}") from error
+        if len(values) != len(views):
+            raise RuntimeError(f"metric {name!r} returned {len(values)} results for {len(views)} edits")
+        names = [column.name for column in metric.columns]
+        for row, value in zip(rows, values, strict=True):
+            if sorted(value) != sorted(names):
+                raise RuntimeError(
+                    f"metric {name!r} returned {sorted(value)}, its columns are {sorted(names)}"
+                )
+            if any(math.isinf(number) for number in value.values()):
+                raise RuntimeError(
+                    f"metric {name!r} returned an infinite value, no mean can hold it: {value}"
+                )
+            row.update((key, float(number)) for key, number in value.items())
+    return rows

@@ -1,0 +1,127 @@
+"""CLIP scores: does the edited image agree with a prompt, and did it move as the prompt did?"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from p2p_bench.errors import ConfigError
+from p2p_bench.metrics.base import EditView, MetricColumn
+from p2p_bench.metrics.clip_backbone import ClipNetwork, locate_clip
+from p2p_bench.metrics.embedded import WORLD
+
+
+def clip_score(images: Float[Tensor, "n d"], texts: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+    """100 x cosine of image and text features (Hessel et al. 2021, not clamped at 0), in [-100, 100].
+
+    >>> clip_score(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.6, 0.8]])).round(decimals=3)
+    tensor([60.])
+    """
+    return 100 * cosine_similarity(images, texts, dim=-1)
+
+
+def directional_similarity(
+    source_images: Float[Tensor, "n d"],
+    edited_images: Float[Tensor, "n d"],
+    source_texts: Float[Tensor, "n d"],
+    target_texts: Float[Tensor, "n d"],
+) -> Float[Tensor, " n"]:
+    """Cosine between the change of the image and the change of the text (Gal et al. 2021), in [-1, 1].
+
+    Args:
+        source_images: Features of unit length, as all others.
+        edited_images: Features of the edited images.
+        source_texts: Features of the source prompts.
+        target_texts: Features of the target prompts.
+
+    Returns:
+        NaN where image or text did not change, since no direction exists.
+
+    >>> a, b = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+    >>> directional_similarity(a, b, a, b).round(decimals=3), directional_similarity(a, b, a, a)
+    (tensor([1.]), tensor([nan]))
+    """
+    image_change = edited_images - source_images
+    text_change = target_texts - source_texts
+    length = image_change.norm(dim=-1) * text_change.norm(dim=-1)
+    return (image_change * text_change).sum(dim=-1) / length
+
+
+class ClipScore:
+    """CLIP agreement of the edited image with both prompts, and directional similarity.
+
+    `clip_target` scores the edited image against the target prompt and rises as the edit takes;
+    `clip_source` scores it against the source prompt and falls; `clip_direction` compares the change
+    of the image with the change of the prompt and is NaN where prompts or images are equal.
+
+    Args:
+        backbone: Label of the network in results. "world" is the embedded one and takes no other argument.
+        model: Architecture of open_clip; see `locate_clip`.
+        weights: Folder, safetensors file or tag of open_clip; see `locate_clip`.
+
+    Raises:
+        ConfigError: The label "world" with other weights, or another label without any.
+    """
+
+    def __init__(
+        self, backbone: str = WORLD, model: str | None = None, weights: str | Path | None = None
+    ) -> None:
+        if (backbone == WORLD) != (model is None and weights is None):
+            raise ConfigError(
+                f"metrics.clip: backbone {backbone!r} with model={model!r}, weights={weights!r}; "
+                "the label 'world' stands for the embedded network alone, every other label needs weights"
+            )
+        self.backbone = backbone
+        self.model = model
+        self.weights = weights
+        self._network: ClipNetwork | None = None
+
+    @property
+    def columns(self) -> tuple[MetricColumn, ...]:
+        """`clip_source`, `clip_target` and `clip_direction`."""
+        name = self.backbone
+        source, target, direction = (
+            f"CLIP {what} ({name})" for what in ("to source", "to target", "direction")
+        )
+        return (
+            MetricColumn("clip_source", False, "100 x cosine", source, 1, name, "other"),
+            MetricColumn("clip_target", True, "100 x cosine", target, 1, name, "editability"),
+            MetricColumn("clip_direction", True, "cosine", direction, 1, name, "editability"),
+        )
+
+    def check(self) -> None:
+        """Looks for the network's files.
+
+        Raises:
+            MissingWeightsError: They are not there.
+            ConfigError: `model` or `weights` cannot be used.
+        """
+        locate_clip(self.model, self.weights)
+
+    @torch.inference_mode()
+    def __call__(self, views: Sequence[EditView]) -> list[dict[str, float]]:
+        """Scores each view; see the class."""
+        if not views:
+            return []
+        network = self._load(views[0].edited.device)
+        count = len(views)
+        images = [view.source for view in views] + [view.edited for view in views]
+        prompts = [view.source_prompt for view in views] + [view.target_prompt for view in views]
+        source_images, edited_images = network.image_features(images).split(count)
+        source_texts, target_texts = network.text_features(prompts).split(count)
+        direction = directional_similarity(source_images, edited_images, source_texts, target_texts)
+        values = zip(
+            clip_score(edited_images, source_texts).tolist(),
+            clip_score(edited_images, target_texts).tolist(),
+            direction.tolist(),
+            strict=True,
+        )
+        return [{"clip_source": s, "clip_target": t, "clip_direction": d} for s, t, d in values]
+
+    def _load(self, device: torch.device) -> ClipNetwork:
+        if self._network is None or self._network.device != device:
+            self._network = ClipNetwork(locate_clip(self.model, self.weights), device)
+        return self._network

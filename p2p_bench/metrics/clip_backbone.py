@@ -1,0 +1,173 @@
+"""CLIP networks in open_clip's format: where they are found, and the features they give."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.constants import HF_HUB_CACHE
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from p2p_bench.errors import ConfigError, MissingWeightsError, nearest
+from p2p_bench.metrics.embedded import embedded_weights
+
+_CONFIG = "open_clip_config.json"
+_WEIGHTS = "open_clip_model.safetensors"
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class ClipFiles:
+    """A CLIP network on this machine.
+
+    Attributes:
+        name: What open_clip calls it: an architecture, or `local-dir:` and a folder.
+        weights: The safetensors file; None where `name` is a folder that holds it.
+        preprocess: Preprocessing that differs from open_clip's own default, such as `mean`.
+    """
+
+    name: str
+    weights: Path | None
+    preprocess: dict[str, Any]
+
+
+def locate_clip(model: str | None, weights: str | Path | None) -> ClipFiles:
+    """Finds a CLIP network without loading it and without a network connection.
+
+    Args:
+        model: An architecture of open_clip, such as "ViT-L-14-quickgelu"; None where `weights` is a folder.
+        weights: A folder with `open_clip_config.json`, a safetensors file and, for a tokenizer other than
+            CLIP's own, `tokenizer.json`; or a safetensors file; or one of open_clip's tags for `model`,
+            such as "openai", looked for in the Hugging Face cache. None with no `model` takes the
+            embedded one.
+
+    Raises:
+        MissingWeightsError: A file is not there.
+        ConfigError: The arguments do not go together.
+    """
+    if weights is None:
+        if model is not None:
+            raise ConfigError(f"CLIP model {model!r} needs weights: a safetensors file or a tag of open_clip")
+        return _locate_folder(embedded_weights("clip", None, _WEIGHTS))
+    path = Path(weights).expanduser()
+    if model is None or path.is_dir():
+        if model is not None:
+            raise ConfigError(f"CLIP weights {path}: a folder names its own model; leave out model={model!r}")
+        return _locate_folder(path)
+    return _locate_architecture(model, str(weights))
+
+
+def _locate_folder(folder: Path) -> ClipFiles:
+    if not (folder / _CONFIG).is_file():
+        raise MissingWeightsError(
+            f"CLIP weights: {folder / _CONFIG} is not there; give a folder in open_clip's format "
+            f"({_CONFIG}, {_WEIGHTS}, tokenizer.json), or a model and a safetensors file"
+        )
+    # open_clip takes the first of several names; only one that is safetensors may be taken.
+    if not (folder / _WEIGHTS).is_file():
+        raise MissingWeightsError(
+            f"CLIP weights: {folder / _WEIGHTS} is not there; other formats are not read, convert them"
+        )
+    return ClipFiles(f"local-dir:{folder.resolve()}", None, {})
+
+
+def _locate_architecture(model: str, weights: str) -> ClipFiles:
+    import open_clip  # slow to import, and not needed for the folders of the world
+
+    if open_clip.get_model_config(model) is None:
+        raise ConfigError(f"open_clip knows no model {model!r}.{nearest(model, open_clip.list_models())}")
+    tag = open_clip.get_pretrained_cfg(model, weights)
+    if tag:
+        return ClipFiles(
+            model,
+            _cached(model, weights, tag.get("hf_hub", "").strip("/")),
+            {key: tag[key] for key in ("mean", "std", "interpolation") if key in tag},
+        )
+    path = Path(weights).expanduser()
+    if path.suffix != ".safetensors":
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(model))
+        raise ConfigError(f"CLIP weights {weights!r}: expected a .safetensors file or one of the tags {tags}")
+    if not path.is_file():
+        raise MissingWeightsError(f"CLIP weights of {model}: {path} is not there; give its safetensors file")
+    return ClipFiles(model, path, {})
+
+
+def _cached(model: str, tag: str, repository: str) -> Path:
+    """The weights of a tag in the Hugging Face cache."""
+    found = try_to_load_from_cache(repository, _WEIGHTS) if repository else None
+    if isinstance(found, str):
+        return Path(found)
+    get = f"on a machine with a network run `hf download {repository} {_WEIGHTS}`, or " if repository else ""
+    raise MissingWeightsError(
+        f"CLIP weights {tag!r} of {model}: {_WEIGHTS} of {repository or 'its repository'} is not in "
+        f"the Hugging Face cache at {HF_HUB_CACHE}; {get}give weights=<path of a safetensors file>"
+    )
+
+
+class ClipNetwork:
+    """A loaded CLIP network.
+
+    Args:
+        files: What `locate_clip` found.
+        device: Where it runs.
+    """
+
+    def __init__(self, files: ClipFiles, device: torch.device) -> None:
+        import open_clip  # slow to import
+        from open_clip.transform import PreprocessCfg, image_transform_v2
+
+        with torch.random.fork_rng(devices=[]):  # building draws random weights; nobody else may notice
+            self.model = open_clip.create_model(
+                files.name,
+                pretrained=None if files.weights is None else str(files.weights),
+                force_preprocess_cfg=files.preprocess,
+                require_pretrained=True,
+                weights_only=True,
+            )
+        self.model = self.model.eval().requires_grad_(False).to(device)
+        self.tokenizer = open_clip.get_tokenizer(files.name)
+        preprocess = PreprocessCfg(**self.model.visual.preprocess_cfg)
+        self.preprocess = image_transform_v2(preprocess, is_train=False)
+        self.device = device
+
+    def image_features(self, images: Sequence[Float[Tensor, "3 h w"]]) -> Float[Tensor, "n d"]:
+        """Features of unit length; equal images go through the network once.
+
+        Images are rounded to 8 bits and pass open_clip's own preprocessing, so that values are those
+        of images saved as PNG and scored afterwards.
+        """
+        pictures = [_to_picture(image) for image in images]
+        keys = [(picture.size, picture.tobytes()) for picture in pictures]
+        distinct = dict(zip(keys, pictures, strict=True))
+        inputs = torch.stack([self.preprocess(picture) for picture in distinct.values()])
+        return self._encode(inputs, self.model.encode_image)[_places(keys)]
+
+    def text_features(self, prompts: Sequence[str]) -> Float[Tensor, "n d"]:
+        """Features of unit length; equal prompts go through the network once.
+
+        A prompt longer than the network's context is cut there, as open_clip does.
+        """
+        inputs = self.tokenizer(list(dict.fromkeys(prompts)))
+        return self._encode(inputs, self.model.encode_text)[_places(prompts)]
+
+    def _encode(self, inputs: Tensor, encode: Any) -> Tensor:
+        parts = [encode(part.to(self.device), normalize=True).float() for part in inputs.split(_BATCH)]
+        return torch.cat(parts)
+
+
+def _places(keys: Sequence[Any]) -> list[int]:
+    """For each key the index of its first occurrence among the distinct keys."""
+    index = {key: place for place, key in enumerate(dict.fromkeys(keys))}
+    return [index[key] for key in keys]
+
+
+def _to_picture(image: Float[Tensor, "3 h w"]) -> Image.Image:
+    if not bool(image.isfinite().all()):
+        raise ValueError("CLIP: the image holds values that are not finite")
+    pixels = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
+    return Image.fromarray(np.ascontiguousarray(pixels.cpu().numpy()))

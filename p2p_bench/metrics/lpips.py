@@ -1,0 +1,165 @@
+"""Learned perceptual distance (LPIPS; Zhang et al. 2018) on torchvision's trunks or on the embedded one."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from p2p_bench.errors import ConfigError, MissingWeightsError
+from p2p_bench.metrics.base import EditView, MetricColumn
+from p2p_bench.metrics.embedded import WORLD, embedded_weights
+from p2p_bench.metrics.perceptual_trunk import WEIGHTS, PerceptualTrunk, load_trunk, perceptual_distance
+
+Net = Literal["world", "alex", "vgg", "squeeze"]
+
+_TORCHVISION_FILES = {
+    "alex": "alexnet-owt-7be5be79.pth",
+    "vgg": "vgg16-397923af.pth",
+    "squeeze": "squeezenet1_1-b8a52dc0.pth",
+}
+# What torch, pickle and safetensors raise on a file that is not what it should be.
+_READ_ERRORS = (
+    UnpicklingError,
+    EOFError,
+    SafetensorError,
+    LookupError,
+    TypeError,
+    ValueError,
+    RuntimeError,
+    OSError,
+)
+_BATCH = 32
+
+
+def locate_trunk(net: str, trunk: str | Path | None) -> Path:
+    """Finds the weights of a torchvision trunk without loading them.
+
+    Args:
+        net: "alex", "vgg" or "squeeze".
+        trunk: State of torchvision's network, `.pth` or `.safetensors`; None looks in torch's cache.
+
+    Raises:
+        MissingWeightsError: The file is not there.
+    """
+    name = _TORCHVISION_FILES[net]
+    path = Path(torch.hub.get_dir(), "checkpoints", name) if trunk is None else Path(trunk).expanduser()
+    if not path.is_file():
+        raise MissingWeightsError(
+            f"LPIPS trunk {net!r}: {path} is not there; it is torchvision's {name}: put it into "
+            f"{Path(torch.hub.get_dir(), 'checkpoints')} or give metrics.lpips.trunk=<path>"
+        )
+    return path
+
+
+def load_lpips(net: str, path: Path) -> nn.Module:
+    """The network of the `lpips` package, with its own linear heads and the trunk read from a file.
+
+    A `.pth` file is read with `weights_only=True`, which builds tensors and runs no code.
+
+    Args:
+        net: "alex", "vgg" or "squeeze".
+        path: State of torchvision's network.
+
+    Raises:
+        ConfigError: The file does not hold that network.
+    """
+    import lpips  # imports torchvision, which is slow
+
+    try:
+        state = _read_state(path)
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+            # The package passes arguments that torchvision has deprecated.
+            warnings.filterwarnings("ignore", category=UserWarning, module="torchvision")
+            network = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
+        # lpips cuts torchvision's `features` into slices and keeps the numbers of the layers.
+        names = {key: f"features.{key.split('.', 1)[1]}" for key in network.net.state_dict()}
+        network.net.load_state_dict({key: state[name] for key, name in names.items()})
+    except _READ_ERRORS as error:
+        raise ConfigError(
+            f"LPIPS trunk {net!r}: {path} is not the state of torchvision's network ({error!r})"
+        ) from error
+    return network.eval().requires_grad_(False)
+
+
+def _read_state(path: Path) -> Mapping[str, Tensor]:
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(state, Mapping) or "features.0.weight" not in state:
+        raise KeyError("features.0.weight")
+    return state
+
+
+class Lpips:
+    """LPIPS between the edited image and the source, at the images' own size; 0 is equal.
+
+    Args:
+        net: "alex", "vgg" or "squeeze" for the published trunks and linear heads; "world" for the trunk
+            trained on the embedded world, with equal weights. Values of different nets are not comparable.
+        trunk: Weights of a published trunk, see `locate_trunk`; with "world", its folder in place of
+            the shipped one.
+
+    Raises:
+        ConfigError: `net` is unknown.
+    """
+
+    def __init__(self, net: Net = "world", trunk: str | Path | None = None) -> None:
+        if net not in get_args(Net):
+            options = get_args(Net)
+            raise ConfigError(f"metrics.lpips.net: expected one of {', '.join(options)}, got {net!r}")
+        self.net = net
+        self.trunk = trunk
+        self._network: nn.Module | None = None
+
+    @property
+    def columns(self) -> tuple[MetricColumn, ...]:
+        """`lpips`."""
+        label = f"LPIPS to the source ({self.net})"
+        return (MetricColumn("lpips", False, label=label, backbone=self.net, role="fidelity"),)
+
+    def check(self) -> None:
+        """Looks for the trunk's file.
+
+        Raises:
+            MissingWeightsError: It is not there.
+        """
+        self._locate()
+
+    @torch.inference_mode()
+    def __call__(self, views: Sequence[EditView]) -> list[dict[str, float]]:
+        """Scores each view; see the class."""
+        if not views:
+            return []
+        network = self._load().to(views[0].edited.device)
+        values: list[float] = []
+        for start in range(0, len(views), _BATCH):
+            batch = views[start : start + _BATCH]
+            source = torch.stack([view.source for view in batch])
+            edited = torch.stack([view.edited for view in batch])
+            values += self._distance(network, source, edited).tolist()
+        return [{"lpips": value} for value in values]
+
+    def _distance(
+        self, network: nn.Module, a: Float[Tensor, "n 3 h w"], b: Float[Tensor, "n 3 h w"]
+    ) -> Float[Tensor, " n"]:
+        if isinstance(network, PerceptualTrunk):
+            return perceptual_distance(network, a, b)
+        return network(a, b, normalize=True).flatten()
+
+    def _locate(self) -> Path:
+        if self.net == WORLD:
+            return embedded_weights("lpips", self.trunk, WEIGHTS)
+        return locate_trunk(self.net, self.trunk)
+
+    def _load(self) -> nn.Module:
+        if self._network is None:
+            path = self._locate()
+            self._network = load_trunk(path) if self.net == WORLD else load_lpips(self.net, path)
+        return self._network
