@@ -6,7 +6,7 @@ edit names conditional rows only, so the unconditional half of a guided batch st
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -18,6 +18,7 @@ from p2p_bench.attention.sites import Site
 from p2p_bench.attention.terms import SiteEdit
 
 
+@runtime_checkable
 class SiteController(Protocol):
     """An edit of one target row by one source row: a pure function of the step and the site."""
 
@@ -163,8 +164,11 @@ def build_step_plan(
 
     Raises:
         ValueError: An edit names a row outside the batch, or two edits name one row.
+        ConfigError: The network has no maps of the size to be recorded.
     """
     _check_rows(num_rows, edits)
+    if recorder is not None:
+        recorder.check(sites)
     built: dict[Hashable, SitePlan] = {}
     plans = {}
     for site in sites:

@@ -1,5 +1,6 @@
 """Recording attention maps after the edit, without writing out any that were not asked for."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -60,7 +61,20 @@ class Recorder:
 
     def records(self, site: Site) -> bool:
         """Whether maps of this site are kept."""
-        return bool(self.spec.rows) and site.kind == "cross" and site.level == self._level
+        return any(self._columns.values()) and site.kind == "cross" and site.level == self._level
+
+    def check(self, sites: Sequence[Site]) -> None:
+        """See that there is something to record.
+
+        Raises:
+            ConfigError: No cross-attention site has maps of the wanted size.
+        """
+        sizes = sorted({site.fraction for site in sites if site.kind == "cross"}, reverse=True)
+        if self.spec.fraction not in sizes:
+            raise ConfigError(
+                f"record fraction: there is no cross-attention at {self.spec.fraction} of the side; "
+                f"the model has {', '.join(map(str, sizes))}"
+            )
 
     def columns(self, row: int) -> tuple[int, ...]:
         """Columns kept of a row of the network batch; none if the row is not recorded."""

@@ -55,7 +55,7 @@ class Controller(ABC):
             PromptError: The prompts do not fit the controller.
         """
 
-    def for_pair(self, word_weights: Mapping[str, float]) -> "Controller":
+    def for_pair(self, word_weights: Mapping[str, float | int]) -> "Controller":
         """The controller for a pair of a data set that weights some words; most controllers ignore that."""
         return self
 
@@ -94,15 +94,14 @@ class BoundP2P(BoundController):
     def __str__(self) -> str:
         """The edit, the steps it is on, and where each target word's columns come from."""
         prompts = f"{self.context.source.text!r} -> {self.context.target.text!r}"
-        edited = [edit != NO_EDIT for edit in self.cross]
         lines = [
             f"{self.title}: {prompts}, {self.context.steps} steps",
-            f"  cross-attention edited at {_ranges(edited)}",
-            f"  self-attention injected at {_ranges(self.injects)}"
+            f"  self-attention: injected at {_ranges(self.injects)}"
             f" (maps up to {self.context.self_fraction:g} of the latent side)",
         ]
-        if any(edited):
-            lines += _alignment(self.context, self.cross[edited.index(True)])
+        for edit in dict.fromkeys(self.cross):
+            lines.append(f"  cross-attention at {_ranges([other == edit for other in self.cross])}:")
+            lines += _alignment(self.context, edit) if edit != NO_EDIT else ["    not edited"]
         return "\n".join(lines)
 
 
@@ -135,7 +134,7 @@ def _alignment(context: EditContext, edit: ColumnEdit) -> list[str]:
         columns = list(word.columns)
         origins = [old.text for old in context.source.words if L[list(old.columns)][:, columns].any()]
         origins += ["own columns"] if R[columns][:, columns].any() else []
-        lines.append(f"  {word.text} <- {' + '.join(origins) or 'nothing'}")
+        lines.append(f"    {word.text} <- {' + '.join(origins) or 'nothing'}")
     return lines
 
 

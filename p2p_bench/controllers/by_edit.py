@@ -27,7 +27,7 @@ class ByEdit(Controller):
 
     cross: Tau = 0.8
     self_attn: Tau = 0.4
-    weights: Mapping[str, float] | None = field(default=None, hash=False)
+    weights: Mapping[str, float | int] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cross", parse_tau(self.cross, "by_edit cross"))
@@ -45,6 +45,6 @@ class ByEdit(Controller):
             return Reweight(self.weights, self.cross, 0.0, inner).bind(context)
         return inner.bind(context)
 
-    def for_pair(self, word_weights: Mapping[str, float]) -> "ByEdit":
+    def for_pair(self, word_weights: Mapping[str, float | int]) -> "ByEdit":
         """The same with the pair's word weights, if it has any."""
         return replace(self, weights=word_weights) if word_weights else self

@@ -1,7 +1,6 @@
 """Word swap."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from p2p_bench.attention.columns import Zero, dense
 from p2p_bench.attention.terms import ColumnEdit
@@ -28,7 +27,7 @@ class Replace(Controller):
 
     cross: Tau = 0.8
     self_attn: Tau = 0.4
-    preset: Literal["correct", "paper"] = "correct"
+    preset: str = "correct"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cross", parse_tau(self.cross, "replace cross"))

@@ -36,7 +36,7 @@ class Reweight(Controller):
         ConfigError: A tau outside [0, 1], no weights, or a weight that is not finite.
     """
 
-    weights: Mapping[str, float] = field(hash=False)
+    weights: Mapping[str, float | int] = field(hash=False)
     cross: Tau = 1.0
     self_attn: Tau = 0.0
     inner: Controller | None = None
@@ -69,7 +69,7 @@ class Reweight(Controller):
         return then(inner, bind_p2p(title, context, ColumnEdit(Zero(), c), self.cross, self.self_attn))
 
 
-def word_factors(target: TokenizedPrompt, weights: Mapping[str, float]) -> Float64[Tensor, " w"]:
+def word_factors(target: TokenizedPrompt, weights: Mapping[str, float | int]) -> Float64[Tensor, " w"]:
     """The factor c of each target column: a word's weight at its columns, 1 elsewhere.
 
     Raises:

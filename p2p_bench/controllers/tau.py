@@ -10,10 +10,10 @@ from typing import Any
 
 from p2p_bench.errors import ConfigError
 
-Tau = float | tuple[float, float]
+Tau = float | int | Sequence[float]
 
 
-def parse_tau(value: float | Sequence[float], name: str = "tau") -> Tau:
+def parse_tau(value: Any, name: str = "tau") -> float | tuple[float, float]:
     """A tau as given by a user, checked.
 
     Raises:
@@ -48,4 +48,5 @@ def self_steps(tau: Tau, steps: int) -> tuple[int, int]:
 
 
 def _interval(tau: Tau) -> tuple[float, float]:
-    return tau if isinstance(tau, tuple) else (0.0, tau)
+    parsed = parse_tau(tau)
+    return parsed if isinstance(parsed, tuple) else (0.0, parsed)

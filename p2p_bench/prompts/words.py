@@ -2,11 +2,12 @@
 
 import re
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from p2p_bench.errors import PromptError, nearest
 
 
+@runtime_checkable
 class TextTokenizer(Protocol):
     """What is needed of a tokenizer; `transformers.CLIPTokenizer` has it."""
 

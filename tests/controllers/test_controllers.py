@@ -1,0 +1,210 @@
+import pytest
+import torch
+from torch import Tensor
+
+from p2p_bench.attention.columns import Identity, Zero, as_matrix
+from p2p_bench.attention.sites import Site
+from p2p_bench.attention.terms import NO_EDIT, p2p_terms, self_injection
+from p2p_bench.controllers import ByEdit, Controller, EditContext, NoControl, Refine, Replace, Reweight
+from p2p_bench.controllers.base import BoundController, BoundP2P
+from p2p_bench.errors import ConfigError, PromptError
+from tests.attention.rig import WIDTH, context, tokenizer
+from tests.oracle import Refinement, Scaling, refinement_mapper
+
+SOURCE, SWAPPED, ADDED = "a red circle on grass", "a blue circle on grass", "a red circle on grass in fog"
+CROSS = Site("cross", "cross", 0, "down", 2, 8)
+SELF = [Site(f"self{level}", "self", level, "down", 2, 8) for level in range(3)]
+
+
+def maps() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return tuple(torch.rand(2, 5, WIDTH, generator=generator, dtype=torch.float64) for _ in range(2))
+
+
+def edited(controller: BoundP2P, step: int) -> Tensor:
+    """The target's maps after the edit of a step."""
+    (A_s, A_t), edit = maps(), controller.cross[step]
+    return A_s @ as_matrix(edit.L, WIDTH) + A_t @ as_matrix(edit.R, WIDTH)
+
+
+def test_no_control_edits_nothing() -> None:
+    bound = NoControl().bind(context(SOURCE, ADDED))
+    for step in range(10):
+        assert all(bound.site_edit(step, site) is None for site in (CROSS, *SELF))
+        assert not bound.needs_source(step)
+
+
+def test_each_tau_bounds_its_edit() -> None:
+    bound = Replace((0.2, 0.5), (0.1, 0.3)).bind(context(SOURCE, SWAPPED))
+    assert [step for step in range(10) if bound.site_edit(step, CROSS)] == [2, 3, 4]
+    assert [step for step in range(10) if bound.site_edit(step, SELF[1])] == [1, 2]
+    assert [step for step in range(10) if bound.needs_source(step)] == [1, 2, 3, 4]
+
+
+def test_self_attention_is_injected_up_to_the_size_limit() -> None:
+    bound = Replace(0.0, 1.0).bind(context(SOURCE, SWAPPED))
+    assert [bound.site_edit(0, site) for site in SELF] == [None, self_injection(), self_injection()]
+    assert bound.site_edit(0, CROSS) is None
+
+
+def test_identical_prompts_take_the_sources_maps() -> None:
+    for controller in (Replace(1.0), Refine(1.0)):
+        bound = controller.bind(context(SOURCE, SOURCE))
+        assert bound.cross[9] == (Identity(), Zero())
+        assert bound.site_edit(9, CROSS) == self_injection()
+
+
+def test_refinement_needs_no_source_columns_for_new_words() -> None:
+    bound = Refine().bind(context(SOURCE, ADDED))
+    L, R = (as_matrix(part, WIDTH) for part in bound.cross[0])
+    new = [6, 7]  # in fog
+    assert torch.equal(R.diagonal().nonzero().flatten(), torch.tensor(new))
+    assert not L[:, new].any()
+    assert len(bound.site_edit(0, CROSS) or ()) == 2
+
+
+def test_reweighting_around_an_edit_lets_each_keep_its_tau() -> None:
+    # Of 10 steps: refinement at 0..3, re-weighting at 2..7.
+    bound = Reweight({"fog": 3.0}, (0.2, 0.75), inner=Refine(0.4, 0.0)).bind(context(SOURCE, ADDED))
+    (A_s, A_t) = maps()
+    ids = [tokenizer()(text).input_ids for text in (SOURCE, ADDED)]
+    refinement = Refinement(*refinement_mapper(*ids, WIDTH))
+    equalizer = torch.ones(WIDTH, dtype=torch.float64)
+    equalizer[7] = 3.0
+    expected = {
+        1: refinement(A_s, A_t),
+        3: Scaling(equalizer, refinement)(A_s, A_t),
+        5: A_t * equalizer,
+        8: A_t,
+    }
+    for step, result in expected.items():
+        torch.testing.assert_close(edited(bound, step), result, rtol=0, atol=1e-12)
+    assert [bound.needs_source(step) for step in expected] == [True, True, False, False]
+
+
+def test_reweighting_adds_its_self_injection_to_the_inner_ones() -> None:
+    bound = Reweight({"fog": 3.0}, self_attn=(0.5, 0.7), inner=Refine(0.4, 0.2)).bind(context(SOURCE, ADDED))
+    assert [step for step in range(10) if bound.injects[step]] == [0, 1, 5, 6]
+
+
+def test_a_weight_of_one_changes_nothing() -> None:
+    inner = Refine(0.4, 0.2)
+    pair = context(SOURCE, ADDED)
+    assert Reweight({"fog": 1.0}, inner=inner).bind(pair).cross == inner.bind(pair).cross
+
+
+def test_weights_reach_all_columns_of_a_word() -> None:
+    prompt = "a striped circle on grass"
+    bound = Reweight({"striped circle": -2.0, "grass": 0.5}).bind(context(prompt, prompt))
+    factors = as_matrix(bound.cross[0].L, WIDTH).diagonal()
+    assert factors[:9].tolist() == [1, 1, -2, -2, -2, -2, 1, 0.5, 1]
+    assert (factors[9:] == 1).all()
+
+
+def test_a_missing_weighted_word_is_refused() -> None:
+    with pytest.raises(PromptError, match=r"'frog' is not in the prompt 'a red .*'. Did you mean 'fog'\?"):
+        Reweight({"frog": 2.0}).bind(context(SOURCE, ADDED))
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({}, "at least one word"),
+        ({"fog": float("nan")}, "finite number for 'fog', got nan"),
+        ({"fog": True}, "finite number"),
+    ],
+)
+def test_bad_weights_are_refused(weights: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Reweight(weights)
+
+
+def test_an_inner_controller_must_edit_columns() -> None:
+    class Other(Controller):
+        def bind(self, context: EditContext) -> BoundController:
+            return Bound()
+
+    class Bound(BoundController):
+        def site_edit(self, step: int, site: Site) -> None:
+            return None
+
+        def needs_source(self, step: int) -> bool:
+            return False
+
+        def signature(self, step: int) -> str:
+            return ""
+
+    with pytest.raises(ConfigError, match="expected an edit of columns"):
+        Reweight({"fog": 2.0}, inner=Other()).bind(context(SOURCE, ADDED))
+
+
+def test_by_edit_follows_word_counts_and_weights() -> None:
+    by_edit = ByEdit(0.4, 0.2)
+    swap, added = context(SOURCE, SWAPPED), context(SOURCE, ADDED)
+    assert by_edit.bind(swap) == Replace(0.4, 0.2).bind(swap)
+    assert by_edit.bind(added) == Refine(0.4, 0.2).bind(added)
+    weighted = by_edit.for_pair({"fog": 2.0})
+    assert weighted.bind(added) == Reweight({"fog": 2.0}, 0.4, inner=Refine(0.4, 0.2)).bind(added)
+    assert by_edit.for_pair({}) is by_edit
+    replace = Replace()
+    assert replace.for_pair({"fog": 2.0}) is replace
+
+
+def test_paper_preset_has_the_released_slip() -> None:
+    pair = context("a circle on grass", "a striped on grass")
+    correct, released = (Replace(preset=preset).bind(pair).cross[0].L for preset in ("correct", "paper"))
+    assert correct != released
+    assert as_matrix(released, WIDTH)[5, 5] == 1
+    assert as_matrix(correct, WIDTH)[3, 5] == 1
+    with pytest.raises(ConfigError, match="expected 'correct' or 'paper', got 'papers'"):
+        Replace(preset="papers")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("make", [Replace, Refine, ByEdit, lambda **taus: Reweight({"fog": 2.0}, **taus)])
+@pytest.mark.parametrize("name", ["cross", "self_attn"])
+def test_taus_are_checked(make: type[Controller], name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{name}: expected values in \[0, 1\]"):
+        make(**{name: 1.2})
+
+
+def test_signatures_tell_steps_apart_and_controllers_together() -> None:
+    pair = context(SOURCE, SWAPPED)
+    short, long = Replace(0.4, 0.2).bind(pair), Replace(0.8, 0.2).bind(pair)
+    assert short.signature(0) == long.signature(0)
+    assert hash(short.signature(0)) == hash(long.signature(0))
+    assert short.signature(5) != long.signature(5)
+    assert short.signature(0) != short.signature(2)
+    assert short.signature(9) == NoControl().bind(pair).signature(0)
+    assert short.cross[9] == NO_EDIT
+
+
+def test_controllers_are_values() -> None:
+    assert Reweight({"fog": 2.0}) == Reweight({"fog": 2.0})
+    assert hash(Reweight({"fog": 2.0})) == hash(Reweight({"fog": 2.0}))
+    assert Replace(0.4) != Replace(0.5)
+    pair = context(SOURCE, SWAPPED)
+    assert hash(Replace().bind(pair)) == hash(Replace().bind(pair))
+    assert p2p_terms(*Replace().bind(pair).cross[0]) == Replace().bind(pair).site_edit(0, CROSS)
+
+
+def test_printing_shows_alignment_and_steps() -> None:
+    text = str(
+        Reweight({"fog": 2.0}, 0.4, inner=Refine((0.4, 0.8), 0.2)).bind(
+            context("a circle", "a red circle in fog")
+        )
+    )
+    assert text.splitlines() == [
+        "refine, reweight fog x 2: 'a circle' -> 'a red circle in fog', 10 steps",
+        "  self-attention: injected at steps 0..1 (maps up to 0.5 of the latent side)",
+        "  cross-attention at steps 0..3:",
+        *(f"    {word} <- own columns" for word in ["a", "red", "circle", "in", "fog"]),
+        "  cross-attention at steps 4..7:",
+        "    a <- a",
+        "    red <- own columns",
+        "    circle <- circle",
+        "    in <- own columns",
+        "    fog <- own columns",
+        "  cross-attention at steps 8..9:",
+        "    not edited",
+    ]
+    assert "injected at no step" in str(NoControl().bind(context(SOURCE, SOURCE)))

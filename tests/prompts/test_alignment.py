@@ -1,0 +1,108 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from p2p_bench.errors import PromptError
+from p2p_bench.prompts.alignment import refinement_map, replacement_map
+from p2p_bench.prompts.words import TokenizedPrompt, tokenize
+from tests.attention.rig import tokenizer
+from tests.oracle import refinement_mapper, swap_mapper
+from tests.prompts.tiny_tokenizer import PIECES
+
+words = st.sampled_from([*PIECES])
+same_length = st.integers(1, 6).flatmap(
+    lambda n: st.tuples(*[st.lists(words, min_size=n, max_size=n).map(" ".join)] * 2)
+)
+any_length = st.tuples(*[st.lists(words, min_size=1, max_size=6).map(" ".join)] * 2)
+
+
+def pair(source: str, target: str) -> tuple[TokenizedPrompt, TokenizedPrompt]:
+    return tokenize(source, tokenizer()), tokenize(target, tokenizer())
+
+
+@given(same_length, st.booleans())
+@settings(deadline=None, max_examples=50)
+def test_replacement_is_the_released_walk(prompts: tuple[str, str], as_released: bool) -> None:
+    expected = swap_mapper(*prompts, tokenizer(), 24, as_released)
+    assert torch.equal(replacement_map(*pair(*prompts), as_released), expected)
+
+
+@given(same_length)
+@settings(deadline=None, max_examples=50)
+def test_replacement_keeps_the_mass_of_every_word(prompts: tuple[str, str]) -> None:
+    source, target = pair(*prompts)
+    M = replacement_map(source, target)
+    for old, new in zip(source.words, target.words, strict=True):
+        rows, columns = list(old.span), list(new.span)
+        torch.testing.assert_close(M[rows][:, columns].sum(1), torch.ones(len(rows), dtype=torch.float64))
+        assert M[rows].sum() == pytest.approx(len(rows))
+        assert M[:, columns].sum() == pytest.approx(len(rows))
+
+
+@given(words.map(lambda word: f"a {word} on grass"))
+@settings(deadline=None, max_examples=50)
+def test_a_prompt_replaced_by_itself_is_left_alone(prompt: str) -> None:
+    assert torch.equal(replacement_map(*pair(prompt, prompt)), torch.eye(24, dtype=torch.float64))
+
+
+def test_a_swap_of_unequal_token_counts() -> None:
+    # source: begin 0, a 1, circle 2, on 3, grass 4, end 5; target: striped 2 3 4, on 5, grass 6, end 7
+    source, target = pair("a circle on grass", "a striped on grass")
+    M = replacement_map(source, target)
+    assert M[2, 2:5].tolist() == [1 / 3] * 3
+    assert (M[3, 5], M[4, 6], M[5, 7]) == (1, 1, 1)
+    assert M[:, 5].sum() == 1
+    released = replacement_map(source, target, as_released=True)
+    assert torch.equal(released[:, :5], M[:, :5])
+    # The slip: after the last swapped word column j gets source column j, "on" the end of the source.
+    assert torch.equal(released[5:, 5:], torch.eye(24, dtype=torch.float64)[5:, 5:])
+    assert not released[3].any()
+
+
+def test_the_slip_needs_unequal_token_counts() -> None:
+    source, target = pair("a red circle on grass", "a blue circle on sand")
+    M = replacement_map(source, target)
+    assert torch.equal(M, replacement_map(source, target, as_released=True))
+
+
+def test_unequal_word_counts_are_refused_for_replacement() -> None:
+    with pytest.raises(PromptError, match="'a red circle' has 3, 'a circle' has 2; use refine"):
+        replacement_map(*pair("a red circle", "a circle"))
+
+
+@given(any_length)
+@settings(deadline=None, max_examples=50)
+def test_refinement_is_the_released_alignment(prompts: tuple[str, str]) -> None:
+    source, target = pair(*prompts)
+    mapper, alphas = refinement_mapper(source.encoded, target.encoded, 24)
+    P, aligned = refinement_map(source, target)
+    assert torch.equal(aligned, alphas)
+    assert torch.equal(P, torch.eye(24, dtype=torch.float64)[:, mapper] * alphas)
+
+
+@given(any_length)
+@settings(deadline=None, max_examples=50)
+def test_refinement_pairs_equal_tokens_in_order(prompts: tuple[str, str]) -> None:
+    source, target = pair(*prompts)
+    P, aligned = refinement_map(source, target)
+    pairs = P[:, : len(target.encoded)].nonzero()
+    assert all(source.ids[i] == target.ids[j] for i, j in pairs.tolist())
+    order = P.T[: len(target.encoded)].nonzero()[:, 1]
+    assert (order.diff() > 0).all()
+    assert (aligned[len(target.encoded) :] == 1).all()
+
+
+def test_new_words_have_no_source() -> None:
+    P, aligned = refinement_map(*pair("a circle on grass", "a red circle on grass"))
+    assert aligned.nonzero().flatten().tolist() == [0, 1, *range(3, 24)]
+    assert P[2, 3] == 1  # circle
+    assert P[5, 6] == 1  # end
+
+
+def test_padding_of_a_shorter_target_takes_columns_of_source_words() -> None:
+    source, target = pair("a red circle on grass", "a circle")
+    P, _ = refinement_map(source, target)
+    assert len(target.encoded) == 4
+    assert torch.equal(P[:, 4:], torch.eye(24, dtype=torch.float64)[:, 4:])
+    assert source.words[3].columns == (4,)
