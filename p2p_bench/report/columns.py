@@ -62,9 +62,9 @@ class Column:
 
 
 COSTS = (
-    Column("seconds", "seconds", "seconds", False, "cost", "s"),
-    Column("unet_rows", "UNet rows alone", "UNet rows alone", False, "cost", "rows"),
-    Column("unet_rows_spent", "UNet rows spent", "UNet rows spent", False, "cost", "rows"),
+    Column("seconds", "time", "time", False, "cost", "s"),
+    Column("unet_rows", "UNet rows alone", "UNet rows alone", False, "cost"),
+    Column("unet_rows_spent", "UNet rows spent", "UNet rows spent", False, "cost"),
     Column("peak_memory_mb", "peak memory", "peak memory", False, "cost", "MB"),
 )
 """What an edit costs; columns of every run."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from p2p_bench.errors import DataError, ErrorList, P2PError
 from p2p_bench.report.columns import Column, metric_columns
@@ -11,6 +10,10 @@ from p2p_bench.report.runs import Run, flatten, has_rows, read_run, text_of
 
 _MAX_SETTINGS = 3
 """Most settings named in a prefix; more would be no label but a page."""
+
+
+_MAX_TEXT = 40
+"""Longest value in a prefix."""
 
 
 def write_joint_report(run_dirs: Iterable[Path | str], out: Path | str) -> Path:
@@ -67,25 +70,36 @@ def find_runs(path: Path) -> list[Path]:
 def prefixes(runs: Sequence[Run]) -> list[str]:
     """For each run what its variants' names begin with: the settings in which the runs differ.
 
-    Where these are none, too many or not enough to tell two runs apart, the directory's name is used.
+    Of settings that always change together only one is named. Where the settings are none, too many or
+    not enough to tell two runs apart, the directory's name is used.
     """
     if len(runs) == 1:
         return [""]
-    flat = [dict(flatten(run.summary.get("settings") or {})) for run in runs]
-    keys = [
-        key
-        for key in dict.fromkeys(key for one in flat for key in one)
-        if len({_cut(one, key) for one in flat}) > 1
-    ]
-    labels = [" ".join(f"{key.removesuffix('.name')}={_cut(one, key)}" for key in keys) for one in flat]
-    if not keys or len(keys) > _MAX_SETTINGS or len(set(labels)) < len(runs):
+    found = [_short_settings(run) for run in runs]
+    different: dict[tuple[str, ...], str] = {}
+    for key in sorted(dict.fromkeys(key for settings in found for key in settings), key=len):
+        values = tuple(settings.get(key, "–") for settings in found)
+        if len(set(values)) > 1 and not any(
+            key.startswith(f"{component}.") for component in different.values()
+        ):
+            different.setdefault(values, key)
+    labels = [" ".join(f"{key}={values[i]}" for values, key in different.items()) for i in range(len(runs))]
+    if not different or len(different) > _MAX_SETTINGS or len(set(labels)) < len(runs):
         labels = [_directory_name(run, runs) for run in runs]
     return [f"{label} · " for label in labels]
 
 
-def _cut(settings: dict[str, Any], key: str) -> str:
-    text = text_of(settings.get(key))
-    return text if len(text) <= 40 else text[:39] + "…"
+def _short_settings(run: Run) -> dict[str, str]:
+    """Settings by dotted key; a component goes by the name of its group and its name in the rows."""
+    settings = {}
+    for key, value in flatten(run.summary.get("settings") or {}):
+        text = text_of(value)
+        if key.endswith("._target_"):
+            key, text = key.removesuffix("._target_"), text.rpartition(".")[2]
+            names = dict.fromkeys(str(row[key]) for row in run.rows if row.get(key) not in (None, "", "none"))
+            text = ", ".join(names) or ("none" if key in run.rows[0] else text)
+        settings[key] = text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
+    return settings
 
 
 def _directory_name(run: Run, runs: Sequence[Run]) -> str:

@@ -194,13 +194,32 @@ def test_a_directory_that_is_no_run_is_refused(run: Path, tmp_path: Path) -> Non
 def test_joint_page_names_the_settings_that_differ(tmp_path: Path) -> None:
     two = {"none": None, "tau=0.5": 0.5}
     for number, inversion in ((10, "ddim"), (9, "none")):
-        settings = {"inversion": {"name": inversion}, "seed": 0}
-        fake_run(tmp_path / "sweep" / str(number), samples=3, variants=two, settings=settings, pictures=False)
+        settings = {"inversion": {"_target_": f"x.{inversion.title()}", "only_here": number}, "seed": 0}
+        fake_run(
+            tmp_path / "sweep" / str(number),
+            samples=3,
+            variants=two,
+            settings=settings,
+            every={"inversion": inversion},
+            pictures=False,
+        )
     page = write_joint_report([tmp_path / "sweep"], tmp_path / "all.html")
     data = Page(page).data
     names = [f"inversion={inversion} · {name}" for inversion in ("none", "ddim") for name in two]
     assert [variant["name"] for variant in data["variants"]] == names
     assert [len(sample["edits"]) for sample in data["samples"]] == [4, 4, 4]
+
+
+def test_settings_that_change_together_are_named_once(tmp_path: Path) -> None:
+    for number, tau in enumerate((0.2, 0.4)):
+        settings = {"controller": {"_target_": "x.ByEdit", "cross": tau}, "tau": {"cross": tau}}
+        fake_run(tmp_path / str(number), samples=1, variants={"auto": tau}, settings=settings, pictures=False)
+    data = Page(write_joint_report([tmp_path], tmp_path / "all.html")).data
+    assert [variant["name"] for variant in data["variants"]] == [
+        "tau.cross=0.2 · auto",
+        "tau.cross=0.4 · auto",
+    ]
+    assert len({variant["series"] for variant in data["variants"]}) == 1, "a line may join them"
 
 
 def test_joint_page_falls_back_to_the_directories(tmp_path: Path) -> None:

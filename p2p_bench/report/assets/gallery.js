@@ -84,6 +84,12 @@ function column(sample, edit, shownEdits, firstSource, kept) {
     own ? h("div", { class: "own-source" }, h("small", {}, "its own source"), picture(edit.pictures.source, `${name}: source`, open)) : null);
 }
 
+// What the source picture is: without an inversion, a real image has no reconstruction.
+function sourceName(edit) {
+  if (!edit || edit.pictures.original == null || edit.pictures.original === edit.pictures.source) return "source";
+  return data.variants[edit.variant].settings.inversion === "none" ? "source, generated" : "reconstruction";
+}
+
 function sourceColumns(sample, edits, kept) {
   if (!kept) return h("div", { class: "column source-column" }, h("div", { class: "column-head" }, "no pictures kept"), state.scores ? scoreNames() : null);
   const first = edits.find((edit) => edit.pictures.source != null);
@@ -95,7 +101,7 @@ function sourceColumns(sample, edits, kept) {
   return [
     real ? h("div", { class: "column" }, h("div", { class: "column-head" }, "real image"),
       picture(original.pictures.original, "real image", open)) : null,
-    h("div", { class: "column source-column" }, h("div", { class: "column-head" }, real ? "reconstruction" : "source"),
+    h("div", { class: "column source-column" }, h("div", { class: "column-head" }, sourceName(first)),
       picture(first ? first.pictures.source : null, "source: " + text(sample.source), open),
       state.difference ? label("difference") : null,
       !state.heatmaps ? null : !heat ? label("attention") : h("div", { class: "named" },

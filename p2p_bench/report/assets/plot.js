@@ -47,7 +47,7 @@ function mark(point, px, py) {
 // Labels beside their points, on the first side where they hide neither a point nor another label.
 function placeLabel(text, px, py, taken, box) {
   const width = text.length * 7.8 + 4, height = 16;
-  const places = [[12, -8], [-width - 12, -8], [-width / 2, -28], [-width / 2, 12], [12, -26], [12, 10], [-width - 12, -26], [-width - 12, 10]];
+  const places = [[8, -24], [8, 8], [-width - 8, -24], [-width - 8, 8], [12, -8], [-width - 12, -8], [-width / 2, -30], [-width / 2, 14]];
   const free = ([dx, dy]) => {
     const r = [px + dx, py + dy, px + dx + width, py + dy + height];
     return r[0] >= box[0] && r[2] <= box[2] && r[1] >= box[1] && r[3] <= box[3] &&

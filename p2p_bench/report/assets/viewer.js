@@ -33,7 +33,7 @@ function openViewer(sample, edit) {
     prompts(sample),
     h("div", { class: "figures" },
       pictures.original !== pictures.source ? large(pictures.original, "real image") : null,
-      large(pictures.source, "source"), large(pictures.target, "edit"), large(pictures.difference, "difference"),
+      large(pictures.source, sourceName(edit)), large(pictures.target, "edit"), large(pictures.difference, "difference"),
       large(pictures.heatSource, "attention, source"), large(pictures.heatTarget, "attention, edit")),
     h("dl", { class: "pairs all-scores" }, scored.map((metric) => h("div", {}, h("dt", {}, named(metric, metric.title) + " " + arrow(metric), " ", backbone(metric)),
       h("dd", {}, format(scoreOf(edit, metric.name)))))));
