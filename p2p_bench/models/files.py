@@ -1,0 +1,144 @@
+"""The `StableDiffusionPipeline` directory on disk: where it is, whether it is whole, what it hashes to."""
+
+import functools
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError
+
+from p2p_bench.errors import ConfigError, MissingWeightsError
+from p2p_bench.hashing import digest, sha256_file
+
+CONFIG_FILES = (
+    "model_index.json",
+    "unet/config.json",
+    "vae/config.json",
+    "text_encoder/config.json",
+    "scheduler/scheduler_config.json",
+)
+WEIGHT_STEMS = {
+    "unet": "diffusion_pytorch_model",
+    "vae": "diffusion_pytorch_model",
+    "text_encoder": "model",
+}
+"""Component that has weights -> the stem of its weight file."""
+
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def checkpoint_directory(path: Path | str, name: str) -> Path:
+    """The directory of a checkpoint.
+
+    Args:
+        path: A directory, or `owner/name` of a checkpoint that the Hugging Face cache on this machine holds.
+            Nothing is downloaded.
+        name: Name of the model, for the message.
+
+    Raises:
+        MissingWeightsError: Neither is there.
+    """
+    directory = Path(path).expanduser()
+    if directory.is_dir():
+        return directory.resolve()
+    if not _REPOSITORY.fullmatch(str(path)):
+        raise MissingWeightsError(
+            f"model {name!r}: no directory {str(path)!r}; give the directory of a checkpoint in "
+            "StableDiffusionPipeline format (the one that holds model_index.json)"
+        )
+    try:
+        return Path(snapshot_download(str(path), local_files_only=True))
+    except LocalEntryNotFoundError as error:
+        raise MissingWeightsError(
+            f"model {name!r}: {path} is neither a directory nor in the local Hugging Face cache; "
+            f"fetch it once with `hf download {path}`, or give its directory (model.path=DIR)"
+        ) from error
+
+
+def check_complete(directory: Path, name: str, variant: str | None) -> None:
+    """Checks that every file of a checkpoint is there, its weights as safetensors.
+
+    Raises:
+        MissingWeightsError: Names what is missing, all at once.
+    """
+    missing = [file for file in CONFIG_FILES if not (directory / file).is_file()]
+    if not has_tokenizer(directory):
+        missing.append("tokenizer/tokenizer.json (or vocab.json with merges.txt)")
+    unsafe = []
+    for component, stem in WEIGHT_STEMS.items():
+        if weight_files(directory, component, variant):
+            continue
+        if any((directory / component).glob("*.bin")):
+            unsafe.append(f"{component}/{stem}.bin")
+        else:
+            missing.append(f"{component}/{_weight_stem(stem, variant)}.safetensors")
+    if unsafe:
+        raise MissingWeightsError(
+            f"model {name!r} in {directory}: {', '.join(unsafe)} would be read through pickle, which can run "
+            "code, so it is refused; convert it once, where you trust it, with "
+            "StableDiffusionPipeline.from_pretrained(DIR).save_pretrained(NEW_DIR, safe_serialization=True)"
+        )
+    if missing:
+        raise MissingWeightsError(
+            f"model {name!r}: {directory} is not a whole StableDiffusionPipeline checkpoint; "
+            f"missing: {', '.join(missing)}"
+        )
+
+
+def has_tokenizer(directory: Path) -> bool:
+    """Whether the CLIP tokenizer's files are in a checkpoint."""
+    folder = directory / "tokenizer"
+    return (folder / "tokenizer.json").is_file() or all(
+        (folder / file).is_file() for file in ("vocab.json", "merges.txt")
+    )
+
+
+def weight_files(directory: Path, component: str, variant: str | None) -> list[Path]:
+    """The safetensors files of a component; several when it is sharded, none when there are none."""
+    stem = _weight_stem(WEIGHT_STEMS[component], variant)
+    whole = directory / component / f"{stem}.safetensors"
+    return [whole] if whole.is_file() else sorted((directory / component).glob(f"{stem}-*-of-*.safetensors"))
+
+
+def read_json(file: Path, name: str) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+        MissingWeightsError: The file is not there.
+        ConfigError: It is not a JSON object.
+    """
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise MissingWeightsError(f"model {name!r}: {file} is missing") from error
+    except ValueError as error:
+        raise ConfigError(f"model {name!r}: {file} is not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"model {name!r}: {file} holds {type(value).__name__}, expected a JSON object")
+    return value
+
+
+def checkpoint_checksum(directory: Path, variant: str | None) -> str:
+    """SHA-256 over the configuration, tokenizer and weight files, by their names within the checkpoint."""
+    tokenizer = ("tokenizer/" + file for file in ("tokenizer.json", "vocab.json", "merges.txt"))
+    files = [directory / file for file in (*CONFIG_FILES, *tokenizer)]
+    files += [file for component in WEIGHT_STEMS for file in weight_files(directory, component, variant)]
+    present = [file for file in files if file.is_file()]
+    return digest({str(file.relative_to(directory)): _file_hash(file) for file in present})
+
+
+def _file_hash(file: Path) -> str:
+    status = file.stat()
+    return _hash_of_version(file, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=256)
+def _hash_of_version(file: Path, size: int, changed: int) -> str:
+    # Size and time of change are part of the key, so that a file written anew is read anew.
+    return sha256_file(file)
+
+
+def _weight_stem(stem: str, variant: str | None) -> str:
+    return f"{stem}.{variant}" if variant else stem

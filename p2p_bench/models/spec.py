@@ -1,0 +1,39 @@
+"""What is known of a model before its weights are loaded."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Facts about a model that data, controllers and plans need.
+
+    Attributes:
+        name: Name in results, such as "world".
+        family: Kind of network, which decides the backend.
+        latent_channels: Channels of a latent.
+        latent_size: Height and width of a latent.
+        image_size: Height and width of an image, in pixels.
+        max_tokens: Text columns W: tokens of a prompt with begin, end and padding.
+        prediction_type: What the network returns.
+        guidance: Default guidance scale.
+        steps: Default number of denoising steps.
+        self_fraction: Self-attention is injected at maps of at most this fraction of the latent side.
+        record_fraction: Attention maps are recorded at this fraction of the latent side.
+        vae_scaling: Latents are the VAE's mean times this.
+        checksum: SHA-256 over the configuration and weight files: equal means the same model.
+    """
+
+    name: str
+    family: Literal["sd"]
+    latent_channels: int
+    latent_size: tuple[int, int]
+    image_size: tuple[int, int]
+    max_tokens: int
+    prediction_type: Literal["epsilon", "v_prediction"]
+    guidance: float
+    steps: int
+    self_fraction: float
+    record_fraction: float
+    vae_scaling: float
+    checksum: str

@@ -1,0 +1,41 @@
+"""The embedded world's model: small, trained by this project and shipped with it."""
+
+from pathlib import Path
+
+from p2p_bench.models.checkpoint import UNetCheckpoint
+from p2p_bench.resources import resource_path
+
+
+def world_checkpoint(
+    path: Path | str | None = None,
+    name: str = "world",
+    guidance: float = 4.0,
+    steps: int = 25,
+    self_fraction: float = 0.5,
+    record_fraction: float = 0.5,
+    dtype: str = "float32",
+) -> UNetCheckpoint:
+    """The checkpoint of the embedded world.
+
+    Args:
+        path: Another directory of the same format, such as one left by `p2p-bench train-world`; None
+            takes the shipped one.
+        name: Name in results.
+        guidance: Default guidance scale.
+        steps: Default number of denoising steps.
+        self_fraction: See `UNetCheckpoint`.
+        record_fraction: See `UNetCheckpoint`.
+        dtype: See `UNetCheckpoint`.
+
+    Raises:
+        MissingWeightsError: The installation is damaged.
+    """
+    return UNetCheckpoint(
+        path=resource_path("p2p_bench", "world", "weights", "pipeline") if path is None else path,
+        name=name,
+        guidance=guidance,
+        steps=steps,
+        self_fraction=self_fraction,
+        record_fraction=record_fraction,
+        dtype=dtype,
+    )
