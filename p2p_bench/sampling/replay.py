@@ -1,0 +1,122 @@
+"""What an inversion may say to the sampling loop."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from p2p_bench.attention.terms import Role
+from p2p_bench.sampling.noise import initial_noise, step_noise
+from p2p_bench.sampling.stepper import Stepper
+
+
+class Replay(ABC):
+    """How one source image is sampled again while its targets are sampled beside it.
+
+    The loop asks these hooks and knows nothing else of a method. Every hook but `start` has a default
+    that does nothing, which is plain sampling; a method states only the hooks it needs. A `step` is an
+    index from 0; a `role` says whether the row is the source or a target. All rows of a request share
+    one replay, and hooks are pure: they may be asked in any order and more than once.
+    """
+
+    @property
+    @abstractmethod
+    def start(self) -> tuple[Float[Tensor, "c h w"], ...]:
+        """State of every row before the first step: the start latents, then what `stepper` keeps besides."""
+
+    @property
+    def unet_rows(self) -> int:
+        """UNet rows spent on making this replay."""
+        return 0
+
+    def stepper(self) -> Stepper | None:
+        """The step function of this method's rows; None: that of the run."""
+        return None
+
+    def unconditional(self, step: int, role: Role) -> Float[Tensor, "l d"] | None:
+        """Unconditional embedding of a row at a step; None: that of the empty prompt."""
+        return None
+
+    def guidance(self, step: int, role: Role, default: float) -> float:
+        """Guidance scale of a row at a step.
+
+        Args:
+            step: Index from 0.
+            role: Of the row.
+            default: Guidance of the request.
+        """
+        return default
+
+    def needs_unconditional(self, step: int, role: Role, guidance: float) -> bool:
+        """Whether a row takes an unconditional pass at a step.
+
+        Without one, `combine` is given the conditional prediction in the place of the unconditional one.
+        """
+        return guidance != 1
+
+    def combine(
+        self,
+        step: int,
+        roles: tuple[Role, ...],
+        unconditional: Float[Tensor, "n c h w"],
+        conditional: Float[Tensor, "n c h w"],
+        guidance: Float[Tensor, "n 1 1 1"],
+    ) -> Float[Tensor, "n c h w"]:
+        """The noise that is stepped with, from the two predictions.
+
+        Args:
+            step: Index from 0.
+            roles: Role of each row; the rows are all those of one request.
+            unconditional: Predicted without the prompt.
+            conditional: Predicted with the prompt, after the edit.
+            guidance: Scale of each row.
+        """
+        return classifier_free(unconditional, conditional, guidance)
+
+    def noise(self, step: int) -> Float[Tensor, "c h w"] | None:
+        """Noise of a stochastic step, shared by all rows; None: this method has none."""
+        return None
+
+    def correct(
+        self, step: int, roles: tuple[Role, ...], latents: Float[Tensor, "n c h w"]
+    ) -> Float[Tensor, "n c h w"]:
+        """The rows' latents after a step, put right before anything else is done with them."""
+        return latents
+
+
+def classifier_free(
+    unconditional: Float[Tensor, "n c h w"],
+    conditional: Float[Tensor, "n c h w"],
+    guidance: Float[Tensor, "n 1 1 1"],
+) -> Float[Tensor, "n c h w"]:
+    """Classifier-free guidance (Ho and Salimans, arXiv 2207.12598), in the form public code uses."""
+    return unconditional + guidance * (conditional - unconditional)
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseReplay(Replay):
+    """Plain sampling from noise.
+
+    Attributes:
+        latents: Start noise.
+        seed: Seed of the sample, from which the noise of stochastic steps comes.
+    """
+
+    latents: Float[Tensor, "c h w"]
+    seed: int
+
+    @property
+    def start(self) -> tuple[Float[Tensor, "c h w"], ...]:
+        """The noise."""
+        return (self.latents,)
+
+    def noise(self, step: int) -> Float[Tensor, "c h w"]:
+        """A function of the sample's seed and the step."""
+        shape = self.latents.shape
+        return step_noise(self.seed, step, (shape[0], shape[1], shape[2]))
+
+
+def noise_replay(seed: int, shape: tuple[int, int, int]) -> NoiseReplay:
+    """Plain sampling from the noise of a seed."""
+    return NoiseReplay(initial_noise(seed, shape), seed)

@@ -1,0 +1,53 @@
+"""How a run samples: the settings of the `sampler` group."""
+
+from dataclasses import dataclass
+
+from p2p_bench.errors import ConfigError
+from p2p_bench.sampling.ddim import DDIM
+
+
+@dataclass(frozen=True)
+class DDIMSampler:
+    """Settings of a run that samples with DDIM.
+
+    Attributes:
+        steps: Number of denoising steps; None is the model's own.
+        guidance: Guidance scale; None is the model's own.
+        eta: Share of DDPM's noise that is added, in [0, 1].
+        max_rows: Samples through the network at once, conditional and unconditional counted apart.
+    """
+
+    steps: int | None = None
+    guidance: float | None = None
+    eta: float = 0.0
+    max_rows: int = 64
+
+    def __post_init__(self) -> None:
+        """Checks the values.
+
+        Raises:
+            ConfigError: One is out of range.
+        """
+        if self.steps is not None:
+            check_steps(self.steps)
+        if self.guidance is not None:
+            check_guidance(self.guidance)
+        if self.max_rows < 1:
+            raise ConfigError(f"sampler.max_rows: expected at least 1, got {self.max_rows}")
+        self.stepper()
+
+    def stepper(self) -> DDIM:
+        """The step function."""
+        return DDIM(self.eta)
+
+
+def check_steps(steps: int) -> None:
+    """Raises a `ConfigError` unless there is at least one step."""
+    if steps < 1:
+        raise ConfigError(f"steps: expected at least 1, got {steps}")
+
+
+def check_guidance(guidance: float) -> None:
+    """Raises a `ConfigError` unless the guidance is a finite number of at least 0."""
+    if not 0 <= guidance < float("inf"):
+        raise ConfigError(f"guidance: expected a finite number of at least 0, got {guidance}")
