@@ -1,1 +1,80 @@
-"""Benchmark of text edits of images in diffusion models."""
+"""Benchmark of text edits of images in diffusion models.
+
+Example:
+    >>> import p2p_bench as p2p
+    >>> model = p2p.load_model("world")
+    >>> result = p2p.edit(model, "a red circle on grass", ["a blue circle on grass"], p2p.Replace())
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from p2p_bench.app.api import edit, load_model
+    from p2p_bench.controllers import ByEdit, Controller, NoControl, Refine, Replace, Reweight
+    from p2p_bench.editing import EditRequest, EditResult, Target, run_edits
+    from p2p_bench.errors import (
+        ConfigError,
+        DataError,
+        MissingWeightsError,
+        NonFiniteLatentError,
+        P2PError,
+        PromptError,
+    )
+    from p2p_bench.inversion import DDIMInversion, Inversion, NoInversion
+    from p2p_bench.models import DiffusionModel, ModelSpec, UNetCheckpoint
+
+__all__ = [
+    "ByEdit",
+    "ConfigError",
+    "Controller",
+    "DDIMInversion",
+    "DataError",
+    "DiffusionModel",
+    "EditRequest",
+    "EditResult",
+    "Inversion",
+    "MissingWeightsError",
+    "ModelSpec",
+    "NoControl",
+    "NoInversion",
+    "NonFiniteLatentError",
+    "P2PError",
+    "PromptError",
+    "Refine",
+    "Replace",
+    "Reweight",
+    "Target",
+    "UNetCheckpoint",
+    "edit",
+    "load_model",
+    "run_edits",
+]
+
+_HOMES = {
+    "p2p_bench.app.api": ("edit", "load_model"),
+    "p2p_bench.controllers": ("ByEdit", "Controller", "NoControl", "Refine", "Replace", "Reweight"),
+    "p2p_bench.editing": ("EditRequest", "EditResult", "Target", "run_edits"),
+    "p2p_bench.errors": (
+        "ConfigError",
+        "DataError",
+        "MissingWeightsError",
+        "NonFiniteLatentError",
+        "P2PError",
+        "PromptError",
+    ),
+    "p2p_bench.inversion": ("DDIMInversion", "Inversion", "NoInversion"),
+    "p2p_bench.models": ("DiffusionModel", "ModelSpec", "UNetCheckpoint"),
+}
+"""Public names by the module that has them; loaded at first use, so that `import p2p_bench` is quick."""
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(module), name)
+    raise AttributeError(f"module 'p2p_bench' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

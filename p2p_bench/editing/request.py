@@ -1,0 +1,144 @@
+"""What is asked of the editor, and the checks that need no network."""
+
+from dataclasses import dataclass, field
+
+from jaxtyping import Float
+from torch import Tensor
+
+from p2p_bench.controllers import BoundController, Controller, EditContext, NoControl
+from p2p_bench.errors import DataError, ErrorList, P2PError
+from p2p_bench.inversion import Inversion
+from p2p_bench.models import DiffusionModel, ModelSpec
+from p2p_bench.prompts.words import TokenizedPrompt, tokenize
+from p2p_bench.sampling.sampler import check_guidance
+
+
+@dataclass(frozen=True)
+class Target:
+    """One edit of a source.
+
+    Attributes:
+        prompt: Describes the edited image.
+        controller: How the source's attention is used.
+    """
+
+    prompt: str
+    controller: Controller = field(default_factory=NoControl)
+
+
+@dataclass(frozen=True, eq=False)
+class EditRequest:
+    """One source and its edits. The source is sampled once, whatever the number of targets.
+
+    The source starts from `noise`, else from the noise of `seed`, unless there is an image and an inversion.
+
+    Attributes:
+        id: Names the request in errors.
+        source_prompt: Describes the source image.
+        targets: At least one; they may belong to different variants.
+        seed: Seed of the sample.
+        noise: Start noise instead of the seed's.
+        image: Real source image in [0, 1], of the model's size.
+        inversion: Turns `image` into a start; goes with `image`.
+        guidance: Guidance scale; None takes that of the run.
+    """
+
+    id: str
+    source_prompt: str
+    targets: tuple[Target, ...]
+    seed: int = 0
+    noise: Float[Tensor, "c h w"] | None = None
+    image: Float[Tensor, "3 y x"] | None = None
+    inversion: Inversion | None = None
+    guidance: float | None = None
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The source's prompt, then the targets'."""
+        return (self.source_prompt, *(target.prompt for target in self.targets))
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedRequest:
+    """A request with its prompts tokenized and its controllers bound.
+
+    Attributes:
+        request: The request.
+        prompts: Source first.
+        controllers: One per target.
+        guidance: Guidance scale.
+    """
+
+    request: EditRequest
+    prompts: tuple[TokenizedPrompt, ...]
+    controllers: tuple[BoundController, ...]
+    guidance: float
+
+
+def prepare(
+    model: DiffusionModel, request: EditRequest, steps: int, guidance: float, truncate: bool
+) -> PreparedRequest:
+    """Checks a request and binds its controllers.
+
+    Args:
+        model: The model; only its specification and tokenizer are used.
+        request: The request.
+        steps: Number of denoising steps.
+        guidance: Guidance scale of the run.
+        truncate: Cut prompts that are too long instead of refusing them.
+
+    Raises:
+        P2PError: The request cannot be carried out; all faults found are listed.
+    """
+    scale = guidance if request.guidance is None else request.guidance
+    faults: list[P2PError] = list(_start_faults(model.spec, request))
+    prompts = []
+    for prompt in request.prompts:
+        try:
+            prompts.append(tokenize(prompt, model.tokenizer, truncate=truncate))
+        except P2PError as error:
+            faults.append(error)
+    try:
+        check_guidance(scale)
+    except P2PError as error:
+        faults.append(error)
+    if not request.targets:
+        faults.append(P2PError("targets: expected at least one target prompt, got none"))
+    controllers = []
+    for target, prompt in zip(request.targets, prompts[1:], strict=True) if not faults else ():
+        context = EditContext(prompts[0], prompt, steps, model.spec.self_fraction)
+        try:
+            controllers.append(target.controller.bind(context))
+        except P2PError as error:
+            faults.append(error)
+    if faults:
+        raise faults[0] if len(faults) == 1 else ErrorList(faults)
+    return PreparedRequest(request, tuple(prompts), tuple(controllers), scale)
+
+
+def _start_faults(spec: ModelSpec, request: EditRequest) -> list[P2PError]:
+    faults: list[P2PError] = []
+    if request.inversion is not None and request.image is None:
+        faults.append(P2PError("inversion: no image to invert; give an image, or leave the inversion out"))
+    if request.image is not None and request.inversion is None:
+        faults.append(P2PError("image: expected an inversion with it, such as DDIMInversion(), got None"))
+    if request.image is not None and tuple(request.image.shape[-2:]) != spec.image_size:
+        height, width = request.image.shape[-2:]
+        faults.append(
+            DataError(
+                f"image: {width} x {height} pixels, but model {spec.name!r} works at "
+                f"{spec.image_size[1]} x {spec.image_size[0]}; resize it, or give a PIL image or a path, "
+                "which are cropped and resized"
+            )
+        )
+    if request.image is not None and request.noise is not None:
+        faults.append(P2PError("noise: a source image brings its own start; give the image or the noise"))
+    shape = (spec.latent_channels, *spec.latent_size)
+    if request.noise is not None and tuple(request.noise.shape) != shape:
+        faults.append(
+            P2PError(
+                f"noise: expected the latent shape {shape} of model {spec.name!r}, "
+                f"got {tuple(request.noise.shape)}"
+            )
+        )
+    return faults
