@@ -1,0 +1,1 @@
+"""The embedded world: scenes that the project renders, and the small model trained on them."""

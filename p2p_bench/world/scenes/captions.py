@@ -1,0 +1,100 @@
+"""Captions: the grammar that names a scene's attributes and never its layout."""
+
+import numpy as np
+
+from p2p_bench.world.scenes.attributes import (
+    BACKGROUNDS,
+    COLOURS,
+    DEFAULT_PATTERN,
+    DEFAULT_STYLE,
+    DEFAULT_WEATHER,
+    PATTERNS,
+    SHAPES,
+    STYLES,
+    WEATHERS,
+    Scene,
+    SceneObject,
+)
+
+FILLER_WORDS = ("a", "and", "on", "in", "of", "object")
+
+
+def caption(scene: Scene, rng: np.random.Generator | None = None, drop: float = 0.05) -> str:
+    """Names the scene, e.g. "a mosaic of a red striped circle and a blue star on sand in fog".
+
+    Args:
+        scene: what to name.
+        rng: None for the full, canonical caption. With a generator each attribute is left out with
+            probability `drop`, the plain pattern is named now and then, and so are the default
+            style and weather.
+        drop: probability of leaving out an attribute.
+
+    Returns:
+        The caption, lower case, words separated by one space. The default pattern, style and
+        weather go unnamed in the canonical form.
+    """
+
+    def keep() -> bool:
+        return rng is None or rng.random() >= drop
+
+    def name_default() -> bool:
+        return rng is not None and rng.random() < 0.25
+
+    parts = [_object_phrase(item, rng, drop) for item in scene.objects]
+    text = " and ".join(parts)
+    if (scene.style != DEFAULT_STYLE and keep()) or (scene.style == DEFAULT_STYLE and name_default()):
+        text = f"a {scene.style} of {text}"
+    if keep():
+        text += f" on {scene.background}"
+    if scene.weather != DEFAULT_WEATHER and keep():
+        text += f" in {scene.weather}"
+    return text
+
+
+def _object_phrase(item: SceneObject, rng: np.random.Generator | None, drop: float) -> str:
+    words = ["a"]
+    if rng is None or rng.random() >= drop:
+        words.append(item.colour)
+    is_default = item.pattern == DEFAULT_PATTERN
+    if rng is None:
+        named = not is_default
+    else:
+        named = rng.random() < (0.25 if is_default else 1 - drop)
+    if named:
+        words.append(item.pattern)
+    words.append(item.shape if rng is None or rng.random() >= drop else "object")
+    return " ".join(words)
+
+
+def attributes_of(text: str) -> dict[str, object]:
+    """Reads a caption of the grammar back.
+
+    Args:
+        text: a caption, canonical or not.
+
+    Returns:
+        `objects`: a tuple of dicts with the keys `shape`, `colour`, `pattern` (None where not
+        named), and `background`, `style`, `weather` (None where not named).
+
+    Raises:
+        ValueError: naming the first word that the grammar does not know.
+    """
+    objects: list[dict[str, str | None]] = []
+    result: dict[str, object] = {"background": None, "style": None, "weather": None}
+    current: dict[str, str | None] = {"shape": None, "colour": None, "pattern": None}
+    tables = (("colour", COLOURS), ("pattern", PATTERNS))
+    for word in text.split():
+        if word in SHAPES or word == "object":
+            objects.append({**current, "shape": None if word == "object" else word})
+            current = {"shape": None, "colour": None, "pattern": None}
+            continue
+        for name, values in tables:
+            if word in values:
+                current[name] = word
+        for name, values in (("background", BACKGROUNDS), ("style", STYLES), ("weather", WEATHERS)):
+            if word in values:
+                result[name] = word
+        known = (*COLOURS, *PATTERNS, *BACKGROUNDS, *STYLES, *WEATHERS, *FILLER_WORDS)
+        if word not in known:
+            raise ValueError(f"{word!r} in {text!r} is not a word of the world's captions")
+    return {"objects": tuple(objects), **result}
