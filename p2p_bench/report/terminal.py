@@ -50,7 +50,7 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
 
 
 def _header(column: Column) -> Text:
-    text = Text(f"{column.short} {column.arrow}".rstrip().replace(" ", "\n", 1))
+    text = Text(f"{column.short}\u00a0{column.arrow}".rstrip().replace(" ", "\n", 1))
     unit = column.unit if len(column.unit) <= _UNIT_WIDTH else ""
     notes = [note for note in (unit, column.backbone) if note]
     return text.append("\n" + " · ".join(notes), style="dim") if notes else text
@@ -60,7 +60,8 @@ def _cell(mean: Mapping[str, Any] | None, count: int) -> Text:
     if mean is None or math.isnan(number(mean["mean"])):
         return Text("–", style="dim")
     value, low, high = number(mean["mean"]), number(mean.get("low")), number(mean.get("high"))
-    digits = 1 if abs(value) >= 100 else 2 if abs(value) >= 10 else 3
+    size = abs(value)
+    digits = 1 if size >= 100 else 2 if size >= 10 else 3 if size >= 0.1 else 4
     text = Text(f"{value:.{digits}f}")
     if not math.isnan(high - low):
         text.append(f" ±{(high - low) / 2:.{digits}f}", style="dim")

@@ -62,9 +62,8 @@ function scoreNames() {
 
 function scores(edit, shownEdits) {
   return h("ul", { class: "scores" }, scoreRows().map((metric) => {
-    const all = shownEdits.map((other) => scoreOf(other, metric.name)).filter((value) => value != null);
     const value = scoreOf(edit, metric.name);
-    const best = metric.higher != null && value != null && all.every((other) => !better(metric, other, value)) && all.some((other) => other !== value);
+    const best = format(value) === bestOf(metric, shownEdits.map((other) => scoreOf(other, metric.name)));
     return h("li", { class: (best ? "best" : "") + sortedClass(metric), title: named(metric, metric.title) },
       h("span", { class: "unseen" }, metric.title + " "), format(value));
   }));

@@ -33,7 +33,9 @@ function format(value) {
   else if (Number.isInteger(value)) text = String(value);
   else if (size >= 100) text = value.toFixed(1);
   else if (size >= 10) text = value.toFixed(2);
-  else if (size >= 0.001) text = value.toFixed(3);
+  else if (size >= 0.1) text = value.toFixed(3);
+  else if (size >= 0.001) text = value.toFixed(4);
+  else if (size >= 0.0001) text = value.toFixed(5);
   else text = value.toExponential(1);
   return text.replace("-", "−");
 }
@@ -50,6 +52,13 @@ function backbone(metric) {
 
 const visible = () => data.variants.map((_, i) => i).filter((i) => !state.off.includes(i));
 const swatch = (i) => h("span", { class: "swatch v" + (i % 8) + (i >= 8 ? " alt" : ""), "aria-hidden": "true" });
+// The best of some values as it is written, or null where they are all written alike.
+function bestOf(metric, values) {
+  const given = values.filter((value) => value != null);
+  if (metric.higher == null || new Set(given.map(format)).size < 2) return null;
+  return format(given.reduce((a, b) => (better(metric, b, a) ? b : a)));
+}
+
 const better = (metric, a, b) => (metric.higher === false ? a < b : a > b);
 
 // The state lives in the address after "#", so that a view can be kept and shared.

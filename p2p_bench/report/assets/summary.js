@@ -21,13 +21,6 @@ function meanCell(mean, count, bounds, isBest) {
   return cell;
 }
 
-function bestOf(metric, means) {
-  if (metric.higher == null) return null;
-  let best = null;
-  for (const mean of means) if (mean[0] != null && (best == null || better(metric, mean[0], best))) best = mean[0];
-  return means.length > 1 && means.some((mean) => mean[0] != null && mean[0] !== best) ? best : null;
-}
-
 function metricHead(metric) {
   const notes = [metric.unit, metric.higher === true ? "higher is better" : metric.higher === false ? "lower is better" : ""];
   const title = [metric.title, notes.filter(Boolean).join(", "), metric.version ? "version " + metric.version : ""];
@@ -54,7 +47,7 @@ function drawMeans() {
   const metrics = state.all ? scored : scored.filter((metric) => metric.main);
   const columns = metrics.map((metric) => {
     const means = shown.map((i) => (data.variants[i].means[state.category] || [])[metricIndex.get(metric.name)]);
-    return { metric, means, bounds: range(metric, means), best: bestOf(metric, means) };
+    return { metric, means, bounds: range(metric, means), best: bestOf(metric, means.map((mean) => mean[0])) };
   });
   const head = h("thead", {}, groupRow(metrics), h("tr", {}, h("th", { scope: "col" }, "Variant"),
     h("th", { scope: "col", class: "number" }, "Edits"), metrics.map(metricHead)));
@@ -65,7 +58,7 @@ function drawMeans() {
     return h("tr", {},
       h("th", { scope: "row", title: settings }, swatch(i), h("span", { class: "variant-name" }, variant.name)),
       h("td", { class: "number" }, String(count), failed ? h("span", { class: "failed" }, failed + " failed") : null),
-      columns.map(({ means, bounds, best }) => meanCell(means[row], count, bounds, best != null && means[row][0] === best)));
+      columns.map(({ means, bounds, best }) => meanCell(means[row], count, bounds, format(means[row][0]) === best)));
   }));
   $("means").replaceChildren(head, body);
 }
@@ -82,9 +75,9 @@ function drawCategories() {
     shown.map((i) => h("th", { scope: "col", class: "number" }, swatch(i), data.variants[i].name))));
   const body = h("tbody", {}, [...names, ""].map((name) => {
     const means = shown.map((i) => data.variants[i].means[name][index]);
-    const best = bestOf(metric, means);
+    const best = bestOf(metric, means.map((mean) => mean[0]));
     return h("tr", { class: name === "" ? "total" : state.category === name ? "chosen" : null }, h("th", { scope: "row" }, name || "All"),
-      shown.map((i, k) => meanCell(means[k], data.variants[i].counts[name][0], bounds, best != null && means[k][0] === best)));
+      shown.map((i, k) => meanCell(means[k], data.variants[i].counts[name][0], bounds, format(means[k][0]) === best)));
   }));
   $("categories").replaceChildren(head, body);
 }
