@@ -5,6 +5,7 @@ from p2p_bench.data.images import fit_image, fit_mask, load_image, load_mask
 from p2p_bench.data.jsonl import JsonlPairs
 from p2p_bench.data.module import PairDataModule
 from p2p_bench.data.pairs import read_pairs
+from p2p_bench.data.world import WorldDemo, WorldPairs, WorldReal
 
 __all__ = [
     "JsonlPairs",
@@ -12,6 +13,9 @@ __all__ = [
     "PairDataModule",
     "PairDataset",
     "PairImages",
+    "WorldDemo",
+    "WorldPairs",
+    "WorldReal",
     "fit_image",
     "fit_mask",
     "load_image",

@@ -6,6 +6,7 @@ from pathlib import Path
 from p2p_bench.data.base import PairImages, take
 from p2p_bench.data.images import Fit, fit_image, fit_mask, load_image, load_mask
 from p2p_bench.data.pairs import read_pairs
+from p2p_bench.data.world import load_scene
 from p2p_bench.errors import DataError
 from p2p_bench.types import EditPair
 
@@ -52,7 +53,7 @@ class JsonlPairs:
         return pairs
 
     def load(self, pair: EditPair, size: tuple[int, int]) -> PairImages:
-        """Reads the image and the mask of a pair.
+        """Reads the image and the mask of a pair, or renders its scene.
 
         Args:
             pair: One of `pairs()`.
@@ -62,7 +63,7 @@ class JsonlPairs:
             DataError: A file is missing or cannot be used.
         """
         if pair.image is None:
-            return PairImages()
+            return load_scene(pair, size)
         image = load_image(pair.image)
         height, width = image.shape[-2:]
         mask = None if pair.mask is None else load_mask(pair.mask, (height, width))
