@@ -116,7 +116,7 @@ class Scene:
             if not 0 <= index < len(self.objects):
                 raise ValueError(f"object {index} asked for in a scene of {len(self.objects)}")
             changed = dataclasses.replace(self.objects[index], **{name: value})
-            objects = self.objects[:index] + (changed,) + self.objects[index + 1 :]
+            objects = (*self.objects[:index], changed, *self.objects[index + 1 :])
             return dataclasses.replace(self, objects=objects)
         names = (*OBJECT_VALUES, *OBJECT_NUMBERS, *SCENE_VALUES, *SCENE_NUMBERS)
         check_value("attribute", name, names)

@@ -56,10 +56,7 @@ def _object_phrase(item: SceneObject, rng: np.random.Generator | None, drop: flo
     if rng is None or rng.random() >= drop:
         words.append(item.colour)
     is_default = item.pattern == DEFAULT_PATTERN
-    if rng is None:
-        named = not is_default
-    else:
-        named = rng.random() < (0.25 if is_default else 1 - drop)
+    named = not is_default if rng is None else rng.random() < (0.25 if is_default else 1 - drop)
     if named:
         words.append(item.pattern)
     words.append(item.shape if rng is None or rng.random() >= drop else "object")
@@ -82,7 +79,9 @@ def attributes_of(text: str) -> dict[str, object]:
     objects: list[dict[str, str | None]] = []
     result: dict[str, object] = {"background": None, "style": None, "weather": None}
     current: dict[str, str | None] = {"shape": None, "colour": None, "pattern": None}
-    tables = (("colour", COLOURS), ("pattern", PATTERNS))
+    tables: tuple[tuple[str, tuple[str, ...]], ...] = (("colour", COLOURS), ("pattern", PATTERNS))
+    whole: tuple[tuple[str, tuple[str, ...]], ...]
+    whole = (("background", BACKGROUNDS), ("style", STYLES), ("weather", WEATHERS))
     for word in text.split():
         if word in SHAPES or word == "object":
             objects.append({**current, "shape": None if word == "object" else word})
@@ -91,7 +90,7 @@ def attributes_of(text: str) -> dict[str, object]:
         for name, values in tables:
             if word in values:
                 current[name] = word
-        for name, values in (("background", BACKGROUNDS), ("style", STYLES), ("weather", WEATHERS)):
+        for name, values in whole:
             if word in values:
                 result[name] = word
         known = (*COLOURS, *PATTERNS, *BACKGROUNDS, *STYLES, *WEATHERS, *FILLER_WORDS)

@@ -158,7 +158,9 @@ def _make_pair(number: int, seed: int, real: bool, category: str) -> WorldPair:
 
 def _source_scene(rng: np.random.Generator, category: str) -> Scene:
     """A clear photo in which the category's edit is possible."""
-    scene = sample_scene(int(rng.integers(_SEED_RANGE)), two_objects=TWO_OBJECTS_SHARE, styled=0, weathered=0)
+    scene = sample_scene(
+        int(rng.integers(_SEED_RANGE)), two_objects=TWO_OBJECTS_SHARE, styled=0.0, weathered=0.0
+    )
     if category == "swap_pattern":
         scene = scene.with_attribute("pattern", str(rng.choice(PATTERNS[1:])))
     if category == "refine_local":

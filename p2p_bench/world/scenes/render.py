@@ -62,7 +62,9 @@ def _phases(seeds: Sequence[int]) -> Tensor:
 
 
 def _groups(names: Sequence[str]) -> list[tuple[str, Tensor]]:
-    return [(name, torch.tensor([i for i, n in enumerate(names) if n == name])) for name in sorted(set(names))]
+    return [
+        (name, torch.tensor([i for i, n in enumerate(names) if n == name])) for name in sorted(set(names))
+    ]
 
 
 def _local_frame(items: Sequence[SceneObject]) -> tuple[Tensor, Tensor, Tensor]:
@@ -131,7 +133,9 @@ def render(scenes: Sequence[Scene]) -> RenderedScenes:
     rims = torch.zeros(count, SIDE, SIDE)
     masks = torch.zeros(count, MAX_OBJECTS, SIDE, SIDE, dtype=torch.bool)
     for index in range(MAX_OBJECTS):
-        rows = torch.tensor([i for i, scene in enumerate(scenes) if len(scene.objects) > index], dtype=torch.long)
+        rows = torch.tensor(
+            [i for i, scene in enumerate(scenes) if len(scene.objects) > index], dtype=torch.long
+        )
         if not len(rows):
             continue
         items = [scene.objects[index] for scene in scenes if len(scene.objects) > index]

@@ -1,0 +1,68 @@
+"""Writes trained parts in the layout that is shipped, with checksums."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from p2p_bench.world.training.unet import build_scheduler
+
+MANIFEST = "MANIFEST.json"
+
+
+def assemble(
+    vae: AutoencoderKL, unet: UNet2DConditionModel, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer
+) -> StableDiffusionPipeline:
+    """The parts as a Stable Diffusion pipeline, without safety checker."""
+    return StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=build_scheduler(),  # type: ignore[arg-type]
+        safety_checker=None,  # type: ignore[arg-type]
+        feature_extractor=None,  # type: ignore[arg-type]
+        requires_safety_checker=False,
+    )
+
+
+def export_pipeline(pipeline: StableDiffusionPipeline, tokenizer_dir: Path, out_dir: Path) -> None:
+    """Writes the pipeline in half precision; tokenizer files are copied as they were learnt."""
+    dtype = pipeline.unet.dtype
+    pipeline.to(torch.float16).save_pretrained(out_dir, safe_serialization=True)
+    pipeline.to(dtype)
+    for path in sorted(tokenizer_dir.iterdir()):
+        shutil.copyfile(path, out_dir / "tokenizer" / path.name)
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def write_manifest(out_dir: Path, recipe: dict[str, Any]) -> None:
+    """Writes MANIFEST.json: label, recipe, and the checksum of every other file below `out_dir`."""
+    files = {
+        path.relative_to(out_dir).as_posix(): sha256(path)
+        for path in sorted(out_dir.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    }
+    manifest = {"schema_version": 1, "label": "world", **recipe, "files": files}
+    (out_dir / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+def verify_manifest(out_dir: Path) -> list[str]:
+    """Names of files that are absent or differ from MANIFEST.json; empty if all is well."""
+    files = json.loads((out_dir / MANIFEST).read_text(encoding="utf-8"))["files"]
+    return [name for name, digest in files.items() if not _matches(out_dir / name, digest)]
+
+
+def _matches(path: Path, digest: str) -> bool:
+    return path.is_file() and sha256(path) == digest

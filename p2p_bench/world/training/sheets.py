@@ -1,0 +1,110 @@
+"""Pictures of what a half-trained model draws."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from jaxtyping import Float
+from lightning.pytorch.callbacks import Callback
+from PIL import Image
+from torch import Tensor
+from transformers import CLIPTokenizer
+
+from p2p_bench.world.training.export import assemble
+from p2p_bench.world.training.unet import UNetModule
+
+log = logging.getLogger(__name__)
+
+SHEET_PROMPTS = (
+    "a red circle on grass",
+    "a blue square on sand",
+    "a yellow star on water",
+    "a green heart on brick",
+    "a purple cross on wood",
+    "a pink ring on stone",
+    "a white crescent on grass",
+    "a black triangle on sand",
+    "a tangerine striped circle on stone",
+    "a turquoise dotted square on wood",
+    "a pink checkered heart on water",
+    "a blue bordered star on sand",
+    "a red circle and a blue square on sand",
+    "a yellow star and a purple heart on grass",
+    "a green ring in snow",
+    "a red striped square on water in fog",
+    "a sketch of a blue heart on brick",
+    "a mosaic of a yellow cross on grass",
+    "a vintage of a red triangle on stone",
+    "a white dotted circle on brick",
+    "a black checkered square on grass in snow",
+    "a purple crescent on water",
+    "a tangerine ring and a green cross on wood",
+    "",
+)
+
+
+def write_sheet(images: Float[Tensor, "n 3 h w"], path: Path, columns: int = 8, zoom: int = 2) -> None:
+    """Writes images in [0, 1] as one PNG, row by row."""
+    rows = -(-len(images) // columns)
+    _, _, height, width = images.shape
+    page = torch.ones(rows * columns, 3, height, width)
+    page[: len(images)] = images
+    page = page.view(rows, columns, 3, height, width).permute(0, 3, 1, 4, 2)
+    pixels = (page.reshape(rows * height, columns * width, 3) * 255).round().byte().numpy()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = Image.fromarray(pixels)
+    picture.resize((picture.width * zoom, picture.height * zoom), Image.Resampling.NEAREST).save(path)
+
+
+@torch.no_grad()
+def sample(
+    pipeline: StableDiffusionPipeline,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    steps: int = 25,
+    guidance: float = 4.0,
+    batch: int = 32,
+) -> Float[Tensor, "n 3 h w"]:
+    """Plain DDIM samples of the pipeline in [0, 1], one CPU noise per seed."""
+    pipeline.set_progress_bar_config(disable=True)
+    size, channels = pipeline.unet.config.sample_size, pipeline.unet.config.in_channels
+    chunks = []
+    for start in range(0, len(prompts), batch):
+        part = slice(start, start + batch)
+        noise = [
+            torch.randn(channels, size, size, generator=torch.Generator().manual_seed(s)) for s in seeds[part]
+        ]
+        result = pipeline(
+            list(prompts[part]),
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            latents=torch.stack(noise).to(pipeline.device, pipeline.dtype),
+            output_type="pt",
+        )
+        chunks.append(result.images.float().cpu())
+    return torch.cat(chunks)
+
+
+class SheetObserver(Callback):
+    """Every so many steps, samples fixed prompts with the averaged weights."""
+
+    def __init__(self, vae: AutoencoderKL, tokenizer: CLIPTokenizer, out_dir: Path, every: int) -> None:
+        self.vae, self.tokenizer, self.out_dir, self.every = vae, tokenizer, out_dir, every
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Writes a sheet every so many steps."""
+        if trainer.global_step % self.every:
+            return
+        assert isinstance(pl_module, UNetModule)
+        pipeline = assemble(self.vae, pl_module.averaged_unet, pl_module.averaged_text, self.tokenizer)
+        images = sample(pipeline, SHEET_PROMPTS, range(len(SHEET_PROMPTS)))
+        path = self.out_dir / f"sheet_{trainer.global_step:06d}.png"
+        write_sheet(images, path)
+        log.info("wrote %s", path)

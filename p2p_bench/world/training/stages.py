@@ -1,0 +1,223 @@
+"""Trains the whole world, stage by stage; what is done already is loaded, not repeated."""
+
+import dataclasses
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import lightning
+import numpy as np
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from transformers import CLIPTokenizer
+
+from p2p_bench.errors import ConfigError, nearest
+from p2p_bench.metrics.oracle import OracleConfig
+from p2p_bench.world.scenes import caption
+from p2p_bench.world.training.clip import CLIPRecipe, clip_config, save_clip, train_clip
+from p2p_bench.world.training.export import assemble, export_pipeline, write_manifest
+from p2p_bench.world.training.images import DATA_VERSION, TRAIN_SEEDS, training_scenes
+from p2p_bench.world.training.judges import JudgeRecipe, save_judge, train_oracle, train_trunk
+from p2p_bench.world.training.sheets import SheetObserver
+from p2p_bench.world.training.tokenizer import write_tokenizer
+from p2p_bench.world.training.unet import UNetRecipe, train_unet
+from p2p_bench.world.training.vae import VAERecipe, normalise_latents, train_vae
+
+log = logging.getLogger(__name__)
+
+STAGES = ("tokenizer", "vae", "unet", "clip", "lpips", "oracle_a", "oracle_b", "export")
+ORACLE_A = OracleConfig()
+ORACLE_B = OracleConfig(widths=(24, 72, 144), depth=2, kernel=3, residual=True)
+JUDGE_LPIPS = JudgeRecipe(steps=1500, learning_rate=1.5e-3, first_seed=2_000_000)
+JUDGE_A = JudgeRecipe()
+JUDGE_B = JudgeRecipe(steps=3500, first_seed=1_000_000)
+_SEEDS = {name: index for index, name in enumerate(STAGES)}
+
+Recipe = TypeVar("Recipe")
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerRecipe:
+    """How the tokenizer is learnt.
+
+    Attributes:
+        captions: how many it is learnt from.
+        max_piece: most letters of a token.
+    """
+
+    captions: int = 20_000
+    max_piece: int = 7
+
+
+@dataclasses.dataclass(frozen=True)
+class WorldRecipe:
+    """All recipes; the defaults are those of the shipped weights."""
+
+    tokenizer: TokenizerRecipe = dataclasses.field(default_factory=TokenizerRecipe)
+    vae: VAERecipe = dataclasses.field(default_factory=VAERecipe)
+    unet: UNetRecipe = dataclasses.field(default_factory=UNetRecipe)
+    clip: CLIPRecipe = dataclasses.field(default_factory=CLIPRecipe)
+    lpips: JudgeRecipe = JUDGE_LPIPS
+    oracle_a: JudgeRecipe = JUDGE_A
+    oracle_b: JudgeRecipe = JUDGE_B
+
+
+def _recipe(default: Recipe, name: str, changes: Mapping[str, Any] | None) -> Recipe:
+    """`default` with some fields replaced."""
+    fields = {field.name for field in dataclasses.fields(default)}  # type: ignore[arg-type]
+    for key in changes or {}:
+        if key not in fields:
+            raise ConfigError(f"{name}: unknown setting {key!r}.{nearest(key, sorted(fields))}")
+    values = {
+        key: tuple(v) if isinstance(v, Sequence) and not isinstance(v, str) else v
+        for key, v in (changes or {}).items()
+    }
+    return dataclasses.replace(default, **values)  # type: ignore[type-var]
+
+
+def world_recipe(**changes: Mapping[str, Any] | None) -> WorldRecipe:
+    """The shipped recipe with some settings of some stages replaced.
+
+    Raises:
+        ConfigError: for an unknown stage or setting.
+    """
+    default = WorldRecipe()
+    names = [field.name for field in dataclasses.fields(default)]
+    for name in changes:
+        if name not in names:
+            raise ConfigError(
+                f"unknown stage {name!r}, expected one of {', '.join(names)}.{nearest(name, names)}"
+            )
+    return dataclasses.replace(
+        default, **{name: _recipe(getattr(default, name), name, value) for name, value in changes.items()}
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _World:
+    """Where a training works, and how."""
+
+    recipe: WorldRecipe
+    work_dir: Path
+    weights_dir: Path
+    device: str
+    seed: int
+    sheet_every: int
+
+    def seed_of(self, stage: str) -> int:
+        return self.seed * len(STAGES) + _SEEDS[stage]
+
+    def folder(self, stage: str) -> Path:
+        return self.work_dir / stage
+
+    def tokenizer_dir(self) -> Path:
+        path = self.folder("tokenizer")
+        if not (path / "vocab.json").exists():
+            rng = np.random.default_rng(self.seed_of("tokenizer"))
+            scenes = training_scenes(self.recipe.tokenizer.captions, TRAIN_SEEDS, styled=0.2, weathered=0.2)
+            write_tokenizer((caption(s, rng) for s in scenes), self.recipe.tokenizer.max_piece, path)
+        return path
+
+    def tokenizer(self) -> CLIPTokenizer:
+        return CLIPTokenizer.from_pretrained(self.tokenizer_dir())
+
+    def vae(self) -> AutoencoderKL:
+        vae = train_vae(self.recipe.vae, self.folder("vae"), self.device, self.seed_of("vae"))
+        normalise_latents(vae)
+        return vae
+
+
+def _train_unet(world: _World) -> None:
+    vae, tokenizer = world.vae(), world.tokenizer()
+    observers = (
+        (SheetObserver(vae, tokenizer, world.folder("unet"), world.sheet_every),) if world.sheet_every else ()
+    )
+    arguments = (world.recipe.unet, vae, tokenizer, world.folder("unet"), world.device, world.seed_of("unet"))
+    module = train_unet(*arguments, observers=observers)
+    pipeline = assemble(vae, module.averaged_unet.cpu(), module.averaged_text.cpu(), tokenizer)
+    export_pipeline(pipeline, world.tokenizer_dir(), world.weights_dir / "pipeline")
+
+
+def _train_clip(world: _World) -> None:
+    tokenizer = world.tokenizer()
+    config = clip_config(world.recipe.clip, tokenizer)
+    clip = train_clip(world.recipe.clip, tokenizer, world.folder("clip"), world.device, world.seed_of("clip"))
+    save_clip(clip, config, world.tokenizer_dir(), world.weights_dir / "clip")
+
+
+def _train_lpips(world: _World) -> None:
+    trunk = train_trunk(world.recipe.lpips, world.folder("lpips"), world.device, world.seed_of("lpips"))
+    save_judge(trunk, {"widths": list(trunk.widths)}, world.weights_dir / "lpips")
+
+
+def _train_oracle(world: _World, name: str, config: OracleConfig) -> None:
+    recipe = getattr(world.recipe, name)
+    oracle = train_oracle(config, recipe, name, world.folder(name), world.device, world.seed_of(name))
+    save_judge(oracle, dataclasses.asdict(config), world.weights_dir / name)
+
+
+def _export(world: _World) -> None:
+    details = {
+        "data_version": DATA_VERSION,
+        "seed": world.seed,
+        "recipe": dataclasses.asdict(world.recipe),
+        "versions": {"torch": torch.__version__, "lightning": lightning.__version__},
+    }
+    write_manifest(world.weights_dir, details)
+
+
+def train_world(
+    work_dir: Path | str,
+    weights_dir: Path | str,
+    stages: Sequence[str] = STAGES,
+    device: str = "cpu",
+    threads: int | None = None,
+    seed: int = 0,
+    sheet_every: int = 600,
+    **recipes: Mapping[str, Any] | None,
+) -> Path:
+    """Trains the embedded world and writes its weights.
+
+    A stage that was cut off goes on from its checkpoint in `work_dir`; a finished one is loaded.
+
+    Args:
+        work_dir: holds checkpoints, encoded images and sample sheets.
+        weights_dir: receives pipeline/, clip/, lpips/, oracle_a/, oracle_b/ and MANIFEST.json.
+        stages: which of `STAGES`, in any order; run in theirs.
+        device: "cpu", "cuda" or "mps".
+        threads: of torch on the CPU; None leaves them as they are.
+        seed: of the whole training.
+        sheet_every: steps between two sample sheets of the U-Net, 0 for none.
+        **recipes: per stage, settings that differ from `WorldRecipe`.
+
+    Returns:
+        `weights_dir`.
+
+    Raises:
+        ConfigError: for an unknown stage or setting.
+    """
+    for stage in stages:
+        if stage not in STAGES:
+            raise ConfigError(
+                f"unknown stage {stage!r}, expected some of {', '.join(STAGES)}.{nearest(stage, STAGES)}"
+            )
+    if threads is not None:
+        torch.set_num_threads(threads)
+    recipe = world_recipe(**recipes)
+    world = _World(recipe, Path(work_dir), Path(weights_dir), device, seed, sheet_every)
+    run: dict[str, Callable[[], Any]] = {
+        "tokenizer": world.tokenizer_dir,
+        "vae": world.vae,
+        "unet": lambda: _train_unet(world),
+        "clip": lambda: _train_clip(world),
+        "lpips": lambda: _train_lpips(world),
+        "oracle_a": lambda: _train_oracle(world, "oracle_a", ORACLE_A),
+        "oracle_b": lambda: _train_oracle(world, "oracle_b", ORACLE_B),
+        "export": lambda: _export(world),
+    }
+    for stage in STAGES:
+        if stage in stages:
+            log.info("stage %s", stage)
+            run[stage]()
+    return world.weights_dir

@@ -1,0 +1,130 @@
+"""Every stage of the training, in seconds; resuming; the layout it writes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+import yaml
+from diffusers import StableDiffusionPipeline
+
+from p2p_bench.errors import ConfigError
+from p2p_bench.metrics.oracle import load_oracle
+from p2p_bench.metrics.perceptual_trunk import load_trunk, perceptual_distance
+from p2p_bench.resources import resource_path
+from p2p_bench.world.scenes import render, sample_scene
+from p2p_bench.world.training import train_world, verify_manifest
+from p2p_bench.world.training.muon import MuonAdamW, muon_groups, orthogonalise
+
+# Lightning's own use of deprecated torch functions, and its advice for longer trainings.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning:lightning"),
+]
+
+
+@pytest.fixture(scope="module")
+def smoke() -> dict[str, Any]:
+    return yaml.safe_load(resource_path("conf", "world", "smoke.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def world(smoke: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    return train_world(**{**smoke, "work_dir": folder / "work", "weights_dir": folder / "weights"})
+
+
+def test_the_pipeline_is_complete(world: Path) -> None:
+    pipeline = StableDiffusionPipeline.from_pretrained(world / "pipeline", use_safetensors=True).to(
+        torch.float32
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    images = pipeline("a red circle on grass", num_inference_steps=2, output_type="pt").images
+    assert images.shape[:2] == (1, 3)
+    assert bool(torch.isfinite(images).all())
+    assert pipeline.scheduler.config.prediction_type == "v_prediction"
+    assert pipeline.vae.config.scaling_factor != 0.18215
+    assert not list(world.rglob("*.bin"))
+    assert not list(world.rglob("*.pt"))
+
+
+def test_judges_and_clip_load(world: Path) -> None:
+    images = render([sample_scene(seed) for seed in range(3)]).images
+    readings = load_oracle(world / "oracle_a").read(images)
+    assert len(readings) == 3
+    assert readings[0].values["shape"]
+    assert load_oracle(world / "oracle_b").config != load_oracle(world / "oracle_a").config
+    trunk = load_trunk(world / "lpips")
+    distance = perceptual_distance(trunk, images, images.flip(0))
+    assert distance[0] > 0
+    assert distance[1] == 0
+    torch.testing.assert_close(distance[0], distance[2])
+    name = f"local-dir:{world / 'clip'}"
+    model, _, _ = open_clip.create_model_and_transforms(name, require_pretrained=True)
+    tokens = open_clip.get_tokenizer(name)(["a red circle on grass"])
+    assert tokens.shape == (1, 24)
+    assert model.encode_text(tokens).shape == model.eval().encode_image(images[:1]).shape
+
+
+def test_the_manifest_notices_a_changed_file(world: Path) -> None:
+    assert verify_manifest(world) == []
+    manifest = json.loads((world / "MANIFEST.json").read_text(encoding="utf-8"))
+    assert manifest["label"] == "world"
+    assert manifest["recipe"]["vae"]["steps"] == 2
+    path = world / "lpips" / "config.json"
+    kept = path.read_bytes()
+    path.write_bytes(kept + b" ")
+    assert verify_manifest(world) == ["lpips/config.json"]
+    path.write_bytes(kept)
+
+
+def test_a_stopped_training_goes_on_and_a_finished_one_is_kept(smoke: dict[str, Any], tmp_path: Path) -> None:
+    settings = {**smoke, "stages": ["oracle_a"], "weights_dir": tmp_path / "weights"}
+    checkpoint = tmp_path / "oracle_a" / "last.ckpt"
+
+    def train(steps: int) -> tuple[int, int]:
+        train_world(**{**settings, "work_dir": tmp_path, "oracle_a": {**smoke["oracle_a"], "steps": steps}})
+        saved = torch.load(checkpoint, weights_only=True)
+        batches_seen = int(saved["state_dict"]["network.levels.0.first.1.num_batches_tracked"])
+        return saved["global_step"], batches_seen
+
+    assert train(2) == (2, 2)
+    assert train(2) == (2, 2)
+    assert train(3) == (3, 3)
+    assert (tmp_path / "weights" / "oracle_a" / "model.safetensors").is_file()
+
+
+def test_faults_of_the_recipe_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"unknown stage 'vea'.*'vae'"):
+        train_world(tmp_path, tmp_path, stages=["vea"])
+    with pytest.raises(ConfigError, match=r"unet: unknown setting 'step'.*'steps'"):
+        train_world(tmp_path, tmp_path, stages=[], unet={"step": 3})
+    with pytest.raises(ConfigError, match="unknown stage 'unett'"):
+        train_world(tmp_path, tmp_path, stages=[], unett={"steps": 3})
+
+
+def test_orthogonalise_flattens_the_singular_values() -> None:
+    matrix = torch.randn(24, 40, generator=torch.Generator().manual_seed(0))
+    values = torch.linalg.svdvals(orthogonalise(matrix))
+    assert values.min() > 0.5
+    assert values.max() < 1.4
+    torch.testing.assert_close(orthogonalise(matrix.T), orthogonalise(matrix).T, rtol=0, atol=0.05)
+
+
+def test_the_optimiser_descends() -> None:
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.Tanh(), torch.nn.Linear(16, 2))
+    x, y = torch.randn(64, 6), torch.randn(64, 2)
+    optimizer = MuonAdamW(muon_groups([network]), lr=0.02)
+
+    def loss() -> torch.Tensor:
+        return (network(x) - y).square().mean()
+
+    first = loss().item()
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss().backward()
+        optimizer.step()
+    assert loss().item() < 0.7 * first
