@@ -11,7 +11,7 @@ from p2p_bench.app.instantiate import instantiate
 from p2p_bench.controllers import Controller
 from p2p_bench.editing import EditResult
 from p2p_bench.editing import edit as edit_with
-from p2p_bench.errors import ConfigError, MissingWeightsError, nearest
+from p2p_bench.errors import ConfigError, nearest
 from p2p_bench.inversion import Inversion
 from p2p_bench.models import DiffusionModel, UNetCheckpoint
 from p2p_bench.resources import resource_path
@@ -23,8 +23,8 @@ def load_model(
     """Loads a model.
 
     Args:
-        name: Name of a file in `conf/model`, such as "world", or a local directory in
-            `StableDiffusionPipeline` format.
+        name: Name of a file in `conf/model`, such as "world"; or a local directory in
+            `StableDiffusionPipeline` format; or `owner/name` in the local Hugging Face cache.
         device: Where to load it.
         dtype: Number format; None is what its configuration says, float32 as a rule.
 
@@ -34,10 +34,8 @@ def load_model(
     """
     if isinstance(name, str) and name in _options("model"):
         checkpoint = _component("model", name)
-    elif Path(name).expanduser().is_dir():
+    elif Path(name).expanduser().is_dir() or len(Path(name).parts) > 1:
         checkpoint = UNetCheckpoint(path=name, name=Path(name).expanduser().resolve().name)
-    elif len(Path(name).parts) > 1:
-        raise MissingWeightsError(f"model: no directory {str(name)!r}; give one that holds model_index.json")
     else:
         raise _unknown("model", str(name), "; or give a directory that holds model_index.json")
     return checkpoint.load(device, dtype)
@@ -68,11 +66,10 @@ def edit(
     Raises:
         P2PError: An argument cannot be used; the message says what to do.
     """
-    if isinstance(inversion, str):
-        if inversion not in _options("inversion"):
-            raise _unknown("inversion", inversion)
-        inversion = _component("inversion", inversion)
-    return edit_with(model, source, targets, controller, inversion=inversion, **options)
+    if isinstance(inversion, str) and inversion not in _options("inversion"):
+        raise _unknown("inversion", inversion)
+    method: Inversion | None = _component("inversion", inversion) if isinstance(inversion, str) else inversion
+    return edit_with(model, source, targets, controller, inversion=method, **options)
 
 
 def _options(group: str) -> list[str]:

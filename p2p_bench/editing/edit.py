@@ -7,7 +7,7 @@ from torch import Tensor
 
 from p2p_bench.controllers import Controller, NoControl
 from p2p_bench.editing.images import ImageLike, as_source_image
-from p2p_bench.editing.request import EditRequest, Target
+from p2p_bench.editing.request import EditRequest, Target, raise_all
 from p2p_bench.editing.result import EditResult
 from p2p_bench.editing.run import Progress, can_record, run_edits
 from p2p_bench.errors import P2PError
@@ -84,8 +84,7 @@ def edit(
         truncate=truncate,
         progress=progress,
     )
-    if result.error is not None:
-        raise result.error
+    raise_all([error for error in result.errors if error is not None])
     return result
 
 

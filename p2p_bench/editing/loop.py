@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
@@ -64,7 +65,7 @@ def sample_rows(
                 timestep=timestep,
                 previous=schedule.previous(timestep, steps),
                 schedule=schedule,
-                epsilon=lambda x_t, step=step, timestep=timestep: network.epsilon(x_t, step, timestep),
+                epsilon=partial(network.epsilon, step=step, timestep=timestep),
                 noise=_step_noise(model, table, step) if stepper.stochastic else None,
             )
             state = _corrected(table, stepper.step(state, context), step)

@@ -1,5 +1,6 @@
 """What is asked of the editor, and the checks that need no network."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from jaxtyping import Float
@@ -65,20 +66,26 @@ class PreparedRequest:
     Attributes:
         request: The request.
         prompts: Source first.
-        controllers: One per target.
+        controllers: One per target; an error where the controller does not suit the prompts.
         guidance: Guidance scale.
     """
 
     request: EditRequest
     prompts: tuple[TokenizedPrompt, ...]
-    controllers: tuple[BoundController, ...]
+    controllers: tuple[BoundController | P2PError, ...]
     guidance: float
+
+    @property
+    def images(self) -> tuple[int, ...]:
+        """Indices of the images that are made: the source, and the targets without an error."""
+        fine = [index for index, made in enumerate(self.controllers) if not isinstance(made, P2PError)]
+        return (0, *(1 + index for index in fine))
 
 
 def prepare(
     model: DiffusionModel, request: EditRequest, steps: int, guidance: float, truncate: bool
 ) -> PreparedRequest:
-    """Checks a request and binds its controllers.
+    """Checks a request and binds its controllers. One that does not suit leaves the other targets.
 
     Args:
         model: The model; only its specification and tokenizer are used.
@@ -88,14 +95,14 @@ def prepare(
         truncate: Cut prompts that are too long instead of refusing them.
 
     Raises:
-        P2PError: The request cannot be carried out; all faults found are listed.
+        P2PError: No part of the request can be carried out; all faults found are listed.
     """
     scale = guidance if request.guidance is None else request.guidance
     faults: list[P2PError] = list(_start_faults(model.spec, request))
     prompts = []
-    for prompt in request.prompts:
+    for text in request.prompts:
         try:
-            prompts.append(tokenize(prompt, model.tokenizer, truncate=truncate))
+            prompts.append(tokenize(text, model.tokenizer, truncate=truncate))
         except P2PError as error:
             faults.append(error)
     try:
@@ -104,16 +111,28 @@ def prepare(
         faults.append(error)
     if not request.targets:
         faults.append(P2PError("targets: expected at least one target prompt, got none"))
-    controllers = []
-    for target, prompt in zip(request.targets, prompts[1:], strict=True) if not faults else ():
-        context = EditContext(prompts[0], prompt, steps, model.spec.self_fraction)
-        try:
-            controllers.append(target.controller.bind(context))
-        except P2PError as error:
-            faults.append(error)
-    if faults:
-        raise faults[0] if len(faults) == 1 else ErrorList(faults)
+    raise_all(faults)
+    controllers = [
+        _bound(target.controller, EditContext(prompts[0], prompt, steps, model.spec.self_fraction))
+        for target, prompt in zip(request.targets, prompts[1:], strict=True)
+    ]
+    if all(isinstance(made, P2PError) for made in controllers):
+        raise_all([made for made in controllers if isinstance(made, P2PError)])
     return PreparedRequest(request, tuple(prompts), tuple(controllers), scale)
+
+
+def raise_all(faults: Sequence[P2PError]) -> None:
+    """Raises what there is to raise: the one error, or several as a list, equal messages once."""
+    distinct = list({str(fault): fault for fault in faults}.values())
+    if distinct:
+        raise distinct[0] if len(distinct) == 1 else ErrorList(distinct)
+
+
+def _bound(controller: Controller, context: EditContext) -> BoundController | P2PError:
+    try:
+        return controller.bind(context)
+    except P2PError as error:
+        return error
 
 
 def _start_faults(spec: ModelSpec, request: EditRequest) -> list[P2PError]:

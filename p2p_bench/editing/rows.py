@@ -11,6 +11,7 @@ from p2p_bench.attention.plan import RowEdit
 from p2p_bench.attention.terms import Role
 from p2p_bench.controllers import BoundController
 from p2p_bench.editing.request import PreparedRequest
+from p2p_bench.errors import P2PError
 from p2p_bench.prompts.words import TokenizedPrompt
 from p2p_bench.sampling import Replay
 
@@ -72,13 +73,14 @@ class RowTable:
 
 
 def row_table(prepared: Sequence[PreparedRequest], replays: Sequence[Replay]) -> RowTable:
-    """Lays out a batch: request after request, source before targets."""
+    """Lays out a batch: request after request, source before targets; targets with errors have no row."""
     rows: list[Row] = []
     samples: list[Sample] = []
     for one, replay in zip(prepared, replays, strict=True):
         source, number = len(rows), len(samples)
         rows.append(Row(number, "source", source, one.prompts[0], None))
         for prompt, controller in zip(one.prompts[1:], one.controllers, strict=True):
-            rows.append(Row(number, "target", source, prompt, controller))
+            if not isinstance(controller, P2PError):
+                rows.append(Row(number, "target", source, prompt, controller))
         samples.append(Sample(one.request.id, replay, one.guidance, range(source, len(rows))))
     return RowTable(tuple(rows), tuple(samples))

@@ -1,6 +1,7 @@
 """Runs requests in batches: inversion, sampling, decoding."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 
 import torch
@@ -11,7 +12,7 @@ from p2p_bench.attention.recorder import Recorder, RecordSpec
 from p2p_bench.editing.loop import Sampled, sample_rows
 from p2p_bench.editing.request import EditRequest, PreparedRequest, prepare
 from p2p_bench.editing.result import EditResult
-from p2p_bench.editing.rows import row_table
+from p2p_bench.editing.rows import Sample, row_table
 from p2p_bench.errors import ConfigError, P2PError
 from p2p_bench.models import DiffusionModel
 from p2p_bench.sampling import DDIM, NoiseReplay, Replay, Stepper, initial_noise
@@ -148,23 +149,10 @@ def _run_batch(
         recorder = _recorder(model, len(table.rows)) if record else None
         sampled = sample_rows(model, table, steps, kind, recorder, tick)
         images = _decoded(model, sampled)
-        for place, sample in zip(places, table.samples, strict=True):
-            at = slice(sample.rows.start, sample.rows.stop)
-            rows = sampled.unet_rows[at]
-            results.append(
-                EditResult(
-                    id=sample.id,
-                    images=images[at],
-                    latents=sampled.latents[at].cpu(),
-                    inversion_rows=sample.replay.unet_rows,
-                    source_rows=rows[0],
-                    target_rows=rows[1:],
-                    errors=sampled.errors[at],
-                    vae_reconstruction=reconstructions[place],
-                    prompts=batch[place].prompts,
-                    maps={} if recorder is None else _maps(recorder, sample.rows),
-                )
-            )
+        results += [
+            _result(model, batch[place], sample, sampled, images, recorder, reconstructions[place])
+            for place, sample in zip(places, table.samples, strict=True)
+        ]
     return results
 
 
@@ -210,19 +198,52 @@ def _decoded(model: DiffusionModel, sampled: Sampled) -> Float[Tensor, "n 3 h w"
     return images
 
 
+def _result(
+    model: DiffusionModel,
+    prepared: PreparedRequest,
+    sample: Sample,
+    sampled: Sampled,
+    images: Float[Tensor, "n 3 h w"],
+    recorder: Recorder | None,
+    vae_reconstruction: Float[Tensor, "3 h w"] | None,
+) -> EditResult:
+    """The part of a batch that is one sample's. Targets without a row stay NaN and keep their error."""
+    result = _blank(model, prepared.request)
+    row_of = dict(zip(prepared.images, sample.rows, strict=True))
+    latents = result.latents.to(sampled.latents.dtype)
+    costs = [0] * len(latents)
+    unsuited = [made if isinstance(made, P2PError) else None for made in prepared.controllers]
+    errors: list[P2PError | None] = [None, *unsuited]
+    for index, row in row_of.items():
+        result.images[index] = images[row]
+        latents[index] = sampled.latents[row]
+        costs[index], errors[index] = sampled.unet_rows[row], sampled.errors[row]
+    return replace(
+        result,
+        latents=latents,
+        inversion_rows=sample.replay.unet_rows,
+        source_rows=costs[0],
+        target_rows=tuple(costs[1:]),
+        errors=tuple(errors),
+        vae_reconstruction=vae_reconstruction,
+        prompts=prepared.prompts,
+        maps={} if recorder is None else {i: recorder.maps(row).float().cpu() for i, row in row_of.items()},
+    )
+
+
 def _recorder(model: DiffusionModel, rows: int) -> Recorder:
     spec = RecordSpec(rows=tuple(range(rows)), columns="all", fraction=model.spec.record_fraction)
     return Recorder(spec, model.spec.max_tokens, model.spec.latent_size)
 
 
-def _maps(recorder: Recorder, rows: range) -> dict[int, Float[Tensor, "w s t"]]:
-    return {index: recorder.maps(row).float().cpu() for index, row in enumerate(rows)}
-
-
 def _refused(model: DiffusionModel, request: EditRequest, error: P2PError) -> EditResult:
     """The result of a request that was not carried out."""
-    count = len(request.prompts)
-    spec = model.spec
+    return replace(_blank(model, request), errors=(error,) * len(request.prompts))
+
+
+def _blank(model: DiffusionModel, request: EditRequest) -> EditResult:
+    """A result without any image."""
+    count, spec = len(request.prompts), model.spec
     return EditResult(
         id=request.id,
         images=torch.full((count, 3, *spec.image_size), torch.nan),
@@ -230,5 +251,5 @@ def _refused(model: DiffusionModel, request: EditRequest, error: P2PError) -> Ed
         inversion_rows=0,
         source_rows=0,
         target_rows=(0,) * (count - 1),
-        errors=(error,) * count,
+        errors=(None,) * count,
     )

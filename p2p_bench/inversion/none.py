@@ -27,6 +27,7 @@ class NoInversion(Inversion):
     ) -> Sequence[Replay]:
         """See `Inversion.invert`."""
         shape = (model.spec.latent_channels, *model.spec.latent_size)
-        for _ in range(steps if progress else 0):
-            progress()
+        if progress is not None:
+            for _ in range(steps):
+                progress()
         return [noise_replay(seed, shape) for seed in seeds or [0] * len(images)]

@@ -159,7 +159,7 @@ class UNetCheckpoint:
 
     def _module(self, kind: Any, folder: Path, dtype: torch.dtype) -> Any:
         """One component with its weights, frozen."""
-        options = {"local_files_only": True, "use_safetensors": True, "variant": self.variant}
+        options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "variant": self.variant}
         if kind is not CLIPTextModel:
             options |= {"low_cpu_mem_usage": False, "torch_dtype": dtype}
         try:

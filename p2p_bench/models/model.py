@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from p2p_bench.attention.plan import StepPlan
@@ -32,8 +32,8 @@ class DiffusionModel:
         tokenizer: CLIP tokenizer; its `model_max_length` is `spec.max_tokens`.
         schedule: Noise levels and the meaning of the network's output.
         sites: Attention sites of the U-Net.
-        unet: The network.
-        vae: Images to latents and back.
+        unet: The network, a `UNet2DConditionModel`.
+        vae: Images to latents and back, an `AutoencoderKL`.
         text_encoder: Tokens to embeddings.
         device: Where the weights are.
         dtype: Number format of the weights.
@@ -43,8 +43,8 @@ class DiffusionModel:
     tokenizer: CLIPTokenizer = field(repr=False)
     schedule: NoiseSchedule = field(repr=False)
     sites: tuple[Site, ...] = field(repr=False)
-    unet: UNet2DConditionModel = field(repr=False)
-    vae: AutoencoderKL = field(repr=False)
+    unet: nn.Module = field(repr=False)
+    vae: Any = field(repr=False)
     text_encoder: CLIPTextModel = field(repr=False)
     device: torch.device
     dtype: torch.dtype

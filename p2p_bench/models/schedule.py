@@ -47,6 +47,7 @@ class NoiseSchedule:
         train = len(self.alphas_cumprod)
         if not 1 <= steps <= train:
             raise ConfigError(f"steps: expected 1 to {train} (the model's training timesteps), got {steps}")
+        values: np.ndarray
         if self.timestep_spacing == "linspace":
             values = np.linspace(0, train - 1, steps).round()[::-1]
         elif self.timestep_spacing == "trailing":

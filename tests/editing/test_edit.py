@@ -228,16 +228,37 @@ def test_a_broken_target_leaves_the_others() -> None:
     )
 
 
+def test_a_controller_that_does_not_suit_leaves_the_other_targets() -> None:
+    model = tiny_model()
+    targets = (p2p.Target(SWAPPED, p2p.Replace()), p2p.Target(LONGER, p2p.Replace()), p2p.Target(LONGER))
+    (result,) = run_edits(model, [p2p.EditRequest("x", SOURCE, targets)], steps=3, record=True)
+    assert [type(error) for error in result.errors] == [type(None), type(None), PromptError, type(None)]
+    assert result.target_rows == (6, 0, 6)
+    assert sorted(result.maps) == [0, 1, 3]
+    assert bool(result.images[2].isnan().all())
+    fine = p2p.edit(model, SOURCE, [SWAPPED, LONGER], [p2p.Replace(), p2p.NoControl()], steps=3)
+    assert torch.allclose(result.latents[[0, 1, 3]], fine.latents, atol=1e-10)
+    assert torch.allclose(result.images[[0, 1, 3]], fine.images, atol=1e-6)
+
+
 def test_a_request_that_cannot_be_carried_out_has_its_error() -> None:
     model = tiny_model()
     fine = p2p.EditRequest("fine", SOURCE, (p2p.Target(SWAPPED),))
-    bad = p2p.EditRequest("bad", SOURCE, (p2p.Target(LONGER, p2p.Replace()), p2p.Target(SWAPPED)))
+    bad = p2p.EditRequest("bad", SOURCE, (p2p.Target(LONGER, p2p.Replace()), p2p.Target(" ")))
     with counted_rows(model) as sizes:
         refused, done = run_edits(model, [bad, fine], steps=2)
     assert isinstance(refused.error, PromptError)
     assert (refused.unet_rows, refused.images.shape) == (0, (3, 3, 16, 16))
     assert done.error is None
     assert sum(sizes) == done.unet_rows
+
+
+def test_half_precision_keeps_latents_in_float32() -> None:
+    model = tiny_checkpoint().load(dtype=torch.bfloat16)
+    result = p2p.edit(model, SOURCE, [SWAPPED, LONGER], [p2p.Replace(0.6, 0.5), p2p.Refine()], steps=3)
+    assert result.latents.dtype == torch.float32
+    exact = p2p.edit(tiny_model(), SOURCE, [SWAPPED, LONGER], [p2p.Replace(0.6, 0.5), p2p.Refine()], steps=3)
+    assert float((result.images - exact.images).abs().max()) < 0.05
 
 
 LONG = "a red circle and a blue square and a green star on grass and sand"
