@@ -60,7 +60,7 @@ class Controller(ABC):
         return self
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class BoundP2P(BoundController):
     """A timetable of Prompt-to-Prompt edits.
 
@@ -91,11 +91,15 @@ class BoundP2P(BoundController):
         """See `BoundController`."""
         return self.cross[step], self.context.self_fraction if self.injects[step] else 0.0
 
+    def __repr__(self) -> str:
+        """The edit in one line."""
+        prompts = f"{self.context.source.text!r} -> {self.context.target.text!r}"
+        return f"<{self.title}: {prompts}, {self.context.steps} steps>"
+
     def __str__(self) -> str:
         """The edit, the steps it is on, and where each target word's columns come from."""
-        prompts = f"{self.context.source.text!r} -> {self.context.target.text!r}"
         lines = [
-            f"{self.title}: {prompts}, {self.context.steps} steps",
+            repr(self)[1:-1],
             f"  self-attention: injected at {_ranges(self.injects)}"
             f" (maps up to {self.context.self_fraction:g} of the latent side)",
         ]

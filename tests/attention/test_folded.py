@@ -6,17 +6,20 @@ from typing import Any
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from p2p_bench.attention.columns import as_matrix, dense
 from p2p_bench.attention.plan import PlanCache, RowEdit, build_step_plan
-from p2p_bench.attention.processor import folded_attention
-from p2p_bench.attention.sites import unet_sites
+from p2p_bench.attention.processor import FoldedAttnProcessor, folded_attention
+from p2p_bench.attention.recorder import Recorder, RecordSpec
+from p2p_bench.attention.sites import Site, unet_sites
 from p2p_bench.controllers import ByEdit, Controller, NoControl, Refine, Replace, Reweight
 from p2p_bench.controllers.base import BoundP2P
 from tests.attention.rig import SELF_FRACTION, WIDTH, context, inputs, site_differences, tiny_unet, tokenizer
 from tests.oracle import (
     MapRow,
+    MaterialisedAttnProcessor,
     Published,
     Refinement,
     Scaling,
@@ -178,6 +181,34 @@ def test_without_a_plan_it_is_diffusers_to_the_bit(dtype: torch.dtype) -> None:
     assert unet.attn_processors == before
 
 
+@pytest.mark.parametrize(
+    ("options", "shape", "words"),
+    [
+        ({"norm_num_groups": 4, "residual_connection": True, "rescale_output_factor": 2.0}, (3, 32, 4, 4), 0),
+        ({"bias": True, "qk_norm": "layer_norm"}, (3, 9, 32), 0),
+        ({"cross_attention_dim": 12, "cross_attention_norm": "layer_norm"}, (3, 9, 32), WIDTH),
+        ({"spatial_norm_dim": 32, "norm_num_groups": 4}, (3, 32, 4, 4), 0),
+    ],
+)
+def test_every_kind_of_attention_layer(options: dict[str, Any], shape: tuple[int, ...], words: int) -> None:
+    """Without a plan as diffusers to the bit; with one as the oracle."""
+    generator = torch.Generator().manual_seed(0)
+    attn = Attention(32, heads=2, dim_head=16, **options).double().requires_grad_(False)
+    states = torch.randn(shape, generator=generator, dtype=torch.float64)
+    text = torch.randn(3, words, 12, generator=generator, dtype=torch.float64) if words else None
+    temb = torch.randn(3, 32, 4, 4, generator=generator, dtype=torch.float64)
+    site = Site("layer", "cross" if words else "self", 1, "mid", 2, 16)
+    plan = build_step_plan([site], 3, [RowEdit(2, 1, bound(CASES["refine"]))], 0, dtype=torch.float64)
+
+    folded = FoldedAttnProcessor(site)
+    plain = AttnProcessor2_0()(attn, states, text, temb=temb)
+    assert torch.equal(folded(attn, states, text, temb=temb), plain)
+    expected = MaterialisedAttnProcessor(site, [MapRow(2, 1, oracle(CASES["refine"]))])
+    out = folded(attn, states, text, temb=temb, plan=plan)
+    torch.testing.assert_close(out, expected(attn, states, text, temb=temb), rtol=0, atol=EXACT)
+    assert not torch.allclose(out, plain)
+
+
 def _copy(unet: UNet2DConditionModel) -> UNet2DConditionModel:
     copy = UNet2DConditionModel.from_config(unet.config)
     copy.load_state_dict(unet.state_dict())
@@ -195,7 +226,8 @@ def test_edited_attention_stays_fused() -> None:
     cases = [CASES["replace"], CASES["refine"]]
     edits = [RowEdit(row, 1, bound(case)) for row, case in enumerate(cases, start=2)]
     unet = _copy(tiny_unet()).float()
-    plan = build_step_plan(unet_sites(unet), 4, edits, 0)
+    recorder = Recorder(RecordSpec((2, 3), fraction=0.5), WIDTH, (8, 8))
+    plan = build_step_plan(unet_sites(unet), 4, edits, 0, recorder)
     with folded_attention(unet), sdpa_kernel([SDPBackend.FLASH_ATTENTION]):
         unet(*inputs(4, torch.float32), cross_attention_kwargs={"plan": plan})
 

@@ -188,11 +188,8 @@ def test_controllers_are_values() -> None:
 
 
 def test_printing_shows_alignment_and_steps() -> None:
-    text = str(
-        Reweight({"fog": 2.0}, 0.4, inner=Refine((0.4, 0.8), 0.2)).bind(
-            context("a circle", "a red circle in fog")
-        )
-    )
+    controller = Reweight({"fog": 2.0}, 0.4, inner=Refine((0.4, 0.8), 0.2))
+    text = str(controller.bind(context("a circle", "a red circle in fog")))
     assert text.splitlines() == [
         "refine, reweight fog x 2: 'a circle' -> 'a red circle in fog', 10 steps",
         "  self-attention: injected at steps 0..1 (maps up to 0.5 of the latent side)",
@@ -207,4 +204,6 @@ def test_printing_shows_alignment_and_steps() -> None:
         "  cross-attention at steps 8..9:",
         "    not edited",
     ]
-    assert "injected at no step" in str(NoControl().bind(context(SOURCE, SOURCE)))
+    plain = NoControl().bind(context("a circle", "a star"))
+    assert repr(plain) == "<none: 'a circle' -> 'a star', 10 steps>"
+    assert "injected at no step" in str(plain)
