@@ -1,7 +1,7 @@
 """The data a page holds: variants with their means, samples with their edits, pictures."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,21 +109,22 @@ def _variant(
             low, high = stated.get("low"), stated.get("high")
             overall[i] = _mean(Mean(number(stated["mean"]), int(stated["count"]), number(low), number(high)))
     by_category = {name: [row for row in rows if (row["category"] or "") == name] for name in categories}
+    settings = {key: ", ".join(_values(rows, key)) for key in _SETTINGS}
     first = rows[0] if rows else {}
     return {
         "name": f"{prefix}{name}",
         "short": name,
-        "settings": {key: text_of(first[key]) for key in _SETTINGS if key in first},
-        "series": _series(first),
+        "settings": settings,
+        "series": " | ".join(text for key, text in settings.items() if not key.startswith("tau")),
         "tau": [_tau(first.get("tau_cross")), _tau(first.get("tau_self"))],
         "counts": {"": _counts(rows), **{key: _counts(part) for key, part in by_category.items() if key}},
         "means": {"": overall, **{key: _means(part, columns) for key, part in by_category.items() if key}},
     }
 
 
-def _series(row: Row) -> str:
-    """Variants of one series differ in tau alone; a line joins them in the plot."""
-    return " | ".join(text_of(row.get(key)) for key in _SETTINGS if not key.startswith("tau"))
+def _values(rows: Iterable[Row], key: str) -> list[str]:
+    """The different values of a setting in some rows, as text, those that are not set left out."""
+    return [text for text in dict.fromkeys(text_of(row.get(key)) for row in rows) if text != "–"]
 
 
 def _tau(value: Any) -> float | None:
@@ -156,15 +157,14 @@ def finite(value: float) -> float | None:
 
 def facts(runs: Sequence[tuple[str, Run]]) -> list[tuple[str, str]]:
     """What was run, as (term, description) pairs read off the rows and the summaries."""
-    values = {key: [text_of(row.get(key)) for _, run in runs for row in run.rows] for key in _SETTINGS}
-    values["seed"] = [text_of(run.summary.get("seed")) for _, run in runs]
+    values = {key: _values((row for _, run in runs for row in run.rows), key) for key in _SETTINGS}
+    values["seed"] = _values((run.summary for _, run in runs), "seed")
     terms = {"tau_cross": "cross tau", "tau_self": "self tau"}
     pairs = []
     for key, texts in values.items():
-        different = [text for text in dict.fromkeys(texts) if text != "–"]
-        if different:
-            more = f" and {len(different) - _MAX_VALUES} more" if len(different) > _MAX_VALUES else ""
-            pairs.append((terms.get(key, key), ", ".join(different[:_MAX_VALUES]) + more))
+        if texts:
+            more = f" and {len(texts) - _MAX_VALUES} more" if len(texts) > _MAX_VALUES else ""
+            pairs.append((terms.get(key, key), ", ".join(texts[:_MAX_VALUES]) + more))
     return pairs
 
 
@@ -176,7 +176,7 @@ def totals(runs: Sequence[tuple[str, Run]]) -> Mapping[str, int | float]:
         return math.fsum(value for value in (number(row.get(key)) for row in rows) if not math.isnan(value))
 
     return {
-        "samples": len({(row["sample_id"], row["target_index"]) for row in rows}),
+        "samples": len({row["sample_id"] for row in rows}),
         "edits": len(rows),
         "failed": sum(row["status"] != "ok" for row in rows),
         "unet_rows": total("unet_rows"),

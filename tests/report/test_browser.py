@@ -84,7 +84,7 @@ def test_sorting_best_first_within_a_category_and_one_variant(page: Path, tmp_pa
     document = dom(page, tmp_path, "sort=psnr_outside&order=best&category=colour&hide=0,1,3")
     assert cards(document) == best
     assert document.count('class="point"') == 1
-    assert "2 of 8 samples" in words(document)
+    assert "2 of 8 cards" in words(document)
 
 
 def test_samples_without_the_value_come_last(page: Path, tmp_path: Path) -> None:

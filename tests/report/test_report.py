@@ -201,12 +201,14 @@ def test_joint_page_names_the_settings_that_differ(tmp_path: Path) -> None:
             variants=two,
             settings=settings,
             every={"inversion": inversion},
+            changes={(0, "tau=0.5"): {"inversion": ""}},
             pictures=False,
         )
     page = write_joint_report([tmp_path / "sweep"], tmp_path / "all.html")
     data = Page(page).data
     names = [f"inversion={inversion} · {name}" for inversion in ("none", "ddim") for name in two]
     assert [variant["name"] for variant in data["variants"]] == names
+    assert len({variant["series"] for variant in data["variants"]}) == 4, "no line joins these"
     assert [len(sample["edits"]) for sample in data["samples"]] == [4, 4, 4]
 
 

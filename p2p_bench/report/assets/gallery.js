@@ -86,7 +86,7 @@ function column(sample, edit, shownEdits, firstSource, kept) {
 // What the source picture is: without an inversion, a real image has no reconstruction.
 function sourceName(edit) {
   if (!edit || edit.pictures.original == null || edit.pictures.original === edit.pictures.source) return "source";
-  return data.variants[edit.variant].settings.inversion === "none" ? "source, generated" : "reconstruction";
+  return data.variants[edit.variant].settings.inversion === "none" ? "generated" : "reconstruction";
 }
 
 function sourceColumns(sample, edits, kept) {
@@ -130,7 +130,7 @@ function addCards() {
 function drawGallery() {
   const found = chosenSamples();
   queue = [...found];
-  $("shown").textContent = found.length === data.samples.length ? `${found.length} samples` : `${found.length} of ${data.samples.length} samples`;
+  $("shown").textContent = found.length === data.samples.length ? `${found.length} cards` : `${found.length} of ${data.samples.length} cards`;
   $("nothing").hidden = found.length > 0;
   $("cards").replaceChildren();
   addCards();

@@ -59,6 +59,7 @@ window.addEventListener("scroll", fill, { passive: true });
 let width = 0;
 new ResizeObserver(() => { if ($("plot").clientWidth !== width) { width = $("plot").clientWidth; drawPlot(); fill(); } }).observe($("plot"));
 
+$("cards").classList.toggle("long-names", data.variants.some((variant) => variant.name.length > 15));
 readHash();
 drawAll();
 openNamed();
