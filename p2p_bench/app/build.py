@@ -91,6 +91,12 @@ def without_hydra(config: DictConfig) -> DictConfig:
     return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
 
 
+def chosen_options(hydra: DictConfig) -> dict[str, str]:
+    """The chosen option of each group, from Hydra's own node; several are joined by a comma."""
+    choices = hydra.runtime.choices
+    return {str(group): str(choices[group]) for group in choices if choices[group] is not None}
+
+
 def recorded_settings(config: DictConfig) -> dict[str, Any]:
     """The settings that decide the numbers, as plain values."""
     plain = OmegaConf.to_container(config, resolve=True)

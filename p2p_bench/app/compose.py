@@ -19,6 +19,7 @@ from p2p_bench.resources import resource_path
 
 CONFIG_NAME = "config"
 HYDRA_VERSION_BASE = "1.3"
+_COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
 
 
 def config_dir() -> Path:
@@ -57,6 +58,9 @@ def checked_overrides(
     register_schema()
     faults: list[ConfigError] = []
     parsed = {index: override for index, text in enumerate(overrides) if (override := _parse(text, faults))}
+    if not faults and _all_compose(one_job_each(overrides) if multirun else [list(overrides)], config_name):
+        return list(overrides)
+    # Something is wrong or needs a "+": one override after the other tells which.
     accepted: dict[int, str] = {}
     one_job: list[str] = []
     for index, override in sorted(parsed.items(), key=lambda item: not _is_group(item[1])):
@@ -87,6 +91,12 @@ def one_job_each(overrides: Sequence[str]) -> list[list[str]]:
     return jobs
 
 
+def swept_keys(overrides: Sequence[str]) -> tuple[str, ...]:
+    """Keys of the overrides that have several choices, in order."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    return tuple(override.get_key_element() for override in parsed if override.is_sweep_override())
+
+
 def _parse(text: str, faults: list[ConfigError]) -> Override | None:
     try:
         return OverridesParser.create().parse_override(text)
@@ -108,12 +118,21 @@ def _choices(override: Override, multirun: bool) -> list[str]:
     return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
 
 
+def _all_compose(jobs: Iterable[Sequence[str]], config_name: str) -> bool:
+    try:
+        for job in jobs:
+            compose(job, config_name)
+    except _COMPOSE_ERRORS:
+        return False
+    return True
+
+
 def _attempt(text: str, others: Sequence[str], config_name: str) -> str | ConfigError:
     """The override as Hydra accepts it on top of `others`, or what is wrong with it."""
     try:
         compose([*others, text], config_name)
         return text
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except _COMPOSE_ERRORS as error:
         key = text.split("=", 1)[0]
         config = compose(others, config_name)
         if _unknown_key(error) and key.rpartition(".")[2] in _parameters(config, key):

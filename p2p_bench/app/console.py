@@ -1,9 +1,9 @@
 """What the user sees: results on standard output, the rest on standard error."""
 
 import logging
-import sys
 import traceback
-import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 
@@ -40,10 +40,13 @@ def show_error(error: BaseException, debug: bool, context: str = "") -> None:
     status_console().print(f"{title}{where}: {error}{hint}", markup=False, style="red")
 
 
-def quieten_libraries() -> None:
-    """Keeps libraries' own notes off the terminal; warnings go to the log of the run."""
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keeps libraries' own notes off the terminal; their warnings go to the log of the run."""
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.ERROR)
-    if not sys.warnoptions:
-        logging.captureWarnings(True)
-        warnings.simplefilter("default")
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from p2p_bench.app.console import show_error, status_console
+from p2p_bench.app.console import quiet_libraries, show_error, status_console
 from p2p_bench.errors import ConfigError, P2PError, nearest
 
 USAGE = """\
@@ -56,7 +56,8 @@ def run_verb(arguments: Sequence[str], debug: bool = False) -> int:
     """
     handler = signal.getsignal(signal.SIGINT)
     try:
-        return _dispatch(list(arguments), debug)
+        with quiet_libraries():
+            return _dispatch(list(arguments), debug)
     except P2PError as error:
         show_error(error, debug)
         return error.exit_code

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 import wandb
@@ -46,6 +46,7 @@ class FinishedRun:
     rows: Sequence[Mapping[str, Any]]
 
 
+@runtime_checkable
 class RunLogger(Protocol):
     """Writes a finished run somewhere."""
 

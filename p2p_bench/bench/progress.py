@@ -2,7 +2,6 @@
 
 import time
 from types import TracebackType
-from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -29,7 +28,7 @@ class ProgressDisplay:
         self._bar: Progress | None = None
         self._task = TaskID(0)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "ProgressDisplay":
         if self._console.is_terminal:
             texts = (TextColumn("{task.fields[pairs]}"), TextColumn("{task.fields[step]}"))
             times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
@@ -58,7 +57,7 @@ class ProgressDisplay:
     def batch_done(self, pairs: int) -> None:
         """A batch of so many pairs is on the disk."""
         self._finished += pairs
-        self._show(self._finished, "", last=self._finished >= self._total)
+        self._show(float(self._finished), "", last=self._finished >= self._total)
 
     def _show(self, done: float, step: str, last: bool = False) -> None:
         self._done = max(self._done, done)

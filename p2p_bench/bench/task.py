@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -13,6 +13,7 @@ from p2p_bench.models import DiffusionModel, ModelSpec
 from p2p_bench.prompts.words import TextTokenizer
 
 
+@runtime_checkable
 class Checkpoint(Protocol):
     """A model in three steps of rising cost: facts, tokenizer, weights."""
 

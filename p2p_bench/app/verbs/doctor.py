@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from p2p_bench.app.compose import config_dir, group_options
-from p2p_bench.app.console import quieten_libraries, result_console
+from p2p_bench.app.console import result_console
 from p2p_bench.errors import MissingWeightsError, P2PError
 from p2p_bench.hashing import sha256_file
 from p2p_bench.resources import resource_path
@@ -37,7 +37,6 @@ def main(arguments: list[str], debug: bool) -> int:
         prog="p2p-bench doctor",
         description="Shows versions, devices, caches and checkpoints. Changes nothing, needs no network.",
     ).parse_args(arguments)
-    quieten_libraries()
     console = result_console()
     sections = {"versions": _versions, "devices": _devices, "caches and keys": _places, "models": _models}
     for title, findings in sections.items():

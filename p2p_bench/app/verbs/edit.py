@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from p2p_bench.app.compose import checked_overrides, compose
-from p2p_bench.app.console import quieten_libraries, result_console, status_console
+from p2p_bench.app.console import result_console, status_console
 from p2p_bench.errors import ConfigError, ErrorList, P2PError, PromptError
 
 if TYPE_CHECKING:
@@ -36,10 +36,9 @@ def main(arguments: list[str], debug: bool) -> int:
     overrides = ["metrics=none", "logger=none", "tau=default", *overrides]
     config = compose(checked_overrides(overrides), keep_hydra=True)
 
-    from p2p_bench.app.build import build, without_hydra
+    from p2p_bench.app.build import build, chosen_options, without_hydra
 
-    quieten_libraries()
-    parts = build(without_hydra(config), config.hydra.runtime.choices)
+    parts = build(without_hydra(config), chosen_options(config.hydra))
     result = _edit(parts, options, _device(config))
     directory = Path(config.run.dir or options.out or _new_directory())
     strip_path = _write(result, parts, directory)

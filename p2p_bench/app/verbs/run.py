@@ -3,7 +3,7 @@
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,9 @@ from p2p_bench.app.compose import (
     compose,
     config_dir,
     one_job_each,
+    swept_keys,
 )
-from p2p_bench.app.console import quieten_libraries, result_console, show_error, status_console
+from p2p_bench.app.console import result_console, show_error, status_console
 from p2p_bench.errors import ConfigError, ErrorList, P2PError
 
 _MULTIRUN = ("-m", "--multirun")
@@ -49,13 +50,14 @@ def main(arguments: list[str], debug: bool) -> int:
         return _hydra(flags + overrides, lambda config: None)
     checked = checked_overrides(overrides, multirun)
     _refuse_faulty(checked, multirun)
+    swept = swept_keys(checked) if multirun else ()
     codes: list[int] = []
     sweeps: list[str] = []
     parent = os.getpid()
 
     def job(config: DictConfig) -> None:
         sweeps.append(HydraConfig.get().sweep.dir)
-        code = _job(config, debug)
+        code = _job(config, swept, debug)
         if os.getpid() != parent and code:  # a launcher's own process: the code reaches us as a failed job
             raise JobFailedError(code)
         codes.append(code)
@@ -85,20 +87,20 @@ class JobFailedError(Exception):
 def _refuse_faulty(overrides: Sequence[str], multirun: bool) -> None:
     """Stops before any job starts if the configuration of one is faulty."""
     # Imported late: this loads torch, and a mere usage error need not wait for it.
-    from p2p_bench.app.build import build, without_hydra
+    from p2p_bench.app.build import build, chosen_options, without_hydra
 
     faults: dict[str, P2PError] = {}
     for job in one_job_each(overrides) if multirun else [list(overrides)]:
         config = compose(job, keep_hydra=True)
         try:
-            build(without_hydra(config), config.hydra.runtime.choices)
+            build(without_hydra(config), chosen_options(config.hydra))
         except ErrorList as error:
             faults.update((str(fault), fault) for fault in error.errors)
     if faults:
         raise ErrorList(list(faults.values()))
 
 
-def _hydra(arguments: Sequence[str], job: object) -> int:
+def _hydra(arguments: Sequence[str], job: Callable[[Any], Any]) -> int:
     """Hands the command line to Hydra; its exceptions arrive here instead of being printed."""
     decorated = hydra.main(
         config_path=str(config_dir()), config_name=CONFIG_NAME, version_base=HYDRA_VERSION_BASE
@@ -135,13 +137,13 @@ def _command_line(arguments: Sequence[str]) -> Iterator[None]:
         sys.argv = before
 
 
-def _job(config: DictConfig, debug: bool) -> int:
+def _job(config: DictConfig, swept: Sequence[str], debug: bool) -> int:
     """One job: the exit code, after the user was told what there is to tell."""
     settings = HydraConfig.get()
-    single = settings.mode != RunMode.MULTIRUN
-    label = "" if single else f"job {settings.job.num} ({settings.job.override_dirname})"
+    choices = ", ".join(text for text in settings.overrides.task if text.split("=", 1)[0] in swept)
+    label = f"job {settings.job.num} ({choices})" if settings.mode == RunMode.MULTIRUN else ""
     try:
-        return _benchmark(config, debug)
+        return _benchmark(config, choices)
     except P2PError as error:
         log.error("%s", error)
         show_error(error, debug, label)
@@ -152,15 +154,15 @@ def _job(config: DictConfig, debug: bool) -> int:
         return _FAILED
 
 
-def _benchmark(config: DictConfig, debug: bool) -> int:
-    from p2p_bench.app.build import build
+def _benchmark(config: DictConfig, job: str) -> int:
+    """Runs, reports and logs; `job` is what sets it apart in its sweep."""
+    from p2p_bench.app.build import build, chosen_options
     from p2p_bench.bench.run import run_benchmark
     from p2p_bench.report import summary_table, write_report
 
-    quieten_libraries()
     settings = HydraConfig.get()
     sweep = settings.mode == RunMode.MULTIRUN
-    parts = build(config, settings.runtime.choices)
+    parts = build(config, chosen_options(settings))
     status, result = status_console(), result_console()
     run_dir = Path(settings.runtime.output_dir)
     plain = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
@@ -171,7 +173,7 @@ def _benchmark(config: DictConfig, debug: bool) -> int:
             run_dir,
             name=parts.name,
             group=Path(settings.sweep.dir).name if sweep else "",
-            job=settings.job.override_dirname if sweep else "",
+            job=job,
             config={str(key): value for key, value in plain.items()},
             keep=parts.keep,
             trainer=parts.trainer,

@@ -1,0 +1,67 @@
+"""Reads what an offline W&B run left on the disk."""
+
+import json
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wandb.proto.wandb_internal_pb2 import Record
+
+_BLOCK, _FILE_HEADER, _CHUNK_HEADER = 32768, 7, 7
+_FULL, _LAST = 1, 4
+
+
+@dataclass
+class OfflineRun:
+    """What can be read back of a run."""
+
+    name: str = ""
+    project: str = ""
+    group: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    summary: dict[str, Any] = field(default_factory=dict)
+    exit_code: int | None = None
+
+
+def read_offline_run(path: Path) -> OfflineRun:
+    """The run in a `.wandb` file."""
+    run = OfflineRun()
+    for data in _chunks(path.read_bytes()):
+        record = Record()
+        record.ParseFromString(data)
+        kind = record.WhichOneof("record_type")
+        if kind == "run":
+            run.name, run.project = record.run.display_name, record.run.project
+            run.group = record.run.run_group
+            run.config.update(_values(record.run.config.update))
+        elif kind == "history":
+            run.history.append(_values(record.history.item))
+        elif kind == "summary":
+            run.summary.update(_values(record.summary.update))
+        elif kind == "exit":
+            run.exit_code = record.exit.exit_code
+    return run
+
+
+def _chunks(data: bytes) -> Iterator[bytes]:
+    """Records of a file in LevelDB's log format: blocks, in them chunks of (checksum, length, kind)."""
+    assert data[:4] == b":W&B"
+    place, parts = _FILE_HEADER, []
+    while place + _CHUNK_HEADER <= len(data):
+        left = _BLOCK - place % _BLOCK
+        if left < _CHUNK_HEADER:
+            place += left
+            continue
+        _, length, kind = struct.unpack_from("<IHB", data, place)
+        parts.append(data[place + _CHUNK_HEADER : place + _CHUNK_HEADER + length])
+        place += _CHUNK_HEADER + length
+        if kind in (_FULL, _LAST):
+            yield b"".join(parts)
+            parts = []
+
+
+def _values(items: Iterable[Any]) -> dict[str, Any]:
+    return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
