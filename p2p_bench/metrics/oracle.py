@@ -98,7 +98,9 @@ class AttributeOracle(nn.Module):
         )
         features = 2 * config.widths[-1]
         self.heads = nn.ModuleDict({name: nn.Linear(features, len(words)) for name, words in LABELS.items()})
-        self.pairs = nn.Linear(features, len(SHAPES) * len(COLOURS))
+        self.pairs = nn.Conv2d(config.widths[-1], len(SHAPES) * len(COLOURS), 1)
+        with torch.no_grad():
+            self.pairs.bias -= 4.0  # most combinations are absent
         self.strength = nn.Linear(features, 1)
 
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> dict[str, Tensor]:
@@ -111,7 +113,9 @@ class AttributeOracle(nn.Module):
         x = self.levels(images * 2 - 1)
         features = torch.cat([x.mean((2, 3)), x.amax((2, 3))], dim=1)
         logits = {name: head(features) for name, head in self.heads.items()}
-        return {**logits, "pairs": self.pairs(features), "strength": self.strength(features)[:, 0]}
+        # Read place by place, so that a shape goes with the colour that is in the same place.
+        pairs = self.pairs(x).amax((2, 3))
+        return {**logits, "pairs": pairs, "strength": self.strength(features)[:, 0]}
 
     @torch.no_grad()
     def read(self, images: Float[Tensor, "n 3 h w"], batch: int = 64) -> list[OracleReading]:

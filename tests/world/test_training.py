@@ -17,6 +17,7 @@ from p2p_bench.resources import resource_path
 from p2p_bench.world.scenes import render, sample_scene
 from p2p_bench.world.training import train_world, verify_manifest
 from p2p_bench.world.training.muon import MuonAdamW, muon_groups, orthogonalise
+from p2p_bench.world.training.unet import draw_timesteps
 
 # Lightning's own use of deprecated torch functions, and its advice for longer trainings.
 pytestmark = [
@@ -128,3 +129,12 @@ def test_the_optimiser_descends() -> None:
         loss().backward()
         optimizer.step()
     assert loss().item() < 0.7 * first
+
+
+def test_timesteps_cover_the_schedule_with_the_share_in_focus() -> None:
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.cat([draw_timesteps(20, (0.4, 0.9), 0.7, generator) for _ in range(50)])
+    assert drawn.min() >= 0
+    assert drawn.max() <= 999
+    assert ((drawn >= 400) & (drawn < 900)).float().mean() == pytest.approx(0.7, abs=0.01)
+    assert (drawn < 400).float().mean() == pytest.approx(0.3 * 0.8, abs=0.01)

@@ -43,7 +43,7 @@ class CLIPRecipe:
     embedding: int = 128
     text_width: int = 128
     text_layers: int = 2
-    steps: int = 4000
+    steps: int = 1500
     batch: int = 96
     learning_rate: float = 1.5e-3
     num_images: int = 16_000

@@ -34,10 +34,10 @@ class JudgeRecipe:
         first_seed: offset of the training scenes' seeds, another one for each judge.
     """
 
-    steps: int = 4000
+    steps: int = 5000
     batch: int = 64
     learning_rate: float = 3e-3
-    num_images: int = 16_000
+    num_images: int = 24_000
     first_seed: int = 0
 
 

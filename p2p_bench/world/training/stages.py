@@ -31,7 +31,7 @@ ORACLE_A = OracleConfig()
 ORACLE_B = OracleConfig(widths=(24, 72, 144), depth=2, kernel=3, residual=True)
 JUDGE_LPIPS = JudgeRecipe(steps=1500, learning_rate=1.5e-3, first_seed=2_000_000)
 JUDGE_A = JudgeRecipe()
-JUDGE_B = JudgeRecipe(steps=3500, first_seed=1_000_000)
+JUDGE_B = JudgeRecipe(first_seed=1_000_000)
 _SEEDS = {name: index for index, name in enumerate(STAGES)}
 
 Recipe = TypeVar("Recipe")

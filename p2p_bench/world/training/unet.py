@@ -45,6 +45,8 @@ class UNetRecipe:
         max_snr: the loss on v is weighted by min(1, max_snr / SNR).
         object_weight: how much more an object's latents weigh than the background's, where the
             noise is so low that x_t tells where the object is.
+        focus: part of the noise schedule, as fractions of it, where layout and shapes are decided.
+        focus_share: share of the rows whose timestep lies in that part.
         ema: decay of the weight average.
         compiled: whether to compile the loss.
     """
@@ -52,13 +54,15 @@ class UNetRecipe:
     channels: tuple[int, ...] = (64, 128, 192)
     text_width: int = 128
     text_layers: int = 2
-    steps: int = 6000
+    steps: int = 6500
     batch: int = 32
     learning_rate: float = 1.2e-3
     num_images: int = 40_000
     empty: float = 0.1
     max_snr: float = 5.0
     object_weight: float = 2.0
+    focus: tuple[float, float] = (0.4, 0.92)
+    focus_share: float = 0.7
     ema: float = 0.998
     compiled: bool = True
 
@@ -212,6 +216,22 @@ def tokenise(tokenizer: CLIPTokenizer, captions: Sequence[str]) -> Int[Tensor, "
     return tokenizer(list(captions), return_tensors="pt", **settings).input_ids
 
 
+def draw_timesteps(
+    count: int, focus: tuple[float, float], share: float, generator: torch.Generator
+) -> Int[Tensor, " n"]:
+    """Timesteps in 0..999, one per stratum, with `share` of them in `focus` (fractions of the schedule)."""
+    low, high = focus
+    below = (1 - share) * low / (low + 1 - high)
+    strata = torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)
+    place = strata / count
+    inner = low + (place - below) / share * (high - low)
+    outer = torch.where(
+        place < below, place / below * low, high + (place - below - share) / (1 - below - share) * (1 - high)
+    )
+    fraction = torch.where((place >= below) & (place < below + share), inner, outer)
+    return (fraction * 1000).long().clamp(0, 999)
+
+
 def train_unet(
     recipe: UNetRecipe,
     vae: AutoencoderKL,
@@ -240,14 +260,12 @@ def train_unet(
         texts = [caption(scenes[i], rng) if rng.random() >= recipe.empty else "" for i in rows.tolist()]
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
         latents = data["latents"][rows].float() * vae.config.scaling_factor  # type: ignore[attr-defined]
-        strata = torch.randperm(recipe.batch, generator=generator) + torch.rand(
-            recipe.batch, generator=generator
-        )
+        timesteps = draw_timesteps(recipe.batch, recipe.focus, recipe.focus_share, generator)
         return DenoisingBatch(
             latents=latents,
             objects=data["objects"][rows].float(),
             noise=torch.randn(latents.shape, generator=generator),
-            timesteps=(strata / recipe.batch * 1000).long().clamp(max=999),
+            timesteps=timesteps,
             token_ids=tokenise(tokenizer, texts),
         )
 
