@@ -99,8 +99,8 @@ class AttributeOracle(nn.Module):
         features = 2 * config.widths[-1]
         self.heads = nn.ModuleDict({name: nn.Linear(features, len(words)) for name, words in LABELS.items()})
         self.pairs = nn.Conv2d(config.widths[-1], len(SHAPES) * len(COLOURS), 1)
-        with torch.no_grad():
-            self.pairs.bias -= 4.0  # most combinations are absent
+        assert self.pairs.bias is not None
+        nn.init.constant_(self.pairs.bias, -4.0)  # most combinations are absent
         self.strength = nn.Linear(features, 1)
 
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> dict[str, Tensor]:
