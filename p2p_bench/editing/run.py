@@ -217,7 +217,8 @@ def _result(
     for index, row in row_of.items():
         result.images[index] = images[row]
         latents[index] = sampled.latents[row]
-        costs[index], errors[index] = sampled.unet_rows[row], sampled.errors[row]
+        costs[index] = sampled.unet_rows[row]
+        errors[index] = sampled.errors[row] or _image_error(model, sample, images[row])
     return replace(
         result,
         latents=latents,
@@ -228,6 +229,15 @@ def _result(
         vae_reconstruction=vae_reconstruction,
         prompts=prepared.prompts,
         maps={} if recorder is None else {i: recorder.maps(row).float().cpu() for i, row in row_of.items()},
+    )
+
+
+def _image_error(model: DiffusionModel, sample: Sample, image: Float[Tensor, "3 h w"]) -> P2PError | None:
+    if bool(image.isfinite().all()):
+        return None
+    return P2PError(
+        f"sample {sample.id!r}: the VAE of model {model.spec.name!r} made a non-finite image of finite "
+        "latents; set model.dtype=float32 or bfloat16"
     )
 
 

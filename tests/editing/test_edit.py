@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -213,6 +214,14 @@ def test_a_non_finite_latent_is_named_and_other_samples_survive() -> None:
         assert torch.allclose(result.latents, alone.latents, atol=1e-10)
     with pytest.raises(NonFiniteLatentError, match="step 0 of model 'tiny'"):
         p2p.edit(model, SOURCE, SWAPPED, noise=bad, steps=2)
+
+
+def test_a_non_finite_image_is_an_error() -> None:
+    model = tiny_model()
+    vae = copy.deepcopy(model.vae)
+    vae.decoder.conv_out.bias[0] = torch.nan
+    with pytest.raises(P2PError, match="VAE of model 'tiny'"):
+        p2p.edit(dataclasses.replace(model, vae=vae), SOURCE, SWAPPED, steps=1)
 
 
 def test_a_broken_target_leaves_the_others() -> None:

@@ -19,12 +19,12 @@ def test_round_trip_improves_with_steps() -> None:
     image = images(1)
     wanted = model.encode_images(image)[0]
     errors = []
-    for steps in (10, 40, 160):
+    for steps in (10, 30, 90):
         result = p2p.edit(model, PROMPT, PROMPT, image=image, guidance=1.0, steps=steps)
         errors.append(float((result.latents[0] - wanted).square().mean().sqrt()))
         assert (result.inversion_rows, result.source_rows) == (steps, steps)
-    assert errors[0] > 1.5 * errors[1] > 3 * errors[2]
-    assert errors[2] < 0.25 * float(wanted.std())
+    assert errors[0] > 1.3 * errors[1] > 2 * errors[2]
+    assert errors[2] < 0.5 * float(wanted.std())
 
 
 def test_runs_the_ode_backward_as_written_out() -> None:

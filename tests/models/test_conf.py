@@ -1,0 +1,33 @@
+"""The YAML of models, inversions and samplers names arguments that exist."""
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from p2p_bench.app.instantiate import instantiate, node_faults
+from p2p_bench.resources import resource_path
+from p2p_bench.sampling import DDIM
+
+FILES = [
+    path
+    for group in ("model", "inversion", "sampler")
+    for path in resource_path("conf", group).glob("*.yaml")
+]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_option_fits_its_target(path: Path) -> None:
+    node = OmegaConf.load(path)
+    if OmegaConf.is_missing(node, "path"):
+        assert "path" in str(node_faults(node, path.parent.name)[0])
+        node.path = "somewhere"
+    assert node_faults(node, path.parent.name) == []
+
+
+def test_the_sampler_makes_its_step_function() -> None:
+    node = OmegaConf.load(resource_path("conf", "sampler") / "ddim.yaml")
+    node.eta = 0.5
+    sampler = instantiate(node, "sampler")
+    assert (sampler.steps, sampler.guidance, sampler.max_rows) == (None, None, 64)
+    assert sampler.stepper() == DDIM(0.5)
