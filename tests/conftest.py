@@ -11,3 +11,13 @@ from jaxtyping import install_import_hook
 
 # Shapes and types of every annotated function are checked, in the tests only.
 install_import_hook("p2p_bench", "beartype.beartype")
+
+import pytest  # noqa: E402  (after the hook, like all that may import p2p_bench)
+
+import p2p_bench as p2p  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def world() -> "p2p.DiffusionModel":
+    """The embedded model, loaded once for all tests."""
+    return p2p.load_model("world")

@@ -38,7 +38,7 @@ class EditResult:
     errors: tuple[P2PError | None, ...]
     vae_reconstruction: Float[Tensor, "3 h w"] | None = None
     prompts: tuple[TokenizedPrompt, ...] = ()
-    maps: Mapping[int, Float[Tensor, "w s t"]] = field(default_factory=dict, repr=False)
+    maps: Mapping[int, Float[Tensor, "columns s t"]] = field(default_factory=dict, repr=False)
 
     @property
     def unet_rows(self) -> int:
