@@ -1,18 +1,18 @@
 """From a composed configuration to the parts of a run, with all faults listed at once."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from lightning import Trainer
 from omegaconf import DictConfig, OmegaConf
 
 from p2p_bench.app.instantiate import instantiate, node_faults
-from p2p_bench.app.schema import COMPONENT_GROUPS
+from p2p_bench.app.schema import COMPONENT_GROUPS, RootConfig, RunNode, TauNode
 from p2p_bench.bench.loggers import RunLogger
 from p2p_bench.bench.task import Keep, Task, Variant
 from p2p_bench.controllers import NoControl, parse_tau
-from p2p_bench.errors import ConfigError, ErrorList, P2PError
+from p2p_bench.errors import ConfigError, ErrorList, P2PError, nearest
 
 _SEVERAL = ("metrics", "logger")
 """Groups whose node maps names to components."""
@@ -199,6 +199,12 @@ def _tau_text(value: Any) -> str:
 
 
 def _run_faults(config: DictConfig) -> Iterator[ConfigError]:
+    typed = {"": (config, RootConfig), "run.": (config.run, RunNode), "tau.": (config.tau, TauNode)}
+    for where, (node, schema) in typed.items():
+        known = [field.name for field in fields(schema)]
+        for key in node:
+            if key not in known:
+                yield ConfigError(f"{where}{key}: unknown key.{nearest(str(key), known)}")
     if config.run.batch_size < 1:
         yield ConfigError(f"run.batch_size: expected at least 1, got {config.run.batch_size}")
     if config.run.images is not None and config.run.images < 0:

@@ -44,8 +44,8 @@ def checked_overrides(
 ) -> list[str]:
     """The overrides in a form that Hydra accepts.
 
-    Values that a component's class takes but its YAML does not state are let through, which Hydra
-    alone would refuse.
+    Values that a component's class takes but its YAML does not state are let through, and so are keys
+    of a mapping that the YAML leaves empty; Hydra alone would refuse both.
 
     Args:
         overrides: `KEY=VALUE` as typed.
@@ -135,13 +135,25 @@ def _attempt(text: str, others: Sequence[str], config_name: str) -> str | Config
     except _COMPOSE_ERRORS as error:
         key = text.split("=", 1)[0]
         config = compose(others, config_name)
-        if _unknown_key(error) and key.rpartition(".")[2] in _parameters(config, key):
+        if _unknown_key(error) and _is_free(key, compose(_stated(others), config_name)):
             return f"+{text}"
         return _explained(text, error, config)
 
 
 def _unknown_key(error: Exception) -> bool:
     return isinstance(error.__cause__, ConfigAttributeError | ConfigKeyError)
+
+
+def _stated(overrides: Sequence[str]) -> list[str]:
+    """The overrides that set what the YAML states."""
+    return [override for override in overrides if not override.startswith("+")]
+
+
+def _is_free(key: str, config: DictConfig) -> bool:
+    """Whether a key that no YAML states may be set: an argument of its class, or part of an open mapping."""
+    parent = OmegaConf.select(config, key.rpartition(".")[0]) if "." in key else None
+    is_open = isinstance(parent, DictConfig) and len(parent) == 0
+    return is_open or key.rpartition(".")[2] in _parameters(config, key)
 
 
 def _parameters(config: DictConfig, key: str) -> list[str]:

@@ -17,6 +17,7 @@ _NOISY = (
     "diffusers",
     "open_clip",
     "PIL",
+    "wandb",
 )
 
 

@@ -122,7 +122,7 @@ class WandbLogger:
         except wandb.Error as error:
             if mode != "online":
                 raise
-            wandb.finish(exit_code=1, quiet=True)
+            wandb.finish(exit_code=1)
             return self._init(run, "offline"), f" (offline: {str(error).splitlines()[0]})"
 
     def _init(self, run: FinishedRun, mode: str) -> wandb.Run:

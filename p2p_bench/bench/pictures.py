@@ -66,9 +66,9 @@ def save_png(path: Path, image: Float[Tensor, "3 h w"]) -> None:
 def file_stem(name: str) -> str:
     """A file name for any text: itself if harmless everywhere, else cleaned and made unique by a hash."""
     clean = re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip(".-")[:80]
-    if clean == name:
+    if clean and clean == name:
         return clean
-    return f"{clean}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return f"{clean}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}".lstrip("-")
 
 
 def _colours(values: Float[Tensor, "h w"]) -> Float[Tensor, "3 h w"]:

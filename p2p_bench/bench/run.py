@@ -23,7 +23,7 @@ from p2p_bench.bench.task import Keep, Task, Variant
 from p2p_bench.data.module import PairDataModule
 from p2p_bench.errors import ConfigError, ErrorList, P2PError
 from p2p_bench.hashing import digest
-from p2p_bench.metrics.base import Metric, MetricColumn, all_columns
+from p2p_bench.metrics.base import MetricColumn, all_columns
 from p2p_bench.models import ModelSpec
 from p2p_bench.types import EditPair
 
@@ -70,8 +70,7 @@ def run_benchmark(
     keep = Keep() if keep is None else keep
     with locked(run_dir):
         console.print("checking the model, the metrics and the data set")
-        spec, columns = _checked(task)
-        pairs = task.dataset.pairs()
+        spec, columns, pairs = _checked(task)
         faults = _faults(task, spec, pairs)
         checksums = {"model": spec.checksum, "pairs": digest([_content(pair) for pair in pairs])}
         run_id = digest({"settings": task.settings, "checksums": checksums})[:12]
@@ -105,27 +104,28 @@ def run_benchmark(
         return FinishedRun(run_dir, run_id, name, group, job, config, summary, rows)
 
 
-def _checked(task: Task) -> tuple[ModelSpec, tuple[MetricColumn, ...]]:
-    """Facts and columns, once the files of the model and of the metrics are known to be there."""
+def _checked(task: Task) -> tuple[ModelSpec, tuple[MetricColumn, ...], list[EditPair]]:
+    """Facts, columns and pairs, once all files that the run needs are known to be there."""
     faults: list[P2PError] = []
-    spec: ModelSpec | None = None
+    spec = _tried(task.checkpoint.spec, faults)
+    columns = _tried(lambda: all_columns(task.metrics), faults)
+    for metric in task.metrics.values():
+        _tried(metric.check, faults)
+    pairs = _tried(task.dataset.pairs, faults)
+    if spec is None or columns is None or pairs is None or faults:
+        raise ErrorList(faults)
+    return spec, columns, pairs
+
+
+def _tried(check: Callable[[], Any], faults: list[P2PError]) -> Any:
+    """What a check returns; its faults are added to the list."""
     try:
-        spec = task.checkpoint.spec()
+        return check()
+    except ErrorList as error:
+        faults += error.errors
     except P2PError as error:
         faults.append(error)
-    for metric in task.metrics.values():
-        faults += _metric_faults(metric)
-    if faults or spec is None:
-        raise ErrorList(faults)
-    return spec, all_columns(task.metrics)
-
-
-def _metric_faults(metric: Metric) -> list[P2PError]:
-    try:
-        metric.check()
-    except P2PError as error:
-        return [error]
-    return []
+    return None
 
 
 def _faults(task: Task, spec: ModelSpec, pairs: Sequence[EditPair]) -> dict[Key, str]:
@@ -182,6 +182,11 @@ def _edit(
 
 def _trainer(make: Callable[..., Trainer], callbacks: list[Callback]) -> Trainer:
     try:
-        return make(callbacks=callbacks)
+        trainer = make(callbacks=callbacks)
     except (ValueError, MisconfigurationException) as error:
         raise ConfigError(f"trainer: {error}") from error
+    if trainer.world_size > 1:
+        raise ConfigError(
+            f"trainer.devices: a run uses one device, got {trainer.world_size}; split the work with -m"
+        )
+    return trainer

@@ -16,6 +16,11 @@ WRONG_SETTINGS = {
     "unknown key of a component": (["controller.crss=0.2"], "unknown key 'crss'. Did you mean 'cross'?"),
     "unknown key, forced": (["+controller.crss=0.2"], "takes no such argument. Did you mean 'cross'?"),
     "unknown group": (["contrller=none"], "unknown key 'contrller'. Did you mean 'controller'?"),
+    "unknown root key, forced": (["+extra=3"], "extra: unknown key"),
+    "unknown key of a typed node, forced": (
+        ["+run.imges=3"],
+        "unknown key. Did you mean 'images'?",
+    ),
     "unknown key in a schedule": (["tau.sweep=[{cross: 1, slf: 0}]"], "unknown key 'slf'."),
     "wrong type": (["seed=x"], "seed=x: Value 'x' of type 'str' could not be converted to Integer"),
     "wrong type of a component": (
@@ -34,13 +39,13 @@ WRONG_SETTINGS = {
     "no pairs at a time": (["run.batch_size=0"], "run.batch_size: expected at least 1"),
     "missing value": (["controller=reweight"], "controller.weights: a value is required"),
     "no steps": (["sampler.steps=0"], "steps: expected at least 1"),
-    "limit": (["dataset.limit=0"], "dataset.limit: expected at least 1"),
+    "limit": (["dataset.limit=0", "metrics=none"], "dataset.limit: expected at least 1"),
 }
 
 
 @pytest.mark.parametrize(("overrides", "message"), WRONG_SETTINGS.values(), ids=WRONG_SETTINGS)
 def test_wrong_settings_stop_with_one_message(command, overrides, message):
-    outcome = command.bench(*overrides)
+    outcome = command(*overrides)
     assert outcome.code == 2
     assert message in outcome.err
     assert outcome.err.count("error:") == 1
@@ -49,20 +54,20 @@ def test_wrong_settings_stop_with_one_message(command, overrides, message):
 
 
 def test_all_faults_are_listed_at_once(command):
-    outcome = command.bench("tau.cros=1", "controller=replce", "seed=x")
+    outcome = command("tau.cros=1", "controller=replce", "seed=x")
     assert outcome.code == 2
     assert "3 faults" in outcome.err
     assert all(word in outcome.err for word in ("'cros'", "'replce'", "seed=x"))
-    outcome = command.bench("tau.cross=2", "seed=-1", "sampler.steps=0")
+    outcome = command("tau.cross=2", "seed=-1", "sampler.steps=0")
     assert "3 faults" in outcome.err
     assert all(word in outcome.err for word in ("tau.cross", "seed:", "steps:"))
 
 
 def test_every_choice_of_a_sweep_is_checked_before_a_job_starts(command):
-    outcome = command.bench("-m", "tau.cross=0.2,1.7", "controller=auto,refin")
+    outcome = command("-m", "tau.cross=0.2,1.7", "controller=auto,refin")
     assert outcome.code == 2
     assert "'refin'" in outcome.err
-    outcome = command.bench("-m", "tau.cross=0.2,1.7", "seed=0,1")
+    outcome = command("-m", "tau.cross=0.2,1.7", "seed=0,1")
     assert outcome.code == 2
     assert "tau.cross: expected values in [0, 1] (a share of the steps), got 1.7" in outcome.err
     assert not list(command.folder.glob("outputs/*"))
@@ -91,10 +96,10 @@ def test_wrong_usage(command, arguments, message):
 
 
 def test_absent_models_leave_with_three(command):
-    outcome = command.bench("model=sd14")
+    outcome = command("model=sd14", "metrics=none")
     assert outcome.code == 3
     assert "hf download" in outcome.err
-    outcome = command.bench("model.path=/nowhere")
+    outcome = command("model=local", "model.path=/nowhere", "metrics=none")
     assert outcome.code == 3
     assert "/nowhere" in outcome.err
 
@@ -103,7 +108,7 @@ BAD_PROMPTS = {
     "too long": (
         {"source": "a cat", "target": "a cat and a dog and a cat and a dog and a cat and a dog"},
         [],
-        "4 tokens too long",
+        "3 tokens too long",
     ),
     "empty": ({"source": "a cat", "target": "  "}, [], "target_prompt: is empty"),
     "unequal word counts": (

@@ -35,7 +35,8 @@ def rows_of(folder):
 
 def pixels(path):
     """An image file as floats."""
-    return np.asarray(Image.open(path), dtype=float)
+    with Image.open(path) as image:
+        return np.asarray(image, dtype=float)
 
 
 def assert_same_rows(a, b, apart_from=()):
@@ -212,11 +213,25 @@ def test_a_second_run_in_one_directory_refuses(command):
     assert "another run is writing here" in outcome.err
 
 
+def assert_table_has_pictures(run, job, rows):
+    """The table of an offline run has a line per row, with the pictures that the run kept."""
+    files = run.artifacts["run_table"]
+    table = json.loads(files["edits.table.json"].read_text())
+    assert len(table["data"]) == len(rows) == 2
+    line = dict(zip(table["columns"], table["data"][0], strict=True))
+    assert line["sample_id"] == "swap"
+    row = rows["swap", "auto", 0]
+    assert line["mse"] == pytest.approx(row["mse"])
+    for name in ("image_original", "image_source", "image_target", "image_difference"):
+        assert np.array_equal(pixels(files[line[name]["path"]]), pixels(job / row[name]))
+
+
 def test_a_multirun_leaves_a_directory_and_an_offline_run_per_job(command):
     Image.new("RGB", (16, 16), "red").save(command.folder / "real.png")
     pairs = [{**PAIRS[0], "image": "real.png"}, PAIRS[2]]
     outcome = command.bench(
-        "-m", "tau.cross=0.2,0.5,0.8", "inversion=none,ddim", "logger=wandb", "metrics=pixel", "run.name=grid",
+        "-m", "tau.cross=0.2,0.5,0.8", "inversion=none,ddim",
+        "logger=wandb", "metrics=pixel", "run.name=grid",
         pairs=pairs,
     )  # fmt: skip
     assert outcome.code == 0, outcome.err
@@ -243,13 +258,7 @@ def test_a_multirun_leaves_a_directory_and_an_offline_run_per_job(command):
         mse = summary["variants"]["auto"]["metrics"]["mse"]["mean"]
         assert run.summary["auto/mse"] == pytest.approx(mse)
         assert any(item.get("mse") == pytest.approx(mse) for item in run.history)
-        table = json.loads((record.parent / "files" / run.summary["edits/path"]).read_text())
-        assert len(table["data"]) == len(rows) == 2
-        pictures = dict(zip(table["columns"], table["data"][0], strict=True))
-        assert pictures["sample_id"] == "swap"
-        for name in ("image_original", "image_source", "image_target"):
-            assert pictures[name]["_type"] == "image-file"
-            assert pictures[name]["sha256"]
+        assert_table_has_pictures(run, job, rows)
     assert len(seen) == 6
     page = command("report", str(sweep))
     assert page.code == 0

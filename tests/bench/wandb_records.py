@@ -23,6 +23,8 @@ class OfflineRun:
     config: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)
+    artifacts: dict[str, dict[str, Path]] = field(default_factory=dict)
+    """Kind of artifact to the files in it: name in the artifact to place on the disk."""
     exit_code: int | None = None
 
 
@@ -41,6 +43,9 @@ def read_offline_run(path: Path) -> OfflineRun:
             run.history.append(_values(record.history.item))
         elif kind == "summary":
             run.summary.update(_values(record.summary.update))
+        elif kind == "artifact":
+            files = {entry.path: Path(entry.local_path) for entry in record.artifact.manifest.contents}
+            run.artifacts.setdefault(record.artifact.type, {}).update(files)
         elif kind == "exit":
             run.exit_code = record.exit.exit_code
     return run

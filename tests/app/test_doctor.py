@@ -1,0 +1,85 @@
+"""`p2p-bench doctor` and `p2p-bench train-world`."""
+
+import json
+
+import pytest
+
+from p2p_bench.app.verbs import doctor
+from p2p_bench.hashing import sha256_file
+
+
+@pytest.fixture
+def weights(tmp_path, monkeypatch):
+    """A folder of weights with its manifest."""
+    folder = tmp_path / "weights"
+    (folder / "pipeline").mkdir(parents=True)
+    (folder / "pipeline" / "model.safetensors").write_bytes(b"weights")
+    (folder / "clip.safetensors").write_bytes(b"more weights")
+    files = {path.relative_to(folder).as_posix(): sha256_file(path) for path in folder.rglob("*.safetensors")}
+    (folder / "MANIFEST.json").write_text(json.dumps({"files": files}))
+    monkeypatch.setattr(doctor, "resource_path", lambda *parts: folder)
+    return folder
+
+
+def test_all_well(command, weights):
+    outcome = command("doctor")
+    assert outcome.code == 0
+    assert outcome.out.count("good, ") == 2
+    assert "torch" in outcome.out
+    assert "sd14" in outcome.out
+
+
+def test_damaged_and_missing_weights(command, weights):
+    (weights / "clip.safetensors").write_bytes(b"other")
+    (weights / "pipeline" / "model.safetensors").unlink()
+    outcome = command("doctor")
+    assert outcome.code == 3
+    assert "damaged: its checksum differs" in outcome.out
+    assert "missing; install the package again" in outcome.out
+
+
+def test_no_manifest(command, weights):
+    (weights / "MANIFEST.json").unlink()
+    outcome = command("doctor")
+    assert outcome.code == 3
+    assert "cannot be read" in outcome.out
+
+
+def test_a_key_is_noticed_and_never_shown(command, weights, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789secret")
+    outcome = command("doctor")
+    assert "present" in outcome.out
+    assert "secret" not in outcome.out + outcome.err
+    monkeypatch.delenv("WANDB_API_KEY")
+    monkeypatch.setenv("HOME", str(weights))
+    monkeypatch.delenv("NETRC", raising=False)
+    assert "absent: runs are logged offline" in command("doctor").out
+    (weights / ".netrc").write_text("machine api.wandb.ai login user password 0123456789secret\n")
+    (weights / ".netrc").chmod(0o600)
+    outcome = command("doctor")
+    assert "present" in outcome.out
+    assert "secret" not in outcome.out + outcome.err
+
+
+def test_training_runs_the_stages_asked_for(command):
+    outcome = command(
+        "train-world", "world=smoke", "world.stages=[tokenizer]", "world.tokenizer.captions=400"
+    )
+    assert outcome.code == 0, outcome.err
+    assert "weights: outputs/world_smoke/weights" in outcome.out
+    assert list(command.folder.glob("outputs/world_smoke/**/tokenizer*"))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("world=smke", "no option 'smke'. Did you mean 'smoke'?"),
+        ("world.sed=3", "unknown key 'sed'. Did you mean 'seed'?"),
+        ("world.seed=x", "world.seed: expected an integer, got 'x'"),
+        ("world.stages=[tokeniser]", "Did you mean 'tokenizer'?"),
+    ],
+)
+def test_training_refuses_bad_settings(command, override, message):
+    outcome = command("train-world", override)
+    assert outcome.code == 2
+    assert message in outcome.err

@@ -1,0 +1,70 @@
+"""Pairs are checked with the tokenizer alone."""
+
+import pytest
+
+from p2p_bench.bench.lint import lint_pairs, refuse_if_hopeless
+from p2p_bench.bench.task import Variant
+from p2p_bench.controllers import ByEdit, NoControl, Replace
+from p2p_bench.errors import ErrorList
+from p2p_bench.types import EditPair
+from tests.models.tiny import tiny_checkpoint
+
+NONE = Variant("none", NoControl(), "none")
+REPLACE = Variant("swap", Replace(), "replace")
+AUTO = Variant("auto", ByEdit(), "auto")
+
+
+def lint(pairs, variants=(NONE, REPLACE, AUTO), **options):
+    """Faults for the tiny model's tokenizer."""
+    tokenizer = tiny_checkpoint().tokenizer()
+    return lint_pairs(pairs, variants, tokenizer, steps=4, self_fraction=0.5, **options)
+
+
+def test_good_pairs_have_no_faults():
+    assert lint([EditPair("a", "a red cat", ("a blue cat", "a blue dog"), word_weights={})]) == {}
+
+
+def test_a_fault_belongs_to_the_variant_that_cannot_make_the_edit():
+    faults = lint([EditPair("a", "a cat", ("a dog", "a red cat"))])
+    assert list(faults) == [("a", "swap", 1)]
+    assert "variant 'swap': " in faults["a", "swap", 1]
+
+
+def test_word_weights_concern_who_obeys_them():
+    faults = lint([EditPair("a", "a cat", ("a dog",), word_weights={"fog": 2.0})])
+    assert list(faults) == [("a", "auto", 0)]
+    assert "'fog' is not in the prompt 'a dog'" in faults["a", "auto", 0]
+
+
+def test_a_bad_source_concerns_all_and_a_bad_target_itself():
+    long = "a cat and a dog " * 5
+    faults = lint(
+        [EditPair("a", long, ("a dog", "a cat")), EditPair("b", "a cat", ("a dog", long))], [NONE, AUTO]
+    )
+    assert list(faults) == [
+        ("a", "none", 0), ("a", "none", 1), ("a", "auto", 0), ("a", "auto", 1),
+        ("b", "none", 1), ("b", "auto", 1),
+    ]  # fmt: skip
+    assert faults["a", "none", 0].startswith("source: ")
+    assert faults["b", "none", 1].startswith("target 1: ")
+    assert lint([EditPair("a", long, ("a dog",))], [NONE], truncate=True) == {}
+
+
+def test_missing_files_are_named(tmp_path):
+    image = tmp_path / "image.png"
+    pairs = [EditPair("a", "a cat", ("a dog",), image=image, mask=tmp_path / "mask.png")]
+    assert "image.png is missing" in lint(pairs, [NONE])["a", "none", 0]
+    image.touch()
+    assert "mask.png is missing" in lint(pairs, [NONE])["a", "none", 0]
+
+
+def test_a_variant_that_suits_no_pair_stops_the_run():
+    pairs = [EditPair(f"p{number}", "a cat", ("a red cat",)) for number in range(14)]
+    faults = lint(pairs)
+    with pytest.raises(ErrorList) as caught:
+        refuse_if_hopeless(pairs, [NONE, REPLACE], faults)
+    assert len(caught.value.errors) == 11
+    assert "pair 'p0', variant 'swap'" in str(caught.value)
+    assert "and 4 more" in str(caught.value)
+    refuse_if_hopeless(pairs, [NONE], faults)
+    refuse_if_hopeless([*pairs, EditPair("good", "a cat", ("a dog",))], [NONE, REPLACE], faults)

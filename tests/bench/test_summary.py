@@ -1,0 +1,81 @@
+"""Means over rows, tables, versions."""
+
+import json
+
+import numpy as np
+import pytest
+
+from p2p_bench.bench.provenance import git_state, package_versions
+from p2p_bench.bench.summary import summarise, write_summary
+from p2p_bench.bench.task import Variant
+from p2p_bench.controllers import NoControl, Replace
+from p2p_bench.metrics.base import MetricColumn
+from tests.bench.test_rows import make_row
+
+NAN = float("nan")
+VARIANTS = (Variant("none", NoControl(), "none"), Variant("r", Replace(), "replace", "0.8", "0.4"))
+COLUMNS = (
+    MetricColumn("psnr", True, unit="dB", role="fidelity"),
+    MetricColumn("lpips", False, version=2, backbone="world", role="fidelity"),
+)
+ROWS = [
+    make_row("a", "none", psnr=10.0, lpips=NAN),
+    make_row("b", "none", psnr=20.0, lpips=0.5),
+    make_row("c", "none", psnr=90.0, lpips=0.9, status="error", error="broke"),
+    make_row("a", "r", psnr=NAN, lpips=NAN, unet_rows=8.0, unet_rows_spent=6.0),
+]
+
+
+def make_summary():
+    """The summary of `ROWS`."""
+    settings, checksums = {"seed": 3}, {"model": "ab"}
+    return summarise(
+        ROWS,
+        name="demo",
+        variants=VARIANTS,
+        columns=COLUMNS,
+        settings=settings,
+        checksums=checksums,
+        seed=3,
+    )
+
+
+@pytest.fixture
+def summary():
+    return make_summary()
+
+
+def test_means_leave_out_errors_and_undefined_values(summary):
+    none, replace = summary["variants"]["none"], summary["variants"]["r"]
+    assert (none["count"], none["failed"], replace["count"]) == (2, 1, 1)
+    assert none["metrics"]["psnr"]["mean"] == 15.0
+    assert none["metrics"]["lpips"] == pytest.approx(
+        {"mean": 0.5, "count": 1, "low": NAN, "high": NAN}, nan_ok=True
+    )
+    assert replace["metrics"]["psnr"]["count"] == 0
+    assert (replace["controller"], replace["tau_cross"], replace["tau_self"]) == ("replace", "0.8", "0.4")
+
+
+def test_facts_of_the_run(summary):
+    assert summary["schema_version"] == 1
+    assert summary["metrics"]["lpips"] == {
+        "higher_is_better": False, "unit": "", "label": "",
+        "version": 2, "backbone": "world", "role": "fidelity",
+    }  # fmt: skip
+    totals = summary["totals"]
+    assert (totals["samples"], totals["edits"], totals["failed"]) == (3, 4, 1)
+    assert (totals["unet_rows"], totals["unet_rows_spent"]) == (11.0, 9.0)
+    assert summary["checksums"] == {"model": "ab"}
+
+
+def test_undefined_numbers_are_null_on_disk(summary, tmp_path):
+    back = json.loads(write_summary(tmp_path, summary).read_text())
+    assert back["variants"]["r"]["metrics"]["psnr"]["mean"] is None
+    assert back["variants"]["none"]["metrics"]["psnr"]["mean"] == 15.0
+    assert list(back["variants"]) == ["none", "r"]
+
+
+def test_provenance():
+    assert package_versions()["numpy"] == np.__version__
+    git = git_state()
+    assert git["commit"] == "" or len(git["commit"]) == 40
