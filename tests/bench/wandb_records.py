@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,8 +29,15 @@ class OfflineRun:
     exit_code: int | None = None
 
 
-def read_offline_run(path: Path) -> OfflineRun:
-    """The run in a `.wandb` file."""
+def read_offline_run(path: Path, patience: float = 20.0) -> OfflineRun:
+    """The run in a `.wandb` file, once it is complete: another process writes it, also after `finish`."""
+    end = time.monotonic() + patience
+    while (run := _read(path)).exit_code is None and time.monotonic() < end:
+        time.sleep(0.05)
+    return run
+
+
+def _read(path: Path) -> OfflineRun:
     run = OfflineRun()
     for data in _chunks(path.read_bytes()):
         record = Record()
@@ -53,14 +61,15 @@ def read_offline_run(path: Path) -> OfflineRun:
 
 def _chunks(data: bytes) -> Iterator[bytes]:
     """Records of a file in LevelDB's log format: blocks, in them chunks of (checksum, length, kind)."""
-    assert data[:4] == b":W&B"
     place, parts = _FILE_HEADER, []
-    while place + _CHUNK_HEADER <= len(data):
+    while data[:4] == b":W&B" and place + _CHUNK_HEADER <= len(data):
         left = _BLOCK - place % _BLOCK
         if left < _CHUNK_HEADER:
             place += left
             continue
         _, length, kind = struct.unpack_from("<IHB", data, place)
+        if place + _CHUNK_HEADER + length > len(data):
+            return  # still being written
         parts.append(data[place + _CHUNK_HEADER : place + _CHUNK_HEADER + length])
         place += _CHUNK_HEADER + length
         if kind in (_FULL, _LAST):
