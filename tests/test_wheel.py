@@ -13,7 +13,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 UV = os.environ.get("UV") or shutil.which("uv")
 
-pytestmark = pytest.mark.skipif(UV is None, reason="needs uv to make a fresh environment; `make test` brings one")
+pytestmark = pytest.mark.skipif(
+    UV is None, reason="needs uv to make a fresh environment; `make test` brings one"
+)
 
 
 def call(*command: str | Path, cwd: Path) -> str:
@@ -55,7 +57,9 @@ def test_wheel_runs_the_demo_from_an_empty_directory(wheel: Path, tmp_path: Path
     call(*install, "--require-hashes", "--build-constraints", lock, "-r", lock, cwd=empty)
     call(*install, "--no-deps", wheel, cwd=empty)
 
-    call(venv / "bin" / "p2p-bench", "run", "experiment=demo", "dataset.limit=2", "sampler.steps=3", cwd=empty)
+    call(
+        venv / "bin" / "p2p-bench", "run", "experiment=demo", "dataset.limit=2", "sampler.steps=3", cwd=empty
+    )
 
     reports = list(empty.glob("outputs/demo/*/report.html"))
     assert len(reports) == 1, sorted(empty.rglob("*"))
