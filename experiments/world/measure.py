@@ -216,7 +216,7 @@ def main() -> None:
     )
     parser.add_argument("--weights", type=Path, default=resource_path("p2p_bench", "world", "weights"))
     parser.add_argument("--samples", type=int, default=256)
-    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--guidance", type=float, default=4.0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, default=here)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -108,16 +109,20 @@ def train_clip(
     lightning.seed_everything(seed, verbose=False)
     module = CLIPModule(clip_config(recipe, tokenizer), recipe)
     shares = {"two_objects": 0.25, "styled": 0.25, "weathered": 0.25, "allow_held_out": True}
-    scenes = training_scenes(recipe.num_images, _CLIP_SEEDS, **shares)
-    images = render_bytes(scenes)
 
-    def make_batch(step: int) -> tuple[Tensor, Tensor]:
-        rows = random_rows(len(scenes), recipe.batch, seed, step)
-        rng = np.random.default_rng([seed, step])
-        texts = [caption(scenes[i], rng, drop=0.03) for i in rows.tolist()]
-        return to_float(images[rows]), tokenise(tokenizer, texts)
+    def prepare() -> Callable[[int], tuple[Tensor, Tensor]]:
+        scenes = training_scenes(recipe.num_images, _CLIP_SEEDS, **shares)
+        images = render_bytes(scenes)
 
-    fit(module, make_batch, name="clip", steps=recipe.steps, out_dir=out_dir, device=device)
+        def make_batch(step: int) -> tuple[Tensor, Tensor]:
+            rows = random_rows(len(scenes), recipe.batch, seed, step)
+            rng = np.random.default_rng([seed, step])
+            texts = [caption(scenes[i], rng, drop=0.03) for i in rows.tolist()]
+            return to_float(images[rows]), tokenise(tokenizer, texts)
+
+        return make_batch
+
+    fit(module, prepare, name="clip", steps=recipe.steps, out_dir=out_dir, device=device)
     return module.clip.cpu().eval()
 
 

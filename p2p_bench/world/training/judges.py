@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -138,24 +138,22 @@ class JudgeModule(lightning.LightningModule):
 
 
 def _train(network: nn.Module, recipe: JudgeRecipe, name: str, out_dir: Path, device: str, seed: int) -> None:
-    scenes = training_scenes(
-        recipe.num_images,
-        JUDGE_SEEDS + recipe.first_seed,
-        two_objects=0.25,
-        styled=0.25,
-        weathered=0.3,
-        allow_held_out=True,
-    )
-    images, labels = render_bytes(scenes), labels_of(scenes)
+    shares = {"two_objects": 0.25, "styled": 0.25, "weathered": 0.3, "allow_held_out": True}
 
-    def make_batch(step: int) -> tuple[Tensor, Labels]:
-        rows = random_rows(len(images), recipe.batch, seed, step)
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        chosen = Labels(*(value[rows] for value in labels))
-        return roughen(to_float(images[rows]), generator), chosen
+    def prepare() -> Callable[[int], tuple[Tensor, Labels]]:
+        scenes = training_scenes(recipe.num_images, JUDGE_SEEDS + recipe.first_seed, **shares)
+        images, labels = render_bytes(scenes), labels_of(scenes)
+
+        def make_batch(step: int) -> tuple[Tensor, Labels]:
+            rows = random_rows(len(images), recipe.batch, seed, step)
+            generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+            chosen = Labels(*(value[rows] for value in labels))
+            return roughen(to_float(images[rows]), generator), chosen
+
+        return make_batch
 
     module = JudgeModule(network, recipe)
-    fit(module, make_batch, name=name, steps=recipe.steps, out_dir=out_dir, device=device)
+    fit(module, prepare, name=name, steps=recipe.steps, out_dir=out_dir, device=device)
     network.to(memory_format=torch.contiguous_format).cpu().eval()
 
 

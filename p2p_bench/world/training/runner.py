@@ -80,7 +80,7 @@ class _Progress(Callback):
 
 def fit(
     module: lightning.LightningModule,
-    make_batch: Callable[[int], Any],
+    prepare: Callable[[], Callable[[int], Any]],
     *,
     name: str,
     steps: int,
@@ -93,7 +93,8 @@ def fit(
 
     Args:
         module: a Lightning module; afterwards it holds the trained weights.
-        make_batch: batch of a step, a function of the step alone.
+        prepare: makes the data, if there is anything left to train, and returns the batch of a step,
+            a function of the step alone.
         name: for the log.
         steps: optimiser steps in all, those of earlier runs included.
         out_dir: holds `last.ckpt`, rewritten every `save_every` steps.
@@ -106,7 +107,10 @@ def fit(
     start = 0
     if checkpoint.exists():
         start = int(torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)["global_step"])
-        log.info("%s: resuming at step %d of %d", name, start, steps)
+        log.info("%s: found step %d of %d", name, start, steps)
+    if start >= steps:
+        load_weights(module, checkpoint)
+        return
     keeper = ModelCheckpoint(
         dirpath=out_dir,
         filename="last",
@@ -125,10 +129,7 @@ def fit(
         num_sanity_val_steps=0,
         callbacks=[_Progress(name, min(100, steps)), keeper, *observers],
     )
-    if start >= steps:
-        load_weights(module, checkpoint)
-        return
-    batches = Batches(make_batch, start, steps)
+    batches = Batches(prepare(), start, steps)
     trainer.fit(module, batches, ckpt_path=checkpoint if start else None, weights_only=True)
 
 

@@ -29,10 +29,11 @@ log = logging.getLogger(__name__)
 STAGES = ("tokenizer", "vae", "unet", "clip", "lpips", "oracle_a", "oracle_b", "export")
 ORACLE_A = OracleConfig()
 ORACLE_B = OracleConfig(widths=(24, 72, 144), depth=2, kernel=3, residual=True)
-JUDGE_LPIPS = JudgeRecipe(steps=1500, learning_rate=1.5e-3, first_seed=2_000_000)
+JUDGE_LPIPS = JudgeRecipe(steps=1500, learning_rate=1.5e-3, num_images=16_000, first_seed=2_000_000)
 JUDGE_A = JudgeRecipe()
 JUDGE_B = JudgeRecipe(first_seed=1_000_000)
-_SEEDS = {name: index for index, name in enumerate(STAGES)}
+# Added to a hundred times the seed of the whole training.
+_SEEDS = {"tokenizer": 0, "vae": 0, "unet": 1, "oracle_a": 11, "oracle_b": 12, "lpips": 13, "clip": 21}
 
 Recipe = TypeVar("Recipe")
 
@@ -106,7 +107,7 @@ class _World:
     sheet_every: int
 
     def seed_of(self, stage: str) -> int:
-        return self.seed * len(STAGES) + _SEEDS[stage]
+        return self.seed * 100 + _SEEDS[stage]
 
     def folder(self, stage: str) -> Path:
         return self.work_dir / stage

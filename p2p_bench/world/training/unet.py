@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,6 +47,7 @@ class UNetRecipe:
             noise is so low that x_t tells where the object is.
         focus: part of the noise schedule, as fractions of it, where layout and shapes are decided.
         focus_share: share of the rows whose timestep lies in that part.
+        two_objects: share of the rows that show two objects, at the start and at the end.
         ema: decay of the weight average.
         compiled: whether to compile the loss.
     """
@@ -63,6 +64,7 @@ class UNetRecipe:
     object_weight: float = 2.0
     focus: tuple[float, float] = (0.4, 0.92)
     focus_share: float = 0.7
+    two_objects: tuple[float, float] = (0.2, 0.6)
     ema: float = 0.998
     compiled: bool = True
 
@@ -232,6 +234,51 @@ def draw_timesteps(
     return (fraction * 1000).long().clamp(0, 999)
 
 
+def draw_rows(
+    alone: Int[Tensor, " a"], together: Int[Tensor, " b"], recipe: UNetRecipe, seed: int, step: int
+) -> Int[Tensor, " n"]:
+    """Rows of a step's batch from the scenes of one and of two objects, in the share of that step.
+
+    One object first, so that words bind early; more and more of two, so that they bind to their own.
+    """
+    start, end = recipe.two_objects
+    share = start + (end - start) * min(1.0, step / recipe.steps)
+    count = round(recipe.batch * share)
+    count = 0 if not len(together) else recipe.batch if not len(alone) else count
+    chosen = ((alone, recipe.batch - count, 2 * step), (together, count, 2 * step + 1))
+    parts = [pool[random_rows(len(pool), number, seed, draw)] for pool, number, draw in chosen if number]
+    return torch.cat(parts)
+
+
+def _prepare(
+    recipe: UNetRecipe, vae: AutoencoderKL, tokenizer: CLIPTokenizer, cached: Path, seed: int
+) -> Callable[[int], DenoisingBatch]:
+    """Encodes the scenes, unless they are cached, and returns the batch of a step."""
+    scenes = unet_scenes(recipe.num_images)
+    if not cached.exists():
+        save_file(encode_scenes(vae, scenes), cached)
+    data = load_file(cached)
+    counts = torch.tensor([len(scene.objects) for scene in scenes])
+    alone, together = (counts == 1).nonzero()[:, 0], (counts == 2).nonzero()[:, 0]
+
+    def make_batch(step: int) -> DenoisingBatch:
+        rows = draw_rows(alone, together, recipe, seed, step)
+        rng = np.random.default_rng([seed, step])
+        texts = [caption(scenes[i], rng) if rng.random() >= recipe.empty else "" for i in rows.tolist()]
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        latents = data["latents"][rows].float() * vae.config.scaling_factor  # type: ignore[attr-defined]
+        timesteps = draw_timesteps(recipe.batch, recipe.focus, recipe.focus_share, generator)
+        return DenoisingBatch(
+            latents=latents,
+            objects=data["objects"][rows].float(),
+            noise=torch.randn(latents.shape, generator=generator),
+            timesteps=timesteps,
+            token_ids=tokenise(tokenizer, texts),
+        )
+
+    return make_batch
+
+
 def train_unet(
     recipe: UNetRecipe,
     vae: AutoencoderKL,
@@ -248,30 +295,9 @@ def train_unet(
     lightning.seed_everything(seed, verbose=False)
     out_dir.mkdir(parents=True, exist_ok=True)
     module = UNetModule(recipe, tokenizer)
-    scenes = unet_scenes(recipe.num_images)
-    cached = out_dir / "latents.safetensors"
-    if not cached.exists():
-        save_file(encode_scenes(vae, scenes), cached)
-    data = load_file(cached)
-
-    def make_batch(step: int) -> DenoisingBatch:
-        rows = random_rows(len(scenes), recipe.batch, seed, step)
-        rng = np.random.default_rng([seed, step])
-        texts = [caption(scenes[i], rng) if rng.random() >= recipe.empty else "" for i in rows.tolist()]
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        latents = data["latents"][rows].float() * vae.config.scaling_factor  # type: ignore[attr-defined]
-        timesteps = draw_timesteps(recipe.batch, recipe.focus, recipe.focus_share, generator)
-        return DenoisingBatch(
-            latents=latents,
-            objects=data["objects"][rows].float(),
-            noise=torch.randn(latents.shape, generator=generator),
-            timesteps=timesteps,
-            token_ids=tokenise(tokenizer, texts),
-        )
-
     fit(
         module,
-        make_batch,
+        lambda: _prepare(recipe, vae, tokenizer, out_dir / "latents.safetensors", seed),
         name="unet",
         steps=recipe.steps,
         out_dir=out_dir,

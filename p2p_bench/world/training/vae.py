@@ -1,6 +1,7 @@
 """Trains the autoencoder, an `AutoencoderKL` of diffusers, on rendered scenes."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -101,12 +102,12 @@ def train_vae(recipe: VAERecipe, out_dir: Path, device: str = "cpu", seed: int =
     """Trains, or resumes, or just loads; returns the averaged autoencoder, without scaling factor."""
     lightning.seed_everything(seed, verbose=False)
     module = VAEModule(recipe)
-    images = render_bytes(vae_scenes(recipe.num_images))
 
-    def make_batch(step: int) -> Tensor:
-        return images[random_rows(len(images), recipe.batch, seed, step)]
+    def prepare() -> Callable[[int], Tensor]:
+        images = render_bytes(vae_scenes(recipe.num_images))
+        return lambda step: images[random_rows(len(images), recipe.batch, seed, step)]
 
-    fit(module, make_batch, name="vae", steps=recipe.steps, out_dir=out_dir, device=device)
+    fit(module, prepare, name="vae", steps=recipe.steps, out_dir=out_dir, device=device)
     return module.averaged.to(memory_format=torch.contiguous_format).cpu().eval()
 
 
