@@ -25,6 +25,7 @@ class ProgressDisplay:
         self._finished = 0
         self._started = time.monotonic()
         self._last_line = self._started
+        self._first: tuple[float, float] | None = None
         self._bar: Progress | None = None
         self._task = TaskID(0)
 
@@ -66,9 +67,10 @@ class ProgressDisplay:
             self._bar.update(self._task, completed=self._done, pairs=pairs, step=step)
             return
         now = time.monotonic()
+        self._first = self._first or (now, self._done)
         if last or now - self._last_line >= _LINE_EVERY:
             self._last_line = now
-            left = (now - self._started) * (self._total - self._done) / self._done if self._done else None
+            left = self._seconds_left(now)
             parts = [
                 pairs,
                 step,
@@ -76,3 +78,10 @@ class ProgressDisplay:
                 "" if left is None else f"about {left:.0f} s left",
             ]
             self._console.print("editing: " + ", ".join(part for part in parts if part), highlight=False)
+
+    def _seconds_left(self, now: float) -> float | None:
+        """From the speed since the first step, so that loading the model does not count; None if unknown."""
+        if self._first is None or self._done <= self._first[1]:
+            return None
+        seconds_per_pair = (now - self._first[0]) / (self._done - self._first[1])
+        return seconds_per_pair * (self._total - self._done)

@@ -285,6 +285,15 @@ def test_the_process_leaves_with_the_exit_code(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_embedded_model_with_every_metric(command):
+    outcome = command("experiment=smoke", "run.dir=out", "trainer.accelerator=cpu")
+    assert outcome.code == 0, outcome.err
+    rows = rows_of(command.folder / "out")
+    assert {key[1] for key in rows} == {"none", "auto"}
+    assert {row["model"] for row in rows.values()} == {"world"}
+    assert all(math.isfinite(row["clip_target"]) for row in rows.values())
+
+
 def test_help(command):
     assert "train-world" in command("--help").out
     text = command("run", "--help").out

@@ -36,7 +36,7 @@ def test_lines_where_there_is_no_terminal(monkeypatch):
         display.batch_done(2)  # too soon after it
         display.batch_done(2)
     assert text.getvalue().splitlines() == [
-        "editing: 0/4 pairs, step 5/10, 12 s, about 36 s left",
+        "editing: 0/4 pairs, step 5/10, 12 s, about 30 s left",
         "editing: 4/4 pairs, 20 s, about 0 s left",
     ]
 
