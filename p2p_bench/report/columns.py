@@ -103,11 +103,10 @@ def number(value: Any) -> float:
     return math.nan if value is None else float(value)
 
 
-def defined_metrics(summary: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of the metrics that have at least one defined value in some variant of a summary."""
+def metric_counts(summary: Mapping[str, Any]) -> dict[str, int]:
+    """Number of defined values per metric of a summary, over all variants."""
     variants = summary["variants"].values()
-    return tuple(
-        name
+    return {
+        name: sum(variant["metrics"].get(name, {}).get("count", 0) for variant in variants)
         for name in summary["metrics"]
-        if any(variant["metrics"].get(name, {}).get("count", 0) for variant in variants)
-    )
+    }

@@ -1,12 +1,13 @@
 """The data a page holds: variants with their means, samples with their edits, pictures."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from p2p_bench.report.changes import changed_words
-from p2p_bench.report.columns import COSTS, Column, defined_metrics, main_metrics, metric_columns, number
+from p2p_bench.report.columns import COSTS, Column, main_metrics, metric_columns, metric_counts, number
 from p2p_bench.report.pictures import PictureStore
 from p2p_bench.report.runs import Row, Run, text_of
 from p2p_bench.report.tradeoff import choose_axes
@@ -36,11 +37,12 @@ def build_payload(runs: Sequence[tuple[str, Run]], page_dir: Path) -> dict[str, 
         page_dir: Directory the page is written to.
     """
     metrics = {column.name: column for _, run in runs for column in metric_columns(run.summary["metrics"])}
-    having = {name for _, run in runs for name in defined_metrics(run.summary)}
-    defined = [name for name in metrics if name in having]
-    axes = choose_axes(tuple(metrics.values()), defined)
+    counts: Counter[str] = Counter()
+    for _, run in runs:
+        counts.update(metric_counts(run.summary))
+    axes = choose_axes(tuple(metrics.values()), counts)
     columns = (*sorted(metrics.values(), key=lambda metric: _ROLES.get(metric.role, len(_ROLES))), *COSTS)
-    main = main_metrics(defined)
+    main = main_metrics([name for name in metrics if counts[name]])
     store = PictureStore(page_dir)
     categories = sorted({row["category"] or "" for _, run in runs for row in run.rows})
     variants = [(prefix, run, name) for prefix, run in runs for name in run.variants]

@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from p2p_bench.report.columns import Column, defined_metrics, main_metrics, metric_columns, number
+from p2p_bench.report.columns import Column, main_metrics, metric_columns, metric_counts, number
 
 _UNIT_WIDTH = 4
 """Longest unit written in a heading; the page has room for the others."""
@@ -17,43 +17,46 @@ _UNIT_WIDTH = 4
 def summary_table(summary: Mapping[str, Any]) -> Table:
     """Variants as rows, the main metrics as columns with an arrow for the better direction.
 
-    A cell is the mean and half the width of its 95 % interval; its count stands beside it where it
-    differs from the variant's. Undefined means are "–".
+    A cell is the mean, below it half the width of its 95 % interval and its count where that
+    differs from the variant's. Failed edits stand below the scored ones. Undefined means are "–".
 
     Args:
         summary: Contents of a run's `summary.json`.
     """
     columns = {column.name: column for column in metric_columns(summary["metrics"])}
-    names = main_metrics(defined_metrics(summary))
+    names = main_metrics([name for name, count in metric_counts(summary).items() if count])
     table = Table(
         title=Text(str(summary.get("experiment") or "results")),
-        caption=Text(
-            "mean ± half the 95 % interval · ↑ higher is better, ↓ lower is better · n: edits scored"
-        ),
+        caption=Text("mean ± half its 95 % interval · ↑ ↓ the better direction · n: edits scored"),
         header_style="bold",
         box=SIMPLE_HEAD,
+        padding=(0, 0, 0, 1),
+        show_edge=False,
+        pad_edge=False,
     )
     table.add_column("variant", no_wrap=True)
     table.add_column("n", justify="right")
-    table.add_column("failed", justify="right")
     for name in names:
         table.add_column(_header(columns[name]), justify="right")
     for variant, facts in summary["variants"].items():
-        failed = int(facts.get("failed", 0))
         table.add_row(
             Text(variant),
-            str(facts["count"]),
-            Text(str(failed), style="bold red" if failed else ""),
+            _edits(int(facts["count"]), int(facts.get("failed", 0))),
             *(_cell(facts["metrics"].get(name), int(facts["count"])) for name in names),
         )
     return table
 
 
+def _edits(count: int, failed: int) -> Text:
+    text = Text(str(count))
+    return text.append(f"\n{failed}\nfailed", style="bold red") if failed else text
+
+
 def _header(column: Column) -> Text:
-    text = Text(f"{column.short}\u00a0{column.arrow}".rstrip().replace(" ", "\n", 1))
+    text = Text(column.short.replace(" ", "\n", 1))
     unit = column.unit if len(column.unit) <= _UNIT_WIDTH else ""
-    notes = [note for note in (unit, column.backbone) if note]
-    return text.append("\n" + " · ".join(notes), style="dim") if notes else text
+    notes = " ".join(note for note in (unit, column.backbone) if note)
+    return text.append("\n").append(notes, style="dim").append(f" {column.arrow}".rstrip())
 
 
 def _cell(mean: Mapping[str, Any] | None, count: int) -> Text:
@@ -64,7 +67,7 @@ def _cell(mean: Mapping[str, Any] | None, count: int) -> Text:
     digits = 1 if size >= 100 else 2 if size >= 10 else 3 if size >= 0.1 else 4
     text = Text(f"{value:.{digits}f}")
     if not math.isnan(high - low):
-        text.append(f" ±{(high - low) / 2:.{digits}f}", style="dim")
+        text.append(f"\n±{(high - low) / 2:.{digits}f}", style="dim")
     if int(mean["count"]) != count:
-        text.append(f" (n={mean['count']})", style="dim")
+        text.append(f"\nn={mean['count']}", style="dim")
     return text

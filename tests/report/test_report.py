@@ -261,17 +261,21 @@ def test_joint_page_names_every_directory_without_rows(run: Path, tmp_path: Path
 
 def test_terminal_table_shows_arrows_counts_and_failures(run: Path) -> None:
     text = table_text(read_summary(run))
-    lines = {
-        line.split()[0]: line.split()
-        for line in text.splitlines()
-        if line.strip().startswith(tuple(VARIANTS))
-    }
-    assert lines["tau=0.8"][1:3] == ["7", "1"]
-    assert lines["none"][1:3] == ["8", "0"]
+    lines = [line.split() for line in text.splitlines() if line.strip()]
+    assert [line[1] for line in lines if line[0] in VARIANTS] == ["8", "8", "8", "7"]
+    assert text.count("failed") == 1
     assert all(word in text for word in ("↑", "↓", "world", "dB"))
-    assert "(n=6)" in text, "attribute changed is undefined for two of eight samples"
+    assert "n=6" in text, "attribute changed is undefined for two of eight samples"
     mean = read_summary(run)["variants"]["none"]["metrics"]["psnr_outside"]
-    assert f"{mean['mean']:.2f} ±{(mean['high'] - mean['low']) / 2:.2f}" in text
+    assert f"{mean['mean']:.2f}" in text
+    assert f"±{(mean['high'] - mean['low']) / 2:.2f}" in text
+
+
+def test_terminal_table_cuts_nothing_off_at_eighty_columns(run: Path) -> None:
+    summary = read_summary(run)
+    summary["variants"] = {f"auto 0.{i}/0.25": one for i, one in enumerate(summary["variants"].values())}
+    narrow, wide = (table_text(summary, width).split() for width in (80, 300))
+    assert sorted(narrow) == sorted(wide)
 
 
 def test_terminal_table_takes_names_literally_and_shows_no_nan(run: Path) -> None:
@@ -293,12 +297,18 @@ def test_axes_come_from_roles_and_defined_values() -> None:
         column("ssim", "fidelity"), column("clip_direction", "editability"), column("mine", "editability"),
         column("psnr_outside", "fidelity"), column("recon_psnr", "other"),
     ]  # fmt: skip
-    every = [metric.name for metric in metrics]
-    assert choose_axes(metrics, every) == Axes(x="clip_direction", y="psnr_outside")
-    assert choose_axes(metrics, ["ssim", "mine"]) == Axes(x="mine", y="ssim")
-    assert choose_axes(metrics, ["ssim", "recon_psnr"]) == Axes(x="recon_psnr", y="ssim")
-    assert choose_axes(metrics, ["ssim"]) == Axes(x="ssim", y="ssim")
-    assert choose_axes(metrics, []) is None
+
+    def axes(**counts: int) -> Axes | None:
+        return choose_axes(metrics, counts)
+
+    every = {metric.name: 8 for metric in metrics}
+    assert axes(**every) == Axes(x="clip_direction", y="psnr_outside")
+    assert axes(**every | {"psnr_outside": 3}) == Axes(x="clip_direction", y="ssim"), "few edits have it"
+    assert axes(ssim=8, mine=1) == Axes(x="mine", y="ssim")
+    assert axes(ssim=8, recon_psnr=2) == Axes(x="recon_psnr", y="ssim")
+    assert axes(ssim=1) == Axes(x="ssim", y="ssim")
+    assert axes(ssim=0) is None
+    assert axes() is None
 
 
 def test_main_metrics_are_the_well_known_ones_then_the_rest() -> None:

@@ -30,7 +30,7 @@ function format(value) {
   const size = Math.abs(value);
   let text;
   if (size >= 1000) text = Math.round(value).toLocaleString("en");
-  else if (Number.isInteger(value)) text = String(value);
+  else if (Number.isInteger(value) && (size >= 10 || size === 0)) text = String(value);
   else if (size >= 100) text = value.toFixed(1);
   else if (size >= 10) text = value.toFixed(2);
   else if (size >= 0.1) text = value.toFixed(3);
