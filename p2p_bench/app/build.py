@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from hydra.conf import HydraConf
 from lightning import Trainer
 from omegaconf import DictConfig, OmegaConf
 
@@ -91,7 +92,7 @@ def without_hydra(config: DictConfig) -> DictConfig:
     return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
 
 
-def chosen_options(hydra: DictConfig) -> dict[str, str]:
+def chosen_options(hydra: DictConfig | HydraConf) -> dict[str, str]:
     """The chosen option of each group, from Hydra's own node; several are joined by a comma."""
     choices = hydra.runtime.choices
     return {str(group): str(choices[group]) for group in choices if choices[group] is not None}
@@ -121,7 +122,7 @@ def _group_faults(config: DictConfig, group: str) -> Iterator[ConfigError]:
 
 def _components(node: DictConfig, group: str) -> Iterator[tuple[str, Any, Sequence[str]]]:
     if group in _SEVERAL:
-        yield from ((f"{group}.{name}", node[name], ()) for name in node)
+        yield from ((f"{group}.{name!s}", node[name], ()) for name in node)
     else:
         yield group, node, ()
 

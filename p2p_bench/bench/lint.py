@@ -57,7 +57,7 @@ def refuse_if_hopeless(
     unique = list({str(error): error for error in errors}.values())
     if unique:
         rest = len(unique) - _SHOWN
-        more = [DataError(f"... and {rest} more of this kind")] if rest > 0 else []
+        more: list[P2PError] = [DataError(f"... and {rest} more of this kind")] if rest > 0 else []
         raise ErrorList(unique[:_SHOWN] + more)
 
 

@@ -66,7 +66,9 @@ class EditModule(LightningModule):
         """Leaves the batch where it is: the editor moves what it needs."""
         return batch
 
-    def test_step(self, batch: list[LoadedPair], batch_idx: int) -> list[Edited]:
+    def test_step(  # type: ignore[override]  # its outputs go to our own callbacks, which take lists
+        self, batch: list[LoadedPair], batch_idx: int
+    ) -> list[Edited]:
         """Edits one batch of pairs."""
         assert self.model is not None, "setup runs before test_step"
         asked = [(loaded, self._edits(loaded.pair)) for loaded in batch]
