@@ -1,6 +1,7 @@
 """`p2p-bench doctor` and `p2p-bench train-world`."""
 
 import json
+import logging
 
 import pytest
 
@@ -68,6 +69,8 @@ def test_training_runs_the_stages_asked_for(command):
     assert outcome.code == 0, outcome.err
     assert "weights: outputs/world_smoke/weights" in outcome.out
     assert list(command.folder.glob("outputs/world_smoke/**/tokenizer*"))
+    assert "tokenizer" in outcome.err  # its log
+    assert logging.getLogger("p2p_bench").handlers == []
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 import argparse
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from omegaconf import OmegaConf
 
@@ -36,16 +38,24 @@ def main(arguments: list[str], debug: bool) -> int:
     faults = node_faults(node, "world")
     if faults:
         raise ErrorList(faults)
-    _show_log()
     status_console().print("training the embedded world; an interrupted training goes on when started again")
-    result_console().print(f"weights: {instantiate(node, 'world')}", markup=False)
+    with _log_shown():
+        weights = instantiate(node, "world")
+    result_console().print(f"weights: {weights}", markup=False)
     return 0
 
 
-def _show_log() -> None:
+@contextmanager
+def _log_shown() -> Iterator[None]:
     """The training tells its progress by its log."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logger = logging.getLogger("p2p_bench")
+    level = logger.level
     logger.setLevel(logging.INFO)
-    logger.handlers = [handler]
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
