@@ -27,6 +27,11 @@ PAIRS: tuple[dict[str, Any], ...] = (
 )
 """Pairs that every controller but `replace` can edit."""
 
+SWEEP = (
+    "tau.sweep=[{cross: 0.2, self_attn: 0.1}, {cross: 0.5, self_attn: 0.25}, {cross: 0.8, self_attn: 0.4}]"
+)
+"""Three schedules in one run."""
+
 
 @dataclass(frozen=True)
 class Outcome:

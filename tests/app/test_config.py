@@ -8,6 +8,7 @@ from p2p_bench.app.compose import checked_overrides, compose, config_dir, group_
 from p2p_bench.app.instantiate import node_faults
 from p2p_bench.app.schema import COMPONENT_GROUPS, RootConfig
 from p2p_bench.errors import ErrorList
+from tests.app.command import SWEEP
 
 OPTIONS = [(group, option) for group in COMPONENT_GROUPS for option in group_options(group)]
 
@@ -58,7 +59,7 @@ def variants(*overrides: str) -> list[str]:
 
 def test_variants_of_a_run():
     assert variants("controller=replace") == ["replace"]
-    assert variants("tau=sweep3", "run.baseline=true", "controller=refine") == [
+    assert variants(SWEEP, "run.baseline=true", "controller=refine") == [
         "none", "refine 0.2/0.1", "refine 0.5/0.25", "refine 0.8/0.4",
     ]  # fmt: skip
     assert variants("tau.sweep=[{cross: [0.2, 0.8], self_attn: 0.0}]") == ["auto"]
@@ -69,7 +70,7 @@ def test_variants_of_a_run():
 
 
 def test_equal_variants_are_measured_once():
-    assert variants("controller=none", "tau=sweep3", "run.baseline=true") == ["none"]
+    assert variants("controller=none", SWEEP, "run.baseline=true") == ["none"]
     assert variants("tau.sweep=[{cross: 0.2}, {cross: 0.2}]") == ["auto 0.2/0.4"]
 
 

@@ -13,7 +13,7 @@ from filelock import FileLock
 from PIL import Image
 
 from p2p_bench.bench.rows import RowWriter
-from tests.app.command import PAIRS
+from tests.app.command import PAIRS, SWEEP
 from tests.bench.wandb_records import read_offline_run
 
 TARGETS = 4
@@ -54,7 +54,7 @@ def assert_same_rows(a, b, apart_from=()):
 
 
 def test_what_a_run_leaves(command):
-    outcome = command.bench("metrics=pixel", "tau=sweep3", "run.baseline=true", "run.dir=out")
+    outcome = command.bench("metrics=pixel", SWEEP, "run.baseline=true", "run.dir=out")
     assert outcome.code == 0, outcome.err
     out = command.folder / "out"
     rows = rows_of(out)
@@ -91,7 +91,7 @@ def test_what_a_run_leaves(command):
 
 
 def test_costs_alone_and_shared(command):
-    assert command.bench("tau=sweep3", "run.baseline=true", "run.dir=out").code == 0
+    assert command.bench(SWEEP, "run.baseline=true", "run.dir=out").code == 0
     rows = rows_of(command.folder / "out")
     # Two steps, conditional and unconditional: an image costs 4 rows, an edit alone two images.
     assert {row["unet_rows"] for row in rows.values()} == {8.0}
