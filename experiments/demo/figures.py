@@ -85,7 +85,7 @@ def _change(row: Row) -> str:
     kind = "real image: " if row["image_original"] else ""
     if row["source_prompt"] == row["target_prompt"]:
         return f"{kind}{row['source_prompt']}  (one word re-weighted)"
-    return f"{kind}{row['source_prompt']}  \u2192  {row['target_prompt']}"
+    return f"{kind}{row['source_prompt']}  ->  {row['target_prompt']}"
 
 
 def tradeoff(summary: Mapping[str, Any]) -> str:
@@ -116,13 +116,17 @@ def tradeoff(summary: Mapping[str, Any]) -> str:
         parts.append(f'<text x="{left - 8}" y="{py + 4:.1f}" text-anchor="end">{y:g}</text>')
     line = " L".join("{:.1f} {:.1f}".format(*at(x["mean"], y["mean"])) for x, y in points.values())
     parts.append(f'<path d="M{line}" class="line"/>')
-    for name, (x, y) in points.items():
+    floor = 0.0
+    for name, (x, y) in sorted(
+        points.items(), key=lambda point: at(point[1][0]["mean"], point[1][1]["mean"])[1]
+    ):
         cx, cy = at(x["mean"], y["mean"])
         (lx, ly), (hx, hy) = at(x["low"], y["low"]), at(x["high"], y["high"])
         parts.append(f'<path d="M{lx:.1f} {cy:.1f}H{hx:.1f}M{cx:.1f} {ly:.1f}V{hy:.1f}" class="bar"/>')
         parts.append(f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="5"/>')
+        floor = max(cy - 9, floor + 14)  # labels of near points stand below one another
         label = "no control" if name == "none" else name
-        parts.append(f'<text x="{cx + 9:.1f}" y="{cy - 9:.1f}" class="name">{escape(label)}</text>')
+        parts.append(f'<text x="{cx + 9:.1f}" y="{floor:.1f}" class="name">{escape(label)}</text>')
     middle = (left + width - right) / 2
     parts.append(
         f'<text x="{middle}" y="{height - 16}" text-anchor="middle">editability: share of edits whose asked '
@@ -134,7 +138,7 @@ def tradeoff(summary: Mapping[str, Any]) -> str:
     )
     style = (
         "text{font:12px sans-serif;fill:#333}.name{font-weight:600;fill:#111}.grid{stroke:#ddd}"
-        ".line{stroke:#9bb;fill:none}.bar{stroke:#356;stroke-width:1.5}circle{fill:#07a}"
+        ".line{stroke:#9bb;fill:none}.bar{stroke:#9ab;stroke-width:1.2}circle{fill:#07a}"
     )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}"><style>{style}</style>'
