@@ -103,10 +103,8 @@ def fit(
         observers: further Lightning callbacks.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
-    checkpoint = out_dir / CHECKPOINT
-    start = 0
-    if checkpoint.exists():
-        start = int(torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)["global_step"])
+    checkpoint, start = out_dir / CHECKPOINT, steps_done(out_dir)
+    if start:
         log.info("%s: found step %d of %d", name, start, steps)
     if start >= steps:
         load_weights(module, checkpoint)
@@ -131,6 +129,15 @@ def fit(
     )
     batches = Batches(prepare(), start, steps)
     trainer.fit(module, batches, ckpt_path=checkpoint if start else None, weights_only=True)
+    trainer.save_checkpoint(checkpoint)
+
+
+def steps_done(out_dir: Path) -> int:
+    """Optimiser steps behind the checkpoint in `out_dir`, 0 where there is none."""
+    checkpoint = out_dir / CHECKPOINT
+    if not checkpoint.exists():
+        return 0
+    return int(torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)["global_step"])
 
 
 def load_weights(module: nn.Module, checkpoint: Path) -> None:

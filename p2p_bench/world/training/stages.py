@@ -19,6 +19,7 @@ from p2p_bench.world.training.clip import CLIPRecipe, clip_config, save_clip, tr
 from p2p_bench.world.training.export import assemble, export_pipeline, write_manifest
 from p2p_bench.world.training.images import DATA_VERSION, TRAIN_SEEDS, training_scenes
 from p2p_bench.world.training.judges import JudgeRecipe, save_judge, train_oracle, train_trunk
+from p2p_bench.world.training.runner import steps_done
 from p2p_bench.world.training.sheets import SheetObserver
 from p2p_bench.world.training.tokenizer import write_tokenizer
 from p2p_bench.world.training.unet import UNetRecipe, train_unet
@@ -163,6 +164,7 @@ def _export(world: _World) -> None:
         "data_version": DATA_VERSION,
         "seed": world.seed,
         "recipe": dataclasses.asdict(world.recipe),
+        "steps_done": {stage: steps_done(world.folder(stage)) for stage in STAGES[1:-1]},
         "versions": {"torch": torch.__version__, "lightning": lightning.__version__},
     }
     write_manifest(world.weights_dir, details)
