@@ -19,6 +19,8 @@ HERE = Path(__file__).resolve().parent
 PICTURE = 128
 """Side of a shown picture: twice the world's 64 pixels."""
 GAP, HEADER, CAPTION = 8, 30, 42
+REAL = 3
+"""Real images shown besides the first pair of each category."""
 X, Y = "attribute_changed", "lpips"
 COLUMNS = (
     "attribute_changed", "others_kept", "clip_direction", "background_error", "answer_psnr", "lpips", "psnr",
@@ -35,7 +37,9 @@ def main() -> None:
     )
     parser.add_argument("run_dir", type=Path)
     parser.add_argument(
-        "--pairs", nargs="*", help="ids of the pairs to show; default: the first of each category"
+        "--pairs",
+        nargs="*",
+        help="ids of the pairs to show; default: the first of each category and of the real",
     )
     arguments = parser.parse_args()
     rows = pq.read_table(arguments.run_dir / "results.parquet").to_pylist()
@@ -57,7 +61,8 @@ def edits_picture(
     first: dict[str, str] = {}
     for sample, found in by_pair.items():
         first.setdefault(next(iter(found.values()))["category"], sample)
-    shown = list(wanted or first.values())
+    real = [sample for sample, found in by_pair.items() if next(iter(found.values()))["image_original"]]
+    shown = list(wanted or dict.fromkeys([*first.values(), *real[:REAL]]))
     width = GAP + (PICTURE + GAP) * (1 + len(variants))
     sheet = Image.new("RGB", (width, HEADER + (PICTURE + CAPTION) * len(shown)), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
