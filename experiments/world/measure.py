@@ -80,7 +80,7 @@ class Measurement:
         """One-object prompts of trained combinations; agreement of the oracles on them."""
         scenes = _scenes(self.samples, 4000, two_objects=0.0, styled=0.0, weathered=0.0)
         images = self.draw([caption(scene) for scene in scenes])
-        write_sheet(images[:64], self.out / "sheet_one_object.png")
+        write_sheet(images[:64], self.out / "sheet_one_object.png", zoom=1)
         accuracy = _accuracy(self.judge, images, scenes)
         first, second = self.selecting.read(images), self.judge.read(images)
         agreement = [a.values[n] == b.values[n] for a, b in zip(first, second, strict=True) for n in LABELS]
@@ -100,7 +100,7 @@ class Measurement:
         styled = _scenes(self.samples // 4, 10_000, two_objects=0.0, styled=1.0, weathered=0.0)
         weathered = _scenes(self.samples // 4, 12_000, two_objects=0.0, styled=0.0, weathered=1.0)
         images = self.draw([caption(scene) for scene in (*styled, *weathered)], 20_000)
-        write_sheet(images[-32:], self.out / "sheet_weather.png")
+        write_sheet(images[-32:], self.out / "sheet_weather.png", zoom=1)
         return {
             "style": _accuracy(self.judge, images[: len(styled)], styled)["style"],
             "weather": _accuracy(self.judge, images[len(styled) :], weathered)["weather"],
@@ -110,7 +110,7 @@ class Measurement:
         """Two-object prompts: both right in shape and colour."""
         scenes = _scenes(self.samples // 2, 14_000, two_objects=1.0, styled=0.0, weathered=0.0)
         images = self.draw([caption(scene) for scene in scenes], 30_000)
-        write_sheet(images[:32], self.out / "sheet_two_objects.png")
+        write_sheet(images[:32], self.out / "sheet_two_objects.png", zoom=1)
         asked = [{(item.shape, item.colour) for item in scene.objects} for scene in scenes]
         seen = [set(reading.pairs) for reading in self.judge.read(images)]
         return {"two_objects_both": _mean([a <= b for a, b in zip(asked, seen, strict=True)])}
