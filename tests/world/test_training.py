@@ -74,6 +74,7 @@ def test_the_manifest_notices_a_changed_file(world: Path) -> None:
     manifest = json.loads((world / "MANIFEST.json").read_text(encoding="utf-8"))
     assert manifest["label"] == "world"
     assert manifest["recipe"]["vae"]["steps"] == 2
+    assert manifest["steps_done"]["vae"] == 2
     path = world / "lpips" / "config.json"
     kept = path.read_bytes()
     path.write_bytes(kept + b" ")
