@@ -13,6 +13,9 @@ _NOISY = (
     "lightning",
     "lightning.pytorch",
     "lightning.fabric",
+    # Importing lightning sets its loggers to INFO again; these two, which speak, it leaves alone.
+    "lightning.pytorch.utilities.rank_zero",
+    "lightning.fabric.utilities.rank_zero",
     "transformers",
     "diffusers",
     "open_clip",
