@@ -21,7 +21,7 @@ demo: $(READY)
 	$(BIN)/p2p-bench run experiment=demo
 
 test: $(READY)
-	UV=$(UV) $(BIN)/pytest
+	UV=$(abspath $(UV)) $(BIN)/pytest
 
 lint: $(READY)
 	$(BIN)/ruff check .
