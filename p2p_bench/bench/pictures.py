@@ -2,14 +2,14 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional
 
@@ -17,6 +17,9 @@ from p2p_bench.bench.rows import write_atomically
 
 _DIFFERENCE_GAIN = 2.0
 """A difference of half the range is shown in full; the same for every picture, so that they compare."""
+
+_TITLE = 20
+"""Height of the titles of a strip, in pixels."""
 
 _RAMP = torch.tensor([[0.0, 0.0, 0.1], [0.35, 0.07, 0.43], [0.87, 0.32, 0.23], [0.99, 0.9, 0.55]])
 """Dark violet to light yellow, rising in lightness."""
@@ -42,12 +45,29 @@ def heatmap_image(image: Float[Tensor, "3 h w"], heat: Float[Tensor, "k l"]) -> 
     return 0.35 * grey + 0.65 * _colours(heat)
 
 
-def strip(images: Sequence[Float[Tensor, "3 h w"]], gap: int = 2) -> Float[Tensor, "3 h k"]:
-    """Images of one height side by side, white gaps between them."""
-    height = images[0].shape[-2]
-    white = torch.ones(3, height, gap)
-    parts = [part for image in images for part in (image.float().cpu(), white)]
-    return torch.cat(parts[:-1], dim=-1)
+def strip(
+    pictures: Mapping[str, Float[Tensor, "3 h w"]], side: int = 192, gap: int = 8
+) -> Float[Tensor, "3 k l"]:
+    """Pictures of one size side by side, each under its title; small ones are enlarged by a whole factor.
+
+    Args:
+        pictures: Picture by title.
+        side: Height that enlarged pictures reach about.
+        gap: White pixels around each picture.
+    """
+    height, width = next(iter(pictures.values())).shape[-2:]
+    factor = max(1, round(side / height))
+    tops = _TITLE + gap
+    sheet = Image.new(
+        "RGB", (gap + (width * factor + gap) * len(pictures), tops + height * factor + gap), "white"
+    )
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+    for index, (title, picture) in enumerate(pictures.items()):
+        left = gap + index * (width * factor + gap)
+        enlarged = picture.float().cpu().repeat_interleave(factor, -2).repeat_interleave(factor, -1)
+        sheet.paste(Image.fromarray(to_uint8(enlarged)), (left, tops))
+        draw.text((left, gap // 2), title, "black", font)
+    return torch.from_numpy(np.array(sheet)).permute(2, 0, 1) / 255
 
 
 def to_uint8(image: Float[Tensor, "3 h w"]) -> UInt8[np.ndarray, "h w 3"]:

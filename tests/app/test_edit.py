@@ -36,7 +36,7 @@ def test_pictures_of_an_edit(edit):
     assert {"heatmap_0_red", "heatmap_1_blue", "heatmap_0_circle", "heatmap_2_star"} < names
     assert str(out.relative_to(edit.folder) / "strip.png") in outcome.out
     assert size(out / "target_1.png") == (16, 16)
-    assert size(out / "strip.png") == (9 * 16 + 8 * 2, 16)
+    assert size(out / "strip.png") == (8 + 9 * (12 * 16 + 8), 20 + 8 + 12 * 16 + 8)
 
 
 def test_settings_change_the_edit(edit):

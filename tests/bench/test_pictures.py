@@ -30,11 +30,12 @@ def test_a_heatmap_lights_up_its_place():
 
 
 def test_strip():
-    red, blue = torch.zeros(3, 4, 5), torch.ones(3, 4, 5)
-    row = strip([red, blue], gap=2)
-    assert row.shape == (3, 4, 12)
-    assert (row[..., :5] == 0).all()
-    assert (row[..., 5:] == 1).all()
+    black, white = torch.zeros(3, 4, 5), torch.ones(3, 4, 5)
+    row = strip({"source": black, "target 1": white}, side=12, gap=8)
+    assert row.shape == (3, 20 + 8 + 3 * 4 + 8, 8 + 2 * (3 * 5 + 8))
+    assert (row[:, 28:40, 8:23] == 0).all()
+    assert (row[:, 28:40, 31:46] == 1).all()
+    assert row[:, :20, 8:].min() < 0.5  # the titles
 
 
 def test_saved_pictures_are_rounded_and_clipped(tmp_path):

@@ -10,6 +10,8 @@ from p2p_bench.app.console import result_console, status_console
 from p2p_bench.errors import ConfigError, ErrorList, P2PError, PromptError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from p2p_bench.app.build import Parts
     from p2p_bench.bench.task import Variant
     from p2p_bench.editing import EditResult
@@ -39,9 +41,10 @@ def main(arguments: list[str], debug: bool) -> int:
     from p2p_bench.app.build import build, chosen_options, without_hydra
 
     parts = build(without_hydra(config), chosen_options(config.hydra))
-    result = _edit(parts, options, _device(config))
+    image = _image(parts, options)
+    result = _edit(parts, options, image, _device(config))
     directory = Path(config.run.dir or options.out or _new_directory())
-    strip_path = _write(result, parts, directory)
+    strip_path = _write(result, image, directory)
     console = result_console()
     console.print(f"source: {options.source}", markup=False)
     for target in options.target:
@@ -66,15 +69,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _edit(parts: "Parts", options: argparse.Namespace, device: str) -> "EditResult":
+def _image(parts: "Parts", options: argparse.Namespace) -> "Tensor | None":
+    """The given image at the model's size."""
+    from p2p_bench.editing.images import as_source_image
+
+    size = parts.task.checkpoint.spec().image_size
+    return None if options.image is None else as_source_image(options.image, size)
+
+
+def _edit(parts: "Parts", options: argparse.Namespace, image: "Tensor | None", device: str) -> "EditResult":
     from p2p_bench.bench.progress import ProgressDisplay
     from p2p_bench.editing import edit
-    from p2p_bench.editing.images import as_source_image
 
     task, status = parts.task, status_console()
     spec = task.checkpoint.spec()
     variant = _checked_variant(parts, options)
-    image = None if options.image is None else as_source_image(options.image, spec.image_size)
     status.print(f"loading model {spec.name}")
     model = task.checkpoint.load(device)
     with ProgressDisplay(status, 1) as display:
@@ -134,12 +143,13 @@ def _new_directory() -> Path:
     return Path("outputs", "edit", datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
 
 
-def _write(result: "EditResult", parts: "Parts", directory: Path) -> Path:
-    """Writes every picture and the strip of all; the strip's path."""
+def _write(result: "EditResult", image: "Tensor | None", directory: Path) -> Path:
+    """Writes every picture, the given image too, and the strip of all; the strip's path."""
     from p2p_bench.bench.pictures import difference_image, heatmap_image, save_png, strip
     from p2p_bench.bench.records import changed_words
 
-    pictures = {"source": result.images[0]}
+    pictures = {} if image is None else {"image": image}
+    pictures["source" if image is None else "source_inverted"] = result.images[0]
     heatmaps = {}
     for index in range(1, len(result.images)):
         pictures[f"target_{index}"] = result.images[index]
@@ -148,10 +158,14 @@ def _write(result: "EditResult", parts: "Parts", directory: Path) -> Path:
         for at, words in ((0, removed), (index, added)):
             for word in words:
                 heatmaps[f"heatmap_{at}_{word}"] = heatmap_image(result.images[at], result.heatmap(word, at))
+    shown = {**pictures, **heatmaps}
     try:
-        for name, picture in {**pictures, **heatmaps}.items():
+        for name, picture in shown.items():
             save_png(directory / f"{_file_name(name)}.png", picture)
-        save_png(directory / "strip.png", strip([*pictures.values(), *heatmaps.values()]))
+        save_png(
+            directory / "strip.png",
+            strip({name.replace("_", " "): picture for name, picture in shown.items()}),
+        )
     except OSError as error:
         raise P2PError(
             f"{directory}: the pictures cannot be written ({error}); choose another with --out DIR"
