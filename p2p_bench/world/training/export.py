@@ -1,6 +1,5 @@
 """Writes trained parts in the layout that is shipped, with checksums."""
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -12,6 +11,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from p2p_bench.hashing import sha256_file
 from p2p_bench.world.training.unet import build_scheduler
 
 MANIFEST = "MANIFEST.json"
@@ -42,15 +42,10 @@ def export_pipeline(pipeline: StableDiffusionPipeline, tokenizer_dir: Path, out_
         shutil.copyfile(path, out_dir / "tokenizer" / path.name)
 
 
-def sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def write_manifest(out_dir: Path, recipe: dict[str, Any]) -> None:
     """Writes MANIFEST.json: label, recipe, and the checksum of every other file below `out_dir`."""
     files = {
-        path.relative_to(out_dir).as_posix(): sha256(path)
+        path.relative_to(out_dir).as_posix(): sha256_file(path)
         for path in sorted(out_dir.rglob("*"))
         if path.is_file() and path.name != MANIFEST
     }
@@ -65,4 +60,4 @@ def verify_manifest(out_dir: Path) -> list[str]:
 
 
 def _matches(path: Path, digest: str) -> bool:
-    return path.is_file() and sha256(path) == digest
+    return path.is_file() and sha256_file(path) == digest
