@@ -14,7 +14,7 @@ install_import_hook("p2p_bench", "beartype.beartype")
 
 import pytest  # noqa: E402  (after the hook, like all that may import p2p_bench)
 
-import p2p_bench as p2p  # noqa: E402
+import p2p_bench as p2p  # noqa: E402  (likewise)
 
 
 @pytest.fixture(scope="session")

@@ -169,7 +169,7 @@ class Measurement:
 
 
 def _scenes(count: int, offset: int, **shares: float | bool) -> list[Scene]:
-    return [sample_scene(VALIDATION_SEEDS + offset + i, **shares) for i in range(count)]  # type: ignore[arg-type]
+    return [sample_scene(VALIDATION_SEEDS + offset + i, **shares) for i in range(count)]  # type: ignore[arg-type]  # shares mixes floats and bools
 
 
 def _distinct(scenes: Sequence[Scene]) -> list[Scene]:
@@ -223,6 +223,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=methods, default=methods)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    options.out.mkdir(parents=True, exist_ok=True)
     measurement = Measurement(options.weights, options.samples, options.steps, options.guidance, options.out)
     results: Figures = {}
     for name in options.only:

@@ -121,8 +121,8 @@ def schedule_from_config(config: Mapping[str, Any]) -> NoiseSchedule:
     return NoiseSchedule(
         alphas_cumprod=alphas_cumprod,
         final_alpha_cumprod=1.0 if to_one else float(alphas_cumprod[0]),
-        prediction_type=prediction,  # type: ignore[arg-type]
-        timestep_spacing=spacing,  # type: ignore[arg-type]
+        prediction_type=prediction,  # type: ignore[arg-type]  # checked above against the literals
+        timestep_spacing=spacing,  # type: ignore[arg-type]  # checked above against the literals
         steps_offset=1,
     )
 

@@ -85,7 +85,8 @@ def tokenize(
     if over > 0 and not truncate:
         raise PromptError(
             f"prompt {prompt!r} is {over} token{'s' if over > 1 else ''} too long: "
-            f"it has {len(encoded) - 2}, the model takes {width - 2}; shorten it or set truncate=true"
+            f"it has {len(encoded) - 2}, the model takes {width - 2}; shorten it, or cut it with "
+            "truncate=True (on the command line run.truncate=true)"
         )
     ids = tokenizer(prompt, padding="max_length", max_length=width, truncation=True).input_ids
     num_tokens = min(len(encoded), width) - 2

@@ -157,7 +157,7 @@ def test_paper_preset_has_the_released_slip() -> None:
     assert as_matrix(released, WIDTH)[5, 5] == 1
     assert as_matrix(correct, WIDTH)[3, 5] == 1
     with pytest.raises(ConfigError, match="expected 'correct' or 'paper', got 'papers'"):
-        Replace(preset="papers")  # type: ignore[arg-type]
+        Replace(preset="papers")  # type: ignore[arg-type]  # the fault under test
 
 
 @pytest.mark.parametrize("make", [Replace, Refine, ByEdit, lambda **taus: Reweight({"fog": 2.0}, **taus)])

@@ -55,4 +55,4 @@ def test_parsing() -> None:
 )
 def test_what_is_no_tau_is_refused(value: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        parse_tau(value, "cross")  # type: ignore[arg-type]
+        parse_tau(value, "cross")  # type: ignore[arg-type]  # the fault under test

@@ -35,7 +35,7 @@ def naive_sampling(
     """
     if isinstance(combine, int | float):
         scale = float(combine)
-        combine = lambda step, u, c: u + scale * (c - u)  # noqa: E731
+        combine = lambda step, u, c: u + scale * (c - u)  # noqa: E731  # a formula
     alphas = model.schedule.alphas_cumprod
     x = noise.to(model.dtype).expand(len(prompts), -1, -1, -1)
     text = model.encode_prompts(list(prompts))

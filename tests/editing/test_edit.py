@@ -64,8 +64,8 @@ def test_identical_prompts_under_full_injection_give_the_source() -> None:
 def oracle_of(name: str, source: str, target: str, model: DiffusionModel) -> Published:
     """Cross 0.6 and self 0.5 of 5 steps: int(0.6 * 6) = 3 and int(0.5 * 5) = 2."""
     tokenizer, width = model.tokenizer, model.spec.max_tokens
-    swap = lambda: Swap(swap_mapper(source, target, tokenizer, width, as_released=False))  # noqa: E731
-    refine = lambda: Refinement(  # noqa: E731
+    swap = lambda: Swap(swap_mapper(source, target, tokenizer, width, as_released=False))  # noqa: E731  # a formula
+    refine = lambda: Refinement(  # noqa: E731  # a formula
         *refinement_mapper(tokenizer(source).input_ids, tokenizer(target).input_ids, width)
     )
     weights = torch.ones(width, dtype=torch.float64)

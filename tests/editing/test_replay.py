@@ -137,7 +137,7 @@ def test_noise_of_stochastic_steps() -> None:
         def noise(self, step: int) -> Tensor:
             return initial_noise(100 + step, SHAPE)
 
-    noise = lambda step: initial_noise(100 + step, SHAPE).double()  # noqa: E731
+    noise = lambda step: initial_noise(100 + step, SHAPE).double()  # noqa: E731  # a formula
     assert_equal(replayed(Replayed(), guidance=7.5), expected(eta_noise=noise))
 
 

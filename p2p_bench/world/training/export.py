@@ -26,9 +26,9 @@ def assemble(
         text_encoder=text_encoder,
         tokenizer=tokenizer,
         unet=unet,
-        scheduler=build_scheduler(),  # type: ignore[arg-type]
-        safety_checker=None,  # type: ignore[arg-type]
-        feature_extractor=None,  # type: ignore[arg-type]
+        scheduler=build_scheduler(),  # type: ignore[arg-type]  # its stub knows one scheduler class only
+        safety_checker=None,  # type: ignore[arg-type]  # None is allowed, its stub says otherwise
+        feature_extractor=None,  # type: ignore[arg-type]  # None is allowed, its stub says otherwise
         requires_safety_checker=False,
     )
 

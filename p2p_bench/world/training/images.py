@@ -19,7 +19,7 @@ TRAIN_SEEDS, JUDGE_SEEDS, VALIDATION_SEEDS = 1_000_000, 20_000_000, 40_000_000
 
 def training_scenes(count: int, first_seed: int, **shares: float | bool) -> list[Scene]:
     """`count` scenes of consecutive seeds; `shares` go to `sample_scene`."""
-    return [sample_scene(first_seed + i, **shares) for i in range(count)]  # type: ignore[arg-type]
+    return [sample_scene(first_seed + i, **shares) for i in range(count)]  # type: ignore[arg-type]  # shares mixes floats and bools
 
 
 def render_bytes(scenes: Sequence[Scene]) -> UInt8[Tensor, "n 3 h w"]:

@@ -67,7 +67,7 @@ class WorldRecipe:
 
 def _recipe(default: Recipe, name: str, changes: Mapping[str, Any] | None) -> Recipe:
     """`default` with some fields replaced."""
-    fields = {field.name for field in dataclasses.fields(default)}  # type: ignore[arg-type]
+    fields = {field.name for field in dataclasses.fields(default)}  # type: ignore[arg-type]  # every recipe is a dataclass
     for key in changes or {}:
         if key not in fields:
             raise ConfigError(f"{name}: unknown setting {key!r}.{nearest(key, sorted(fields))}")
@@ -75,7 +75,7 @@ def _recipe(default: Recipe, name: str, changes: Mapping[str, Any] | None) -> Re
         key: tuple(v) if isinstance(v, Sequence) and not isinstance(v, str) else v
         for key, v in (changes or {}).items()
     }
-    return dataclasses.replace(default, **values)  # type: ignore[type-var]
+    return dataclasses.replace(default, **values)  # type: ignore[type-var]  # every recipe is a dataclass
 
 
 def world_recipe(**changes: Mapping[str, Any] | None) -> WorldRecipe:

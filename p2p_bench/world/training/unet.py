@@ -141,7 +141,7 @@ class UNetModule(lightning.LightningModule):
         self.averaged_unet.load_state_dict(self.unet.state_dict())
         self.averaged_text.load_state_dict(self.text.state_dict())
         for module in (self.unet, self.averaged_unet):
-            module.to(memory_format=torch.channels_last)  # type: ignore[call-arg]
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-arg]  # torch stubs lack memory_format
         self._averages = (
             Average(self.unet, self.averaged_unet, recipe.ema),
             Average(self.text, self.averaged_text, recipe.ema),
@@ -155,7 +155,7 @@ class UNetModule(lightning.LightningModule):
         """Mean weighted loss of a `DenoisingBatch`, given by its fields."""
         # x_t = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) eps
         # v   = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x_0
-        alpha_bar = self.alphas_cumprod[timesteps].view(-1, 1, 1, 1)  # type: ignore[index]
+        alpha_bar = self.alphas_cumprod[timesteps].view(-1, 1, 1, 1)  # type: ignore[index]  # a buffer, typed Tensor | Module
         signal, spread = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
         x_t = signal * latents + spread * noise
         v = signal * noise - spread * latents
@@ -199,7 +199,7 @@ def unet_scenes(count: int) -> list[Scene]:
 def encode_scenes(vae: AutoencoderKL, scenes: Sequence[Scene], chunk: int = 64) -> dict[str, Tensor]:
     """Posterior means (unscaled, half precision) and the objects' share of each latent pixel."""
     latents, objects = [], []
-    vae = vae.to(memory_format=torch.channels_last)  # type: ignore[call-arg]
+    vae = vae.to(memory_format=torch.channels_last)  # type: ignore[call-arg]  # torch stubs lack memory_format
     for start in range(0, len(scenes), chunk):
         rendered = render(scenes[start : start + chunk])
         images = (rendered.images * 2 - 1).contiguous(memory_format=torch.channels_last)
@@ -266,7 +266,7 @@ def _prepare(
         rng = np.random.default_rng([seed, step])
         texts = [caption(scenes[i], rng) if rng.random() >= recipe.empty else "" for i in rows.tolist()]
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        latents = data["latents"][rows].float() * vae.config.scaling_factor  # type: ignore[attr-defined]
+        latents = data["latents"][rows].float() * vae.config.scaling_factor  # type: ignore[attr-defined]  # diffusers adds config at run time
         timesteps = draw_timesteps(recipe.batch, recipe.focus, recipe.focus_share, generator)
         return DenoisingBatch(
             latents=latents,

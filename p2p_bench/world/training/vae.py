@@ -60,8 +60,8 @@ class VAEModule(lightning.LightningModule):
     def __init__(self, recipe: VAERecipe) -> None:
         super().__init__()
         self.recipe = recipe
-        self.vae = build_vae(recipe.channels).to(memory_format=torch.channels_last)  # type: ignore[call-arg]
-        self.averaged = build_vae(recipe.channels).to(memory_format=torch.channels_last)  # type: ignore[call-arg]
+        self.vae = build_vae(recipe.channels).to(memory_format=torch.channels_last)  # type: ignore[call-arg]  # torch stubs lack memory_format
+        self.averaged = build_vae(recipe.channels).to(memory_format=torch.channels_last)  # type: ignore[call-arg]  # torch stubs lack memory_format
         self.averaged.load_state_dict(self.vae.state_dict())
         self._average = Average(self.vae, self.averaged, 0.998)
         self._loss = torch.compile(self.loss) if recipe.compiled else self.loss
@@ -125,6 +125,6 @@ def normalise_latents(vae: AutoencoderKL, count: int = 512) -> None:
     images = to_float(render_bytes(vae_scenes(count))) * 2 - 1
     latents = torch.cat([vae.encode(chunk).latent_dist.mean for chunk in images.split(64)])
     mean = latents.mean((0, 2, 3))
-    vae.quant_conv.bias[: len(mean)] -= mean  # type: ignore[index, union-attr]
-    vae.post_quant_conv.bias += vae.post_quant_conv.weight[:, :, 0, 0] @ mean  # type: ignore[operator, union-attr]
+    vae.quant_conv.bias[: len(mean)] -= mean  # type: ignore[index, union-attr]  # our VAE has quant_conv
+    vae.post_quant_conv.bias += vae.post_quant_conv.weight[:, :, 0, 0] @ mean  # type: ignore[operator, union-attr]  # our VAE has it
     vae.register_to_config(scaling_factor=round(1 / float((latents - mean[:, None, None]).std()), 5))
