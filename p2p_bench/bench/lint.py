@@ -87,7 +87,7 @@ def _pair_faults(
         for variant in variants:
             try:
                 context = EditContext(source=source, target=target, steps=steps, self_fraction=self_fraction)
-                variant.controller.for_pair(pair.word_weights).bind(context)
+                variant.controller.for_pair(pair.word_weights, pair.blend_words).bind(context)
             except P2PError as error:
                 yield (pair.id, variant.name, index), f"variant {variant.name!r}: {error}"
 

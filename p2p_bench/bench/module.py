@@ -110,7 +110,10 @@ class EditModule(LightningModule):
             id=pair.id,
             source_prompt=pair.source_prompt,
             targets=tuple(
-                Target(pair.target_prompts[index], variant.controller.for_pair(pair.word_weights))
+                Target(
+                    pair.target_prompts[index],
+                    variant.controller.for_pair(pair.word_weights, pair.blend_words),
+                )
                 for variant, index in edits
             ),
             seed=self._seed(pair),

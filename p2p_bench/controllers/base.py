@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from p2p_bench.attention.columns import Zero, as_matrix
 from p2p_bench.attention.sites import Site
 from p2p_bench.attention.terms import NO_EDIT, ColumnEdit, SiteEdit, compose, p2p_terms, self_injection
+from p2p_bench.controllers.blend import BoundBlend
 from p2p_bench.controllers.tau import Tau, cross_steps, self_steps
 from p2p_bench.prompts.words import TokenizedPrompt
+
+BlendWords = tuple[tuple[str, ...], tuple[str, ...]]
+"""Words of the source and words of the target."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +41,16 @@ class BoundController(ABC):
 
     @abstractmethod
     def needs_source(self, step: int) -> bool:
-        """Whether any site reads the source's row at this step."""
+        """Whether any site, or the blend, reads the source's row at this step."""
 
     @abstractmethod
     def signature(self, step: int) -> Hashable:
-        """Equal, also between controllers, exactly where the step's edits are equal at every site."""
+        """Equal, also between controllers, exactly where the step's edits (and blends) are equal."""
+
+    @property
+    def blend(self) -> BoundBlend | None:
+        """What is blended with the source after each step, or None."""
+        return None
 
 
 class Controller(ABC):
@@ -55,8 +64,15 @@ class Controller(ABC):
             PromptError: The prompts do not fit the controller.
         """
 
-    def for_pair(self, word_weights: Mapping[str, float | int]) -> "Controller":
-        """The controller for a pair of a data set that weights some words; most controllers ignore that."""
+    def for_pair(
+        self, word_weights: Mapping[str, float | int], blend_words: BlendWords | None = None
+    ) -> "Controller":
+        """The controller for a pair of a data set, which may say more than prompts; most ignore that.
+
+        Args:
+            word_weights: Factors for some words of the target.
+            blend_words: Words of the source and of the target that mark the place of the edit.
+        """
         return self
 
 

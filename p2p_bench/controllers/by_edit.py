@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from p2p_bench.controllers.base import BoundController, Controller, EditContext
+from p2p_bench.controllers.base import BlendWords, BoundController, Controller, EditContext
 from p2p_bench.controllers.refine import Refine
 from p2p_bench.controllers.replace import Replace
 from p2p_bench.controllers.reweight import Reweight
@@ -45,6 +45,8 @@ class ByEdit(Controller):
             return Reweight(self.weights, self.cross, 0.0, inner).bind(context)
         return inner.bind(context)
 
-    def for_pair(self, word_weights: Mapping[str, float | int]) -> "ByEdit":
+    def for_pair(
+        self, word_weights: Mapping[str, float | int], blend_words: BlendWords | None = None
+    ) -> "ByEdit":
         """The same with the pair's word weights, if it has any."""
         return replace(self, weights=word_weights) if word_weights else self
