@@ -1,7 +1,7 @@
 """What is asked of the editor, and the checks that need no network."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from jaxtyping import Float
 from torch import Tensor
@@ -118,6 +118,8 @@ def prepare(
     ]
     if all(isinstance(made, P2PError) for made in controllers):
         raise_all([made for made in controllers if isinstance(made, P2PError)])
+    if request.inversion is not None:
+        request = replace(request, inversion=request.inversion.for_guidance(scale))
     return PreparedRequest(request, tuple(prompts), tuple(controllers), scale)
 
 

@@ -23,6 +23,7 @@ class EditResult:
         source_rows: UNet rows of the source.
         target_rows: UNet rows of each target. A target alone would cost this, the source and the inversion.
         errors: Error of each image, or None; source first.
+        inversion_rows_backward: Rows that went backward through the network; in no other count.
         vae_reconstruction: A real source image through the VAE and back: what no edit can exceed.
         prompts: Tokenized prompts, source first; empty if the request could not be read.
         maps: Recorded cross-attention maps by image index: mean over heads, layers and steps, one map per
@@ -36,6 +37,7 @@ class EditResult:
     source_rows: int
     target_rows: tuple[int, ...]
     errors: tuple[P2PError | None, ...]
+    inversion_rows_backward: int = 0
     vae_reconstruction: Float[Tensor, "3 h w"] | None = None
     prompts: tuple[TokenizedPrompt, ...] = ()
     maps: Mapping[int, Float[Tensor, "columns s t"]] = field(default_factory=dict, repr=False)

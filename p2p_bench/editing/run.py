@@ -223,6 +223,7 @@ def _result(
         result,
         latents=latents,
         inversion_rows=sample.replay.unet_rows,
+        inversion_rows_backward=sample.replay.unet_rows_backward,
         source_rows=costs[0],
         target_rows=tuple(costs[1:]),
         errors=tuple(errors),

@@ -19,6 +19,10 @@ class Inversion(ABC):
     Implementations are frozen dataclasses: images of requests with equal inversions share a batch.
     """
 
+    def for_guidance(self, guidance: float) -> "Inversion":
+        """This method for requests that are sampled at a guidance scale: itself, unless it depends on that."""
+        return self
+
     @abstractmethod
     def invert(
         self,

@@ -30,6 +30,11 @@ class Replay(ABC):
         """UNet rows spent on making this replay."""
         return 0
 
+    @property
+    def unet_rows_backward(self) -> int:
+        """Rows that went through the network backward, for methods that optimise; none of `unet_rows`."""
+        return 0
+
     def stepper(self) -> Stepper | None:
         """The step function of this method's rows; None: that of the run."""
         return None
