@@ -39,6 +39,7 @@ def sample_rows(
     stepper: Stepper,
     recorder: Recorder | None = None,
     progress: Callable[[], None] | None = None,
+    first_step: int = 0,
 ) -> Sampled:
     """Samples every row of a table.
 
@@ -49,6 +50,7 @@ def sample_rows(
         stepper: The step function of all rows.
         recorder: Receives the attention maps of conditional rows; None records nothing.
         progress: Called after each step.
+        first_step: The step at which all rows start; the steps before it are not taken.
 
     Raises:
         P2PError: The stepper wants noise that a replay does not have.
@@ -58,7 +60,7 @@ def sample_rows(
     state = _start(model, table)
     errors: list[NonFiniteLatentError | None] = [None] * len(table.rows)
     with model.controlled():
-        for step, timestep in enumerate(schedule.timesteps(steps)):
+        for step, timestep in list(enumerate(schedule.timesteps(steps)))[first_step:]:
             context = StepContext(
                 step=step,
                 steps=steps,

@@ -141,13 +141,15 @@ def _run_batch(
         return [_refused(model, one.request, error) for one in batch]
     reconstructions = _vae_reconstructions(model, batch)
     results: list[EditResult] = []
-    steppers = [replay.stepper() or stepper for replay in replays]
+    kinds = [(replay.stepper() or stepper, replay.first_step) for replay in replays]
     # Rows that step alike share a batch; as a rule that is all of them.
-    for kind, run in groupby(range(len(batch)), key=lambda place: steppers[place]):
+    for (kind, first_step), run in groupby(range(len(batch)), key=lambda place: kinds[place]):
         places = list(run)
+        for _ in range(first_step):
+            tick()
         table = row_table([batch[place] for place in places], [replays[place] for place in places])
         recorder = _recorder(model, len(table.rows)) if record else None
-        sampled = sample_rows(model, table, steps, kind, recorder, tick)
+        sampled = sample_rows(model, table, steps, kind, recorder, tick, first_step)
         images = _decoded(model, sampled)
         results += [
             _result(model, batch[place], sample, sampled, images, recorder, reconstructions[place])
@@ -212,6 +214,9 @@ def _result(
     row_of = dict(zip(prepared.images, sample.rows, strict=True))
     latents = result.latents.to(sampled.latents.dtype)
     costs = [0] * len(latents)
+    maps = {}
+    if recorder is not None and recorder.count > 0:
+        maps = {index: recorder.maps(row).float().cpu() for index, row in row_of.items()}
     unsuited = [made if isinstance(made, P2PError) else None for made in prepared.controllers]
     errors: list[P2PError | None] = [None, *unsuited]
     for index, row in row_of.items():
@@ -229,7 +234,7 @@ def _result(
         errors=tuple(errors),
         vae_reconstruction=vae_reconstruction,
         prompts=prepared.prompts,
-        maps={} if recorder is None else {i: recorder.maps(row).float().cpu() for i, row in row_of.items()},
+        maps=maps,
     )
 
 

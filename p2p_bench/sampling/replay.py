@@ -26,8 +26,17 @@ class Replay(ABC):
         """State of every row before the first step: the start latents, then what `stepper` keeps besides."""
 
     @property
+    def first_step(self) -> int:
+        """The step at which every row starts: `start` lies at its timestep, earlier steps are not taken.
+
+        Steps keep their indices, so a schedule, a recorder or a blend sees the steps of a whole run. The
+        number of steps of the run takes none, and the start is the result.
+        """
+        return 0
+
+    @property
     def unet_rows(self) -> int:
-        """UNet rows spent on making this replay."""
+        """UNet rows that making this replay takes."""
         return 0
 
     @property

@@ -1,5 +1,6 @@
 """The loop does what a replay says: each hook against sampling that is written out."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ import p2p_bench as p2p
 from p2p_bench.editing.run import run_edits
 from p2p_bench.inversion import Inversion
 from p2p_bench.sampling import DDIM, NoiseReplay, Replay, RowState, StepContext, Stepper, initial_noise
+from p2p_bench.sampling.ddim import ddim_step
 from tests.editing.naive import naive_sampling
 from tests.models.tiny import tiny_model
 
@@ -219,3 +221,91 @@ def test_a_replay_without_noise_refuses_a_stochastic_run() -> None:
     )
     with pytest.raises(p2p.P2PError, match=r"'toy'.*sampler\.eta=0"):
         run_edits(tiny_model(), [request], steps=STEPS, stepper=DDIM(eta=0.5))
+
+
+@pytest.mark.parametrize("first", [1, 3])
+@torch.no_grad()
+def test_a_later_first_step_leaves_the_steps_before_it_out(first: int) -> None:
+    asked: list[int] = []
+
+    class Late(Plain):
+        @property
+        def first_step(self) -> int:
+            return first
+
+        def correct(self, step: int, roles: tuple, latents: Tensor) -> Tensor:
+            asked.append(step)
+            return latents
+
+    model = tiny_model()
+    got = replayed(Late(), guidance=7.5)
+    assert sorted(set(asked)) == list(range(first, STEPS))
+    assert (got.source_rows, got.target_rows) == (2 * (STEPS - first), (2 * (STEPS - first),))
+    text, empty = model.encode_prompts(PROMPTS), model.encode_prompts([""] * 2)
+    x = NOISE.double().expand(2, -1, -1, -1)
+    for timestep in model.schedule.timesteps(STEPS)[first:]:
+        u, c = model.predict(torch.cat([x, x]), timestep, torch.cat([empty, text])).chunk(2)
+        levels = [model.schedule.alpha_bar(at) for at in (timestep, model.schedule.previous(timestep, STEPS))]
+        x = ddim_step(x, u + 7.5 * (c - u), *levels)
+    assert_equal(got, x)
+
+
+def test_controllers_and_maps_keep_the_indices_of_the_whole_run() -> None:
+    class Late(Plain):
+        @property
+        def first_step(self) -> int:
+            return 2
+
+    def edited(controller: p2p.Controller, **options: Any) -> p2p.EditResult:
+        targets = (p2p.Target(PROMPTS[1], controller),)
+        request = p2p.EditRequest(
+            "x", PROMPTS[0], targets, image=torch.zeros(3, 16, 16), inversion=Toy(Late())
+        )
+        return run_edits(tiny_model(), [request], steps=STEPS, **options)[0]
+
+    # int(0.4 * 5) = 2: the schedule ends where the sampling begins. int(0.6 * 5) = 3 leaves one step.
+    assert torch.equal(edited(p2p.Replace(0.4, 0.0)).latents, edited(p2p.NoControl()).latents)
+    assert not torch.allclose(
+        edited(p2p.Replace(0.6, 0.0)).latents, edited(p2p.NoControl()).latents, atol=1e-6
+    )
+    seen: list[tuple[int, int]] = []
+    maps = edited(p2p.NoControl(), record=True, progress=lambda *at: seen.append(at)).maps
+    assert torch.allclose(maps[0].sum(0), torch.ones(4, 4), atol=1e-5)
+    assert seen[-1][0] == STEPS
+
+
+def test_no_step_at_all_gives_the_start() -> None:
+    class Done(Plain):
+        @property
+        def first_step(self) -> int:
+            return STEPS
+
+    got = replayed(Done(), record=True)
+    assert torch.equal(got.latents[0], NOISE.double())
+    assert (got.source_rows, got.maps) == (0, {})
+
+
+def test_rows_that_start_at_different_steps_do_not_share_a_batch() -> None:
+    class At(Plain):
+        def __init__(self, step: int) -> None:
+            self.step = step
+
+        @property
+        def first_step(self) -> int:
+            return self.step
+
+    @dataclass(frozen=True)
+    class Several(Inversion):
+        def invert(self, model: Any, images: Tensor, *rest: Any, **options: Any) -> Sequence[Replay]:
+            return [At(step) for step in range(len(images))]
+
+    inversion = Several()
+    targets = (p2p.Target(PROMPTS[1]),)
+    request = p2p.EditRequest("x", PROMPTS[0], targets, image=torch.zeros(3, 16, 16), inversion=inversion)
+    results = run_edits(tiny_model(), [request] * 3, steps=STEPS)
+    for step, result in enumerate(results):
+        alone = dataclasses.replace(request, inversion=Toy(At(step)))
+        assert torch.allclose(
+            result.latents, run_edits(tiny_model(), [alone], steps=STEPS)[0].latents, atol=1e-10
+        )
+        assert result.source_rows == 2 * (STEPS - step)
