@@ -16,8 +16,8 @@ from p2p_bench.metrics.perceptual_trunk import load_trunk, perceptual_distance
 from p2p_bench.resources import resource_path
 from p2p_bench.world.scenes import render, sample_scene
 from p2p_bench.world.training import train_world, verify_manifest
+from p2p_bench.world.training.latents import draw_timesteps
 from p2p_bench.world.training.muon import MuonAdamW, muon_groups, orthogonalise
-from p2p_bench.world.training.unet import draw_timesteps
 
 # Lightning's own use of deprecated torch functions, and its advice for longer trainings.
 pytestmark = [

@@ -1,5 +1,7 @@
 """Captions: the grammar that names a scene's attributes and never its layout."""
 
+from typing import Literal
+
 import numpy as np
 
 from p2p_bench.world.scenes.attributes import (
@@ -19,6 +21,11 @@ from p2p_bench.world.scenes.attributes import (
 FILLER_WORDS = ("a", "and", "on", "in", "of", "object")
 
 
+BACKGROUND_OWNER = "background"
+Owner = int | Literal["background"] | None
+"""Whose pixels a word of a caption names: an object, by index, the background, or nobody's."""
+
+
 def caption(scene: Scene, rng: np.random.Generator | None = None, drop: float = 0.05) -> str:
     """Names the scene, e.g. "a mosaic of a red striped circle and a blue star on sand in fog".
 
@@ -33,6 +40,13 @@ def caption(scene: Scene, rng: np.random.Generator | None = None, drop: float = 
         The caption, lower case, words separated by one space. The default pattern, style and
         weather go unnamed in the canonical form.
     """
+    return " ".join(word for word, _ in caption_words(scene, rng, drop))
+
+
+def caption_words(
+    scene: Scene, rng: np.random.Generator | None = None, drop: float = 0.05
+) -> list[tuple[str, Owner]]:
+    """The words of `caption`, each with whose pixels it names."""
 
     def keep() -> bool:
         return rng is None or rng.random() >= drop
@@ -40,18 +54,21 @@ def caption(scene: Scene, rng: np.random.Generator | None = None, drop: float = 
     def name_default() -> bool:
         return rng is not None and rng.random() < 0.25
 
-    parts = [_object_phrase(item, rng, drop) for item in scene.objects]
-    text = " and ".join(parts)
+    words: list[tuple[str, Owner]] = []
+    for index, item in enumerate(scene.objects):
+        phrase = _object_phrase(item, rng, drop)
+        words += [("and", None)] if index else []
+        words += [(phrase[0], None), *((word, index) for word in phrase[1:])]
     if (scene.style != DEFAULT_STYLE and keep()) or (scene.style == DEFAULT_STYLE and name_default()):
-        text = f"a {scene.style} of {text}"
+        words = [("a", None), (scene.style, None), ("of", None), *words]
     if keep():
-        text += f" on {scene.background}"
+        words += [("on", None), (scene.background, BACKGROUND_OWNER)]
     if scene.weather != DEFAULT_WEATHER and keep():
-        text += f" in {scene.weather}"
-    return text
+        words += [("in", None), (scene.weather, None)]
+    return words
 
 
-def _object_phrase(item: SceneObject, rng: np.random.Generator | None, drop: float) -> str:
+def _object_phrase(item: SceneObject, rng: np.random.Generator | None, drop: float) -> list[str]:
     words = ["a"]
     if rng is None or rng.random() >= drop:
         words.append(item.colour)
@@ -60,7 +77,7 @@ def _object_phrase(item: SceneObject, rng: np.random.Generator | None, drop: flo
     if named:
         words.append(item.pattern)
     words.append(item.shape if rng is None or rng.random() >= drop else "object")
-    return " ".join(words)
+    return words
 
 
 def attributes_of(text: str) -> dict[str, object]:

@@ -18,8 +18,8 @@ from transformers import CLIPTokenizer
 
 from p2p_bench.world.scenes import caption
 from p2p_bench.world.training.images import JUDGE_SEEDS, random_rows, render_bytes, to_float, training_scenes
+from p2p_bench.world.training.latents import tokenise
 from p2p_bench.world.training.runner import adamw, fit
-from p2p_bench.world.training.unet import tokenise
 
 _CLIP_SEEDS = JUDGE_SEEDS + 5_000_000
 _GREY = (0.5, 0.5, 0.5)
