@@ -70,7 +70,7 @@ def sample_rows(
                 epsilon=partial(network.epsilon, step=step, timestep=timestep),
                 noise=_step_noise(model, table, step) if stepper.stochastic else None,
             )
-            state = _corrected(table, stepper.step(state, context), step)
+            state = _corrected(table, stepper.step(state, context), step, network)
             errors = _note_errors(model, table, state[0], step, errors)
             if progress is not None:
                 progress()
@@ -81,12 +81,16 @@ def sample_rows(
 
 @dataclass
 class _Network:
-    """Guided and edited predictions for the rows of a table; counts what goes through the network."""
+    """Guided and edited predictions for the rows of a table; counts what goes through the network.
+
+    `difference` is the guidance difference of the last pass.
+    """
 
     model: DiffusionModel
     table: RowTable
     recorder: Recorder | None
     unet_rows: list[int] = field(init=False)
+    difference: Float[Tensor, "n c h w"] = field(init=False)
     _plans: dict[int, PlanCache] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -108,6 +112,7 @@ class _Network:
         conditional = predicted[: len(x_t)]
         unconditional = conditional.clone()
         unconditional[wanted] = predicted[len(x_t) :]
+        self.difference = conditional - unconditional
         scale = torch.tensor(guidance, dtype=x_t.dtype, device=x_t.device)[:, None, None, None]
         parts = []
         for sample in self.table.samples:
@@ -167,11 +172,12 @@ def _step_noise(model: DiffusionModel, table: RowTable, step: int) -> Float[Tens
     return torch.stack([drawn[row.sample] for row in table.rows])
 
 
-def _corrected(table: RowTable, state: RowState, step: int) -> RowState:
-    latents = [
-        sample.replay.correct(step, table.roles(sample), state[0][sample.rows.start : sample.rows.stop])
-        for sample in table.samples
-    ]
+def _corrected(table: RowTable, state: RowState, step: int, network: _Network) -> RowState:
+    latents = []
+    for sample in table.samples:
+        at = slice(sample.rows.start, sample.rows.stop)
+        difference = network.difference[at]
+        latents.append(sample.replay.correct_with(step, table.roles(sample), state[0][at], difference))
     return (torch.cat(latents), *state[1:])
 
 

@@ -2,11 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
 
+from p2p_bench.errors import ConfigError
 from p2p_bench.models.model import DiffusionModel
+from p2p_bench.models.spec import ModelSpec
 from p2p_bench.sampling.replay import Replay
 
 StepProgress = Callable[[], None]
@@ -16,8 +19,21 @@ StepProgress = Callable[[], None]
 class Inversion(ABC):
     """Finds how a model can sample a given image.
 
-    Implementations are frozen dataclasses: images of requests with equal inversions share a batch.
+    Implementations are frozen dataclasses: images of requests with equal inversions share a batch. So are
+    their replays, of tensors, plain values and other frozen dataclasses, so that a cache can keep them.
+
+    Attributes:
+        families: Kinds of model that the method can serve; None: any.
+        needs: What it needs of a model, for the message to a user whose model lacks it.
     """
+
+    families: ClassVar[tuple[str, ...] | None] = ("sd",)
+    needs: ClassVar[str] = "noise levels that DDIM can run along"
+
+    @property
+    def draws_noise(self) -> bool:
+        """Whether a replay depends on the sample's seed."""
+        return False
 
     def for_guidance(self, guidance: float) -> "Inversion":
         """This method for requests that are sampled at a guidance scale: itself, unless it depends on that."""
@@ -48,3 +64,38 @@ class Inversion(ABC):
         Returns:
             One replay per image.
         """
+
+
+def unserved(inversion: Inversion, spec: ModelSpec) -> ConfigError | None:
+    """Why a method cannot serve a model, and which it can; None if it can."""
+    if inversion.families is None or spec.family in inversion.families:
+        return None
+    return ConfigError(
+        f"inversion: {type(inversion).__name__} needs {inversion.needs}, which model {spec.name!r} of family "
+        f"{spec.family!r} does not have; it serves models of family {', '.join(inversion.families)}"
+    )
+
+
+def check_number(name: str, value: float, low: float, high: float = float("inf")) -> None:
+    """Raises a `ConfigError` unless `low <= value <= high` and the value is finite."""
+    if not (low <= value <= high and value < float("inf")):
+        wanted = f"at least {low:g}" if high == float("inf") else f"in [{low:g}, {high:g}]"
+        raise ConfigError(f"inversion.{name}: expected a finite number {wanted}, got {value}")
+
+
+def part_of(fraction: float, steps: int) -> int:
+    """Number of steps in a fraction of a run, cut to a whole number as published code does.
+
+    Args:
+        fraction: In [0, 1].
+        steps: Number of steps of the run.
+    """
+    # A fraction such as 0.29 of 100 steps must not lose a step to rounding.
+    return int(fraction * steps + 1e-9)
+
+
+def tick_all(progress: StepProgress | None, count: int) -> None:
+    """Reports steps that a method does not take."""
+    for _ in range(count if progress is not None else 0):
+        assert progress is not None
+        progress()

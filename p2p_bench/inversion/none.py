@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
 
-from p2p_bench.inversion.base import Inversion, StepProgress
+from p2p_bench.inversion.base import Inversion, StepProgress, tick_all
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.sampling.replay import Replay, noise_replay
 
@@ -14,6 +15,13 @@ from p2p_bench.sampling.replay import Replay, noise_replay
 @dataclass(frozen=True)
 class NoInversion(Inversion):
     """Plain generation: the reference that ignores the source image."""
+
+    families: ClassVar[tuple[str, ...] | None] = None
+
+    @property
+    def draws_noise(self) -> bool:
+        """The start is the seed's noise."""
+        return True
 
     def invert(
         self,
@@ -27,7 +35,5 @@ class NoInversion(Inversion):
     ) -> Sequence[Replay]:
         """See `Inversion.invert`."""
         shape = (model.spec.latent_channels, *model.spec.latent_size)
-        if progress is not None:
-            for _ in range(steps):
-                progress()
+        tick_all(progress, steps)
         return [noise_replay(seed, shape) for seed in seeds or [0] * len(images)]

@@ -44,10 +44,14 @@ def ddim_step(
         return alpha_bar_prev**0.5 * x_0 + (1 - alpha_bar_prev) ** 0.5 * epsilon
     if noise is None:
         raise ValueError(f"noise: a step with eta {eta} adds noise, got None")
-    variance = (1 - alpha_bar_prev) / (1 - alpha_bar_t) * (1 - alpha_bar_t / alpha_bar_prev)
-    sigma = eta * variance**0.5
+    sigma = eta * ddim_sigma(alpha_bar_t, alpha_bar_prev)
     direction = (1 - alpha_bar_prev - sigma**2) ** 0.5 * epsilon
     return alpha_bar_prev**0.5 * x_0 + direction + sigma * noise
+
+
+def ddim_sigma(alpha_bar_t: float, alpha_bar_prev: float) -> float:
+    """Standard deviation of the noise of a step with eta 1, which is DDPM's (eq. 16)."""
+    return ((1 - alpha_bar_prev) / (1 - alpha_bar_t) * (1 - alpha_bar_t / alpha_bar_prev)) ** 0.5
 
 
 def ddim_inverse_step(

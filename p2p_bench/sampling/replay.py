@@ -98,6 +98,24 @@ class Replay(ABC):
         """The rows' latents after a step, put right before anything else is done with them."""
         return latents
 
+    def correct_with(
+        self,
+        step: int,
+        roles: tuple[Role, ...],
+        latents: Float[Tensor, "n c h w"],
+        difference: Float[Tensor, "n c h w"],
+    ) -> Float[Tensor, "n c h w"]:
+        """What the loop asks: `correct`, for methods that look at the guidance difference too.
+
+        Args:
+            step: Index from 0.
+            roles: Role of each row.
+            latents: Of the rows after the step.
+            difference: Conditional minus unconditional prediction in the step's last pass of the network; 0
+                in rows without an unconditional pass.
+        """
+        return self.correct(step, roles, latents)
+
 
 def classifier_free(
     unconditional: Float[Tensor, "n c h w"],

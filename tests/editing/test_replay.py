@@ -163,6 +163,25 @@ def test_rows_are_corrected_after_each_step() -> None:
     assert float((got.latents - expected()).abs().max()) > 0.1
 
 
+def test_a_correction_may_look_at_the_guidance_difference() -> None:
+    seen: list[Tensor] = []
+
+    class Replayed(Plain):
+        def correct_with(self, step: int, roles: tuple, latents: Tensor, difference: Tensor) -> Tensor:
+            return latents + 0.1 * step * difference
+
+    def combine(step: int, u: Tensor, c: Tensor) -> Tensor:
+        seen.append(c - u)
+        return u + 7.5 * (c - u)
+
+    def after(step: int, x: Tensor) -> Tensor:
+        return x + 0.1 * step * seen[step]
+
+    got = replayed(Replayed(), guidance=7.5)
+    assert_equal(got, expected(combine=combine, after=after))
+    assert float((got.latents - expected()).abs().max()) > 1e-3
+
+
 @dataclass(frozen=True)
 class Momentum(Stepper):
     """A step function with state of its own, which asks the network twice."""
