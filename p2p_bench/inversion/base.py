@@ -36,7 +36,7 @@ class Inversion(ABC):
         return False
 
     def for_guidance(self, guidance: float) -> "Inversion":
-        """This method for requests that are sampled at a guidance scale: itself, unless it depends on that."""
+        """This method for requests sampled at a guidance scale: itself, unless it depends on that."""
         return self
 
     @abstractmethod
@@ -76,7 +76,7 @@ def unserved(inversion: Inversion, spec: ModelSpec) -> ConfigError | None:
     )
 
 
-def check_number(name: str, value: float, low: float, high: float = float("inf")) -> None:
+def check_number(name: str, value: float | int, low: float | int, high: float | int = float("inf")) -> None:
     """Raises a `ConfigError` unless `low <= value <= high` and the value is finite."""
     if not (low <= value <= high and value < float("inf")):
         wanted = f"at least {low:g}" if high == float("inf") else f"in [{low:g}, {high:g}]"

@@ -1,0 +1,143 @@
+"""Direct inversion (PnP inversion, Ju et al., arXiv 2310.01506): the source row is put back on the pivot."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from p2p_bench.attention.terms import Role
+from p2p_bench.errors import ConfigError
+from p2p_bench.inversion.base import Inversion, StepProgress, check_number, tick_all
+from p2p_bench.inversion.ddim import ddim_trajectory
+from p2p_bench.models.model import DiffusionModel
+from p2p_bench.models.schedule import NoiseSchedule
+from p2p_bench.sampling.noise import initial_noise
+from p2p_bench.sampling.replay import Replay
+
+
+@dataclass(frozen=True)
+class DirectInversion(Inversion):
+    """Adds what the source row lacks to the pivot after every step, before any blend; targets run free.
+
+    Where the whole of it is added the source row *is* the pivot, whatever the guidance, and needs no
+    unconditional pass. The other settings are the paper's ablations.
+
+    Attributes:
+        guidance: Guidance scale of the backward pass. 1 inverts best and needs no unconditional pass.
+        scale: Part of the correction that is added, in [0, 1].
+        interval: It is added at every `interval`-th step, from the first; at least 1.
+        targets: Add the source's correction to the targets too.
+        pivot: "ddim", or "noise": the image under one random noise at every step, without inversion.
+    """
+
+    guidance: float = 1.0
+    scale: float = 1.0
+    interval: int = 1
+    targets: bool = False
+    pivot: Literal["ddim", "noise"] = "ddim"
+
+    def __post_init__(self) -> None:
+        """Checks the values.
+
+        Raises:
+            ConfigError: One is out of range.
+        """
+        check_number("guidance", self.guidance, 0)
+        check_number("scale", self.scale, 0, 1)
+        check_number("interval", self.interval, 1)
+        if self.pivot not in ("ddim", "noise"):
+            raise ConfigError(f"inversion.pivot: expected 'ddim' or 'noise', got {self.pivot!r}")
+
+    @property
+    def draws_noise(self) -> bool:
+        """Only a pivot of noise is drawn."""
+        return self.pivot == "noise"
+
+    def corrects(self, step: int) -> bool:
+        """Whether a correction is added after a step (an index from 0)."""
+        return step % self.interval == 0
+
+    def invert(
+        self,
+        model: DiffusionModel,
+        images: Float[Tensor, "n 3 h w"],
+        prompts: Sequence[str],
+        steps: int,
+        seeds: Sequence[int] | None = None,
+        truncate: bool = False,
+        progress: StepProgress | None = None,
+    ) -> Sequence[Replay]:
+        """See `Inversion.invert`."""
+        latents = model.encode_images(images)
+        if self.pivot == "noise":
+            trajectory = noise_trajectory(model.schedule, latents, seeds or [0] * len(images), steps)
+            tick_all(progress, steps)
+            rows = 0
+        else:
+            embeddings = model.encode_prompts(prompts, truncate=truncate)
+            trajectory = ddim_trajectory(model, latents, embeddings, steps, self.guidance, progress)
+            rows = steps * (1 if self.guidance == 1 else 2)
+        return [DirectReplay(self, one, rows) for one in torch.stack(trajectory, 1)]
+
+
+@dataclass(frozen=True, eq=False)
+class DirectReplay(Replay):
+    """Sampling in which the source row follows the pivot.
+
+    Attributes:
+        method: Settings of the method.
+        pivot: Latents from the image (first) to the start (last).
+        rows: UNet rows spent on the pivot.
+    """
+
+    method: DirectInversion
+    pivot: Float[Tensor, "p c h w"]
+    rows: int
+
+    @property
+    def start(self) -> tuple[Float[Tensor, "c h w"], ...]:
+        """The end of the pivot."""
+        return (self.pivot[-1],)
+
+    @property
+    def unet_rows(self) -> int:
+        """UNet rows spent on the pivot."""
+        return self.rows
+
+    def needs_unconditional(self, step: int, role: Role, guidance: float) -> bool:
+        """Not the source where its step is replaced entirely and no one else is given the difference."""
+        method = self.method
+        replaced = method.corrects(step) and method.scale == 1 and not method.targets
+        return guidance != 1 and not (role == "source" and replaced)
+
+    def correct(
+        self, step: int, roles: tuple[Role, ...], latents: Float[Tensor, "n c h w"]
+    ) -> Float[Tensor, "n c h w"]:
+        """Adds the correction: pivot minus source step."""
+        if not self.method.corrects(step):
+            return latents
+        source = roles.index("source")
+        pivot = self.pivot[len(self.pivot) - 2 - step].to(latents)
+        correction = self.method.scale * (pivot - latents[source])
+        corrected = [self.method.targets or role == "source" for role in roles]
+        return latents + correction * latents.new_tensor(corrected)[:, None, None, None]
+
+
+def noise_trajectory(
+    schedule: NoiseSchedule, latents: Float[Tensor, "n c h w"], seeds: Sequence[int], steps: int
+) -> list[Float[Tensor, "n c h w"]]:
+    """Latents under the noise of their seeds, from the image (first) to the start (last).
+
+    Args:
+        schedule: Noise levels.
+        latents: Of the images.
+        seeds: One per image.
+        steps: Number of steps.
+    """
+    shape = (latents.shape[1], latents.shape[2], latents.shape[3])
+    noise = torch.stack([initial_noise(seed, shape) for seed in seeds]).to(latents)
+    levels = [schedule.alpha_bar(timestep) for timestep in reversed(schedule.timesteps(steps))]
+    return [latents, *(level**0.5 * latents + (1 - level) ** 0.5 * noise for level in levels)]

@@ -1,0 +1,87 @@
+"""Negative-prompt inversion (Miyake et al., arXiv 2305.16807): the source prompt instead of the empty one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from p2p_bench.attention.terms import Role
+from p2p_bench.inversion.base import Inversion, StepProgress, check_number
+from p2p_bench.inversion.ddim import ddim_trajectory
+from p2p_bench.models.model import DiffusionModel
+from p2p_bench.sampling.replay import Replay
+
+
+@dataclass(frozen=True, eq=False)
+class NegativePromptReplay(Replay):
+    """Sampling in which guidance leads away from the source prompt.
+
+    Attributes:
+        latents: Start latents.
+        embedding: Text embedding of the source prompt.
+        rows: UNet rows spent on the start latents.
+    """
+
+    latents: Float[Tensor, "c h w"]
+    embedding: Float[Tensor, "l d"]
+    rows: int
+
+    @property
+    def start(self) -> tuple[Float[Tensor, "c h w"], ...]:
+        """The start latents."""
+        return (self.latents,)
+
+    @property
+    def unet_rows(self) -> int:
+        """UNet rows spent on the start latents."""
+        return self.rows
+
+    def unconditional(self, step: int, role: Role) -> Float[Tensor, "l d"]:
+        """The source prompt's embedding, for all rows."""
+        return self.embedding
+
+    def needs_unconditional(self, step: int, role: Role, guidance: float) -> bool:
+        """Not the source: both of its predictions are the same, whatever the guidance."""
+        return role == "target" and guidance != 1
+
+
+@dataclass(frozen=True)
+class NegativePromptInversion(Inversion):
+    """DDIM inversion, then sampling with the source prompt as the negative prompt.
+
+    The source row then samples as at guidance 1, where DDIM inversion is at its best; nothing is optimised.
+
+    Attributes:
+        guidance: Guidance scale of the backward pass. 1 inverts best and needs no unconditional pass.
+    """
+
+    guidance: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Checks the value.
+
+        Raises:
+            ConfigError: The guidance is out of range.
+        """
+        check_number("guidance", self.guidance, 0)
+
+    def invert(
+        self,
+        model: DiffusionModel,
+        images: Float[Tensor, "n 3 h w"],
+        prompts: Sequence[str],
+        steps: int,
+        seeds: Sequence[int] | None = None,
+        truncate: bool = False,
+        progress: StepProgress | None = None,
+    ) -> Sequence[Replay]:
+        """See `Inversion.invert`."""
+        latents = model.encode_images(images)
+        embeddings = model.encode_prompts(prompts, truncate=truncate)
+        pivot = ddim_trajectory(model, latents, embeddings, steps, self.guidance, progress)
+        rows = steps * (1 if self.guidance == 1 else 2)
+        return [
+            NegativePromptReplay(start, embedding, rows)
+            for start, embedding in zip(pivot[-1], embeddings, strict=True)
+        ]

@@ -1,0 +1,91 @@
+"""Noising (SDEdit, Meng et al., arXiv 2108.01073): the image under some noise, sampled on from there."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from p2p_bench.inversion.base import Inversion, StepProgress, check_number, part_of, tick_all
+from p2p_bench.models.model import DiffusionModel
+from p2p_bench.sampling.noise import initial_noise, step_noise
+from p2p_bench.sampling.replay import Replay
+
+
+@dataclass(frozen=True, eq=False)
+class NoisedReplay(Replay):
+    """Plain sampling that starts at a later step, from an image under noise.
+
+    Attributes:
+        latents: Latents of the image with the noise of the first step.
+        first: The first step taken.
+        seed: Seed of the sample, from which the noise of stochastic steps comes.
+    """
+
+    latents: Float[Tensor, "c h w"]
+    first: int
+    seed: int
+
+    @property
+    def start(self) -> tuple[Float[Tensor, "c h w"], ...]:
+        """The noised latents."""
+        return (self.latents,)
+
+    @property
+    def first_step(self) -> int:
+        """The step whose noise the image was given."""
+        return self.first
+
+    def noise(self, step: int) -> Float[Tensor, "c h w"]:
+        """A function of the sample's seed and the step."""
+        shape = self.latents.shape
+        return step_noise(self.seed, step, (shape[0], shape[1], shape[2]))
+
+
+@dataclass(frozen=True)
+class NoisingInversion(Inversion):
+    """Gives the image noise and lets the model take it off again; no pass of the network.
+
+    The source image is not rebuilt: the more noise, the more of it is lost, and the more an edit can change.
+
+    Attributes:
+        strength: Part of the steps that are taken, in [0, 1]; 0 leaves the image, 1 starts from what is
+            nearly pure noise. The paper's range is 0.5 to 0.8.
+    """
+
+    strength: float = 0.8
+
+    def __post_init__(self) -> None:
+        """Checks the value.
+
+        Raises:
+            ConfigError: The strength is out of range.
+        """
+        check_number("strength", self.strength, 0, 1)
+
+    @property
+    def draws_noise(self) -> bool:
+        """The noise is the seed's."""
+        return True
+
+    def invert(
+        self,
+        model: DiffusionModel,
+        images: Float[Tensor, "n 3 h w"],
+        prompts: Sequence[str],
+        steps: int,
+        seeds: Sequence[int] | None = None,
+        truncate: bool = False,
+        progress: StepProgress | None = None,
+    ) -> Sequence[Replay]:
+        """See `Inversion.invert`."""
+        first = steps - part_of(self.strength, steps)
+        noised = []
+        for x_0, seed in zip(model.encode_images(images), seeds or [0] * len(images), strict=True):
+            if first < steps:
+                alpha_bar_t = model.schedule.alpha_bar(model.schedule.timesteps(steps)[first])
+                noise = initial_noise(seed, (x_0.shape[0], x_0.shape[1], x_0.shape[2])).to(x_0)
+                x_0 = alpha_bar_t**0.5 * x_0 + (1 - alpha_bar_t) ** 0.5 * noise
+            noised.append(NoisedReplay(x_0, first, seed))
+        tick_all(progress, steps)
+        return noised
