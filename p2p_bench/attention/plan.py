@@ -104,7 +104,7 @@ class SitePlan:
         key_rows: For each term, the row of the network batch its keys come from (None: its own).
         folding: Column maps that values go through.
         extra_rows: Rows that the terms after the first `num_rows` are added to.
-        record: What is recorded here.
+        records: What is recorded here, for each recorder.
     """
 
     query: Gather = Gather()
@@ -113,7 +113,7 @@ class SitePlan:
     key_rows: Int64[Tensor, " terms"] | None = None
     folding: Folding | None = None
     extra_rows: Int64[Tensor, " extra"] | None = None
-    record: RecordPlan | None = None
+    records: tuple[RecordPlan, ...] = ()
 
 
 PLAIN = SitePlan()
@@ -147,7 +147,7 @@ def build_step_plan(
     num_rows: int,
     edits: Sequence[RowEdit],
     step: int,
-    recorder: Recorder | None = None,
+    recorders: Sequence[Recorder] = (),
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> StepPlan:
@@ -158,7 +158,7 @@ def build_step_plan(
         num_rows: Rows of the network batch.
         edits: At most one edit per row.
         step: Index of the denoising step, from 0.
-        recorder: Receives the maps after the edit; None records nothing.
+        recorders: Receive the maps after the edit.
         device: Where the network runs.
         dtype: The network's precision.
 
@@ -167,20 +167,19 @@ def build_step_plan(
         ConfigError: The network has no maps of the size to be recorded.
     """
     _check_rows(num_rows, edits)
-    if recorder is not None:
+    for recorder in recorders:
         recorder.check(sites)
     built: dict[Hashable, SitePlan] = {}
     plans = {}
     for site in sites:
         site_edits = tuple(edit.controller.site_edit(step, site) for edit in edits)
-        records = recorder is not None and recorder.records(site)
-        if not records and all(terms is None for terms in site_edits):
+        recording = tuple(recorder for recorder in recorders if recorder.records(site))
+        if not recording and all(terms is None for terms in site_edits):
             continue
-        key = (site_edits, site.head_dim if records else None)
+        key = (site_edits, recording, site.head_dim if recording else None)
         if key not in built:
             terms = _row_terms(num_rows, edits, site_edits)
-            recording = (recorder, site.head_dim) if recorder is not None and records else None
-            built[key] = _site_plan(num_rows, terms, recording, device, dtype)
+            built[key] = _site_plan(num_rows, terms, recording, site.head_dim, device, dtype)
         plans[site.name] = built[key]
     return StepPlan(num_rows, plans)
 
@@ -189,7 +188,7 @@ class PlanCache:
     """Plans of a whole run: steps whose edits have the same signatures share one plan object.
 
     Args:
-        sites, num_rows, edits, recorder, device, dtype: As in `build_step_plan`.
+        sites, num_rows, edits, recorders, device, dtype: As in `build_step_plan`.
     """
 
     def __init__(
@@ -197,12 +196,12 @@ class PlanCache:
         sites: Sequence[Site],
         num_rows: int,
         edits: Sequence[RowEdit],
-        recorder: Recorder | None = None,
+        recorders: Sequence[Recorder] = (),
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self._sites, self._num_rows, self._edits = sites, num_rows, tuple(edits)
-        self._recorder, self._device, self._dtype = recorder, device, dtype
+        self._recorders, self._device, self._dtype = tuple(recorders), device, dtype
         self._plans: dict[Hashable, StepPlan] = {}
 
     def at(self, step: int) -> StepPlan:
@@ -210,7 +209,7 @@ class PlanCache:
         signature = tuple(edit.controller.signature(step) for edit in self._edits)
         if signature not in self._plans:
             self._plans[signature] = build_step_plan(
-                self._sites, self._num_rows, self._edits, step, self._recorder, self._device, self._dtype
+                self._sites, self._num_rows, self._edits, step, self._recorders, self._device, self._dtype
             )
         return self._plans[signature]
 
@@ -242,7 +241,8 @@ def _row_terms(
 def _site_plan(
     num_rows: int,
     terms: Sequence[_RowTerm],
-    recording: tuple[Recorder, int] | None,
+    recording: Sequence[Recorder],
+    head_dim: int,
     device: torch.device | str,
     dtype: torch.dtype,
 ) -> SitePlan:
@@ -258,12 +258,11 @@ def _site_plan(
         key_rows=None if keys == list(range(num_rows)) else _indices(keys, device),
         folding=folding,
         extra_rows=_indices(extra, device) if extra else None,
-        record=None if recording is None else _record_plan(num_rows, terms, *recording, device, dtype),
+        records=tuple(_record_plan(terms, recorder, head_dim, device, dtype) for recorder in recording),
     )
 
 
 def _record_plan(
-    num_rows: int,
     terms: Sequence[_RowTerm],
     recorder: Recorder,
     head_dim: int,
@@ -277,12 +276,13 @@ def _record_plan(
     slots: list[int] = []
     for term in terms:
         columns = recorder.columns(term.row)
+        matrix = as_matrix(term.columns, recorder.width)
         for start in range(0, len(columns), head_dim):
             chunk = columns[start : start + head_dim]
             kept += range(len(entries) * head_dim, len(entries) * head_dim + len(chunk))
             slots += [recorder.slot(term.row, column) for column in chunk]
             value = torch.zeros(recorder.width, head_dim, dtype=torch.float64)
-            value[:, : len(chunk)] = as_matrix(term.columns, recorder.width)[:, list(chunk)]
+            value[:, : len(chunk)] = matrix[:, list(chunk)]
             entries.append(term)
             values.append(value)
     query_rows, key_rows = _projected(term.query for term in terms), _projected(term.key for term in terms)

@@ -58,8 +58,8 @@ class FoldedAttnProcessor:
             _heads(attn, value),
             attn_mask=None if mask is None else _take(mask, at.key_rows),
         )
-        if at.record is not None:
-            _record(at.record, query, key, mask)
+        for record in at.records:
+            _record(record, self.site, query, key, mask)
         out = out.transpose(1, 2).flatten(2)
         if at.extra_rows is not None:
             out = out[: len(residual)].index_add(0, at.extra_rows, out[len(residual) :])
@@ -118,14 +118,14 @@ def _head_mask(attn: Attention, mask: Tensor | None, context: Tensor) -> Float[T
     return mask.view(len(context), attn.heads, -1, mask.shape[-1])
 
 
-def _record(at: RecordPlan, query: Tensor, key: Tensor, mask: Tensor | None) -> None:
-    """Attention with columns of the column maps as values: the edited maps' columns, averaged over heads."""
+def _record(at: RecordPlan, site: Site, query: Tensor, key: Tensor, mask: Tensor | None) -> None:
+    """Attention with columns of the column maps as values: the edited maps' columns."""
     query, key = query.index_select(0, at.query), key.index_select(0, at.key)
     values = at.values.expand(-1, query.shape[1], -1, -1)
     mask = None if mask is None else mask.index_select(0, at.key_rows)
     columns = scaled_dot_product_attention(query, key, values, attn_mask=mask)
-    maps = columns.mean(1).transpose(1, 2).flatten(0, 1)
-    at.recorder.add(maps.index_select(0, at.kept), at.slots)
+    maps = columns.permute(0, 3, 1, 2).flatten(0, 1)
+    at.recorder.add(site, maps.index_select(0, at.kept), at.slots)
 
 
 def _finished(attn: Attention, out: Float[Tensor, "n s c"], residual: Tensor) -> Tensor:

@@ -5,6 +5,7 @@
 
 from p2p_bench.controllers.base import BoundController, Controller, EditContext
 from p2p_bench.controllers.by_edit import ByEdit
+from p2p_bench.controllers.local_blend import LocalBlend
 from p2p_bench.controllers.none import NoControl
 from p2p_bench.controllers.refine import Refine
 from p2p_bench.controllers.replace import Replace
@@ -16,6 +17,7 @@ __all__ = [
     "ByEdit",
     "Controller",
     "EditContext",
+    "LocalBlend",
     "NoControl",
     "Refine",
     "Replace",

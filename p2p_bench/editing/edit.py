@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from p2p_bench.controllers import Controller, NoControl
+from p2p_bench.editing.attention import Record
 from p2p_bench.editing.images import ImageLike, as_source_image
 from p2p_bench.editing.request import EditRequest, Target, raise_all
 from p2p_bench.editing.result import EditResult
@@ -29,7 +30,7 @@ def edit(
     steps: int | None = None,
     guidance: float | None = None,
     eta: float = 0.0,
-    record: bool | None = None,
+    record: bool | Record | None = None,
     truncate: bool = False,
     progress: Progress | None = None,
 ) -> EditResult:
@@ -49,8 +50,8 @@ def edit(
         steps: Number of denoising steps; None is the model's own.
         guidance: Classifier-free guidance scale; 1 takes no unconditional pass; None is the model's own.
         eta: Share of DDPM's noise added by each step, in [0, 1].
-        record: Record attention maps for `EditResult.heatmap`; None records where the model has
-            cross-attention at its `record_fraction`.
+        record: Which attention maps are kept for `EditResult.heatmaps` and its kin: True is `Record()`, None
+            is that too where the model has cross-attention at its `record_fraction`.
         truncate: Cut prompts that are too long instead of refusing them.
         progress: Called with the steps taken and their number after each step.
 

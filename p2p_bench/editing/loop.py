@@ -1,6 +1,6 @@
 """The sampling loop: the rows of a table, from their starts to the final latents."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from p2p_bench.attention.plan import PlanCache, StepPlan
 from p2p_bench.attention.recorder import Recorder
+from p2p_bench.editing.blend import Blender
 from p2p_bench.editing.rows import RowTable
 from p2p_bench.errors import NonFiniteLatentError, P2PError
 from p2p_bench.models import DiffusionModel
@@ -37,7 +38,7 @@ def sample_rows(
     table: RowTable,
     steps: int,
     stepper: Stepper,
-    recorder: Recorder | None = None,
+    recorders: Sequence[Recorder] = (),
     progress: Callable[[], None] | None = None,
     first_step: int = 0,
 ) -> Sampled:
@@ -48,7 +49,7 @@ def sample_rows(
         table: The rows.
         steps: Number of steps.
         stepper: The step function of all rows.
-        recorder: Receives the attention maps of conditional rows; None records nothing.
+        recorders: Receive the attention maps of conditional rows, besides what blends need.
         progress: Called after each step.
         first_step: The step at which all rows start; the steps before it are not taken.
 
@@ -56,7 +57,8 @@ def sample_rows(
         P2PError: The stepper wants noise that a replay does not have.
     """
     schedule = model.schedule
-    network = _Network(model, table, recorder)
+    blender = Blender(model.spec, table)
+    network = _Network(model, table, (*recorders, *blender.recorders))
     state = _start(model, table)
     errors: list[NonFiniteLatentError | None] = [None] * len(table.rows)
     with model.controlled():
@@ -71,6 +73,7 @@ def sample_rows(
                 noise=_step_noise(model, table, step) if stepper.stochastic else None,
             )
             state = _corrected(table, stepper.step(state, context), step, network)
+            state = (blender.blended(step, state[0]), *state[1:])
             errors = _note_errors(model, table, state[0], step, errors)
             if progress is not None:
                 progress()
@@ -88,7 +91,7 @@ class _Network:
 
     model: DiffusionModel
     table: RowTable
-    recorder: Recorder | None
+    recorders: Sequence[Recorder]
     unet_rows: list[int] = field(init=False)
     difference: Float[Tensor, "n c h w"] = field(init=False)
     _plans: dict[int, PlanCache] = field(init=False, default_factory=dict)
@@ -101,6 +104,8 @@ class _Network:
     def epsilon(self, x_t: Float[Tensor, "n c h w"], step: int, timestep: int) -> Float[Tensor, "n c h w"]:
         """Noise predicted in the latents of all rows."""
         guidance, wanted = self._guidance(step)
+        for recorder in self.recorders:
+            recorder.begin(step)
         # The conditional half comes first, so that a row keeps its place whatever else is computed.
         owners = [*range(len(self.table.rows)), *wanted]
         inputs = x_t.index_select(0, torch.tensor(owners, device=x_t.device))
@@ -143,7 +148,7 @@ class _Network:
                 self.model.sites,
                 num_rows,
                 self.table.edits(),
-                self.recorder,
+                self.recorders,
                 self.model.device,
                 self.model.dtype,
             )

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from p2p_bench.controllers import BoundController, Controller, EditContext, NoControl
+from p2p_bench.editing.masks import check_blend
 from p2p_bench.errors import DataError, ErrorList, P2PError
 from p2p_bench.inversion import Inversion
 from p2p_bench.models import DiffusionModel, ModelSpec
@@ -113,7 +114,7 @@ def prepare(
         faults.append(P2PError("targets: expected at least one target prompt, got none"))
     raise_all(faults)
     controllers = [
-        _bound(target.controller, EditContext(prompts[0], prompt, steps, model.spec.self_fraction))
+        _bound(model, target.controller, EditContext(prompts[0], prompt, steps, model.spec.self_fraction))
         for target, prompt in zip(request.targets, prompts[1:], strict=True)
     ]
     if all(isinstance(made, P2PError) for made in controllers):
@@ -130,9 +131,12 @@ def raise_all(faults: Sequence[P2PError]) -> None:
         raise distinct[0] if len(distinct) == 1 else ErrorList(distinct)
 
 
-def _bound(controller: Controller, context: EditContext) -> BoundController | P2PError:
+def _bound(model: DiffusionModel, controller: Controller, context: EditContext) -> BoundController | P2PError:
     try:
-        return controller.bind(context)
+        bound = controller.bind(context)
+        if bound.blend is not None:
+            check_blend(model, bound.blend)
+        return bound
     except P2PError as error:
         return error
 

@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from p2p_bench.attention.recorder import Detail
+from p2p_bench.editing.attention import AttentionMaps
 from p2p_bench.errors import P2PError, PromptError, nearest
 from p2p_bench.prompts.words import TokenizedPrompt, columns_of
 
@@ -26,8 +29,7 @@ class EditResult:
         inversion_rows_backward: Rows that went backward through the network; in no other count.
         vae_reconstruction: A real source image through the VAE and back: what no edit can exceed.
         prompts: Tokenized prompts, source first; empty if the request could not be read.
-        maps: Recorded cross-attention maps by image index: mean over heads, layers and steps, one map per
-            text column.
+        attention: Recorded maps, cross-attention before self-attention.
     """
 
     id: str
@@ -40,7 +42,7 @@ class EditResult:
     inversion_rows_backward: int = 0
     vae_reconstruction: Float[Tensor, "3 h w"] | None = None
     prompts: tuple[TokenizedPrompt, ...] = ()
-    maps: Mapping[int, Float[Tensor, "columns s t"]] = field(default_factory=dict, repr=False)
+    attention: tuple[AttentionMaps, ...] = field(default=(), repr=False)
 
     @property
     def unet_rows(self) -> int:
@@ -52,29 +54,122 @@ class EditResult:
         """The first error, or None."""
         return next((error for error in self.errors if error is not None), None)
 
-    def heatmap(self, word: str, index: int | None = None) -> Float[Tensor, "s t"]:
+    @property
+    def maps(self) -> Mapping[int, Float[Tensor, "columns s t"]]:
+        """Cross-attention maps by image: mean over heads, layers and steps, one per text column.
+
+        Of the first recorded size; empty if none was recorded.
+        """
+        cross = [kept for kept in self.attention if kept.kind == "cross"]
+        return {image: maps.mean((0, 1, 2)) for image, maps in cross[0].maps.items()} if cross else {}
+
+    def heatmap(
+        self, word: str, index: int | None = None, fraction: float | None = None
+    ) -> Float[Tensor, "s t"]:
         """Where an image attends to a word: float32, the maximum is 1.
 
-        The mean over heads, recorded layers, steps and the word's tokens of the maps after the edit. It is a
-        cue, not a segmentation.
+        The mean over heads, layers, steps and the word's tokens of the maps after the edit, as Hertz et al.
+        (2022) show them. It is a cue, not a segmentation.
 
         Args:
             word: A word or phrase of a prompt.
             index: Image, 0 is the source; None takes the first image whose prompt has the word.
+            fraction: Side of the maps as a fraction of the latent side; None takes the first recorded.
 
         Raises:
             PromptError: No prompt has the word.
-            P2PError: No maps were recorded, or there is no such image.
+            P2PError: No such maps were recorded, or there is no such image.
         """
-        if not self.maps:
-            raise P2PError("heatmap: no attention was recorded; edit with record=True")
+        return self.heatmaps(word, index, None, fraction)[0]
+
+    def heatmaps(
+        self,
+        word: str,
+        index: int | None = None,
+        over: Detail | None = None,
+        fraction: float | None = None,
+    ) -> Float[Tensor, "n s t"]:
+        """Where an image attends to a word over the steps, or in each layer or head, on one scale.
+
+        Args:
+            word: A word or phrase of a prompt.
+            index: Image, 0 is the source; None takes the first image whose prompt has the word.
+            over: What the maps are told apart by; it must have been kept apart, as in
+                `edit(..., record=Record(apart=("steps",)))`. None gives a single map.
+            fraction: Side of the maps as a fraction of the latent side; None takes the first recorded.
+
+        Returns:
+            float32, not negative unless a word is weighted below 0; the maximum of them all is 1.
+
+        Raises:
+            PromptError: No prompt has the word.
+            P2PError: No such maps were recorded, or there is no such image.
+        """
         if index is None:
             index = self._image_with(word)
-        if index not in self.maps:
-            raise P2PError(f"heatmap: expected an image index from 0 to {len(self.prompts) - 1}, got {index}")
-        heat = self.maps[index][list(columns_of(self.prompts[index], word))].mean(0).float()
+        maps = self._kept("cross", index, fraction)
+        if over is not None:
+            axis = get_args(Detail).index(over)
+            others = [other for other in range(3) if other != axis]
+            if maps.shape[axis] == 1:
+                remedy = f"edit with record=Record(apart=[{over!r}])"
+                raise P2PError(f"heatmaps: there is no more than one of {over}; {remedy} to tell them apart")
+            maps = maps.mean(others)
+        else:
+            maps = maps.mean((0, 1, 2))[None]
+        heat = maps[:, list(columns_of(self.prompts[index], word))].mean(1)
         peak = heat.max()
         return heat / peak if peak > 0 else torch.zeros_like(heat)
+
+    def self_components(self, index: int = 0, count: int = 3) -> Float[Tensor, "count s t"]:
+        """Principal components of an image's self-attention: parts of the picture that belong together.
+
+        The leading right singular vectors of the map with each position's mean subtracted, as in the released
+        code of Prompt-to-Prompt; the largest entry of each is positive.
+
+        Args:
+            index: Image, 0 is the source.
+            count: Number of components.
+
+        Returns:
+            float32; each runs from 0 to 1.
+
+        Raises:
+            P2PError: The image's self-attention was not recorded, or `count` is out of range.
+        """
+        map_ = self._kept("self", index, None).mean((0, 1, 2))
+        columns, height, width = map_.shape
+        if not 1 <= count <= columns:
+            raise P2PError(f"self_components: expected 1 to {columns} components, got {count}")
+        # A row per query: what a position attends to.
+        attention = map_.flatten(1).T.double()
+        components = torch.linalg.svd(attention - attention.mean(1, keepdim=True))[2][:count]
+        largest = components.gather(1, components.abs().argmax(1, keepdim=True))
+        components = components * largest.sign()
+        low, high = components.amin(1, keepdim=True), components.amax(1, keepdim=True)
+        return ((components - low) / (high - low)).float().unflatten(1, (height, width))
+
+    def _kept(
+        self, kind: str, index: int, fraction: float | None
+    ) -> Float[Tensor, "steps layers heads columns s t"]:
+        """Recorded maps of an image."""
+        kept = [one for one in self.attention if one.kind == kind]
+        if not kept:
+            remedy = "record=True" if kind == "cross" else f"record=Record(self_images=[{index}])"
+            raise P2PError(f"no {kind}-attention was recorded; edit with {remedy}")
+        sizes = [one.fraction for one in kept]
+        if fraction is not None and fraction not in sizes:
+            raise P2PError(
+                f"fraction: maps were recorded at {', '.join(map(str, sizes))} of the latent side, not at "
+                f"{fraction}; edit with record=Record(fractions=[{fraction}])"
+            )
+        maps = kept[0 if fraction is None else sizes.index(fraction)].maps
+        if index not in maps:
+            raise P2PError(
+                f"index: {kind}-attention was recorded of image {', '.join(map(str, maps))}, not of {index}; "
+                f"images go from 0 to {len(self.prompts) - 1}"
+            )
+        return maps[index]
 
     def _image_with(self, word: str) -> int:
         for index, prompt in enumerate(self.prompts):

@@ -8,11 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from p2p_bench.attention.recorder import Recorder, RecordSpec
+from p2p_bench.attention.recorder import Recorder
+from p2p_bench.editing.attention import Record, check_record, kept_maps, recorders
 from p2p_bench.editing.loop import Sampled, sample_rows
 from p2p_bench.editing.request import EditRequest, PreparedRequest, prepare
 from p2p_bench.editing.result import EditResult
-from p2p_bench.editing.rows import Sample, row_table
+from p2p_bench.editing.rows import RowTable, Sample, row_table
 from p2p_bench.errors import ConfigError, P2PError
 from p2p_bench.models import DiffusionModel
 from p2p_bench.sampling import DDIM, NoiseReplay, Replay, Stepper, initial_noise
@@ -30,7 +31,7 @@ def run_edits(
     guidance: float | None = None,
     stepper: Stepper | None = None,
     max_rows: int = 64,
-    record: bool = False,
+    record: bool | Record = False,
     truncate: bool = False,
     progress: Progress | None = None,
 ) -> list[EditResult]:
@@ -44,7 +45,7 @@ def run_edits(
         stepper: Step function; None is DDIM without noise.
         max_rows: Samples through the network at once, conditional and unconditional counted apart. A
             request is never split, so one that is larger runs alone.
-        record: Whether attention maps are recorded for `EditResult.heatmap`.
+        record: Which attention maps are kept for `EditResult.heatmap`; True is `Record()`.
         truncate: Cut prompts that are too long instead of refusing them.
         progress: Called after each step.
 
@@ -57,7 +58,8 @@ def run_edits(
     """
     steps = model.spec.steps if steps is None else steps
     guidance = model.spec.guidance if guidance is None else guidance
-    _check_settings(model, steps, guidance, max_rows, record)
+    kept = Record() if record is True else record or None
+    _check_settings(model, steps, guidance, max_rows, kept)
     results: dict[int, EditResult] = {}
     prepared: list[tuple[int, PreparedRequest]] = []
     for place, request in enumerate(requests):
@@ -69,27 +71,30 @@ def run_edits(
     tick = _ticker(batches, steps, progress)
     for batch in batches:
         members = [one for _, one in batch]
-        done = _run_batch(model, members, steps, stepper or DDIM(), record, truncate, tick)
+        done = _run_batch(model, members, steps, stepper or DDIM(), kept, truncate, tick)
         results.update(zip((place for place, _ in batch), done, strict=True))
     return [results[place] for place in range(len(requests))]
 
 
-def _check_settings(model: DiffusionModel, steps: int, guidance: float, max_rows: int, record: bool) -> None:
+def _check_settings(
+    model: DiffusionModel, steps: int, guidance: float, max_rows: int, record: Record | None
+) -> None:
     check_steps(steps)
     model.schedule.timesteps(steps)
     check_guidance(guidance)
     if max_rows < 1:
         raise ConfigError(f"max_rows: expected at least 1, got {max_rows}")
-    if record and not can_record(model):
-        raise ConfigError(
-            f"record: model {model.spec.name!r} has no cross-attention at {model.spec.record_fraction:g} "
-            "of the latent side; set model.record_fraction"
-        )
+    if record is not None:
+        check_record(model, record)
 
 
 def can_record(model: DiffusionModel) -> bool:
     """Whether the model has cross-attention at its `record_fraction`."""
-    return any(map(_recorder(model, rows=1).records, model.sites))
+    try:
+        check_record(model, Record())
+    except ConfigError:
+        return False
+    return True
 
 
 def _batches(
@@ -131,7 +136,7 @@ def _run_batch(
     batch: Sequence[PreparedRequest],
     steps: int,
     stepper: Stepper,
-    record: bool,
+    record: Record | None,
     truncate: bool,
     tick: Callable[[], None],
 ) -> list[EditResult]:
@@ -148,11 +153,12 @@ def _run_batch(
         for _ in range(first_step):
             tick()
         table = row_table([batch[place] for place in places], [replays[place] for place in places])
-        recorder = _recorder(model, len(table.rows)) if record else None
-        sampled = sample_rows(model, table, steps, kind, recorder, tick, first_step)
+        self_rows = _self_rows(batch, places, table, record)
+        kept = recorders(model, record, range(len(table.rows)), self_rows)
+        sampled = sample_rows(model, table, steps, kind, kept, tick, first_step)
         images = _decoded(model, sampled)
         results += [
-            _result(model, batch[place], sample, sampled, images, recorder, reconstructions[place])
+            _result(model, batch[place], sample, sampled, images, kept, reconstructions[place])
             for place, sample in zip(places, table.samples, strict=True)
         ]
     return results
@@ -206,17 +212,14 @@ def _result(
     sample: Sample,
     sampled: Sampled,
     images: Float[Tensor, "n 3 h w"],
-    recorder: Recorder | None,
+    recorders: Sequence[Recorder],
     vae_reconstruction: Float[Tensor, "3 h w"] | None,
 ) -> EditResult:
     """The part of a batch that is one sample's. Targets without a row stay NaN and keep their error."""
     result = _blank(model, prepared.request)
-    row_of = dict(zip(prepared.images, sample.rows, strict=True))
+    row_of = _row_of(prepared, sample)
     latents = result.latents.to(sampled.latents.dtype)
     costs = [0] * len(latents)
-    maps = {}
-    if recorder is not None and recorder.count > 0:
-        maps = {index: recorder.maps(row).float().cpu() for index, row in row_of.items()}
     unsuited = [made if isinstance(made, P2PError) else None for made in prepared.controllers]
     errors: list[P2PError | None] = [None, *unsuited]
     for index, row in row_of.items():
@@ -234,7 +237,7 @@ def _result(
         errors=tuple(errors),
         vae_reconstruction=vae_reconstruction,
         prompts=prepared.prompts,
-        maps=maps,
+        attention=kept_maps(recorders, row_of),
     )
 
 
@@ -247,9 +250,18 @@ def _image_error(model: DiffusionModel, sample: Sample, image: Float[Tensor, "3 
     )
 
 
-def _recorder(model: DiffusionModel, rows: int) -> Recorder:
-    spec = RecordSpec(rows=tuple(range(rows)), columns="all", fraction=model.spec.record_fraction)
-    return Recorder(spec, model.spec.max_tokens, model.spec.latent_size)
+def _row_of(prepared: PreparedRequest, sample: Sample) -> dict[int, int]:
+    """Row of each image that is made."""
+    return dict(zip(prepared.images, sample.rows, strict=True))
+
+
+def _self_rows(
+    batch: Sequence[PreparedRequest], places: Sequence[int], table: RowTable, record: Record | None
+) -> list[int]:
+    """Rows whose self-attention is kept."""
+    rows = [_row_of(batch[place], sample) for place, sample in zip(places, table.samples, strict=True)]
+    wanted = () if record is None else record.self_images
+    return [row_of[image] for row_of in rows for image in sorted(set(wanted)) if image in row_of]
 
 
 def _refused(model: DiffusionModel, request: EditRequest, error: P2PError) -> EditResult:

@@ -227,7 +227,7 @@ def test_edited_attention_stays_fused() -> None:
     edits = [RowEdit(row, 1, bound(case)) for row, case in enumerate(cases, start=2)]
     unet = _copy(tiny_unet()).float()
     recorder = Recorder(RecordSpec((2, 3), fraction=0.5), WIDTH, (8, 8))
-    plan = build_step_plan(unet_sites(unet), 4, edits, 0, recorder)
+    plan = build_step_plan(unet_sites(unet), 4, edits, 0, [recorder])
     with folded_attention(unet), sdpa_kernel([SDPBackend.FLASH_ATTENTION]):
         unet(*inputs(4, torch.float32), cross_attention_kwargs={"plan": plan})
 

@@ -29,7 +29,7 @@ def recorded(spec: RecordSpec, steps: int) -> Recorder:
     recorder = Recorder(spec, WIDTH, (8, 8))
     controller = Refine(0.4, 0.3).bind(context(SOURCE, TARGET))
     with folded_attention(tiny_unet()) as sites:
-        plans = PlanCache(sites, 4, [RowEdit(3, 2, controller)], recorder, dtype=torch.float64)
+        plans = PlanCache(sites, 4, [RowEdit(3, 2, controller)], [recorder], dtype=torch.float64)
         for step in range(steps):
             tiny_unet()(*inputs(4, seed=step), cross_attention_kwargs={"plan": plans.at(step)})
     return recorder
@@ -60,8 +60,8 @@ def test_recording_changes_nothing() -> None:
     controller = Refine(0.4, 0.3).bind(context(SOURCE, TARGET))
     outputs = []
     with folded_attention(tiny_unet()) as sites:
-        for recorder in (None, Recorder(RecordSpec((2, 3), fraction=0.5), WIDTH, (8, 8))):
-            plans = PlanCache(sites, 4, [RowEdit(3, 2, controller)], recorder, dtype=torch.float64)
+        for recorders in ([], [Recorder(RecordSpec((2, 3), fraction=0.5), WIDTH, (8, 8))]):
+            plans = PlanCache(sites, 4, [RowEdit(3, 2, controller)], recorders, dtype=torch.float64)
             out = tiny_unet()(*inputs(4), cross_attention_kwargs={"plan": plans.at(0)})
             outputs.append(out.sample)
     assert torch.equal(*outputs)
@@ -77,4 +77,4 @@ def test_what_cannot_be_recorded_is_refused() -> None:
         recorder.maps(0)
     coarse = Recorder(RecordSpec((2,), fraction=0.125), WIDTH, (8, 8))
     with pytest.raises(ConfigError, match=r"no cross-attention at 0.125 of the side; the model has 1.0, 0.5"):
-        PlanCache(unet_sites(tiny_unet()), 4, [], coarse).at(0)
+        PlanCache(unet_sites(tiny_unet()), 4, [], [coarse]).at(0)

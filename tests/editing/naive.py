@@ -23,6 +23,7 @@ def naive_sampling(
     edits: Sequence[MapRow] = (),
     after: Callable[[int, Tensor], Tensor] | None = None,
     eta_noise: Callable[[int], Tensor] | None = None,
+    saved: dict[str, Tensor] | None = None,
 ) -> Tensor:
     """Final latents of prompts that share their start noise; maps are written out and edited by `edits`.
 
@@ -32,6 +33,7 @@ def naive_sampling(
         edits: Rows count from 0 at the first prompt.
         after: Changes the latents after a step.
         eta_noise: Noise of a step with eta 1; None samples with eta 0.
+        saved: Receives the edited maps of each step before `after` is called, the conditional rows last.
     """
     if isinstance(combine, int | float):
         scale = float(combine)
@@ -41,7 +43,7 @@ def naive_sampling(
     text = model.encode_prompts(list(prompts))
     plain = model.encode_prompts([""]).expand_as(text)
     shifted = [MapRow(len(prompts) + edit.row, len(prompts) + edit.source, edit.edit) for edit in edits]
-    with materialised_attention(model.unet, shifted) as oracles:
+    with materialised_attention(model.unet, shifted, saved=saved) as oracles:
         for step in range(steps):
             for oracle in oracles.values():
                 oracle.step = step

@@ -1,0 +1,217 @@
+"""Keeping what lies away from some words."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from p2p_bench.attention.columns import as_matrix
+from p2p_bench.attention.sites import Site
+from p2p_bench.attention.terms import SiteEdit
+from p2p_bench.controllers.base import BlendWords, BoundController, Controller, EditContext
+from p2p_bench.controllers.blend import BoundBlend, FixedMask
+from p2p_bench.errors import ConfigError, DataError, PromptError
+from p2p_bench.prompts.words import TokenizedPrompt, columns_of
+
+_ANY_CROSS = Site("any", "cross", 0, "up", 1, 1)
+"""Stands for every cross-attention site: edits of text columns are equal at all of them."""
+
+
+@dataclass(frozen=True)
+class LocalBlend(Controller):
+    """Local blend (Hertz et al. 2022, section 4; details from the released code), around any controller.
+
+    After each step, latents outside a mask are taken from the source: `x_t = x_s + mask (x_t - x_s)`. The
+    mask is where the source attends to its words or the target to its own: maps after the edit, averaged
+    over layers, heads and the steps so far, max-pooled, resized to the latents, divided by their maximum,
+    above a threshold. Where the released code passes over a word that it does not find, this is an error.
+
+    Args:
+        inner: What is done to attention.
+        words: Words or phrases of the source that mark the place of the edit; none (`()`) masks by the target
+            alone; None takes the words of the pair, and where it has none the inner edit runs alone.
+        target_words: The same of the target; None: the same words.
+        subtract: Words of the source whose place is kept (their maps are not pooled).
+        target_subtract: The same of the target; None: the same words.
+        start: Share of the steps before blending begins; 0 in the first notebook, 0.2 in later code.
+        threshold: Share of a map's maximum above which a position belongs to the mask.
+        subtract_threshold: The same for subtracted words.
+        pool: Side of the max-pooling, odd; 1 pools nothing.
+        fraction: Side of the maps as a fraction of the latent side; None: the model's `record_fraction`. All
+            cross-attention of that size is used, which in Stable Diffusion at 1/4 is the released choice.
+        mask: In place of words, a mask of the image: a tensor (h, w) or a picture file, true or white where
+            the image may change. A latent position may change if any part of it may.
+
+    Raises:
+        ConfigError: A value is out of range, or there are words and a mask.
+        DataError: The mask cannot be read.
+    """
+
+    inner: Controller
+    words: str | Sequence[str] | None = None
+    target_words: str | Sequence[str] | None = None
+    subtract: str | Sequence[str] = ()
+    target_subtract: str | Sequence[str] | None = None
+    start: float = 0.2
+    threshold: float = 0.3
+    subtract_threshold: float = 0.3
+    pool: int = 3
+    fraction: float | None = None
+    mask: Tensor | FixedMask | Path | str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("words", "target_words", "subtract", "target_subtract"):
+            object.__setattr__(self, name, _words(getattr(self, name), name))
+        object.__setattr__(self, "mask", _mask(self.mask))
+        if not isinstance(self.inner, Controller):
+            raise ConfigError(f"local_blend inner: expected a controller, got {self.inner!r}")
+        for name in ("start", "threshold", "subtract_threshold"):
+            share = getattr(self, name)
+            if not 0 <= share <= 1:
+                raise ConfigError(f"local_blend {name}: expected a share in [0, 1], got {share!r}")
+        if self.pool < 1 or self.pool % 2 == 0:
+            raise ConfigError(f"local_blend pool: expected an odd number of at least 1, got {self.pool!r}")
+        if self.fraction not in (None, *(2.0**-level for level in range(10))):
+            raise ConfigError(f"local_blend fraction: expected 1, 0.5, 0.25, ..., got {self.fraction!r}")
+        given = (self.words, self.target_words, self.subtract or None, self.target_subtract)
+        if self.mask is not None and any(words is not None for words in given):
+            raise ConfigError("local_blend mask: a given mask goes without words; leave one of them out")
+        if self.words is None and self.target_words is not None:
+            raise ConfigError("local_blend words: say the source's words too, [] for none")
+        if self.words is not None and not self.words and not self.target_words:
+            raise ConfigError("local_blend words: expected a word of the source or of the target, got none")
+
+    def bind(self, context: EditContext) -> "BoundLocalBlend":
+        """See `Controller`.
+
+        Raises:
+            ConfigError: Neither words nor a mask are given.
+            PromptError: A word is not in its prompt; or the edit leaves it no map that is positive.
+        """
+        if self.words is None and self.mask is None:
+            raise ConfigError(
+                "local_blend words: name the words that mark the place of the edit, such as "
+                "controller.words=[circle], or use a data set whose pairs have blend_words"
+            )
+        inner = self.inner.bind(context)
+        target_words = self.words if self.target_words is None else self.target_words
+        subtracted = self.subtract if self.target_subtract is None else self.target_subtract
+        blend = BoundBlend(
+            start=int(self.start * context.steps),
+            source=_columns(context.source, self.words),
+            target=_columns(context.target, target_words),
+            subtract_source=_columns(context.source, self.subtract),
+            subtract_target=_columns(context.target, subtracted),
+            fraction=self.fraction,
+            pool=self.pool,
+            threshold=float(self.threshold),
+            subtract_threshold=float(self.subtract_threshold),
+            mask=self.mask if isinstance(self.mask, FixedMask) else None,
+        )
+        for word in (*(target_words or ()), *subtracted):
+            _check_map(inner, context, word)
+        return BoundLocalBlend(inner, blend)
+
+    def for_pair(
+        self, word_weights: Mapping[str, float | int], blend_words: BlendWords | None = None
+    ) -> Controller:
+        """The same with the pair's words, unless it has its own; without any, the inner controller."""
+        inner = self.inner.for_pair(word_weights, blend_words)
+        if self.words is not None or self.mask is not None:
+            return replace(self, inner=inner)
+        if blend_words is None or not any(blend_words):
+            return inner
+        return replace(self, inner=inner, words=blend_words[0], target_words=blend_words[1])
+
+
+@dataclass(frozen=True)
+class BoundLocalBlend(BoundController):
+    """A bound controller, and what is blended after its steps.
+
+    Attributes:
+        inner: What is done to attention.
+        blending: What is done to the latents after each step.
+    """
+
+    inner: BoundController
+    blending: BoundBlend
+
+    @property
+    def blend(self) -> BoundBlend:
+        """See `BoundController`."""
+        return self.blending
+
+    def site_edit(self, step: int, site: Site) -> SiteEdit | None:
+        """That of the inner controller."""
+        return self.inner.site_edit(step, site)
+
+    def needs_source(self, step: int) -> bool:
+        """See `BoundController`."""
+        return self.blend.records or step >= self.blend.start or self.inner.needs_source(step)
+
+    def signature(self, step: int) -> Hashable:
+        """That of the inner controller, joined by the blend's from its start on."""
+        blend = self.blend.signature(step)
+        return self.inner.signature(step) if blend is None else (self.inner.signature(step), blend)
+
+    def __str__(self) -> str:
+        """The inner edit, and the blend in a line."""
+        place = "a given mask" if self.blend.mask is not None else "the mask of some words"
+        return f"{self.inner}\n  local blend: from step {self.blend.start}, outside {place}"
+
+
+def _words(value: Any, name: str) -> tuple[str, ...] | None:
+    words = (value,) if isinstance(value, str) else value
+    if words is None:
+        return None
+    if not isinstance(words, Sequence) or not all(isinstance(word, str) and word.strip() for word in words):
+        raise ConfigError(f"local_blend {name}: expected words, such as ['circle'], got {value!r}")
+    return tuple(words)
+
+
+def _columns(prompt: TokenizedPrompt, words: Any) -> tuple[int, ...]:
+    found = (columns_of(prompt, word) for word in words or ())
+    return tuple(sorted({column for columns in found for column in columns}))
+
+
+def _check_map(inner: BoundController, context: EditContext, word: str) -> None:
+    """See that a word's map is positive at every step: one that is weighted by 0 or less marks no place."""
+    columns = list(columns_of(context.target, word))
+    width, seen = context.target.width, set()
+    for step in range(context.steps):
+        edit = inner.site_edit(step, _ANY_CROSS)
+        if edit is None or edit in seen:
+            continue
+        seen.add(edit)
+        weight = sum(as_matrix(term.columns, width)[:, columns].sum(0) for term in edit)
+        if not bool((torch.as_tensor(weight) > 0).all()):
+            raise PromptError(
+                f"local_blend: word {word!r} of the prompt {context.target.text!r} has no map to blend by, "
+                f"since the edit weights it by 0 or less at step {step}; blend by another word, or by a mask"
+            )
+
+
+def _mask(value: Any) -> FixedMask | None:
+    """A mask as given by a user."""
+    if value is None or isinstance(value, FixedMask):
+        return value
+    if isinstance(value, Tensor):
+        if value.ndim != 2 or not value.numel() or not bool(((value >= 0) & (value <= 1)).all()):
+            raise DataError(
+                f"local_blend mask: expected a tensor (h, w) of values in [0, 1], got {value.dtype} "
+                f"{tuple(value.shape)}"
+            )
+        return FixedMask.of(value > 0.5)
+    try:
+        with Image.open(Path(value)) as picture:
+            grey = np.array(picture.convert("L"))
+    except (OSError, UnidentifiedImageError) as error:
+        raise DataError(f"local_blend mask: {value} cannot be read as a picture ({error})") from error
+    if grey.max(initial=0) == 1:
+        raise DataError(f"local_blend mask: {value} holds 0 and 1, but white is 255; multiply it by 255")
+    return FixedMask.of(torch.from_numpy(grey > 127))

@@ -1,0 +1,121 @@
+"""The attention that an edit keeps for people to look at."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from jaxtyping import Float
+from torch import Tensor
+
+from p2p_bench.attention.recorder import Detail, Recorder, RecordSpec
+from p2p_bench.errors import ConfigError
+from p2p_bench.models import DiffusionModel
+
+
+@dataclass(frozen=True)
+class Record:
+    """Which attention maps an edit keeps; what is not asked for costs nothing.
+
+    Attributes:
+        fractions: Sides of the cross-attention maps as fractions of the latent side, such as (0.5, 0.25);
+            empty: the model's `record_fraction`.
+        apart: What is kept apart, any of "steps", "layers" and "heads"; maps are averaged over the others.
+        self_images: Images whose self-attention is kept, 0 is the source.
+        self_fraction: Side of the self-attention maps; None: the model's own, where injection ends.
+    """
+
+    fractions: tuple[float, ...] = ()
+    apart: tuple[str, ...] = ()
+    self_images: tuple[int, ...] = ()
+    self_fraction: float | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the names.
+
+        Raises:
+            ConfigError: `apart` names something else.
+        """
+        unknown = set(self.apart) - set(get_args(Detail))
+        if unknown:
+            raise ConfigError(
+                f"record apart: expected any of {', '.join(get_args(Detail))}, got {sorted(unknown)}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionMaps:
+    """Recorded maps of one kind and size.
+
+    Attributes:
+        kind: "cross" has a column per text token, "self" one per position.
+        fraction: Side of the maps as a fraction of the latent side.
+        maps: By image, 0 is the source: mean maps after the edit; axes not kept apart have length 1.
+    """
+
+    kind: Literal["cross", "self"]
+    fraction: float
+    maps: Mapping[int, Float[Tensor, "steps layers heads columns s t"]]
+
+
+def recorders(
+    model: DiffusionModel, record: Record | None, rows: Sequence[int], self_rows: Sequence[int]
+) -> tuple[Recorder, ...]:
+    """Recorders of a batch.
+
+    Args:
+        model: The model.
+        record: What is kept; None keeps nothing.
+        rows: Rows whose cross-attention is kept.
+        self_rows: Rows whose self-attention is kept.
+
+    Raises:
+        ConfigError: A fraction is not 1, 1/2, 1/4, ...; or self-attention maps are too large to keep.
+    """
+    if record is None:
+        return ()
+    spec, width = model.spec, model.spec.max_tokens
+    fractions = dict.fromkeys(record.fractions or (spec.record_fraction,))
+    apart: frozenset[Detail] = frozenset(name for name in get_args(Detail) if name in record.apart)
+    specs = [RecordSpec(tuple(rows), "all", fraction, "cross", apart) for fraction in fractions]
+    if self_rows:
+        fraction = spec.self_fraction if record.self_fraction is None else record.self_fraction
+        specs.append(RecordSpec(tuple(self_rows), "all", fraction, "self"))
+    return tuple(Recorder(one, width, spec.latent_size) for one in specs)
+
+
+def check_record(model: DiffusionModel, record: Record) -> None:
+    """See that the model has what is to be kept.
+
+    Raises:
+        ConfigError: It has not; says what it has.
+    """
+    try:
+        for recorder in recorders(model, record, [0], [0] if record.self_images else []):
+            recorder.check(model.sites)
+    except ConfigError as error:
+        raise ConfigError(
+            f"record: {error}; model {model.spec.name!r} has record_fraction={model.spec.record_fraction:g} "
+            f"and self_fraction={model.spec.self_fraction:g}"
+        ) from error
+
+
+def kept_maps(recorders: Iterable[Recorder], row_of: Mapping[int, int]) -> tuple[AttentionMaps, ...]:
+    """What recorders hold of one request, on the CPU in float32.
+
+    Args:
+        recorders: Those of the batch; one that recorded nothing, since no step was taken, is left out.
+        row_of: Row of each image.
+    """
+    return tuple(
+        AttentionMaps(
+            recorder.spec.kind,
+            recorder.spec.fraction,
+            {
+                image: recorder.detailed(row).float().cpu()
+                for image, row in row_of.items()
+                if row in recorder.spec.rows
+            },
+        )
+        for recorder in recorders
+        if recorder.sums
+    )
