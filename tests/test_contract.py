@@ -15,7 +15,10 @@ from p2p_bench.world.scenes import caption, render, sample_scene
 
 STEPS = 5
 SOURCE, TARGET = "a red circle on grass", "a blue circle on grass"
-NEEDED = {"reweight": ["controller.weights={blue: 3.0}"]}
+NEEDED = {
+    "local_blend": ["controller.words=[circle]"],
+    "reweight": ["controller.weights={blue: 3.0}"],
+}
 """What an option leaves for the user to say."""
 
 
