@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from p2p_bench.app.api import edit, load_model
-    from p2p_bench.controllers import ByEdit, Controller, NoControl, Refine, Replace, Reweight
-    from p2p_bench.editing import EditRequest, EditResult, Target, run_edits
+    from p2p_bench.controllers import ByEdit, Controller, LocalBlend, NoControl, Refine, Replace, Reweight
+    from p2p_bench.editing import EditRequest, EditResult, Record, Target, run_edits
     from p2p_bench.errors import (
         ConfigError,
         DataError,
@@ -34,6 +34,7 @@ __all__ = [
     "EditRequest",
     "EditResult",
     "Inversion",
+    "LocalBlend",
     "MissingWeightsError",
     "ModelSpec",
     "NoControl",
@@ -41,6 +42,7 @@ __all__ = [
     "NonFiniteLatentError",
     "P2PError",
     "PromptError",
+    "Record",
     "Refine",
     "Replace",
     "Reweight",
@@ -53,8 +55,8 @@ __all__ = [
 
 _HOMES = {
     "p2p_bench.app.api": ("edit", "load_model"),
-    "p2p_bench.controllers": ("ByEdit", "Controller", "NoControl", "Refine", "Replace", "Reweight"),
-    "p2p_bench.editing": ("EditRequest", "EditResult", "Target", "run_edits"),
+    "p2p_bench.controllers": ("ByEdit", "Controller", "LocalBlend", "NoControl", "Refine", "Replace", "Reweight"),
+    "p2p_bench.editing": ("EditRequest", "EditResult", "Record", "Target", "run_edits"),
     "p2p_bench.errors": (
         "ConfigError",
         "DataError",

@@ -2,6 +2,7 @@ import copy
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
@@ -195,6 +196,70 @@ def test_heatmaps_are_maps_of_the_words() -> None:
         result.heatmap("circle", index=3)
     with pytest.raises(P2PError, match="record=True"):
         p2p.edit(model, SOURCE, SWAPPED, steps=1, record=False).heatmap("circle")
+
+
+def test_heatmaps_over_steps_layers_and_heads_and_of_several_sizes() -> None:
+    model = tiny_model()
+    record = p2p.Record(fractions=(0.5, 1.0), apart=("steps", "heads"), self_images=(1,))
+    controllers = [p2p.Replace(), p2p.Refine(0.3)]
+    result = p2p.edit(model, SOURCE, [SWAPPED, LONGER], controllers, steps=3, record=record)
+    plain = p2p.edit(model, SOURCE, [SWAPPED, LONGER], controllers, steps=3)
+    assert torch.equal(plain.latents, result.latents)
+    assert torch.allclose(result.heatmap("circle", 2), plain.heatmap("circle", 2), atol=1e-6)
+    over_steps = result.heatmaps("circle", 2, "steps")
+    assert over_steps.shape == (3, 4, 4)
+    assert float(over_steps.max()) == pytest.approx(1.0)
+    mean = over_steps.mean(0)
+    assert torch.allclose(mean / mean.max(), plain.heatmap("circle", 2), atol=1e-6)
+    assert not torch.allclose(over_steps[0], over_steps[2], atol=1e-3)
+    assert result.heatmaps("circle", 2, "heads").shape == (2, 4, 4)
+    assert result.heatmap("circle", 2, fraction=1.0).shape == (8, 8)
+    assert result.heatmaps("circle", 2, "steps", fraction=1.0).shape == (3, 8, 8)
+    refusals: list[tuple[Any, str]] = [
+        (
+            lambda: result.heatmaps("circle", 2, "layers"),
+            r"no more than one of layers; edit with record=",
+        ),
+        (lambda: result.heatmap("circle", fraction=0.25), r"recorded at 0.5, 1.0 .* not at 0.25"),
+        (lambda: plain.heatmaps("circle", over="steps"), r"record=Record\(apart=\['steps'\]\)"),
+        (lambda: plain.self_components(), r"record=Record\(self_images=\[0\]\)"),
+        (lambda: result.self_components(0), "self-attention was recorded of image 1, not of 0"),
+        (lambda: result.self_components(1, 17), "expected 1 to 16 components, got 17"),
+        (lambda: p2p.Record(apart=("rows",)), "expected any of steps, layers, heads"),
+    ]
+    for call, said in refusals:
+        with pytest.raises(P2PError, match=said):
+            call()
+
+
+def test_self_components_are_those_of_the_written_out_map() -> None:
+    model = tiny_model()
+    record = p2p.Record(self_images=(0, 1), self_fraction=0.5)
+    result = p2p.edit(model, SOURCE, SWAPPED, p2p.Replace(0.6, 0.5), steps=2, record=record, seed=3)
+    maps: dict[str, torch.Tensor] = {}
+    sums: list[torch.Tensor] = []
+
+    def after(step: int, x: torch.Tensor) -> torch.Tensor:
+        kept = [site.name for site in model.sites if site.kind == "self" and site.fraction == 0.5]
+        sums.append(torch.stack([maps[name][-2:].mean(1) for name in kept]).mean(0))
+        return x
+
+    tokenizer, width = model.tokenizer, model.spec.max_tokens
+    swap = Swap(swap_mapper(SOURCE, SWAPPED, tokenizer, width, as_released=False))
+    edit = Published(swap, 1, 1, model.spec.self_fraction)
+    naive_sampling(
+        model, [SOURCE, SWAPPED], initial_noise(3, SHAPE).double(), 2,
+        edits=[MapRow(1, 0, edit)], after=after, saved=maps,
+    )  # fmt: skip
+    for image in (0, 1):
+        attention = torch.stack(sums).mean(0)[image]
+        parts = torch.linalg.svd(attention - attention.mean(1, keepdim=True))[2][:3]
+        found = result.self_components(image).flatten(1)
+        assert found.shape == (3, 16)
+        for part, component in zip(parts, found, strict=True):
+            part = part * part[part.abs().argmax()].sign()
+            scaled = (part - part.min()) / (part.max() - part.min())
+            assert torch.allclose(component, scaled.float(), atol=1e-3)
 
 
 def test_a_non_finite_latent_is_named_and_other_samples_survive() -> None:
