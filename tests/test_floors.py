@@ -32,6 +32,7 @@ FLOORS = {
 }
 SAME_FLOOR = {
     ("p2p_bench.resources", "p2p_bench.errors"),
+    ("p2p_bench.cache", "p2p_bench.errors"),
     ("p2p_bench.controllers", "p2p_bench.attention"),
     ("hydra_plugins", "p2p_bench.app"),
 }
