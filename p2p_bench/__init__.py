@@ -11,7 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from p2p_bench.app.api import edit, load_model
-    from p2p_bench.controllers import ByEdit, Controller, LocalBlend, NoControl, Refine, Replace, Reweight
+    from p2p_bench.controllers import (
+        ByEdit,
+        Compose,
+        Controller,
+        InjectWords,
+        LocalBlend,
+        MasaCtrl,
+        NoControl,
+        Ramp,
+        Refine,
+        Replace,
+        Reweight,
+        SelfAttention,
+        notebook,
+        paper,
+        pie,
+        timetable_image,
+    )
     from p2p_bench.editing import EditRequest, EditResult, Record, Target, run_edits
     from p2p_bench.errors import (
         ConfigError,
@@ -26,6 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ByEdit",
+    "Compose",
     "ConfigError",
     "Controller",
     "DDIMInversion",
@@ -33,8 +51,10 @@ __all__ = [
     "DiffusionModel",
     "EditRequest",
     "EditResult",
+    "InjectWords",
     "Inversion",
     "LocalBlend",
+    "MasaCtrl",
     "MissingWeightsError",
     "ModelSpec",
     "NoControl",
@@ -42,20 +62,43 @@ __all__ = [
     "NonFiniteLatentError",
     "P2PError",
     "PromptError",
+    "Ramp",
     "Record",
     "Refine",
     "Replace",
     "Reweight",
+    "SelfAttention",
     "Target",
     "UNetCheckpoint",
     "edit",
     "load_model",
+    "notebook",
+    "paper",
+    "pie",
     "run_edits",
+    "timetable_image",
 ]
 
 _HOMES = {
     "p2p_bench.app.api": ("edit", "load_model"),
-    "p2p_bench.controllers": ("ByEdit", "Controller", "LocalBlend", "NoControl", "Refine", "Replace", "Reweight"),
+    "p2p_bench.controllers": (
+        "ByEdit",
+        "Compose",
+        "Controller",
+        "InjectWords",
+        "LocalBlend",
+        "MasaCtrl",
+        "NoControl",
+        "Ramp",
+        "Refine",
+        "Replace",
+        "Reweight",
+        "SelfAttention",
+        "notebook",
+        "paper",
+        "pie",
+        "timetable_image",
+    ),
     "p2p_bench.editing": ("EditRequest", "EditResult", "Record", "Target", "run_edits"),
     "p2p_bench.errors": (
         "ConfigError",

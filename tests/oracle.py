@@ -98,6 +98,63 @@ class Columns:
         return A_s @ self.L.to(A_s) + A_t @ self.R.to(A_t)
 
 
+@dataclass(frozen=True)
+class Timed:
+    """A cross edit behind a gate, as released: `edit * alpha + own * (1 - alpha)`.
+
+    Attributes:
+        edit: One of the formulas above, called with (A_s, A_t).
+        alpha: The gate, (steps, columns).
+    """
+
+    edit: Any
+    alpha: Tensor
+
+
+@dataclass(frozen=True)
+class Injected:
+    """The source's self-attention maps in some steps, at maps of at most `fraction` of the latent side."""
+
+    steps: range
+    fraction: float
+
+
+@dataclass(frozen=True)
+class Mutual:
+    """The source's self-attention keys and values in some steps, at the sites named (MasaCtrl)."""
+
+    steps: range
+    sites: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Edits one after the other; of those of self-attention the last that applies to a site counts."""
+
+    parts: Sequence[Timed | Injected | Mutual]
+
+    def __call__(self, step: int, site: Site, A_s: Tensor, A_t: Tensor) -> Tensor:
+        if site.kind == "self":
+            return A_s if isinstance(self._rule(step, site), Injected) else A_t
+        edited = A_t
+        for part in self.parts:
+            if isinstance(part, Timed):
+                alpha = part.alpha[step].to(A_t)
+                edited = part.edit(A_s, edited) * alpha + edited * (1 - alpha)
+        return edited
+
+    def takes_keys_and_values(self, step: int, site: Site) -> bool:
+        return isinstance(self._rule(step, site), Mutual)
+
+    def _rule(self, step: int, site: Site) -> Timed | Injected | Mutual | None:
+        for part in reversed(self.parts):
+            if isinstance(part, Injected) and step in part.steps and 2.0**-site.level <= part.fraction:
+                return part
+            if isinstance(part, Mutual) and step in part.steps and site.name in part.sites:
+                return part
+        return None
+
+
 @dataclass
 class MaterialisedAttnProcessor:
     """Attention with all maps written out; follows diffusers' `AttnProcessor`.
@@ -142,6 +199,7 @@ class MaterialisedAttnProcessor:
         )
         query = query if attn.norm_q is None else attn.norm_q(query)
         key = key if attn.norm_k is None else attn.norm_k(key)
+        key, value = self._with_mutual(key), self._with_mutual(value)
         scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
         if mask is not None:
             scores = scores + mask.view(rows, attn.heads, -1, mask.shape[-1])
@@ -158,6 +216,14 @@ class MaterialisedAttnProcessor:
             out = out.transpose(-1, -2).reshape(residual.shape)
         out = out + residual if attn.residual_connection else out
         return out / attn.rescale_output_factor
+
+    def _with_mutual(self, states: Tensor) -> Tensor:
+        """Keys or values, the source's in place of a target's where its edit says so."""
+        changed = states.clone()
+        for place in self.edits:
+            if isinstance(place.edit, Chain) and place.edit.takes_keys_and_values(self.step, self.site):
+                changed[place.row] = states[place.source]
+        return changed
 
 
 @contextmanager
@@ -259,3 +325,55 @@ def refinement_mapper(source: Sequence[int], target: Sequence[int], width: int) 
         if move != 2:
             mapper[j] = i if move == 3 else -1
     return mapper, mapper.ne(-1).double()
+
+
+def released_gate(
+    schedules: float | tuple[float, float] | dict[str, Any],
+    target: str,
+    tokenizer: Any,
+    width: int,
+    steps: int,
+) -> Tensor:
+    """The cross schedule of the released code, (steps, columns): entries for `steps + 1`, words in order."""
+    if not isinstance(schedules, dict):
+        schedules = {"default_": schedules}
+    schedules = {"default_": (0.0, 1.0), **schedules}
+    alpha = torch.zeros(steps + 1, width, dtype=torch.float64)
+    pieces = dict(zip(target.split(" "), word_pieces(target, tokenizer), strict=True))
+    for word, bounds in schedules.items():
+        start, end = bounds if isinstance(bounds, tuple) else (0.0, bounds)
+        columns = list(range(width)) if word == "default_" else pieces[word]
+        first, stop = int(start * len(alpha)), int(end * len(alpha))
+        alpha[:first, columns] = 0
+        alpha[first:stop, columns] = 1
+        alpha[stop:, columns] = 0
+    return alpha[:steps]
+
+
+def script_mapper(script: Sequence[tuple[str, str]], tokenizer: Any, width: int) -> tuple[Tensor, Tensor]:
+    """The map of a swap written out by hand: what each phrase of the target takes, in order.
+
+    Args:
+        script: (source phrase, target phrase); "" on the left keeps the target's own columns, "" on the right
+            drops the source's.
+
+    Returns:
+        The mapper (columns x columns), and alphas (0: own columns).
+    """
+    count = lambda phrase: len(tokenizer(phrase).input_ids) - 2 if phrase else 0  # noqa: E731  # a formula
+    mapper, alphas = torch.zeros(width, width, dtype=torch.float64), torch.ones(width, dtype=torch.float64)
+    mapper[0, 0] = 1
+    i = j = 1
+    for old, new in script:
+        n, m = count(old), count(new)
+        if not n:
+            alphas[j : j + m] = 0
+        elif n == m:
+            mapper[range(i, i + n), range(j, j + m)] = 1
+        elif m:
+            mapper[i : i + n, j : j + m] = 1 / m
+        i, j = i + n, j + m
+    while i < width and j < width:
+        mapper[i, j] = 1
+        i, j = i + 1, j + 1
+    return mapper, alphas

@@ -12,7 +12,7 @@ from p2p_bench.app.instantiate import instantiate, node_faults
 from p2p_bench.app.schema import COMPONENT_GROUPS, RootConfig, RunNode, TauNode
 from p2p_bench.bench.loggers import RunLogger
 from p2p_bench.bench.task import Keep, Task, Variant
-from p2p_bench.controllers import NoControl, parse_tau
+from p2p_bench.controllers import NoControl, parse_interval, parse_tau, tau_text
 from p2p_bench.errors import ConfigError, ErrorList, P2PError, nearest
 
 _SEVERAL = ("metrics", "logger")
@@ -153,7 +153,7 @@ def build_variants(config: DictConfig, controller_name: str) -> tuple[Variant, .
     for where, point in points:
         try:
             parse_tau(_plain(point.cross), f"{where}.cross")
-            parse_tau(_plain(point.self_attn), f"{where}.self_attn")
+            parse_interval(_plain(point.self_attn), f"{where}.self_attn")
             variant = _variant(config, point, controller_name, single=len(points) == 1)
         except P2PError as error:
             faults.setdefault(str(error), error)
@@ -181,22 +181,14 @@ def _variant(config: DictConfig, point: DictConfig, controller_name: str, single
     controller = instantiate(at_point.controller, "controller")
     if isinstance(controller, NoControl):
         return Variant("none", controller, controller_name)
-    cross = _tau_text(_plain(at_point.controller.get("cross")))
-    self_attn = _tau_text(_plain(at_point.controller.get("self_attn")))
+    cross = tau_text(_plain(at_point.controller.get("cross")))
+    self_attn = tau_text(_plain(at_point.controller.get("self_attn")))
     name = controller_name if single else f"{controller_name} {cross}/{self_attn}"
     return Variant(name, controller, controller_name, cross, self_attn)
 
 
 def _plain(value: Any) -> Any:
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-
-
-def _tau_text(value: Any) -> str:
-    """A schedule as short text: 0.8 or 0.2-0.8; "" for none."""
-    if value is None:
-        return ""
-    numbers = [value] if isinstance(value, int | float) else list(value)
-    return "-".join(f"{number:g}" for number in numbers)
 
 
 def _run_faults(config: DictConfig) -> Iterator[ConfigError]:

@@ -1,6 +1,7 @@
 """Attention sites: where in a network an edit can act."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from torch import nn
@@ -9,6 +10,7 @@ from p2p_bench.errors import ConfigError
 
 Place = Literal["down", "mid", "up"]
 _PLACES: dict[str, Place] = {"down_blocks": "down", "mid_block": "mid", "up_blocks": "up"}
+_RUN_ORDER: tuple[Place, ...] = ("down", "mid", "up")
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,8 @@ class Site:
         place: Part of the U-Net.
         heads: Number of attention heads.
         head_dim: Width of one head.
+        layer: Place among the sites of its kind in the order in which the network runs them, from 0.
+        layers: Number of sites of its kind.
     """
 
     name: str
@@ -30,6 +34,8 @@ class Site:
     place: Place
     heads: int
     head_dim: int
+    layer: int = 0
+    layers: int = 1
 
     @property
     def fraction(self) -> float:
@@ -60,7 +66,16 @@ def unet_sites(unet: nn.Module) -> tuple[Site, ...]:
         level = _level(unet, place, int(block) if place != "mid" else 0)
         kind: Literal["cross", "self"] = "cross" if module.is_cross_attention else "self"
         sites.append(Site(name, kind, level, place, module.heads, module.inner_dim // module.heads))
-    return tuple(sites)
+    return _numbered(sites)
+
+
+def _numbered(sites: Sequence[Site]) -> tuple[Site, ...]:
+    """The sites with their `layer`: modules are listed down, up, middle, but run down, middle, up."""
+    places: dict[str, tuple[int, int]] = {}
+    for kind in ("cross", "self"):
+        run = sorted((site for site in sites if site.kind == kind), key=lambda s: _RUN_ORDER.index(s.place))
+        places |= {site.name: (layer, len(run)) for layer, site in enumerate(run)}
+    return tuple(replace(site, layer=places[site.name][0], layers=places[site.name][1]) for site in sites)
 
 
 def _level(unet: Any, place: Place, block: int) -> int:

@@ -74,3 +74,8 @@ def p2p_terms(L: ColumnMap, R: ColumnMap) -> SiteEdit:
 def self_injection() -> SiteEdit:
     """Terms of `A_s V_t`: the target's values under the source's map."""
     return p2p_terms(Identity(), Zero())
+
+
+def mutual_attention() -> SiteEdit:
+    """Terms of mutual self-attention (MasaCtrl): the target's queries on the source's keys and values."""
+    return (Term("target", "source", "source", Identity()),)

@@ -1,27 +1,46 @@
 """Controllers: what an edit does to the attention of its target, as data.
 
 `Controller` objects are settings; `Controller.bind` makes them a pure function of (step, site) for one pair.
+README.md beside this file gives every published edit in the notation of the algebra.
 """
 
 from p2p_bench.controllers.base import BoundController, Controller, EditContext
+from p2p_bench.controllers.bound import timetable_image
 from p2p_bench.controllers.by_edit import ByEdit
+from p2p_bench.controllers.compose import Compose
+from p2p_bench.controllers.inject_words import InjectWords
 from p2p_bench.controllers.local_blend import LocalBlend
+from p2p_bench.controllers.masactrl import MasaCtrl
 from p2p_bench.controllers.none import NoControl
+from p2p_bench.controllers.presets import Released, notebook, paper, pie
 from p2p_bench.controllers.refine import Refine
 from p2p_bench.controllers.replace import Replace
 from p2p_bench.controllers.reweight import Reweight
-from p2p_bench.controllers.tau import Tau, parse_tau
+from p2p_bench.controllers.self_attention import SelfAttention
+from p2p_bench.controllers.tau import Ramp, Tau, parse_interval, parse_tau, tau_text
 
 __all__ = [
     "BoundController",
     "ByEdit",
+    "Compose",
     "Controller",
     "EditContext",
+    "InjectWords",
     "LocalBlend",
+    "MasaCtrl",
     "NoControl",
+    "Ramp",
     "Refine",
+    "Released",
     "Replace",
     "Reweight",
+    "SelfAttention",
     "Tau",
+    "notebook",
+    "paper",
+    "parse_interval",
     "parse_tau",
+    "pie",
+    "tau_text",
+    "timetable_image",
 ]

@@ -7,7 +7,7 @@ from p2p_bench.controllers.base import BlendWords, BoundController, Controller, 
 from p2p_bench.controllers.refine import Refine
 from p2p_bench.controllers.replace import Replace
 from p2p_bench.controllers.reweight import Reweight
-from p2p_bench.controllers.tau import Tau, parse_tau
+from p2p_bench.controllers.tau import Tau, parse_interval, parse_tau
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class ByEdit(Controller):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cross", parse_tau(self.cross, "by_edit cross"))
-        object.__setattr__(self, "self_attn", parse_tau(self.self_attn, "by_edit self_attn"))
+        object.__setattr__(self, "self_attn", parse_interval(self.self_attn, "by_edit self_attn"))
 
     def bind(self, context: EditContext) -> BoundController:
         """See `Controller`.

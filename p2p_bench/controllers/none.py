@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from p2p_bench.attention.terms import NO_EDIT
-from p2p_bench.controllers.base import BoundP2P, Controller, EditContext, bind_p2p
+from p2p_bench.controllers.base import Controller, EditContext
+from p2p_bench.controllers.bound import BoundP2P, bind_p2p
 
 
 @dataclass(frozen=True)
@@ -12,4 +12,4 @@ class NoControl(Controller):
 
     def bind(self, context: EditContext) -> BoundP2P:
         """See `Controller`."""
-        return bind_p2p("none", context, NO_EDIT, 0.0, 0.0)
+        return bind_p2p("none", context)

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 from p2p_bench.attention.columns import Zero, dense
 from p2p_bench.attention.terms import ColumnEdit, gate
-from p2p_bench.controllers.base import BoundP2P, Controller, EditContext, bind_p2p
-from p2p_bench.controllers.tau import Tau, parse_tau
+from p2p_bench.controllers.base import Controller, EditContext
+from p2p_bench.controllers.bound import BoundP2P, bind_p2p
+from p2p_bench.controllers.checks import check_preset
+from p2p_bench.controllers.tau import Tau, parse_interval, parse_tau
 from p2p_bench.prompts.alignment import refinement_map
 
 
@@ -18,20 +20,27 @@ class Refine(Controller):
     Args:
         cross: When cross-attention is edited.
         self_attn: When self-attention is injected.
+        preset: "correct", or "paper" to align padding as the released code does (see `refinement_map`).
 
     Raises:
-        ConfigError: A tau outside [0, 1].
+        ConfigError: A tau outside [0, 1], or an unknown preset.
     """
 
     cross: Tau = 0.8
     self_attn: Tau = 0.4
+    preset: str = "correct"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cross", parse_tau(self.cross, "refine cross"))
-        object.__setattr__(self, "self_attn", parse_tau(self.self_attn, "refine self_attn"))
+        object.__setattr__(self, "self_attn", parse_interval(self.self_attn, "refine self_attn"))
+        check_preset(self.preset, "refine preset")
 
     def bind(self, context: EditContext) -> BoundP2P:
-        """See `Controller`."""
-        P, aligned = refinement_map(context.source, context.target)
+        """See `Controller`.
+
+        Raises:
+            PromptError: A schedule names a word that the target does not have.
+        """
+        P, aligned = refinement_map(context.source, context.target, as_released=self.preset == "paper")
         edit = gate(ColumnEdit(dense(P), Zero()), aligned)
         return bind_p2p("refine", context, edit, self.cross, self.self_attn)

@@ -1,45 +1,70 @@
 """Word swap."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from p2p_bench.attention.columns import Zero, dense
-from p2p_bench.attention.terms import ColumnEdit
-from p2p_bench.controllers.base import BoundP2P, Controller, EditContext, bind_p2p
-from p2p_bench.controllers.tau import Tau, parse_tau
+from p2p_bench.attention.terms import ColumnEdit, gate
+from p2p_bench.controllers.base import Controller, EditContext
+from p2p_bench.controllers.bound import BoundP2P, bind_p2p
+from p2p_bench.controllers.checks import check_preset
+from p2p_bench.controllers.tau import Tau, parse_interval, parse_tau
 from p2p_bench.errors import ConfigError
-from p2p_bench.prompts.alignment import replacement_map
+from p2p_bench.prompts.alignment import phrase_map, replacement_map
 
 
 @dataclass(frozen=True)
 class Replace(Controller):
     """Word swap (Hertz et al. 2022, section 3.3).
 
-    The source's maps under the target's words: (L, R) = (M, 0).
+    The source's maps under the target's words: (L, R) = (M, 0). Words correspond by position, unless they
+    are named or aligned. Then the prompts may differ in their number of words, and words of the target that
+    are neither swapped nor shared keep their own maps: (L, R) = (M, diag(1 - a)).
 
     Args:
         cross: When cross-attention is replaced.
         self_attn: When self-attention is injected.
         preset: "correct", or "paper" to align words as the released code does (see `replacement_map`).
+        words: Target word or phrase by source word or phrase, such as `{"circle": "large square"}`; the words
+            around them are aligned (see `phrase_map`).
+        align: Swap all words that stand between shared ones, as phrases where their numbers differ.
 
     Raises:
-        ConfigError: A tau outside [0, 1], or an unknown preset.
+        ConfigError: A tau outside [0, 1], an unknown preset, or `words` or `align` beside the preset "paper".
     """
 
     cross: Tau = 0.8
     self_attn: Tau = 0.4
     preset: str = "correct"
+    words: Mapping[str, str] | None = field(default=None, hash=False)
+    align: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cross", parse_tau(self.cross, "replace cross"))
-        object.__setattr__(self, "self_attn", parse_tau(self.self_attn, "replace self_attn"))
-        if self.preset not in ("correct", "paper"):
-            raise ConfigError(f"replace preset: expected 'correct' or 'paper', got {self.preset!r}")
+        object.__setattr__(self, "self_attn", parse_interval(self.self_attn, "replace self_attn"))
+        check_preset(self.preset, "replace preset")
+        if self.preset == "paper" and (self.words or self.align):
+            raise ConfigError(
+                "replace preset: the released code swaps words by position only; leave out words and align, "
+                "or use preset 'correct'"
+            )
+        if self.words is not None:
+            for old, new in self.words.items():
+                if not str(old).strip() or not str(new).strip():
+                    raise ConfigError(f"replace words: expected words in both prompts, got {old!r}: {new!r}")
+            object.__setattr__(self, "words", {str(old): str(new) for old, new in self.words.items()})
 
     def bind(self, context: EditContext) -> BoundP2P:
         """See `Controller`.
 
         Raises:
-            PromptError: The prompts have different numbers of words.
+            PromptError: A word is not in its prompt, or words go by position and the prompts have different
+                numbers of them.
         """
-        M = replacement_map(context.source, context.target, as_released=self.preset == "paper")
-        return bind_p2p("replace", context, ColumnEdit(dense(M), Zero()), self.cross, self.self_attn)
+        if self.words or self.align:
+            M, aligned = phrase_map(context.source, context.target, self.words, self.align)
+            edit = gate(ColumnEdit(dense(M), Zero()), aligned)
+        else:
+            M = replacement_map(context.source, context.target, as_released=self.preset == "paper")
+            edit = ColumnEdit(dense(M), Zero())
+        return bind_p2p("replace", context, edit, self.cross, self.self_attn)

@@ -1,7 +1,7 @@
 """Making a word stronger or weaker."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
 
 import torch
@@ -10,8 +10,9 @@ from torch import Tensor
 
 from p2p_bench.attention.columns import Zero, diagonal
 from p2p_bench.attention.terms import ColumnEdit
-from p2p_bench.controllers.base import BoundP2P, Controller, EditContext, bind_p2p, then
-from p2p_bench.controllers.tau import Tau, parse_tau
+from p2p_bench.controllers.base import BlendWords, BoundController, Controller, EditContext
+from p2p_bench.controllers.bound import bind_p2p, compose_bound
+from p2p_bench.controllers.tau import Tau, parse_interval, parse_tau
 from p2p_bench.errors import ConfigError
 from p2p_bench.prompts.words import TokenizedPrompt, columns_of
 
@@ -24,7 +25,7 @@ class Reweight(Controller):
     Around an inner edit (L0, R0) it scales that edit's whole result, own columns of new tokens included:
     (L0 diag(c), R0 diag(c)). Each of the two keeps its own tau: where re-weighting is off, the inner edit
     remains; where the inner edit is off, the target's own maps are scaled. The released code has one tau for
-    both; with equal taus this is its behaviour.
+    both; with equal taus this is its behaviour. A smooth gate alpha scales by 1 + alpha (c - 1).
 
     Args:
         weights: Factor for each target word or phrase.
@@ -50,9 +51,9 @@ class Reweight(Controller):
                 raise ConfigError(f"reweight weights: expected a finite number for {word!r}, got {factor!r}")
         object.__setattr__(self, "weights", weights)
         object.__setattr__(self, "cross", parse_tau(self.cross, "reweight cross"))
-        object.__setattr__(self, "self_attn", parse_tau(self.self_attn, "reweight self_attn"))
+        object.__setattr__(self, "self_attn", parse_interval(self.self_attn, "reweight self_attn"))
 
-    def bind(self, context: EditContext) -> BoundP2P:
+    def bind(self, context: EditContext) -> BoundController:
         """See `Controller`.
 
         Raises:
@@ -63,10 +64,18 @@ class Reweight(Controller):
         title = "reweight " + ", ".join(f"{word} x {factor:g}" for word, factor in self.weights.items())
         if self.inner is None:
             return bind_p2p(title, context, ColumnEdit(c, Zero()), self.cross, self.self_attn)
-        inner = self.inner.bind(context)
-        if not isinstance(inner, BoundP2P):
-            raise ConfigError(f"reweight inner: expected an edit of columns, got {self.inner!r}")
-        return then(inner, bind_p2p(title, context, ColumnEdit(Zero(), c), self.cross, self.self_attn))
+        outer = bind_p2p(title, context, ColumnEdit(Zero(), c), self.cross, self.self_attn)
+        return compose_bound([self.inner.bind(context), outer], "reweight inner")
+
+    def for_pair(
+        self, word_weights: Mapping[str, float | int], blend_words: BlendWords | None = None
+    ) -> "Reweight":
+        """The same around the inner controller for the pair; the weights stay."""
+        return (
+            self
+            if self.inner is None
+            else replace(self, inner=self.inner.for_pair(word_weights, blend_words))
+        )
 
 
 def word_factors(target: TokenizedPrompt, weights: Mapping[str, float | int]) -> Float64[Tensor, " w"]:

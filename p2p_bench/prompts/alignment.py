@@ -1,13 +1,19 @@
 """Which source columns correspond to which target columns."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
 from p2p_bench.errors import PromptError
-from p2p_bench.prompts.words import TokenizedPrompt
+from p2p_bench.prompts.words import TokenizedPrompt, occurrences
+
+_Item = tuple[str | int, range]
+"""Words of a prompt, with what they are compared by: a word's text, or the number of a swapped phrase."""
+
+_Pair = tuple[Sequence[int], Sequence[int]]
+"""Places of words of the source, and of the words of the target that take their columns."""
 
 
 def replacement_map(
@@ -46,10 +52,7 @@ def replacement_map(
         for _ in range(new[0] - j):
             matrix[i, j] = 1
             i, j = i + 1, j + 1
-        if len(old) == len(new):
-            matrix[list(old), list(new)] = 1
-        else:
-            matrix[old[0] : old[-1] + 1, new[0] : new[-1] + 1] = 1 / len(new)
+        map_block(matrix, old, new)
         i, j = old[-1] + 1, new[-1] + 1
     rest = min(source.width - i, target.width - j)
     if as_released:
@@ -60,12 +63,18 @@ def replacement_map(
 
 
 def refinement_map(
-    source: TokenizedPrompt, target: TokenizedPrompt
+    source: TokenizedPrompt, target: TokenizedPrompt, as_released: bool = False
 ) -> tuple[Float64[Tensor, "w w"], Float64[Tensor, " w"]]:
     """Alignment of a refinement (Hertz et al. 2022): tokens that both prompts share correspond.
 
     Token sequences, begin and end included, are aligned globally: match 1, mismatch -1, gap 0. Columns after
-    the target's last token map j to j.
+    the target's last token map j to j where the source has padding there, too.
+
+    Args:
+        source: The source prompt.
+        target: The target prompt.
+        as_released: Follow the released code, which maps j to j also where the source still has words, so
+            that a shorter target's padding takes maps of words.
 
     Returns:
         P, where `P[i, j]` is 1 if source column i is shared with target column j; and `aligned`, which is 1
@@ -75,13 +84,138 @@ def refinement_map(
     matrix = torch.zeros(source.width, width, dtype=torch.float64)
     for i, j in _align(source.encoded, target.encoded):
         matrix[i, j] = 1
-    for j in range(len(target.encoded), width):
+    first = len(target.encoded) if as_released else max(len(target.encoded), len(source.encoded))
+    for j in range(first, width):
         matrix[j, j] = 1
     return matrix, matrix.sum(0)
 
 
-def _align(source: Sequence[int], target: Sequence[int]) -> list[tuple[int, int]]:
-    """Needleman-Wunsch: pairs (i, j) of aligned positions. Ties: insertion, then deletion, then match."""
+def phrase_map(
+    source: TokenizedPrompt,
+    target: TokenizedPrompt,
+    phrases: Mapping[str, str] | None = None,
+    swap_rest: bool = False,
+) -> tuple[Float64[Tensor, "w w"], Float64[Tensor, " w"]]:
+    """Map of a swap of phrases, which may differ in their number of words.
+
+    Each phrase of the source goes to its phrase of the target: columns map one to one if they are equally
+    many, otherwise every source column goes to each of the m target columns with weight 1/m. The words around
+    them are aligned as in a refinement, by words. Padding follows in order, as in `replacement_map`.
+
+    Args:
+        source: The source prompt.
+        target: The target prompt.
+        phrases: Target word or phrase by source word or phrase.
+        swap_rest: Words that differ between two aligned ones are swapped, too: word by word if they are
+            equally many, otherwise as one phrase.
+
+    Returns:
+        M, where `M[i, j]` is the weight of source column i in target column j; and `aligned`, which is 0 at
+        the target columns that are new and 1 elsewhere.
+
+    Raises:
+        PromptError: A phrase is not in its prompt, occurs more often in one prompt than in the other, or
+            overlaps with another phrase.
+    """
+    swaps = [swap for old, new in (phrases or {}).items() for swap in phrase_pairs(source, target, old, new)]
+    for side, prompt in enumerate((source, target)):
+        _check_apart(prompt, [swap[side] for swap in swaps])
+    old_items, new_items = (
+        _items(prompt, [swap[side] for swap in swaps]) for side, prompt in enumerate((source, target))
+    )
+    same = _align([key for key, _ in old_items], [key for key, _ in new_items])
+    pairs: list[_Pair] = [*swaps]
+    pairs += [(old_items[i][1], new_items[j][1]) for i, j in same if isinstance(old_items[i][0], str)]
+    if swap_rest:
+        pairs += _gap_swaps(old_items, new_items, same)
+
+    matrix = torch.zeros(source.width, target.width, dtype=torch.float64)
+    for old, new in pairs:
+        map_block(matrix, word_columns(source, old), word_columns(target, new))
+    i, j = source.num_tokens + 1, target.num_tokens + 1
+    rest = min(source.width - i, target.width - j)
+    matrix[0, 0] = 1
+    for offset in range(rest):
+        matrix[i + offset, j + offset] = 1
+    aligned = matrix.any(0).double()
+    aligned[j:] = 1
+    return matrix, aligned
+
+
+def phrase_pairs(
+    source: TokenizedPrompt, target: TokenizedPrompt, old: str, new: str
+) -> list[tuple[range, range]]:
+    """Places of a phrase among the source's words and of its counterpart among the target's, in order.
+
+    Raises:
+        PromptError: A phrase is not in its prompt, or one occurs more often than the other.
+    """
+    places = occurrences(source, old), occurrences(target, new)
+    if len(places[0]) != len(places[1]):
+        raise PromptError(
+            f"phrase {old!r} occurs {len(places[0])} times in {source.text!r}, but {new!r} "
+            f"{len(places[1])} times in {target.text!r}; name longer phrases, so that each has a counterpart"
+        )
+    return list(zip(*places, strict=True))
+
+
+def word_columns(prompt: TokenizedPrompt, places: Sequence[int]) -> list[int]:
+    """Columns of some words of a prompt, without punctuation around them."""
+    return [column for place in places for column in prompt.words[place].columns]
+
+
+def map_block(matrix: Float64[Tensor, "w w"], old: Sequence[int], new: Sequence[int]) -> None:
+    """Writes a swap into a map: one to one, or all to all with weight 1/m where the counts differ."""
+    if len(old) == len(new):
+        matrix[list(old), list(new)] = 1
+    else:
+        matrix[torch.tensor(old)[:, None], torch.tensor(new)] = 1 / len(new)
+
+
+def _items(prompt: TokenizedPrompt, phrases: Sequence[range]) -> list[_Item]:
+    numbers = {places.start: number for number, places in enumerate(phrases)}
+    items: list[_Item] = []
+    place = 0
+    while place < len(prompt.words):
+        number = numbers.get(place)
+        places = range(place, place + 1) if number is None else phrases[number]
+        items.append((prompt.words[place].bare if number is None else number, places))
+        place = places.stop
+    return items
+
+
+def _gap_swaps(
+    old_items: Sequence[_Item], new_items: Sequence[_Item], same: Sequence[tuple[int, int]]
+) -> list[_Pair]:
+    """Words between aligned ones that stand in place of one another."""
+    swaps: list[_Pair] = []
+    ends = [*same, (len(old_items), len(new_items))]
+    i = j = 0
+    for next_i, next_j in ends:
+        old, new = (
+            [place for key, places in items if isinstance(key, str) for place in places]
+            for items in (old_items[i:next_i], new_items[j:next_j])
+        )
+        if len(old) == len(new):
+            swaps += [([a], [b]) for a, b in zip(old, new, strict=True)]
+        elif old and new:
+            swaps.append((old, new))
+        i, j = next_i + 1, next_j + 1
+    return swaps
+
+
+def _check_apart(prompt: TokenizedPrompt, phrases: Sequence[range]) -> None:
+    places = [place for phrase in phrases for place in phrase]
+    twice = next((place for place in places if places.count(place) > 1), None)
+    if twice is not None:
+        raise PromptError(
+            f"phrases: word {prompt.words[twice].text!r} of {prompt.text!r} belongs to two of them; "
+            "name each word once"
+        )
+
+
+def _align(source: Sequence[int | str], target: Sequence[int | str]) -> list[tuple[int, int]]:
+    """Needleman-Wunsch: pairs (i, j) of equal items. Ties: insertion, then deletion, then match."""
     score = [[0] * (len(target) + 1) for _ in range(len(source) + 1)]
     for i, old in enumerate(source, 1):
         for j, new in enumerate(target, 1):

@@ -94,20 +94,29 @@ def tokenize(
     return TokenizedPrompt(prompt, tuple(ids), num_tokens, words, truncated=over > 0)
 
 
+def occurrences(prompt: TokenizedPrompt, phrase: str) -> tuple[range, ...]:
+    """Places of a word or phrase among the words of a prompt; case and punctuation around words are ignored.
+
+    Raises:
+        PromptError: The prompt does not have the phrase; names the nearest word.
+    """
+    wanted = [_bare(piece) for piece in phrase.split()]
+    bare = [span.bare for span in prompt.words]
+    starts = [i for i in range(len(bare)) if wanted and bare[i : i + len(wanted)] == wanted]
+    if not starts:
+        cut = " (it was truncated)" if prompt.truncated else ""
+        hint = nearest(phrase.lower(), bare)
+        raise PromptError(f"word {phrase!r} is not in the prompt {prompt.text!r}{cut}.{hint}")
+    return tuple(range(start, start + len(wanted)) for start in starts)
+
+
 def columns_of(prompt: TokenizedPrompt, word: str) -> tuple[int, ...]:
     """All columns of a word or phrase, every time it occurs; case and punctuation around words are ignored.
 
     Raises:
         PromptError: The prompt does not have the word; names the nearest one.
     """
-    wanted = [_bare(piece) for piece in word.split()]
-    bare = [span.bare for span in prompt.words]
-    starts = [i for i in range(len(bare)) if wanted and bare[i : i + len(wanted)] == wanted]
-    if not starts:
-        cut = " (it was truncated)" if prompt.truncated else ""
-        hint = nearest(word.lower(), bare)
-        raise PromptError(f"word {word!r} is not in the prompt {prompt.text!r}{cut}.{hint}")
-    places = sorted({place for start in starts for place in range(start, start + len(wanted))})
+    places = sorted({place for places in occurrences(prompt, word) for place in places})
     return tuple(column for place in places for column in prompt.words[place].columns)
 
 

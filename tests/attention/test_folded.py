@@ -15,7 +15,7 @@ from p2p_bench.attention.processor import FoldedAttnProcessor, folded_attention
 from p2p_bench.attention.recorder import Recorder, RecordSpec
 from p2p_bench.attention.sites import Site, unet_sites
 from p2p_bench.controllers import ByEdit, Controller, NoControl, Refine, Replace, Reweight
-from p2p_bench.controllers.base import BoundP2P
+from p2p_bench.controllers.bound import BoundP2P
 from tests.attention.rig import SELF_FRACTION, WIDTH, context, inputs, site_differences, tiny_unet, tokenizer
 from tests.oracle import (
     MapRow,

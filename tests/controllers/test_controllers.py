@@ -6,7 +6,9 @@ from p2p_bench.attention.columns import Identity, Zero, as_matrix
 from p2p_bench.attention.sites import Site
 from p2p_bench.attention.terms import NO_EDIT, p2p_terms, self_injection
 from p2p_bench.controllers import ByEdit, Controller, EditContext, NoControl, Refine, Replace, Reweight
-from p2p_bench.controllers.base import BoundController, BoundP2P
+from p2p_bench.controllers.base import BoundController
+from p2p_bench.controllers.bound import BoundP2P
+from p2p_bench.controllers.self_edit import NO_SELF_EDIT
 from p2p_bench.errors import ConfigError, PromptError
 from tests.attention.rig import WIDTH, context, tokenizer
 from tests.oracle import Refinement, Scaling, refinement_mapper
@@ -84,7 +86,7 @@ def test_reweighting_around_an_edit_lets_each_keep_its_tau() -> None:
 
 def test_reweighting_adds_its_self_injection_to_the_inner_ones() -> None:
     bound = Reweight({"fog": 3.0}, self_attn=(0.5, 0.7), inner=Refine(0.4, 0.2)).bind(context(SOURCE, ADDED))
-    assert [step for step in range(10) if bound.injects[step]] == [0, 1, 5, 6]
+    assert [step for step in range(10) if bound.self_edits[step] != NO_SELF_EDIT] == [0, 1, 5, 6]
 
 
 def test_a_weight_of_one_changes_nothing() -> None:
@@ -185,25 +187,3 @@ def test_controllers_are_values() -> None:
     pair = context(SOURCE, SWAPPED)
     assert hash(Replace().bind(pair)) == hash(Replace().bind(pair))
     assert p2p_terms(*Replace().bind(pair).cross[0]) == Replace().bind(pair).site_edit(0, CROSS)
-
-
-def test_printing_shows_alignment_and_steps() -> None:
-    controller = Reweight({"fog": 2.0}, 0.4, inner=Refine((0.4, 0.8), 0.2))
-    text = str(controller.bind(context("a circle", "a red circle in fog")))
-    assert text.splitlines() == [
-        "refine, reweight fog x 2: 'a circle' -> 'a red circle in fog', 10 steps",
-        "  self-attention: injected at steps 0..1 (maps up to 0.5 of the latent side)",
-        "  cross-attention at steps 0..3:",
-        *(f"    {word} <- own columns" for word in ["a", "red", "circle", "in", "fog"]),
-        "  cross-attention at steps 4..7:",
-        "    a <- a",
-        "    red <- own columns",
-        "    circle <- circle",
-        "    in <- own columns",
-        "    fog <- own columns",
-        "  cross-attention at steps 8..9:",
-        "    not edited",
-    ]
-    plain = NoControl().bind(context("a circle", "a star"))
-    assert repr(plain) == "<none: 'a circle' -> 'a star', 10 steps>"
-    assert "injected at no step" in str(plain)

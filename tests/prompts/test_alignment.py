@@ -4,10 +4,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2p_bench.errors import PromptError
-from p2p_bench.prompts.alignment import refinement_map, replacement_map
+from p2p_bench.prompts.alignment import phrase_map, refinement_map, replacement_map
 from p2p_bench.prompts.words import TokenizedPrompt, tokenize
 from tests.attention.rig import tokenizer
-from tests.oracle import refinement_mapper, swap_mapper
+from tests.oracle import refinement_mapper, script_mapper, swap_mapper
 from tests.prompts.tiny_tokenizer import PIECES
 
 words = st.sampled_from([*PIECES])
@@ -76,7 +76,7 @@ def test_unequal_word_counts_are_refused_for_replacement() -> None:
 def test_refinement_is_the_released_alignment(prompts: tuple[str, str]) -> None:
     source, target = pair(*prompts)
     mapper, alphas = refinement_mapper(source.encoded, target.encoded, 24)
-    P, aligned = refinement_map(source, target)
+    P, aligned = refinement_map(source, target, as_released=True)
     assert torch.equal(aligned, alphas)
     assert torch.equal(P, torch.eye(24, dtype=torch.float64)[:, mapper] * alphas)
 
@@ -90,7 +90,8 @@ def test_refinement_pairs_equal_tokens_in_order(prompts: tuple[str, str]) -> Non
     assert all(source.ids[i] == target.ids[j] for i, j in pairs.tolist())
     order = P.T[: len(target.encoded)].nonzero()[:, 1]
     assert (order.diff() > 0).all()
-    assert (aligned[len(target.encoded) :] == 1).all()
+    kept = torch.arange(24) >= len(source.encoded)
+    assert torch.equal(aligned[len(target.encoded) :] == 1, kept[len(target.encoded) :])
 
 
 def test_new_words_have_no_source() -> None:
@@ -100,9 +101,111 @@ def test_new_words_have_no_source() -> None:
     assert P[5, 6] == 1  # end
 
 
-def test_padding_of_a_shorter_target_takes_columns_of_source_words() -> None:
+def test_padding_of_a_shorter_target_takes_columns_of_source_words_only_as_released() -> None:
     source, target = pair("a red circle on grass", "a circle")
-    P, _ = refinement_map(source, target)
-    assert len(target.encoded) == 4
-    assert torch.equal(P[:, 4:], torch.eye(24, dtype=torch.float64)[:, 4:])
+    assert (len(source.encoded), len(target.encoded)) == (7, 4)
     assert source.words[3].columns == (4,)
+    eye = torch.eye(24, dtype=torch.float64)
+    released, _ = refinement_map(source, target, as_released=True)
+    assert torch.equal(released[:, 4:], eye[:, 4:])
+    P, aligned = refinement_map(source, target)
+    assert torch.equal(P[:, :4], released[:, :4])
+    assert not P[:, 4:7].any()
+    assert torch.equal(P[:, 7:], eye[:, 7:])
+    assert aligned.tolist() == [1] * 4 + [0] * 3 + [1] * 17
+
+
+SCRIPTS = {
+    "phrases of unequal length": (
+        {"red circle": "small blue square"},
+        False,
+        [("a", "a"), ("red circle", "small blue square"), ("on", "on"), ("grass", "grass")],
+    ),
+    "a new word besides": (
+        {"circle": "hexagon"},
+        False,
+        [("a red", "a red"), ("", "striped"), ("circle", "hexagon"), ("on grass", "on grass")],
+    ),
+    "words that are not named keep their own columns": (
+        {"circle": "square"},
+        False,
+        [("a", "a"), ("red", ""), ("", "blue"), ("circle", "square"), ("on grass", "on grass")],
+    ),
+    "aligned, word by word": (
+        None,
+        True,
+        [("a", "a"), ("red", "blue"), ("circle", "hexagon"), ("on grass", "on grass")],
+    ),
+    "aligned, as a phrase": (
+        None,
+        True,
+        [("a", "a"), ("red circle", "striped orange square"), ("on grass", "on grass")],
+    ),
+    "aligned, with words added and dropped": (
+        None,
+        True,
+        [("a", "a"), ("red", ""), ("circle", "circle"), ("on", "on"), ("", "the"), ("grass", "grass")],
+    ),
+    "named words anchor the rest": (
+        {"circle": "bear"},
+        True,
+        [("a", "a"), ("red", "striped orange"), ("circle", "bear"), ("on", "in"), ("grass", "fog")],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_phrases_are_swapped_as_written_by_hand(name: str) -> None:
+    phrases, swap_rest, script = SCRIPTS[name]
+    texts = [" ".join(part for part in side if part) for side in zip(*script, strict=True)]
+    M, aligned = phrase_map(*pair(*texts), phrases, swap_rest)
+    mapper, alphas = script_mapper(script, tokenizer(), 24)
+    assert torch.equal(M, mapper)
+    assert torch.equal(aligned, alphas)
+
+
+def test_phrases_may_change_places() -> None:
+    source, target = pair("a cat and a dog", "a bear and a circle")
+    M, _ = phrase_map(source, target, {"cat": "circle", "dog": "bear"})
+    assert (M[2, 5], M[5, 2]) == (1, 1)
+    assert M.sum() == 24
+
+
+@given(same_length, st.booleans())
+@settings(deadline=None, max_examples=50)
+def test_phrase_map_of_one_phrase_each_keeps_its_mass(prompts: tuple[str, str], swap_rest: bool) -> None:
+    source, target = pair(*prompts)
+    M, aligned = phrase_map(source, target, {prompts[0]: prompts[1]}, swap_rest)
+    rows, columns = [list(range(1, prompt.num_tokens + 1)) for prompt in (source, target)]
+    torch.testing.assert_close(M[rows][:, columns].sum(1), torch.ones(len(rows), dtype=torch.float64))
+    assert aligned.all()
+
+
+@given(any_length)
+@settings(deadline=None, max_examples=50)
+def test_aligned_swap_has_a_source_or_own_maps_for_every_word(prompts: tuple[str, str]) -> None:
+    source, target = pair(*prompts)
+    M, aligned = phrase_map(source, target, swap_rest=True)
+    words = slice(1, target.num_tokens + 1)
+    assert torch.equal(M.any(0)[words], aligned[words].bool())
+    assert torch.equal(phrase_map(source, source, swap_rest=True)[0], torch.eye(24, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("prompts", "phrases", "message"),
+    [
+        (("a cat", "a dog"), {"bear": "dog"}, "'bear' is not in the prompt 'a cat'"),
+        (("a cat", "a dog"), {"cat": "bear"}, "'bear' is not in the prompt 'a dog'"),
+        (("a cat and a cat", "a dog"), {"cat": "dog"}, "'cat' occurs 2 times in .*'dog' 1 times"),
+        (
+            ("a red cat", "a dog"),
+            {"red cat": "dog", "cat": "dog"},
+            "word 'cat' of 'a red cat' belongs to two",
+        ),
+    ],
+)
+def test_phrases_that_cannot_be_swapped_are_refused(
+    prompts: tuple[str, str], phrases: dict[str, str], message: str
+) -> None:
+    with pytest.raises(PromptError, match=message):
+        phrase_map(*pair(*prompts), phrases)

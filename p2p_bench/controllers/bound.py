@@ -1,0 +1,165 @@
+"""The one bound controller of the algebra: a timetable of column edits and of self-attention edits."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+
+from PIL import Image
+
+from p2p_bench.attention.columns import Zero
+from p2p_bench.attention.sites import Site
+from p2p_bench.attention.terms import NO_EDIT, ColumnEdit, SiteEdit, compose, gate, p2p_terms
+from p2p_bench.controllers.base import BoundController, EditContext
+from p2p_bench.controllers.blend import BoundBlend
+from p2p_bench.controllers.local_blend import BoundLocalBlend
+from p2p_bench.controllers.self_edit import NO_SELF_EDIT, SelfEdit, injection, override
+from p2p_bench.controllers.tau import Tau, cross_gate, self_steps
+from p2p_bench.controllers.timetable import Timetable, draw, write
+from p2p_bench.errors import ConfigError, PromptError
+
+
+@dataclass(frozen=True, repr=False)
+class BoundP2P(BoundController):
+    """A timetable of edits.
+
+    Attributes:
+        title: The kind of edit, for people.
+        context: What it was bound to.
+        cross: For each step, the cross-attention edit (L, R).
+        self_edits: For each step, what is done to self-attention.
+    """
+
+    title: str
+    context: EditContext
+    cross: tuple[ColumnEdit, ...]
+    self_edits: tuple[SelfEdit, ...]
+
+    def site_edit(self, step: int, site: Site) -> SiteEdit | None:
+        """See `BoundController`."""
+        if site.kind == "self":
+            return self.self_edits[step].terms(site)
+        return None if self.cross[step] == NO_EDIT else p2p_terms(*self.cross[step])
+
+    def needs_source(self, step: int) -> bool:
+        """See `BoundController`."""
+        return self.self_edits[step] != NO_SELF_EDIT or not isinstance(self.cross[step].L, Zero)
+
+    def signature(self, step: int) -> Hashable:
+        """See `BoundController`."""
+        return self.cross[step], self.self_edits[step]
+
+    def __repr__(self) -> str:
+        """The edit in one line."""
+        prompts = f"{self.context.source.text!r} -> {self.context.target.text!r}"
+        return f"<{self.title}: {prompts}, {self.context.steps} steps>"
+
+    def __str__(self) -> str:
+        """The edit as a table: where each target word's columns come from, and in which steps."""
+        return "\n".join([repr(self)[1:-1], *write(self.timetable())])
+
+    def timetable(self) -> Timetable:
+        """What is done to which token in which step."""
+        return Timetable(self.context.source, self.context.target, self.cross, self.self_edits)
+
+
+def bind_p2p(
+    title: str,
+    context: EditContext,
+    edit: ColumnEdit = NO_EDIT,
+    cross: Tau = 0.0,
+    self_attn: Tau = 0.0,
+    self_edit: SelfEdit | None = None,
+) -> BoundP2P:
+    """One edit of cross-attention and one of self-attention, each at its steps.
+
+    Args:
+        title: The kind of edit, for people.
+        context: What it is bound to.
+        edit: The cross-attention edit.
+        cross: When it is on, and for which columns.
+        self_attn: When self-attention is edited.
+        self_edit: What is done to it; None injects the source's maps up to the context's size limit.
+
+    Raises:
+        PromptError: A schedule names a word that the target does not have.
+    """
+    start, stop = self_steps(self_attn, context.steps)
+    there = injection(context.self_fraction) if self_edit is None else self_edit
+    gates = cross_gate(cross, context.target, context.steps)
+    gated: dict[bytes, ColumnEdit] = {}
+    for alpha in gates:
+        key = alpha.numpy().tobytes()
+        if key not in gated:
+            gated[key] = gate(edit, alpha)
+    return BoundP2P(
+        title,
+        context,
+        cross=tuple(gated[alpha.numpy().tobytes()] for alpha in gates),
+        self_edits=tuple(there if start <= step < stop else NO_SELF_EDIT for step in range(context.steps)),
+    )
+
+
+def then(first: BoundP2P, second: BoundP2P) -> BoundP2P:
+    """`second` applied to the result of `first` at each step.
+
+    Cross edits follow the law of composition; of two edits of self-attention at one site the second counts.
+    """
+    return BoundP2P(
+        f"{first.title}, {second.title}",
+        second.context,
+        cross=tuple(map(compose, first.cross, second.cross)),
+        self_edits=tuple(map(override, first.self_edits, second.self_edits)),
+    )
+
+
+def compose_bound(bounds: Sequence[BoundController], where: str) -> BoundController:
+    """Bound controllers applied in order. Of several local blends the last counts.
+
+    Args:
+        bounds: At least one; timetables, or local blends around them.
+        where: Names the argument they were given as, for the message.
+
+    Raises:
+        ConfigError: One is not a timetable of edits, so that it cannot be composed.
+        PromptError: The edit leaves the words of a local blend no map to blend by.
+    """
+    blends = [bound.blend for bound in bounds if bound.blend is not None]
+    timetables = []
+    for bound in bounds:
+        while isinstance(bound, BoundLocalBlend):
+            bound = bound.inner
+        if not isinstance(bound, BoundP2P):
+            raise ConfigError(f"{where}: expected an edit of columns, got {bound!r}")
+        timetables.append(bound)
+    composed = reduce(then, timetables)
+    if not blends:
+        return composed
+    _check_blend(composed, blends[-1])
+    return BoundLocalBlend(composed, blends[-1])
+
+
+def timetable_image(bound: BoundController) -> Image.Image:
+    """A bound controller as a picture: a column per step, a row per target token and one for self-attention.
+
+    Blue is taken from the source, grey is the target's own, white is nothing; darker is more than one map's
+    worth, red is negative.
+
+    Raises:
+        ConfigError: It is not a timetable of edits.
+    """
+    while isinstance(bound, BoundLocalBlend):
+        bound = bound.inner
+    if not isinstance(bound, BoundP2P):
+        raise ConfigError(f"timetable_image: expected an edit of columns, got {bound!r}")
+    return draw(bound.timetable())
+
+
+def _check_blend(bound: BoundP2P, blend: BoundBlend) -> None:
+    """See that the target's blend words keep a positive map in every step."""
+    table = bound.timetable()
+    weight = (table.taken() + table.own())[:, list(blend.target)]
+    if not bool((weight > 0).all()):
+        raise PromptError(
+            f"local_blend: a blend word of the prompt {bound.context.target.text!r} is weighted by 0 or "
+            "less, which leaves it no map to blend by; blend by another word, or by a mask"
+        )

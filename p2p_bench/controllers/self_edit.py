@@ -1,0 +1,144 @@
+"""What a step does to self-attention, as data that compares equal exactly where it does the same.
+
+Two things can be done at a site: *injection*, the source's map on the target's values (s, s, t; I), and
+*mutual* attention, the target's queries on the source's keys and values (t, s, s; I).
+"""
+
+from dataclasses import dataclass
+from math import inf
+
+from p2p_bench.attention.sites import Site
+from p2p_bench.attention.terms import SiteEdit, mutual_attention, self_injection
+
+LEVELS = 10
+"""Sizes of maps that are told apart: sides of 1, 1/2, 1/4, ... of the latent."""
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Layers:
+    """A set of layers of a network: the union of half-open ranges, joined where they meet.
+
+    Make it with `layer_range` and `join`, so that equal sets are equal.
+
+    Attributes:
+        indices: Ranges of the layer's number in network order, from 0.
+        shares: Ranges of that number divided by the number of layers.
+    """
+
+    indices: tuple[Range, ...] = ()
+    shares: tuple[Range, ...] = ()
+
+    def has(self, site: Site) -> bool:
+        """Whether a site belongs to the set."""
+        share = site.layer / site.layers
+        return any(start <= site.layer < stop for start, stop in self.indices) or any(
+            start <= share < stop for start, stop in self.shares
+        )
+
+    def __str__(self) -> str:
+        """The ranges, such as "layers 10.." or "layers from 0.625 to 1 of all"."""
+        if self == EVERY_LAYER:
+            return "all layers"
+        parts = [
+            f"layers {start:g}.." + ("" if stop == inf else f"{stop - 1:g}") for start, stop in self.indices
+        ]
+        parts += [f"layers from {start:g} to {stop:g} of all" for start, stop in self.shares]
+        return " and ".join(parts)
+
+
+NO_LAYER = Layers()
+EVERY_LAYER = Layers(shares=((0.0, 1.0),))
+
+
+def layer_range(start: float, stop: float, as_share: bool) -> Layers:
+    """One range of layers, by share of all layers or by number."""
+    return join(Layers(**{"shares" if as_share else "indices": ((start, stop),)}), NO_LAYER)
+
+
+def join(a: Layers, b: Layers) -> Layers:
+    """The union of two sets."""
+    indices, shares = _merged(a.indices + b.indices), _merged(a.shares + b.shares)
+    return EVERY_LAYER if (0.0, inf) in indices or (0.0, 1.0) in shares else Layers(indices, shares)
+
+
+def _merged(ranges: tuple[Range, ...]) -> tuple[Range, ...]:
+    merged: list[Range] = []
+    for start, stop in sorted(ranges):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
+        elif start < stop:
+            merged.append((start, stop))
+    return tuple(merged)
+
+
+@dataclass(frozen=True)
+class LevelEdit:
+    """What is done at maps of one size: mutual attention at some layers, elsewhere injection or nothing."""
+
+    mutual: Layers = NO_LAYER
+    injected: bool = False
+
+
+@dataclass(frozen=True)
+class SelfEdit:
+    """What one step does to self-attention.
+
+    Attributes:
+        levels: By number of halvings of the latent side; the last one stands for all deeper ones.
+    """
+
+    levels: tuple[LevelEdit, ...] = (LevelEdit(),) * LEVELS
+
+    def terms(self, site: Site) -> SiteEdit | None:
+        """Terms that replace the target's self-attention at `site`, or None."""
+        level = self.levels[min(site.level, LEVELS - 1)]
+        if level.mutual.has(site):
+            return mutual_attention()
+        return self_injection() if level.injected else None
+
+    def __str__(self) -> str:
+        """What is done where, in words."""
+        injected = [level.injected for level in self.levels]
+        parts = [f"source's maps, {_sizes(injected)}"] if any(injected) else []
+        for layers in dict.fromkeys(level.mutual for level in self.levels):
+            if layers != NO_LAYER:
+                sizes = _sizes([level.mutual == layers for level in self.levels])
+                parts.append(f"source's keys and values at {layers}, {sizes}")
+        return "; ".join(parts) or "not edited"
+
+
+NO_SELF_EDIT = SelfEdit()
+
+
+def injection(fraction: float) -> SelfEdit:
+    """Injection at maps of at most a fraction of the latent side."""
+    return SelfEdit(tuple(LevelEdit(injected=2.0**-level <= fraction) for level in range(LEVELS)))
+
+
+def mutual(layers: Layers) -> SelfEdit:
+    """Mutual attention at some layers, maps of all sizes."""
+    return SelfEdit((LevelEdit(mutual=layers),) * LEVELS)
+
+
+def override(first: SelfEdit, second: SelfEdit) -> SelfEdit:
+    """`second` where it edits, `first` elsewhere. Associative, with `NO_SELF_EDIT` as its unit."""
+    return SelfEdit(tuple(map(_override, first.levels, second.levels)))
+
+
+def _override(first: LevelEdit, second: LevelEdit) -> LevelEdit:
+    if second.injected:
+        return second
+    layers = join(first.mutual, second.mutual)
+    return LevelEdit(layers, injected=first.injected and layers != EVERY_LAYER)
+
+
+def _sizes(on: list[bool]) -> str:
+    """The sizes of maps at levels that are on."""
+    levels = [level for level, is_on in enumerate(on) if is_on]
+    if len(levels) == LEVELS:
+        return "all sizes"
+    if levels[-1] == LEVELS - 1 and len(levels) == LEVELS - levels[0]:
+        return f"up to {2.0 ** -levels[0]:g} of the latent side"
+    return "at " + ", ".join(f"{2.0**-level:g}" for level in levels) + " of the latent side"
