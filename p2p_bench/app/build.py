@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from hydra.conf import HydraConf
@@ -12,6 +13,7 @@ from p2p_bench.app.instantiate import instantiate, node_faults
 from p2p_bench.app.schema import COMPONENT_GROUPS, RootConfig, RunNode, TauNode
 from p2p_bench.bench.loggers import RunLogger
 from p2p_bench.bench.task import Keep, Task, Variant
+from p2p_bench.cache import Cache, default_directory
 from p2p_bench.controllers import NoControl, parse_interval, parse_tau, tau_text
 from p2p_bench.errors import ConfigError, ErrorList, P2PError, nearest
 
@@ -77,6 +79,7 @@ def build(config: DictConfig, choices: Mapping[str, str]) -> Parts:
             metrics=built["metrics"],
             seed=config.seed,
             truncate=config.run.truncate,
+            cache=_cache(config.run),
             settings=recorded_settings(config),
         ),
         keep=Keep(images=config.run.images, heatmaps=config.run.heatmaps),
@@ -85,6 +88,12 @@ def build(config: DictConfig, choices: Mapping[str, str]) -> Parts:
         batch_size=config.run.batch_size,
         name=config.run.name,
     )
+
+
+def _cache(run: DictConfig) -> Cache | None:
+    if run.cache is True:
+        return Cache(default_directory(), round(run.cache_gb * 1e9))
+    return Cache(Path(run.cache).expanduser(), round(run.cache_gb * 1e9)) if run.cache else None
 
 
 def without_hydra(config: DictConfig) -> DictConfig:
@@ -202,6 +211,11 @@ def _run_faults(config: DictConfig) -> Iterator[ConfigError]:
         yield ConfigError(f"run.batch_size: expected at least 1, got {config.run.batch_size}")
     if config.run.images is not None and config.run.images < 0:
         yield ConfigError(f"run.images: expected at least 0, or null for all pairs, got {config.run.images}")
+    cache = config.run.cache
+    if not (cache is None or isinstance(cache, bool) or (isinstance(cache, str) and cache.strip())):
+        yield ConfigError(f"run.cache: expected true, false or a directory, got {cache!r}")
+    if not 0 < config.run.cache_gb < float("inf"):
+        yield ConfigError(f"run.cache_gb: expected a finite number above 0, got {config.run.cache_gb}")
     name = config.run.name
     if not name.strip() or "/" in name or "\\" in name or name in (".", ".."):
         yield ConfigError(f"run.name: expected the name of a folder, got {name!r}")

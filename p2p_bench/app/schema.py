@@ -49,6 +49,9 @@ class RunNode:
         images: Number of pairs whose pictures are kept; None keeps all.
         heatmaps: Keeps pictures of the attention of the changed words.
         truncate: Cuts prompts that are too long for the model instead of refusing them.
+        cache: Inversions are kept and found again, in the directory that is named; true is
+            `$P2P_BENCH_CACHE`, else `p2p_bench` in `$XDG_CACHE_HOME` or `~/.cache`; false always inverts.
+        cache_gb: Gigabytes that the cache may take; the least recently used entries make room.
     """
 
     name: str = "run"
@@ -58,6 +61,8 @@ class RunNode:
     images: int | None = 64
     heatmaps: bool = True
     truncate: bool = False
+    cache: Any = True
+    cache_gb: float = 4.0
 
 
 @dataclass

@@ -82,7 +82,8 @@ def _differences(run_dir: Path, config: Mapping[str, Any]) -> str:
         there, here = dict(_flat(read_config(run_dir))), dict(_flat(config))
     except DataError:
         return f"its {CONFIG} cannot be read"
-    ignored = ("run.dir", "run.name", "run.batch_size", "run.images", "run.heatmaps", "sampler.max_rows")
+    kept = ("dir", "name", "batch_size", "images", "heatmaps", "cache", "cache_gb")
+    ignored = ("sampler.max_rows", *(f"run.{key}" for key in kept))
     keys = [
         key
         for key in dict.fromkeys([*there, *here])

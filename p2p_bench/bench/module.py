@@ -84,6 +84,7 @@ class EditModule(LightningModule):
             record=self.record,
             truncate=self.task.truncate,
             progress=None if self.progress is None else self._reporter(len(batch)),
+            cache=self.task.cache,
         )
         by_id = {result.id: result for result in results}
         return [

@@ -204,11 +204,16 @@ def _error_of(edited: Edited, place: int) -> str:
 
 
 def _costs(result: EditResult | None, place: int) -> dict[str, float]:
-    """What the edit costs alone, and its share of what was spent: source and inversion serve all edits."""
+    """What the edit costs alone, and its share of what was spent: source and inversion serve all edits.
+
+    An inversion that was recalled is part of the cost and not of what was spent.
+    """
     if result is None:
         return {}
-    shared, own = result.inversion_rows + result.source_rows, result.target_rows[place]
-    return {"unet_rows": float(shared + own), "unet_rows_spent": shared / len(result.target_rows) + own}
+    own = result.target_rows[place]
+    alone = result.inversion_rows + result.source_rows + own
+    shared = result.source_rows + (0 if result.inversion_recalled else result.inversion_rows)
+    return {"unet_rows": float(alone), "unet_rows_spent": shared / len(result.target_rows) + own}
 
 
 def _view(edited: Edited, place: int, device: torch.device) -> EditView:

@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+from p2p_bench.cache import Cache
 from p2p_bench.controllers import Controller
 from p2p_bench.data.base import PairDataset
 from p2p_bench.metrics.base import Metric
@@ -63,6 +64,7 @@ class Task:
         metrics: Metric by the name it has in the configuration.
         seed: Seed of the run.
         truncate: Cut prompts that are too long instead of refusing them.
+        cache: Where inversions are looked for and kept; None always inverts. Decides no number but costs.
         settings: The same as plain values, for the record; a directory with rows takes only a run of
             equal settings.
     """
@@ -76,6 +78,7 @@ class Task:
     metrics: Mapping[str, Metric]
     seed: int = 0
     truncate: bool = False
+    cache: Cache | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 

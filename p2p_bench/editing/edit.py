@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor
 
+from p2p_bench.cache import Cache
 from p2p_bench.controllers import Controller, NoControl
 from p2p_bench.editing.attention import Record
 from p2p_bench.editing.images import ImageLike, as_source_image
@@ -33,6 +34,7 @@ def edit(
     record: bool | Record | None = None,
     truncate: bool = False,
     progress: Progress | None = None,
+    cache: Cache | None = None,
 ) -> EditResult:
     """Edits one source, generated or real, into its targets.
 
@@ -54,6 +56,8 @@ def edit(
             is that too where the model has cross-attention at its `record_fraction`.
         truncate: Cut prompts that are too long instead of refusing them.
         progress: Called with the steps taken and their number after each step.
+        cache: Where inversions are looked for and kept, such as `Cache(default_directory())` of
+            `p2p_bench.cache`; None always inverts.
 
     Returns:
         Images, latents, cost and heatmaps, the source first.
@@ -84,6 +88,7 @@ def edit(
         record=can_record(model) if record is None else record,
         truncate=truncate,
         progress=progress,
+        cache=cache,
     )
     raise_all([error for error in result.errors if error is not None])
     return result

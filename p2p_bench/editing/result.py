@@ -22,11 +22,12 @@ class EditResult:
         id: Of the request.
         images: Source first, float32 in [0, 1]; NaN where the row has an error.
         latents: Final latents, same order.
-        inversion_rows: UNet rows spent on inverting the source image.
+        inversion_rows: UNet rows that inverting the source image takes.
         source_rows: UNet rows of the source.
         target_rows: UNet rows of each target. A target alone would cost this, the source and the inversion.
         errors: Error of each image, or None; source first.
         inversion_rows_backward: Rows that went backward through the network; in no other count.
+        inversion_recalled: The inversion came from a cache, so none of its rows were spent.
         vae_reconstruction: A real source image through the VAE and back: what no edit can exceed.
         prompts: Tokenized prompts, source first; empty if the request could not be read.
         attention: Recorded maps, cross-attention before self-attention.
@@ -40,14 +41,20 @@ class EditResult:
     target_rows: tuple[int, ...]
     errors: tuple[P2PError | None, ...]
     inversion_rows_backward: int = 0
+    inversion_recalled: bool = False
     vae_reconstruction: Float[Tensor, "3 h w"] | None = None
     prompts: tuple[TokenizedPrompt, ...] = ()
     attention: tuple[AttentionMaps, ...] = field(default=(), repr=False)
 
     @property
     def unet_rows(self) -> int:
-        """UNet rows spent in all."""
+        """UNet rows that all of it takes, wherever the inversion came from."""
         return self.inversion_rows + self.source_rows + sum(self.target_rows)
+
+    @property
+    def unet_rows_spent(self) -> int:
+        """UNet rows that went through the network for it."""
+        return self.unet_rows - (self.inversion_rows if self.inversion_recalled else 0)
 
     @property
     def error(self) -> P2PError | None:

@@ -9,14 +9,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from p2p_bench.attention.recorder import Recorder
+from p2p_bench.cache import Cache
 from p2p_bench.editing.attention import Record, check_record, kept_maps, recorders
 from p2p_bench.editing.loop import Sampled, sample_rows
 from p2p_bench.editing.request import EditRequest, PreparedRequest, prepare
 from p2p_bench.editing.result import EditResult
 from p2p_bench.editing.rows import RowTable, Sample, row_table
 from p2p_bench.errors import ConfigError, P2PError
+from p2p_bench.inversion.recall import Made, invert_or_recall
 from p2p_bench.models import DiffusionModel
-from p2p_bench.sampling import DDIM, NoiseReplay, Replay, Stepper, initial_noise
+from p2p_bench.sampling import DDIM, NoiseReplay, Stepper, initial_noise
 from p2p_bench.sampling.sampler import check_guidance, check_steps
 
 Progress = Callable[[int, int], None]
@@ -34,6 +36,7 @@ def run_edits(
     record: bool | Record = False,
     truncate: bool = False,
     progress: Progress | None = None,
+    cache: Cache | None = None,
 ) -> list[EditResult]:
     """Carries out requests, several to a batch. How they are batched changes results by rounding only.
 
@@ -48,6 +51,7 @@ def run_edits(
         record: Which attention maps are kept for `EditResult.heatmap`; True is `Record()`.
         truncate: Cut prompts that are too long instead of refusing them.
         progress: Called after each step.
+        cache: Where inversions are looked for and kept; None always inverts.
 
     Returns:
         One result per request, in order. A request that cannot be carried out, or whose latents became
@@ -71,7 +75,7 @@ def run_edits(
     tick = _ticker(batches, steps, progress)
     for batch in batches:
         members = [one for _, one in batch]
-        done = _run_batch(model, members, steps, stepper or DDIM(), kept, truncate, tick)
+        done = _run_batch(model, members, steps, stepper or DDIM(), kept, truncate, tick, cache)
         results.update(zip((place for place, _ in batch), done, strict=True))
     return [results[place] for place in range(len(requests))]
 
@@ -139,13 +143,15 @@ def _run_batch(
     record: Record | None,
     truncate: bool,
     tick: Callable[[], None],
+    cache: Cache | None,
 ) -> list[EditResult]:
     try:
-        replays = _replays(model, batch, steps, truncate, tick)
+        made = _made(model, batch, steps, truncate, tick, cache)
     except P2PError as error:
         return [_refused(model, one.request, error) for one in batch]
     reconstructions = _vae_reconstructions(model, batch)
     results: list[EditResult] = []
+    replays = [one.replay for one in made]
     kinds = [(replay.stepper() or stepper, replay.first_step) for replay in replays]
     # Rows that step alike share a batch; as a rule that is all of them.
     for (kind, first_step), run in groupby(range(len(batch)), key=lambda place: kinds[place]):
@@ -158,28 +164,29 @@ def _run_batch(
         sampled = sample_rows(model, table, steps, kind, kept, tick, first_step)
         images = _decoded(model, sampled)
         results += [
-            _result(model, batch[place], sample, sampled, images, kept, reconstructions[place])
+            _result(model, batch[place], made[place], sample, sampled, images, kept, reconstructions[place])
             for place, sample in zip(places, table.samples, strict=True)
         ]
     return results
 
 
-def _replays(
+def _made(
     model: DiffusionModel,
     batch: Sequence[PreparedRequest],
     steps: int,
     truncate: bool,
     tick: Callable[[], None],
-) -> Sequence[Replay]:
+    cache: Cache | None,
+) -> list[Made]:
     """Starts of a batch, whose requests have equal inversions."""
     requests = [one.request for one in batch]
     inversion = requests[0].inversion
     if inversion is None:
-        return [_noise_replay(model, request) for request in requests]
+        return [Made(_noise_replay(model, request)) for request in requests]
     images = torch.stack([request.image for request in requests if request.image is not None])
     prompts = [request.source_prompt for request in requests]
     seeds = [request.seed for request in requests]
-    return inversion.invert(model, images, prompts, steps, seeds, truncate, tick)
+    return invert_or_recall(inversion, model, images, prompts, steps, seeds, truncate, tick, cache)
 
 
 def _noise_replay(model: DiffusionModel, request: EditRequest) -> NoiseReplay:
@@ -209,6 +216,7 @@ def _decoded(model: DiffusionModel, sampled: Sampled) -> Float[Tensor, "n 3 h w"
 def _result(
     model: DiffusionModel,
     prepared: PreparedRequest,
+    made: Made,
     sample: Sample,
     sampled: Sampled,
     images: Float[Tensor, "n 3 h w"],
@@ -230,8 +238,9 @@ def _result(
     return replace(
         result,
         latents=latents,
-        inversion_rows=sample.replay.unet_rows,
-        inversion_rows_backward=sample.replay.unet_rows_backward,
+        inversion_rows=made.replay.unet_rows,
+        inversion_recalled=made.recalled,
+        inversion_rows_backward=made.replay.unet_rows_backward,
         source_rows=costs[0],
         target_rows=tuple(costs[1:]),
         errors=tuple(errors),
