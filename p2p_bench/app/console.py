@@ -46,11 +46,26 @@ def show_error(error: BaseException, debug: bool, context: str = "") -> None:
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Keeps libraries' own notes off the terminal; their warnings go to the log of the run."""
+    """Keeps libraries' own notes off the terminal; their warnings go to the log of the run.
+
+    Warnings of this project are shown as well: they are for the user.
+    """
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.ERROR)
     logging.captureWarnings(True)
+    shown = _Shown(logging.WARNING)
+    project = logging.getLogger("p2p_bench")
+    project.addHandler(shown)
     try:
         yield
     finally:
+        project.removeHandler(shown)
         logging.captureWarnings(False)
+
+
+class _Shown(logging.Handler):
+    """Shows warnings; errors reach the user as exceptions."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno == logging.WARNING:
+            status_console().print(f"warning: {record.getMessage()}", markup=False, style="yellow")

@@ -14,6 +14,7 @@ usage: p2p-bench [VERB] ...
   [run] KEY=VALUE ... [-m]                                 the benchmark; -m runs a job per combination
   edit --source S --target T [--image F] [KEY=VALUE ...]   one edit, as pictures
   report DIR ...                                           one page over finished runs
+  cache list|verify|clear                                  the inversions that are kept
   doctor                                                   versions, devices, checkpoints at hand
   train-world [KEY=VALUE ...]                              train the embedded world anew
 
@@ -27,6 +28,7 @@ VERBS = {
     "run": "p2p_bench.app.verbs.run",
     "edit": "p2p_bench.app.verbs.edit",
     "report": "p2p_bench.app.verbs.report",
+    "cache": "p2p_bench.app.verbs.cache",
     "doctor": "p2p_bench.app.verbs.doctor",
     "train-world": "p2p_bench.app.verbs.train_world",
 }

@@ -4,18 +4,19 @@ import struct
 import warnings
 import zlib
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image, ImageOps
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pad
 
-from p2p_bench.errors import ConfigError, DataError
+from p2p_bench.errors import ConfigError, DataError, nearest
 
-Fit = Literal["crop", "error"]
+Fit = Literal["crop", "pad", "resize", "error"]
+FITS: tuple[str, ...] = get_args(Fit)
 
 MAX_PIXELS = 64 * 2**20
 """Images above this are refused before they are decoded."""
@@ -84,8 +85,9 @@ def fit_image(
     Args:
         image: RGB in [0, 1].
         size: Height and width to reach.
-        fit: "crop" cuts the largest centred part of the right shape and resizes it (bicubic,
-            antialiased); "error" accepts the exact size only.
+        fit: What is done with another size. "crop" cuts the largest centred part of the right shape and
+            resizes it (bicubic, antialiased); "pad" resizes the whole to fit inside and repeats its edge
+            pixels around it; "resize" stretches the whole; "error" accepts the exact size only.
 
     Raises:
         DataError: `fit` is "error" and the size differs.
@@ -94,41 +96,60 @@ def fit_image(
     part = _part(image, size, fit)
     if part.shape[-2:] == tuple(size):
         return part.contiguous()
-    return interpolate(part[None], size=size, mode="bicubic", antialias=True)[0].clamp(0, 1)
+    inner = _inner(part, size, fit)
+    fitted = interpolate(part[None], size=inner, mode="bicubic", antialias=True).clamp(0, 1)
+    return pad(fitted, _margins(inner, size), mode="replicate")[0]
 
 
 def fit_mask(mask: Float[Tensor, "h w"], size: tuple[int, int], fit: Fit = "crop") -> Float[Tensor, "y x"]:
     """Brings a mask to a model's size as `fit_image` does its image.
 
-    A pixel that is partly covered counts as 1, so what is 0 afterwards was to be kept entirely.
+    A pixel that is partly covered counts as 1, so what is 0 afterwards was to be kept entirely. Padding is 0.
 
     Raises:
         DataError: `fit` is "error" and the size differs.
-        ConfigError: `fit` is neither "crop" nor "error".
+        ConfigError: `fit` is something else.
     """
     part = _part(mask[None], size, fit)
     if part.shape[-2:] == tuple(size):
         return part[0].contiguous()
-    return (interpolate(part[None], size=size, mode="bilinear", antialias=True)[0, 0] > 1e-3).float()
+    inner = _inner(part, size, fit)
+    covered = (interpolate(part[None], size=inner, mode="bilinear", antialias=True)[0] > 1e-3).float()
+    return pad(covered, _margins(inner, size))[0]
 
 
 def _part(image: Tensor, size: tuple[int, int], fit: str) -> Tensor:
-    """The centred part of `image` that has the proportions of `size`."""
-    if fit not in ("crop", "error"):
-        raise ConfigError(f"dataset.fit: expected 'crop' or 'error', got {fit!r}")
+    """The part of `image` that is kept: with "crop" the centred one that has the proportions of `size`."""
+    if fit not in FITS:
+        raise ConfigError(f"fit: expected one of {', '.join(FITS)}, got {fit!r}.{nearest(str(fit), FITS)}")
     height, width = image.shape[-2:]
-    if (height, width) == tuple(size):
+    if (height, width) == tuple(size) or fit in ("pad", "resize"):
         return image
     if fit == "error":
         raise DataError(
             f"the image is {width} x {height} pixels, the model works at {size[1]} x {size[0]}; "
-            "resize it or set dataset.fit=crop"
+            "resize it, or set fit (dataset.fit in a run) to crop, pad or resize"
         )
     scale = min(height / size[0], width / size[1])
     part_height = min(height, max(1, round(size[0] * scale)))
     part_width = min(width, max(1, round(size[1] * scale)))
     top, left = (height - part_height) // 2, (width - part_width) // 2
     return image[..., top : top + part_height, left : left + part_width]
+
+
+def _inner(image: Tensor, size: tuple[int, int], fit: str) -> tuple[int, int]:
+    """Height and width of the image within `size`: less than that only where it is padded."""
+    if fit != "pad":
+        return size
+    height, width = image.shape[-2:]
+    scale = min(size[0] / height, size[1] / width)
+    return min(size[0], max(1, round(height * scale))), min(size[1], max(1, round(width * scale)))
+
+
+def _margins(inner: tuple[int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Pixels to the left, right, top and bottom."""
+    height, width = size[0] - inner[0], size[1] - inner[1]
+    return width // 2, width - width // 2, height // 2, height - height // 2
 
 
 def _decode(path: Path) -> Image.Image:

@@ -19,8 +19,8 @@ class JsonlPairs:
         path: The JSONL file.
         root: Folder that image paths are relative to; None takes the file's own folder.
         limit: Number of pairs from the start; None takes all.
-        fit: How an image of another size is brought to the model's: "crop" (centred crop, resize)
-            or "error".
+        fit: How an image of another size is brought to the model's: "crop" (centred crop, resize), "pad",
+            "resize" (stretch) or "error".
         name: Name in results; the file's name without its ending where not given.
     """
 

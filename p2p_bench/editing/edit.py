@@ -7,6 +7,7 @@ from torch import Tensor
 
 from p2p_bench.cache import Cache
 from p2p_bench.controllers import Controller, NoControl
+from p2p_bench.data.images import Fit
 from p2p_bench.editing.attention import Record
 from p2p_bench.editing.images import ImageLike, as_source_image
 from p2p_bench.editing.request import EditRequest, Target, raise_all
@@ -25,6 +26,7 @@ def edit(
     controller: Controller | Sequence[Controller] | None = None,
     *,
     image: ImageLike | None = None,
+    fit: Fit | None = None,
     inversion: Inversion | None = None,
     noise: Float[Tensor, "..."] | None = None,
     seed: int = 0,
@@ -44,8 +46,9 @@ def edit(
         targets: Prompts of the edits; each shares the source's noise and its attention.
         controller: How the source's attention is used, for all targets or one per target; None is
             `NoControl`, plain generation from the same noise.
-        image: A real source image: a tensor (3, h, w) or (1, 3, h, w) in [0, 1] of the model's exact size,
-            or a PIL image or a path, which are cropped to the centre and resized.
+        image: A real source image: a tensor (3, h, w) or (1, 3, h, w) in [0, 1], a PIL image or a path.
+        fit: What is done with an image that has not the model's size: "crop" to the centre and resize, "pad",
+            "resize" (stretch) or "error"; None is "error" for a tensor and "crop" for the others.
         inversion: How the start is found from `image`; None is `DDIMInversion()`.
         noise: Start noise (c, h, w) or (1, c, h, w) instead of the seed's.
         seed: Start noise is what diffusers draws from `torch.Generator("cpu").manual_seed(seed)`.
@@ -76,7 +79,7 @@ def edit(
         targets=tuple(map(Target, prompts, controllers)),
         seed=seed,
         noise=None if noise is None else _noise(noise),
-        image=None if image is None else as_source_image(image, model.spec.image_size),
+        image=None if image is None else as_source_image(image, model.spec.image_size, fit),
         inversion=DDIMInversion() if image is not None and inversion is None else inversion,
     )
     (result,) = run_edits(

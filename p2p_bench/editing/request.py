@@ -10,6 +10,7 @@ from p2p_bench.controllers import BoundController, Controller, EditContext, NoCo
 from p2p_bench.editing.masks import check_blend
 from p2p_bench.errors import DataError, ErrorList, P2PError
 from p2p_bench.inversion import Inversion
+from p2p_bench.inversion.base import unserved
 from p2p_bench.models import DiffusionModel, ModelSpec
 from p2p_bench.prompts.words import TokenizedPrompt, tokenize
 from p2p_bench.sampling.sampler import check_guidance
@@ -145,6 +146,8 @@ def _start_faults(spec: ModelSpec, request: EditRequest) -> list[P2PError]:
     faults: list[P2PError] = []
     if request.inversion is not None and request.image is None:
         faults.append(P2PError("inversion: no image to invert; give an image, or leave the inversion out"))
+    elif request.inversion is not None and (fault := unserved(request.inversion, spec)) is not None:
+        faults.append(fault)
     if request.image is not None and request.inversion is None:
         faults.append(P2PError("image: expected an inversion with it, such as DDIMInversion(), got None"))
     if request.image is not None and tuple(request.image.shape[-2:]) != spec.image_size:

@@ -171,5 +171,33 @@ def test_fit_is_antialiased_and_masks_grow() -> None:
 def test_fit_can_refuse() -> None:
     with pytest.raises(DataError, match="the image is 4 x 3 pixels, the model works at 8 x 8"):
         fit_image(torch.zeros(3, 3, 4), (8, 8), "error")
-    with pytest.raises(ConfigError, match="expected 'crop' or 'error', got 'pad'"):
-        images._part(torch.zeros(3, 3, 4), (8, 8), "pad")
+    with pytest.raises(ConfigError, match=r"fit: expected one of crop, pad, resize, error, got 'padd'\. Did"):
+        images._part(torch.zeros(3, 3, 4), (8, 8), "padd")
+
+
+def test_fit_can_pad_with_the_edge() -> None:
+    image = torch.arange(4.0).view(1, 1, 4).expand(3, 2, 4) / 4
+    padded = fit_image(image, (4, 4), "pad")
+    assert torch.allclose(padded, (torch.arange(4.0) / 4).expand(3, 4, 4), atol=1e-6)
+    tall = fit_image(image.transpose(1, 2), (8, 8), "pad")
+    assert tall.shape == (3, 8, 8)
+    assert torch.allclose(tall[:, :, :1].expand(-1, -1, 8), tall, atol=1e-6)
+    assert torch.equal(fit_mask(torch.ones(2, 4), (4, 4), "pad").sum(1), torch.tensor([0.0, 4, 4, 0]))
+    assert fit_image(torch.zeros(3, 1, 100), (8, 9), "pad").shape == (3, 8, 9)
+    assert fit_mask(torch.zeros(1, 100), (8, 9), "pad").shape == (8, 9)
+
+
+def test_fit_can_stretch() -> None:
+    image = torch.zeros(3, 4, 8)
+    image[:, :, 4:] = 1
+    stretched = fit_image(image, (8, 8), "resize")
+    assert torch.allclose(stretched[:, :, :3], torch.zeros(3, 8, 3), atol=0.1)
+    assert torch.allclose(stretched[:, :, 5:], torch.ones(3, 8, 3), atol=0.1)
+    assert torch.equal(fit_mask(image[0], (8, 8), "resize")[:, 5:], torch.ones(8, 3))
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "resize", "error"])
+def test_every_fit_keeps_an_image_of_the_right_size(fit: str) -> None:
+    image = torch.rand(3, 5, 7)
+    assert torch.equal(fit_image(image, (5, 7), fit), image)
+    assert torch.equal(fit_mask(image[0].round(), (5, 7), fit), image[0].round())

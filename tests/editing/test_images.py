@@ -6,7 +6,9 @@ import torch
 from PIL import Image
 
 import p2p_bench as p2p
+from p2p_bench.data.images import fit_image
 from p2p_bench.editing.images import as_source_image
+from p2p_bench.errors import DataError
 from tests.models.tiny import tiny_model
 
 
@@ -43,6 +45,32 @@ def test_other_sizes_are_cropped_to_the_centre_and_resized() -> None:
     wide.paste("blue", (16, 0, 48, 32))
     image = as_source_image(wide, (16, 16))
     assert torch.allclose(image, torch.tensor([0.0, 0.0, 1.0])[:, None, None].expand(3, 16, 16), atol=1e-6)
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "resize"])
+def test_the_fit_is_the_callers(fit: str, tmp_path: Path) -> None:
+    wide = torch.rand(3, 12, 24, generator=torch.Generator().manual_seed(0))
+    picture = Image.fromarray((wide.permute(1, 2, 0).numpy() * 255).astype(np.uint8))
+    exact = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
+    picture.save(tmp_path / "image.png")
+    expected = fit_image(exact, (16, 16), fit)
+    for image in (exact, picture, tmp_path / "image.png"):
+        assert torch.allclose(as_source_image(image, (16, 16), fit), expected, atol=1e-6)
+    result = p2p.edit(tiny_model(), "a cat", "a dog", image=exact, fit=fit, steps=1)
+    assert torch.allclose(
+        result.vae_reconstruction,
+        p2p.edit(tiny_model(), "a cat", "a dog", image=expected, steps=1).vae_reconstruction,
+        atol=1e-6,
+    )
+
+
+def test_other_sizes_can_be_refused() -> None:
+    with pytest.raises(
+        DataError, match=r"24 x 12 pixels, the model works at 16 x 16; .* crop, pad or resize"
+    ):
+        as_source_image(Image.new("RGB", (24, 12)), (16, 16), "error")
+    with pytest.raises(DataError, match="24 x 12 pixels"):
+        as_source_image(torch.zeros(3, 12, 24), (16, 16))
 
 
 def test_a_picture_file_is_edited(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from p2p_bench.app.compose import config_dir, group_options
 from p2p_bench.app.console import result_console
+from p2p_bench.cache import default_directory
 from p2p_bench.errors import MissingWeightsError, P2PError
 from p2p_bench.hashing import sha256_file
 from p2p_bench.resources import resource_path
@@ -82,7 +83,11 @@ def _places() -> Iterator[Finding]:
 
     from p2p_bench.bench.loggers import wandb_key_present
 
-    caches = {"Hugging Face": Path(HF_HUB_CACHE), "torch": Path(torch.hub.get_dir()) / "checkpoints"}
+    caches = {
+        "Hugging Face": Path(HF_HUB_CACHE),
+        "torch": Path(torch.hub.get_dir()) / "checkpoints",
+        "inversion": default_directory(),
+    }
     for name, path in caches.items():
         yield f"{name} cache", f"{path}{'' if path.is_dir() else ' (empty)'}", True
     yield "W&B key", "present" if wandb_key_present() else "absent: runs are logged offline", True

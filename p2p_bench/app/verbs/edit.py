@@ -49,7 +49,9 @@ def main(arguments: list[str], debug: bool) -> int:
     console.print(f"source: {options.source}", markup=False)
     for target in options.target:
         console.print(f"target: {target}", markup=False)
-    console.print(f"{result.unet_rows} UNet rows", markup=False)
+    saved = result.unet_rows - result.unet_rows_spent
+    recalled = f", {saved} of them saved: the image was inverted before" if saved else ""
+    console.print(f"{result.unet_rows} UNet rows{recalled}", markup=False)
     console.print(f"pictures: {strip_path}", markup=False)
     return 0
 
@@ -57,7 +59,8 @@ def main(arguments: list[str], debug: bool) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="p2p-bench edit",
-        usage="p2p-bench edit --source S --target T [--target T2] [--image F] [--out DIR] [KEY=VALUE ...]",
+        usage="p2p-bench edit --source S --target T [--target T2] [--image F] [--fit HOW] [--out DIR] "
+        "[KEY=VALUE ...]",
         description="Edits one source, generated or given; writes source, targets, differences, heatmaps.",
         epilog="KEY=VALUE as for the benchmark, such as controller=replace tau.cross=0.6 sampler.steps=50 "
         "seed=1. With an image, inversion=ddim is used unless another is chosen.",
@@ -65,6 +68,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--source", required=True, help="prompt of the source image")
     parser.add_argument("--target", required=True, action="append", help="prompt of an edit; may be repeated")
     parser.add_argument("--image", type=Path, help="a real source image; without it the source is generated")
+    parser.add_argument(
+        "--fit",
+        choices=("crop", "pad", "resize", "error"),
+        default="crop",
+        help="what is done with an image that has not the model's size",
+    )
     parser.add_argument("--out", type=Path, help="directory of the pictures; a new one under outputs/edit/")
     return parser
 
@@ -74,7 +83,7 @@ def _image(parts: "Parts", options: argparse.Namespace) -> "Tensor | None":
     from p2p_bench.editing.images import as_source_image
 
     size = parts.task.checkpoint.spec().image_size
-    return None if options.image is None else as_source_image(options.image, size)
+    return None if options.image is None else as_source_image(options.image, size, options.fit)
 
 
 def _edit(parts: "Parts", options: argparse.Namespace, image: "Tensor | None", device: str) -> "EditResult":
@@ -100,6 +109,7 @@ def _edit(parts: "Parts", options: argparse.Namespace, image: "Tensor | None", d
             eta=task.sampler.eta,
             truncate=task.truncate,
             progress=lambda step, steps: display.step(1, step, steps),
+            cache=task.cache,
         )
 
 
