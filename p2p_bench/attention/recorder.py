@@ -1,7 +1,7 @@
 """Recording attention maps after the edit, without writing out any that were not asked for."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -65,6 +65,7 @@ class Recorder:
         if not levels:
             raise ConfigError(f"expected 1, 0.5, 0.25, ... of the side, got {spec.fraction}")
         self._level = levels[0]
+        self._latent_size = latent_size
         height, breadth = latent_size
         # A strided convolution rounds up.
         self._size = (-(-height // 2**self._level), -(-breadth // 2**self._level))
@@ -82,6 +83,25 @@ class Recorder:
         self._columns = dict(zip(spec.rows, columns, strict=True))
         self._places = {row: place for place, row in enumerate(spec.rows)}
         self._step = 0
+
+    def forked(
+        self, parents: Sequence[int], columns: Mapping[int, tuple[int, ...]] | Sequence[int]
+    ) -> "Recorder":
+        """What goes on from here for rows that were forked.
+
+        Args:
+            parents: For each new row of the network batch, the row that it goes on from.
+            columns: The new rows that are kept on, all of which go on from rows kept so far; with the columns
+                needed from here on, or without them to keep all.
+        """
+        kept = tuple(columns.values()) if isinstance(columns, Mapping) else "all"
+        spec = replace(self.spec, rows=tuple(columns), columns=kept)
+        other = Recorder(spec, self.width, self._latent_size)
+        places = [self._places[parents[row]] for row in spec.rows]
+        for group, sums in self.sums.items():
+            other.sums[group] = sums.index_select(0, torch.tensor(places, device=sums.device))
+            other.counts[group] = self.counts[group]
+        return other
 
     def records(self, site: Site) -> bool:
         """Whether maps of this site are kept."""

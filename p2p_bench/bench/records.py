@@ -210,8 +210,8 @@ def _costs(result: EditResult | None, place: int) -> dict[str, float]:
     """
     if result is None:
         return {}
-    own = result.target_rows[place]
-    alone = result.inversion_rows + result.source_rows + own
+    alone = result.inversion_rows + result.source_rows + result.target_rows[place]
+    own = result.target_rows_spent[place]
     shared = result.source_rows + (0 if result.inversion_recalled else result.inversion_rows)
     return {"unet_rows": float(alone), "unet_rows_spent": shared / len(result.target_rows) + own}
 

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from p2p_bench.attention.recorder import Detail, Recorder, RecordSpec
+from p2p_bench.editing.rows import RowTable
 from p2p_bench.errors import ConfigError
 from p2p_bench.models import DiffusionModel
 
@@ -49,30 +50,46 @@ class AttentionMaps:
     Attributes:
         kind: "cross" has a column per text token, "self" one per position.
         fraction: Side of the maps as a fraction of the latent side.
+        apart: What was kept apart.
         maps: By image, 0 is the source: mean maps after the edit; axes not kept apart have length 1.
     """
 
     kind: Literal["cross", "self"]
     fraction: float
+    apart: frozenset[Detail]
     maps: Mapping[int, Float[Tensor, "steps layers heads columns s t"]]
 
 
-def recorders(
-    model: DiffusionModel, record: Record | None, rows: Sequence[int], self_rows: Sequence[int]
-) -> tuple[Recorder, ...]:
-    """Recorders of a batch.
-
-    Args:
-        model: The model.
-        record: What is kept; None keeps nothing.
-        rows: Rows whose cross-attention is kept.
-        self_rows: Rows whose self-attention is kept.
+def recorders(model: DiffusionModel, record: Record | None, table: RowTable) -> tuple[Recorder, ...]:
+    """Recorders of a batch, for the rows of its first table.
 
     Raises:
         ConfigError: A fraction is not 1, 1/2, 1/4, ...; or self-attention maps are too large to keep.
     """
     if record is None:
         return ()
+    return _recorders(model, record, range(len(table.rows)), _self_rows(record, table))
+
+
+def forked(recorders: Iterable[Recorder], record: Record | None, table: RowTable) -> tuple[Recorder, ...]:
+    """The same, going on with the rows of the next table."""
+    if record is None:
+        return ()
+    rows = {"cross": range(len(table.rows)), "self": _self_rows(record, table)}
+    return tuple(recorder.forked(table.parents, rows[recorder.spec.kind]) for recorder in recorders)
+
+
+def _self_rows(record: Record, table: RowTable) -> list[int]:
+    """Rows whose self-attention is kept."""
+    wanted = set(record.self_images)
+    return sorted(
+        {row for one in table.samples for image, row in table.images(one).items() if image in wanted}
+    )
+
+
+def _recorders(
+    model: DiffusionModel, record: Record, rows: Sequence[int], self_rows: Sequence[int]
+) -> tuple[Recorder, ...]:
     spec, width = model.spec, model.spec.max_tokens
     fractions = dict.fromkeys(record.fractions or (spec.record_fraction,))
     apart: frozenset[Detail] = frozenset(name for name in get_args(Detail) if name in record.apart)
@@ -90,7 +107,7 @@ def check_record(model: DiffusionModel, record: Record) -> None:
         ConfigError: It has not; says what it has.
     """
     try:
-        for recorder in recorders(model, record, [0], [0] if record.self_images else []):
+        for recorder in _recorders(model, record, [0], [0] if record.self_images else []):
             recorder.check(model.sites)
     except ConfigError as error:
         raise ConfigError(
@@ -110,6 +127,7 @@ def kept_maps(recorders: Iterable[Recorder], row_of: Mapping[int, int]) -> tuple
         AttentionMaps(
             recorder.spec.kind,
             recorder.spec.fraction,
+            recorder.spec.apart,
             {
                 image: recorder.detailed(row).float().cpu()
                 for image, row in row_of.items()

@@ -22,9 +22,10 @@ class Blender:
     Args:
         spec: Facts about the model.
         table: The rows.
+        before: The blends of the table before it, whose maps are summed on.
     """
 
-    def __init__(self, spec: ModelSpec, table: RowTable) -> None:
+    def __init__(self, spec: ModelSpec, table: RowTable, before: "Blender | None" = None) -> None:
         self._spec = spec
         self._blends = [
             (index, row.source, row.controller.blend)
@@ -32,14 +33,20 @@ class Blender:
             if row.controller is not None and row.controller.blend is not None
         ]
         columns: dict[float, dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
-        for target, source, blend in self._blends:
-            if blend.records:
-                columns[blend_fraction(spec, blend)][source] |= set(blend.source_columns)
-                columns[blend_fraction(spec, blend)][target] |= set(blend.target_columns)
-        self._recorders = {
-            fraction: _recorder(spec, {row: tuple(sorted(kept)) for row, kept in by_row.items()}, fraction)
-            for fraction, by_row in columns.items()
-        }
+        for target, row in enumerate(table.rows):
+            # A row stands for several targets until they part, and records what any of them will need.
+            for blend in (controller.blend for controller in row.controllers):
+                if blend is not None and blend.records:
+                    columns[blend_fraction(spec, blend)][row.source] |= set(blend.source_columns)
+                    columns[blend_fraction(spec, blend)][target] |= set(blend.target_columns)
+        self._recorders = {}
+        for fraction, by_row in columns.items():
+            kept = {row: tuple(sorted(wanted)) for row, wanted in by_row.items()}
+            self._recorders[fraction] = (
+                _recorder(spec, kept, fraction)
+                if before is None
+                else before._recorders[fraction].forked(table.parents, kept)
+            )
 
     @property
     def recorders(self) -> tuple[Recorder, ...]:

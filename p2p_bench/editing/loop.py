@@ -10,11 +10,12 @@ from torch import Tensor
 
 from p2p_bench.attention.plan import PlanCache, StepPlan
 from p2p_bench.attention.recorder import Recorder
+from p2p_bench.editing.attention import Record, forked, recorders
 from p2p_bench.editing.blend import Blender
 from p2p_bench.editing.rows import RowTable
 from p2p_bench.errors import NonFiniteLatentError, P2PError
 from p2p_bench.models import DiffusionModel
-from p2p_bench.sampling import RowState, StepContext, Stepper
+from p2p_bench.sampling import RowState, StepContext, Stepper, select_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,89 +23,108 @@ class Sampled:
     """What the loop leaves.
 
     Attributes:
-        latents: Final latents of each row; NaN in rows with an error.
-        unet_rows: Passes of the network each row took.
+        latents: Final latents of each row of the last table; NaN in rows with an error.
+        unet_rows: Passes of the network each row took, those before it was forked included.
+        unet_rows_spent: The same, each divided by the number of targets that shared it.
         errors: What went wrong with each row, or None.
+        recorders: What was recorded.
     """
 
     latents: Float[Tensor, "n c h w"]
     unet_rows: tuple[int, ...]
+    unet_rows_spent: tuple[float, ...]
     errors: tuple[NonFiniteLatentError | None, ...]
+    recorders: tuple[Recorder, ...]
 
 
 @torch.no_grad()
 def sample_rows(
     model: DiffusionModel,
-    table: RowTable,
+    tables: Sequence[RowTable],
     steps: int,
     stepper: Stepper,
-    recorders: Sequence[Recorder] = (),
+    record: Record | None = None,
     progress: Callable[[], None] | None = None,
-    first_step: int = 0,
 ) -> Sampled:
-    """Samples every row of a table.
+    """Samples the rows of consecutive tables; between two of them rows fork.
 
     Args:
         model: The model.
-        table: The rows.
+        tables: The rows of each stretch of steps.
         steps: Number of steps.
         stepper: The step function of all rows.
-        recorders: Receive the attention maps of conditional rows, besides what blends need.
+        record: Which attention maps of conditional rows are kept, besides what blends need.
         progress: Called after each step.
-        first_step: The step at which all rows start; the steps before it are not taken.
 
     Raises:
         P2PError: The stepper wants noise that a replay does not have.
     """
     schedule = model.schedule
-    blender = Blender(model.spec, table)
-    network = _Network(model, table, (*recorders, *blender.recorders))
-    state = _start(model, table)
-    errors: list[NonFiniteLatentError | None] = [None] * len(table.rows)
+    timesteps = schedule.timesteps(steps)
+    network = _Network(model, tables[0], recorders(model, record, tables[0]), Blender(model.spec, tables[0]))
+    state = _start(model, tables[0])
+    errors: list[NonFiniteLatentError | None] = [None] * len(state[0])
     with model.controlled():
-        for step, timestep in list(enumerate(schedule.timesteps(steps)))[first_step:]:
-            context = StepContext(
-                step=step,
-                steps=steps,
-                timestep=timestep,
-                previous=schedule.previous(timestep, steps),
-                schedule=schedule,
-                epsilon=partial(network.epsilon, step=step, timestep=timestep),
-                noise=_step_noise(model, table, step) if stepper.stochastic else None,
-            )
-            state = _corrected(table, stepper.step(state, context), step, network)
-            state = (blender.blended(step, state[0]), *state[1:])
-            errors = _note_errors(model, table, state[0], step, errors)
-            if progress is not None:
-                progress()
+        for table in tables:
+            if table is not tables[0]:
+                network = network.forked(table, forked(network.recorders, record, table))
+                state = select_rows(state, torch.tensor(table.parents, device=model.device))
+                errors = [errors[parent] for parent in table.parents]
+            for step in range(table.start, table.stop):
+                context = StepContext(
+                    step=step,
+                    steps=steps,
+                    timestep=timesteps[step],
+                    previous=schedule.previous(timesteps[step], steps),
+                    schedule=schedule,
+                    epsilon=partial(network.epsilon, step=step, timestep=timesteps[step]),
+                    noise=_step_noise(model, table, step) if stepper.stochastic else None,
+                )
+                state = _corrected(table, stepper.step(state, context), step, network)
+                state = (network.blender.blended(step, state[0]), *state[1:])
+                errors = _note_errors(model, table, state[0], step, errors)
+                if progress is not None:
+                    progress()
     broken = torch.tensor([error is not None for error in errors], device=model.device)
     latents = state[0].masked_fill(broken[:, None, None, None], torch.nan)
-    return Sampled(latents, tuple(network.unet_rows), tuple(errors))
+    costs = tuple(network.unet_rows), tuple(network.unet_rows_spent)
+    return Sampled(latents, *costs, tuple(errors), tuple(network.recorders))
 
 
 @dataclass
 class _Network:
     """Guided and edited predictions for the rows of a table; counts what goes through the network.
 
-    `difference` is the guidance difference of the last pass.
+    `unet_rows` counts all that a row and those it came from took; `unet_rows_spent` divides it by the number
+    of targets that shared it. `difference` is the guidance difference of the last pass.
     """
 
     model: DiffusionModel
     table: RowTable
     recorders: Sequence[Recorder]
+    blender: Blender
     unet_rows: list[int] = field(init=False)
+    unet_rows_spent: list[float] = field(init=False)
     difference: Float[Tensor, "n c h w"] = field(init=False)
     _plans: dict[int, PlanCache] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.unet_rows = [0] * len(self.table.rows)
+        self.unet_rows_spent = [0.0] * len(self.table.rows)
         self._conditional = self.model.encode_tokens([row.prompt for row in self.table.rows])
         self._empty = self.model.encode_prompts([""])[0]
+
+    def forked(self, table: RowTable, recorders: Sequence[Recorder]) -> "_Network":
+        """The network of the next table, which counts on."""
+        other = _Network(self.model, table, recorders, Blender(self.model.spec, table, self.blender))
+        other.unet_rows = [self.unet_rows[parent] for parent in table.parents]
+        other.unet_rows_spent = [self.unet_rows_spent[parent] for parent in table.parents]
+        return other
 
     def epsilon(self, x_t: Float[Tensor, "n c h w"], step: int, timestep: int) -> Float[Tensor, "n c h w"]:
         """Noise predicted in the latents of all rows."""
         guidance, wanted = self._guidance(step)
-        for recorder in self.recorders:
+        for recorder in self._all_recorders:
             recorder.begin(step)
         # The conditional half comes first, so that a row keeps its place whatever else is computed.
         owners = [*range(len(self.table.rows)), *wanted]
@@ -113,6 +133,7 @@ class _Network:
         prediction = self.model.predict(inputs, timestep, embeddings, self._plan(len(owners), step))
         for owner in owners:
             self.unet_rows[owner] += 1
+            self.unet_rows_spent[owner] += 1 / max(1, len(self.table.rows[owner].targets))
         predicted = self.model.schedule.to_epsilon(prediction, inputs, timestep)
         conditional = predicted[: len(x_t)]
         unconditional = conditional.clone()
@@ -125,6 +146,10 @@ class _Network:
             roles = self.table.roles(sample)
             parts.append(sample.replay.combine(step, roles, unconditional[at], conditional[at], scale[at]))
         return torch.cat(parts)
+
+    @property
+    def _all_recorders(self) -> tuple[Recorder, ...]:
+        return (*self.recorders, *self.blender.recorders)
 
     def _guidance(self, step: int) -> tuple[list[float], list[int]]:
         """Guidance of each row, and the rows that take an unconditional pass."""
@@ -148,7 +173,7 @@ class _Network:
                 self.model.sites,
                 num_rows,
                 self.table.edits(),
-                self.recorders,
+                self._all_recorders,
                 self.model.device,
                 self.model.dtype,
             )

@@ -25,6 +25,7 @@ class EditResult:
         inversion_rows: UNet rows that inverting the source image takes.
         source_rows: UNet rows of the source.
         target_rows: UNet rows of each target. A target alone would cost this, the source and the inversion.
+        target_rows_spent: Its share of what was spent: targets that are edited alike so far share a row.
         errors: Error of each image, or None; source first.
         inversion_rows_backward: Rows that went backward through the network; in no other count.
         inversion_recalled: The inversion came from a cache, so none of its rows were spent.
@@ -39,6 +40,7 @@ class EditResult:
     inversion_rows: int
     source_rows: int
     target_rows: tuple[int, ...]
+    target_rows_spent: tuple[float, ...]
     errors: tuple[P2PError | None, ...]
     inversion_rows_backward: int = 0
     inversion_recalled: bool = False
@@ -49,7 +51,7 @@ class EditResult:
     @property
     def unet_rows(self) -> int:
         """UNet rows that all of it takes, wherever the inversion came from."""
-        return self.inversion_rows + self.source_rows + sum(self.target_rows)
+        return self.inversion_rows + self.source_rows + round(sum(self.target_rows_spent))
 
     @property
     def unet_rows_spent(self) -> int:
@@ -114,16 +116,12 @@ class EditResult:
         """
         if index is None:
             index = self._image_with(word)
-        maps = self._kept("cross", index, fraction)
-        if over is not None:
-            axis = get_args(Detail).index(over)
-            others = [other for other in range(3) if other != axis]
-            if maps.shape[axis] == 1:
-                remedy = f"edit with record=Record(apart=[{over!r}])"
-                raise P2PError(f"heatmaps: there is no more than one of {over}; {remedy} to tell them apart")
-            maps = maps.mean(others)
-        else:
-            maps = maps.mean((0, 1, 2))[None]
+        kept = self._kept("cross", index, fraction)
+        if over is not None and over not in kept.apart:
+            apart = [name for name in get_args(Detail) if name in (over, *kept.apart)]
+            raise P2PError(f"heatmaps: {over} were not kept apart; edit with record=Record(apart={apart})")
+        others = [axis for axis, name in enumerate(get_args(Detail)) if name != over]
+        maps = kept.maps[index].mean(others, keepdim=True).flatten(0, 2)
         heat = maps[:, list(columns_of(self.prompts[index], word))].mean(1)
         peak = heat.max()
         return heat / peak if peak > 0 else torch.zeros_like(heat)
@@ -144,7 +142,7 @@ class EditResult:
         Raises:
             P2PError: The image's self-attention was not recorded, or `count` is out of range.
         """
-        map_ = self._kept("self", index, None).mean((0, 1, 2))
+        map_ = self._kept("self", index, None).maps[index].mean((0, 1, 2))
         columns, height, width = map_.shape
         if not 1 <= count <= columns:
             raise P2PError(f"self_components: expected 1 to {columns} components, got {count}")
@@ -156,10 +154,8 @@ class EditResult:
         low, high = components.amin(1, keepdim=True), components.amax(1, keepdim=True)
         return ((components - low) / (high - low)).float().unflatten(1, (height, width))
 
-    def _kept(
-        self, kind: str, index: int, fraction: float | None
-    ) -> Float[Tensor, "steps layers heads columns s t"]:
-        """Recorded maps of an image."""
+    def _kept(self, kind: str, index: int, fraction: float | None) -> AttentionMaps:
+        """Recorded maps of a kind and size, which an image has."""
         kept = [one for one in self.attention if one.kind == kind]
         if not kept:
             remedy = "record=True" if kind == "cross" else f"record=Record(self_images=[{index}])"
@@ -170,13 +166,14 @@ class EditResult:
                 f"fraction: maps were recorded at {', '.join(map(str, sizes))} of the latent side, not at "
                 f"{fraction}; edit with record=Record(fractions=[{fraction}])"
             )
-        maps = kept[0 if fraction is None else sizes.index(fraction)].maps
-        if index not in maps:
+        found = kept[0 if fraction is None else sizes.index(fraction)]
+        if index not in found.maps:
+            images = ", ".join(map(str, found.maps))
             raise P2PError(
-                f"index: {kind}-attention was recorded of image {', '.join(map(str, maps))}, not of {index}; "
+                f"index: {kind}-attention was recorded of image {images}, not of {index}; "
                 f"images go from 0 to {len(self.prompts) - 1}"
             )
-        return maps[index]
+        return found
 
     def _image_with(self, word: str) -> int:
         for index, prompt in enumerate(self.prompts):

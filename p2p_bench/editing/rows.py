@@ -1,16 +1,18 @@
-"""The row table: which rows a batch has, and what each is.
+"""The row tables: which rows a batch has during each stretch of steps, and what each is.
 
-All rows of a batch are at the same step. A request takes one source row and a row per target, next to one
-another; the loop reads nothing but this table, so a planner may lay it out in another way.
+All rows of a batch are at the same step. A request takes one source row, and a row for every group of
+targets that are edited alike so far (see `tree`), next to one another; the loop reads nothing else.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from p2p_bench.attention.plan import RowEdit
 from p2p_bench.attention.terms import Role
 from p2p_bench.controllers import BoundController
 from p2p_bench.editing.request import PreparedRequest
+from p2p_bench.editing.tree import Stretch, groups_at, prefix_tree
 from p2p_bench.errors import P2PError
 from p2p_bench.prompts.words import TokenizedPrompt
 from p2p_bench.sampling import Replay
@@ -25,14 +27,21 @@ class Row:
         role: Source or target.
         source: Index of the row that is its source; its own for a source.
         prompt: Its prompt.
-        controller: Its edit; None for a source.
+        targets: The targets of the request that it is, by index; none for a source.
+        controllers: Their edits, alike as long as the table lasts.
     """
 
     sample: int
     role: Role
     source: int
     prompt: TokenizedPrompt
-    controller: BoundController | None
+    targets: tuple[int, ...] = ()
+    controllers: tuple[BoundController, ...] = ()
+
+    @property
+    def controller(self) -> BoundController | None:
+        """Its edit; None for a source."""
+        return self.controllers[0] if self.controllers else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,10 +63,21 @@ class Sample:
 
 @dataclass(frozen=True, eq=False)
 class RowTable:
-    """The rows of a batch and the samples they belong to."""
+    """The rows of a batch, and the samples they belong to, during some steps.
 
+    Attributes:
+        start: First step.
+        stop: Step after the last.
+        rows: The rows.
+        samples: What they belong to.
+        parents: For each row, the row of the table before it that it goes on from; empty in the first table.
+    """
+
+    start: int
+    stop: int
     rows: tuple[Row, ...]
     samples: tuple[Sample, ...]
+    parents: tuple[int, ...] = ()
 
     def roles(self, sample: Sample) -> tuple[Role, ...]:
         """Role of each row of a sample."""
@@ -71,16 +91,69 @@ class RowTable:
             if row.controller is not None
         )
 
+    def images(self, sample: Sample) -> dict[int, int]:
+        """Row of each image of a sample: 0 is the source, 1 + i its target i."""
+        rows = {0: sample.rows.start}
+        return rows | {1 + target: index for index in sample.rows for target in self.rows[index].targets}
 
-def row_table(prepared: Sequence[PreparedRequest], replays: Sequence[Replay]) -> RowTable:
-    """Lays out a batch: request after request, source before targets; targets with errors have no row."""
-    rows: list[Row] = []
-    samples: list[Sample] = []
-    for one, replay in zip(prepared, replays, strict=True):
-        source, number = len(rows), len(samples)
-        rows.append(Row(number, "source", source, one.prompts[0], None))
-        for prompt, controller in zip(one.prompts[1:], one.controllers, strict=True):
-            if not isinstance(controller, P2PError):
-                rows.append(Row(number, "target", source, prompt, controller))
-        samples.append(Sample(one.request.id, replay, one.guidance, range(source, len(rows))))
-    return RowTable(tuple(rows), tuple(samples))
+
+Suited = dict[int, tuple[TokenizedPrompt, BoundController]]
+"""Prompt and edit of each target, by index, that has no error."""
+
+
+def row_tables(
+    prepared: Sequence[PreparedRequest], replays: Sequence[Replay], first_step: int, steps: int
+) -> tuple[RowTable, ...]:
+    """Lays out a batch: request after request, source before targets; targets with errors have no row.
+
+    Args:
+        prepared: The requests.
+        replays: How each starts.
+        first_step: The step at which all start.
+        steps: Number of steps.
+
+    Returns:
+        A table for each stretch of steps in which no row forks, in order.
+    """
+    suited = [_suited(one) for one in prepared]
+    trees = [edit_tree(targets, first_step, steps) for targets in suited]
+    starts = sorted({first_step, *(stretch.start for tree in trees for stretch in tree)})
+    tables: list[RowTable] = []
+    for start, stop in zip(starts, [*starts[1:], steps], strict=True):
+        rows: list[Row] = []
+        samples: list[Sample] = []
+        for number, (one, replay, targets, tree) in enumerate(
+            zip(prepared, replays, suited, trees, strict=True)
+        ):
+            source = len(rows)
+            rows.append(Row(number, "source", source, one.prompts[0]))
+            order = list(targets)
+            for group in groups_at(tree, start):
+                members = tuple(order[place] for place in group)
+                edits = tuple(targets[index][1] for index in members)
+                rows.append(Row(number, "target", source, targets[members[0]][0], members, edits))
+            samples.append(Sample(one.request.id, replay, one.guidance, range(source, len(rows))))
+        parents = _parents(tables[-1], rows) if tables else ()
+        tables.append(RowTable(start, stop, tuple(rows), tuple(samples), parents))
+    return tuple(tables)
+
+
+def edit_tree(targets: Suited, first_step: int, steps: int) -> tuple[Stretch, ...]:
+    """The prefix tree of one source's targets, which it counts in their own order."""
+
+    def signature(prompt: TokenizedPrompt, edit: BoundController, step: int) -> Hashable:
+        return prompt.ids, edit.signature(step)
+
+    return prefix_tree([partial(signature, *target) for target in targets.values()], first_step, steps)
+
+
+def _suited(prepared: PreparedRequest) -> Suited:
+    pairs = zip(prepared.prompts[1:], prepared.controllers, strict=True)
+    return {i: (prompt, made) for i, (prompt, made) in enumerate(pairs) if not isinstance(made, P2PError)}
+
+
+def _parents(before: RowTable, rows: Sequence[Row]) -> tuple[int, ...]:
+    """Where each row comes from."""
+    places = {(row.sample, target): i for i, row in enumerate(before.rows) for target in row.targets}
+    sources = [sample.rows.start for sample in before.samples]
+    return tuple(places[row.sample, row.targets[0]] if row.targets else sources[row.sample] for row in rows)

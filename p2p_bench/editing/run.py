@@ -8,13 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from p2p_bench.attention.recorder import Recorder
 from p2p_bench.cache import Cache
-from p2p_bench.editing.attention import Record, check_record, kept_maps, recorders
+from p2p_bench.editing.attention import Record, check_record, kept_maps
 from p2p_bench.editing.loop import Sampled, sample_rows
 from p2p_bench.editing.request import EditRequest, PreparedRequest, prepare
 from p2p_bench.editing.result import EditResult
-from p2p_bench.editing.rows import RowTable, Sample, row_table
+from p2p_bench.editing.rows import RowTable, Sample, row_tables
 from p2p_bench.errors import ConfigError, P2PError
 from p2p_bench.inversion.recall import Made, invert_or_recall
 from p2p_bench.models import DiffusionModel
@@ -158,14 +157,13 @@ def _run_batch(
         places = list(run)
         for _ in range(first_step):
             tick()
-        table = row_table([batch[place] for place in places], [replays[place] for place in places])
-        self_rows = _self_rows(batch, places, table, record)
-        kept = recorders(model, record, range(len(table.rows)), self_rows)
-        sampled = sample_rows(model, table, steps, kind, kept, tick, first_step)
+        members = [batch[place] for place in places]
+        tables = row_tables(members, [replays[place] for place in places], first_step, steps)
+        sampled = sample_rows(model, tables, steps, kind, record, tick)
         images = _decoded(model, sampled)
         results += [
-            _result(model, batch[place], made[place], sample, sampled, images, kept, reconstructions[place])
-            for place, sample in zip(places, table.samples, strict=True)
+            _result(model, batch[i], made[i], tables[-1], number, sampled, images, reconstructions[i])
+            for number, i in enumerate(places)
         ]
     return results
 
@@ -217,23 +215,23 @@ def _result(
     model: DiffusionModel,
     prepared: PreparedRequest,
     made: Made,
-    sample: Sample,
+    table: RowTable,
+    number: int,
     sampled: Sampled,
     images: Float[Tensor, "n 3 h w"],
-    recorders: Sequence[Recorder],
     vae_reconstruction: Float[Tensor, "3 h w"] | None,
 ) -> EditResult:
     """The part of a batch that is one sample's. Targets without a row stay NaN and keep their error."""
-    result = _blank(model, prepared.request)
-    row_of = _row_of(prepared, sample)
+    result, sample = _blank(model, prepared.request), table.samples[number]
+    row_of = table.images(sample)
     latents = result.latents.to(sampled.latents.dtype)
-    costs = [0] * len(latents)
+    costs, spent = [0] * len(latents), [0.0] * len(latents)
     unsuited = [made if isinstance(made, P2PError) else None for made in prepared.controllers]
     errors: list[P2PError | None] = [None, *unsuited]
     for index, row in row_of.items():
         result.images[index] = images[row]
         latents[index] = sampled.latents[row]
-        costs[index] = sampled.unet_rows[row]
+        costs[index], spent[index] = sampled.unet_rows[row], sampled.unet_rows_spent[row]
         errors[index] = sampled.errors[row] or _image_error(model, sample, images[row])
     return replace(
         result,
@@ -243,10 +241,11 @@ def _result(
         inversion_rows_backward=made.replay.unet_rows_backward,
         source_rows=costs[0],
         target_rows=tuple(costs[1:]),
+        target_rows_spent=tuple(spent[1:]),
         errors=tuple(errors),
         vae_reconstruction=vae_reconstruction,
         prompts=prepared.prompts,
-        attention=kept_maps(recorders, row_of),
+        attention=kept_maps(sampled.recorders, row_of),
     )
 
 
@@ -257,20 +256,6 @@ def _image_error(model: DiffusionModel, sample: Sample, image: Float[Tensor, "3 
         f"sample {sample.id!r}: the VAE of model {model.spec.name!r} made a non-finite image of finite "
         "latents; set model.dtype=float32 or bfloat16"
     )
-
-
-def _row_of(prepared: PreparedRequest, sample: Sample) -> dict[int, int]:
-    """Row of each image that is made."""
-    return dict(zip(prepared.images, sample.rows, strict=True))
-
-
-def _self_rows(
-    batch: Sequence[PreparedRequest], places: Sequence[int], table: RowTable, record: Record | None
-) -> list[int]:
-    """Rows whose self-attention is kept."""
-    rows = [_row_of(batch[place], sample) for place, sample in zip(places, table.samples, strict=True)]
-    wanted = () if record is None else record.self_images
-    return [row_of[image] for row_of in rows for image in sorted(set(wanted)) if image in row_of]
 
 
 def _refused(model: DiffusionModel, request: EditRequest, error: P2PError) -> EditResult:
@@ -288,5 +273,6 @@ def _blank(model: DiffusionModel, request: EditRequest) -> EditResult:
         inversion_rows=0,
         source_rows=0,
         target_rows=(0,) * (count - 1),
+        target_rows_spent=(0.0,) * (count - 1),
         errors=(None,) * count,
     )

@@ -45,7 +45,7 @@ def prefix_tree(
             if step > start:
                 stretches.append(Stretch(start, step, tuple(groups)))
             groups, start = sorted(parted), step
-    if steps > start:
+    if steps > start or not stretches:
         stretches.append(Stretch(start, steps, tuple(groups)))
     return tuple(stretches)
 
@@ -62,7 +62,7 @@ def _part(group: Group, signatures: Sequence[Callable[[int], Hashable]], step: i
 
 def groups_at(tree: Sequence[Stretch], step: int) -> tuple[Group, ...]:
     """Which targets share rows at a step."""
-    return next(stretch.groups for stretch in tree if stretch.start <= step < stretch.stop)
+    return next(stretch.groups for stretch in reversed(tree) if stretch.start <= step)
 
 
 def shares(tree: Sequence[Stretch], count: int) -> list[float]:
