@@ -27,22 +27,25 @@ _RAMP = torch.tensor([[0.0, 0.0, 0.1], [0.35, 0.07, 0.43], [0.87, 0.32, 0.23], [
 
 def difference_image(a: Float[Tensor, "3 h w"], b: Float[Tensor, "3 h w"]) -> Float[Tensor, "3 h w"]:
     """Mean absolute difference over channels, twice its size, on a ramp from dark to light."""
-    return _colours((_DIFFERENCE_GAIN * (a.float() - b.float()).abs().mean(0)).clamp(0, 1).cpu())
+    return colours((_DIFFERENCE_GAIN * (a.float() - b.float()).abs().mean(0)).clamp(0, 1).cpu())
 
 
-def heatmap_image(image: Float[Tensor, "3 h w"], heat: Float[Tensor, "k l"]) -> Float[Tensor, "3 h w"]:
-    """A heatmap over a grey version of its image; the map is scaled to its own maximum.
+def heatmap_image(
+    image: Float[Tensor, "3 h w"], heat: Float[Tensor, "k l"], peak: float | None = None
+) -> Float[Tensor, "3 h w"]:
+    """A heatmap, enlarged smoothly, over a grey version of its image, which is dark where the map is low.
 
     Args:
         image: The picture that the map belongs to.
-        heat: Non-negative map of any size.
+        heat: Map of any size; what is negative counts as 0.
+        peak: Value that is shown at full strength; None: the map's own maximum.
     """
-    heat = functional.interpolate(heat.float().cpu()[None, None], size=image.shape[-2:], mode="bilinear")[
-        0, 0
-    ]
-    heat = heat.clamp(min=0) / heat.max().clamp(min=torch.finfo(torch.float32).tiny)
+    heat = heat.float().cpu()
+    peak = float(heat.max()) if peak is None else peak
+    smooth = functional.interpolate(heat[None, None], size=image.shape[-2:], mode="bicubic")[0, 0]
+    smooth = (smooth / max(peak, torch.finfo(torch.float32).tiny)).clamp(0, 1)
     grey = image.float().cpu().mean(0, keepdim=True).expand(3, -1, -1)
-    return 0.35 * grey + 0.65 * _colours(heat)
+    return 0.35 * grey + 0.65 * colours(smooth)
 
 
 def strip(
@@ -91,7 +94,8 @@ def file_stem(name: str) -> str:
     return f"{clean}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}".lstrip("-")
 
 
-def _colours(values: Float[Tensor, "h w"]) -> Float[Tensor, "3 h w"]:
+def colours(values: Float[Tensor, "h w"]) -> Float[Tensor, "3 h w"]:
+    """Values in [0, 1] on a ramp from dark violet to light yellow."""
     place = values * (len(_RAMP) - 1)
     low = place.floor().long().clamp(max=len(_RAMP) - 2)
     part = (place - low)[..., None]

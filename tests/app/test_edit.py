@@ -39,6 +39,40 @@ def test_pictures_of_an_edit(edit):
     assert size(out / "strip.png") == (8 + 9 * (12 * 16 + 8), 20 + 8 + 12 * 16 + 8)
 
 
+def test_pictures_of_attention_on_demand(edit):
+    two = ["--target", BLUE, "--target", "a red star in fog"]
+    names = {"tokens.png", "self_components.png", "steps_1.png", "steps_1.gif", "steps_2.png", "steps_2.gif"}
+    outcome = edit("--source", RED, *two, "--out", "out", "--heatmaps", "controller=auto")
+    assert outcome.code == 0, outcome.err
+    assert "attention: out/heatmaps" in outcome.out
+    assert {path.name for path in (edit.folder / "out/heatmaps").iterdir()} == names
+    with Image.open(edit.folder / "out/heatmaps/steps_1.gif") as animation:
+        assert animation.n_frames == 2
+    outcome = edit("--source", RED, *two, "--out", "out", "--heatmaps", "elsewhere", "sampler.steps=1")
+    assert outcome.code == 0, outcome.err
+    assert {path.name for path in (edit.folder / "elsewhere").iterdir()} == names
+
+
+def test_local_blend_by_words_and_by_a_mask(edit):
+    def difference(*arguments):
+        outcome = edit(
+            "--source", RED, "--target", BLUE, "--out", "out", "controller=local_blend", *arguments
+        )
+        assert outcome.code == 0, outcome.err
+        pictures = []
+        for name in ("source", "target_1"):
+            with Image.open(edit.folder / "out" / f"{name}.png") as image:
+                pictures.append(np.asarray(image, dtype=int))
+        return np.abs(pictures[0] - pictures[1]).sum()
+
+    Image.new("L", (16, 16), 0).save(edit.folder / "nothing.png")
+    Image.new("L", (16, 16), 255).save(edit.folder / "all.png")
+    assert difference("controller.mask=nothing.png", "controller.start=0.0") == 0
+    everything = difference("controller.mask=all.png")
+    assert everything > 0
+    assert difference("controller.words=[circle]", "controller.threshold=0.9") != everything
+
+
 def test_settings_change_the_edit(edit):
     def picture(folder, *settings):
         assert edit("--source", RED, "--target", BLUE, "--out", folder, *settings).code == 0
@@ -80,6 +114,16 @@ def test_without_out_a_new_folder_is_made(edit):
             "trainer.accelerator: expected auto, cpu, cuda or mps",
         ),
         (["--target", BLUE, "--out", "taken/file"], "cannot be written"),
+        (["--target", BLUE, "--heatmaps", "taken/file"], "pictures of attention cannot be written"),
+        (["--target", BLUE, "controller=local_blend"], "local_blend words: name the words"),
+        (
+            ["--target", BLUE, "controller=local_blend", "controller.words=[red]"],
+            "word 'red' is not in the prompt 'a blue circle on grass'",
+        ),
+        (
+            ["--target", BLUE, "controller=local_blend", "controller.mask=none.png"],
+            "none.png cannot be read",
+        ),
     ],
 )
 def test_bad_input_is_one_message(edit, arguments, message):

@@ -210,7 +210,9 @@ def test_the_world_keeps_its_background(world: Any, start: float) -> None:
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.integers(1, 6), st.integers(1, 6), st.sampled_from([1, 3, 5]), st.floats(0, 0.99), st.integers(0))
+@given(
+    st.integers(1, 6), st.integers(1, 6), st.sampled_from([1, 3, 5]), st.floats(0, 0.99), st.integers(0, 99)
+)
 def test_attention_masks(height: int, width: int, pool: int, threshold: float, seed: int) -> None:
     heat = torch.rand(height, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     mask = attention_mask(heat, (2 * height, 2 * width), pool, threshold)

@@ -218,7 +218,7 @@ def test_heatmaps_over_steps_layers_and_heads_and_of_several_sizes() -> None:
     refusals: list[tuple[Any, str]] = [
         (
             lambda: result.heatmaps("circle", 2, "layers"),
-            r"no more than one of layers; edit with record=",
+            r"apart=\['steps', 'layers', 'heads'\]",
         ),
         (lambda: result.heatmap("circle", fraction=0.25), r"recorded at 0.5, 1.0 .* not at 0.25"),
         (lambda: plain.heatmaps("circle", over="steps"), r"record=Record\(apart=\['steps'\]\)"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from p2p_bench.app.compose import checked_overrides, compose
 from p2p_bench.app.console import result_console, status_console
-from p2p_bench.errors import ConfigError, ErrorList, P2PError, PromptError
+from p2p_bench.errors import ConfigError, ErrorList, P2PError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,6 +35,9 @@ def main(arguments: list[str], debug: bool) -> int:
     chosen = {override.split("=", 1)[0] for override in overrides}
     if options.image is not None and "inversion" not in chosen:
         overrides = ["inversion=ddim", *overrides]
+    if options.heatmaps is not None and "=" in str(options.heatmaps):
+        # argparse takes what follows the option, here a KEY=VALUE, for its value
+        overrides, options.heatmaps = [str(options.heatmaps), *overrides], Path()
     overrides = ["metrics=none", "logger=none", "tau=default", *overrides]
     config = compose(checked_overrides(overrides), keep_hydra=True)
 
@@ -45,6 +48,9 @@ def main(arguments: list[str], debug: bool) -> int:
     result = _edit(parts, options, image, _device(config))
     directory = Path(config.run.dir or options.out or _new_directory())
     strip_path = _write(result, image, directory)
+    if options.heatmaps is not None:
+        heatmaps = directory / "heatmaps" if options.heatmaps == Path() else options.heatmaps
+        _write_heatmaps(result, heatmaps)
     console = result_console()
     console.print(f"source: {options.source}", markup=False)
     for target in options.target:
@@ -53,6 +59,8 @@ def main(arguments: list[str], debug: bool) -> int:
     recalled = f", {saved} of them saved: the image was inverted before" if saved else ""
     console.print(f"{result.unet_rows} UNet rows{recalled}", markup=False)
     console.print(f"pictures: {strip_path}", markup=False)
+    if options.heatmaps is not None:
+        console.print(f"attention: {heatmaps}", markup=False)
     return 0
 
 
@@ -60,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="p2p-bench edit",
         usage="p2p-bench edit --source S --target T [--target T2] [--image F] [--fit HOW] [--out DIR] "
-        "[KEY=VALUE ...]",
+        "[--heatmaps [DIR]] [KEY=VALUE ...]",
         description="Edits one source, generated or given; writes source, targets, differences, heatmaps.",
         epilog="KEY=VALUE as for the benchmark, such as controller=replace tau.cross=0.6 sampler.steps=50 "
         "seed=1. With an image, inversion=ddim is used unless another is chosen.",
@@ -68,6 +76,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--source", required=True, help="prompt of the source image")
     parser.add_argument("--target", required=True, action="append", help="prompt of an edit; may be repeated")
     parser.add_argument("--image", type=Path, help="a real source image; without it the source is generated")
+    parser.add_argument(
+        "--heatmaps",
+        type=Path,
+        nargs="?",
+        const=Path(),
+        metavar="DIR",
+        help="pictures of attention too: each token, the changed words over the steps (also as GIF), "
+        "components of self-attention; in DIR, else in heatmaps/ beside the others",
+    )
     parser.add_argument(
         "--fit",
         choices=("crop", "pad", "resize", "error"),
@@ -88,9 +105,10 @@ def _image(parts: "Parts", options: argparse.Namespace) -> "Tensor | None":
 
 def _edit(parts: "Parts", options: argparse.Namespace, image: "Tensor | None", device: str) -> "EditResult":
     from p2p_bench.bench.progress import ProgressDisplay
-    from p2p_bench.editing import edit
+    from p2p_bench.editing import Record, edit
 
     task, status = parts.task, status_console()
+    shown = tuple(range(1 + len(options.target)))
     spec = task.checkpoint.spec()
     variant = _checked_variant(parts, options)
     status.print(f"loading model {spec.name}")
@@ -107,6 +125,7 @@ def _edit(parts: "Parts", options: argparse.Namespace, image: "Tensor | None", d
             steps=task.sampler.steps,
             guidance=task.sampler.guidance,
             eta=task.sampler.eta,
+            record=None if options.heatmaps is None else Record(apart=("steps",), self_images=shown),
             truncate=task.truncate,
             progress=lambda step, steps: display.step(1, step, steps),
             cache=task.cache,
@@ -115,23 +134,23 @@ def _edit(parts: "Parts", options: argparse.Namespace, image: "Tensor | None", d
 
 def _checked_variant(parts: "Parts", options: argparse.Namespace) -> "Variant":
     """The one variant to edit with, once it is known to suit the prompts."""
-    from p2p_bench.bench.lint import lint_pairs
-    from p2p_bench.types import EditPair
+    from p2p_bench.controllers import EditContext
+    from p2p_bench.prompts.words import tokenize
 
     task, spec = parts.task, parts.task.checkpoint.spec()
     variants = [variant for variant in task.variants if variant.name != "none"] or list(task.variants)
     if len(variants) > 1:
         raise ConfigError("tau.sweep: `edit` makes one variant; set tau.cross and tau.self_attn instead")
-    faults = lint_pairs(
-        [EditPair("edit", options.source, tuple(options.target))],
-        variants,
-        task.checkpoint.tokenizer(),
-        steps=task.sampler.steps or spec.steps,
-        self_fraction=spec.self_fraction,
-        truncate=task.truncate,
-    )
+    tokenizer, steps = task.checkpoint.tokenizer(), task.sampler.steps or spec.steps
+    faults = {}
+    for target in options.target:
+        try:
+            source, edited = (tokenize(text, tokenizer, task.truncate) for text in (options.source, target))
+            variants[0].controller.bind(EditContext(source, edited, steps, spec.self_fraction))
+        except P2PError as error:
+            faults[str(error)] = error
     if faults:
-        raise ErrorList([PromptError(reason) for reason in dict.fromkeys(faults.values())])
+        raise ErrorList(list(faults.values()))
     return variants[0]
 
 
@@ -181,6 +200,31 @@ def _write(result: "EditResult", image: "Tensor | None", directory: Path) -> Pat
             f"{directory}: the pictures cannot be written ({error}); choose another with --out DIR"
         ) from error
     return directory / "strip.png"
+
+
+def _write_heatmaps(result: "EditResult", directory: Path) -> None:
+    """Writes the pictures of attention."""
+    from p2p_bench.bench.attention_pictures import (
+        component_sheet,
+        save_gif,
+        step_frames,
+        step_sheet,
+        token_sheet,
+    )
+    from p2p_bench.bench.pictures import save_png
+
+    images = range(len(result.images))
+    try:
+        save_png(directory / "tokens.png", token_sheet(result, images))
+        save_png(directory / "self_components.png", component_sheet(result, images))
+        for target in images[1:]:
+            save_png(directory / f"steps_{target}.png", step_sheet(result, target))
+            save_gif(directory / f"steps_{target}.gif", step_frames(result, target))
+    except OSError as error:
+        raise P2PError(
+            f"{directory}: the pictures of attention cannot be written ({error}); "
+            "choose another with --heatmaps DIR"
+        ) from error
 
 
 def _file_name(name: str) -> str:
