@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 from p2p_bench.controllers.base import BlendWords, BoundController, Controller, EditContext
 from p2p_bench.controllers.local_blend import LocalBlend
@@ -39,10 +38,10 @@ class Released(Controller):
 
     cross: Tau
     self_attn: Tau
-    self_fraction: float
-    blend_start: float
-    edit: Literal["by_count", "replace", "refine"] = "by_count"
-    blend_weight: float = 1.0
+    self_fraction: float | int
+    blend_start: float | int
+    edit: str = "by_count"
+    blend_weight: float | int = 1.0
     weights: Mapping[str, float | int] | None = field(default=None, hash=False)
     blend_words: BlendWords | None = None
 
@@ -72,8 +71,8 @@ class Released(Controller):
         if weights:
             controller = Reweight(weights, self.cross, 0.0, controller)
         if old or new:
-            controller = LocalBlend(controller, words=old, target_words=new, start=self.blend_start)
-        return controller.bind(replace(context, self_fraction=self.self_fraction))
+            controller = LocalBlend(controller, words=old, target_words=new, start=float(self.blend_start))
+        return controller.bind(replace(context, self_fraction=float(self.self_fraction)))
 
     def for_pair(
         self, word_weights: Mapping[str, float | int], blend_words: BlendWords | None = None
@@ -86,7 +85,7 @@ class Released(Controller):
 def paper(
     cross: Tau = 0.8,
     self_attn: Tau = 0.4,
-    edit: Literal["by_count", "replace", "refine"] = "by_count",
+    edit: str = "by_count",
     weights: Mapping[str, float | int] | None = None,
     blend_words: BlendWords | None = None,
 ) -> Released:
@@ -105,7 +104,7 @@ def paper(
 def notebook(
     cross: Tau = 0.8,
     self_attn: Tau = 0.5,
-    edit: Literal["by_count", "replace", "refine"] = "by_count",
+    edit: str = "by_count",
     weights: Mapping[str, float | int] | None = None,
     blend_words: BlendWords | None = None,
 ) -> Released:

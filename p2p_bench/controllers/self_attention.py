@@ -24,7 +24,7 @@ class SelfAttention(Controller):
     """
 
     self_attn: Tau = 0.4
-    fraction: float | None = None
+    fraction: float | int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "self_attn", parse_interval(self.self_attn, "self_attention self_attn"))

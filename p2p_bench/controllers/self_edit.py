@@ -20,7 +20,8 @@ Range = tuple[float, float]
 class Layers:
     """A set of layers of a network: the union of half-open ranges, joined where they meet.
 
-    Make it with `layer_range` and `join`, so that equal sets are equal.
+    Make it with `layer_range` and `join`, so that sets which hold the same layers of every network are equal;
+    only a mixture of both kinds of ranges may be written in several ways.
 
     Attributes:
         indices: Ranges of the layer's number in network order, from 0.
@@ -112,7 +113,7 @@ class SelfEdit:
 NO_SELF_EDIT = SelfEdit()
 
 
-def injection(fraction: float) -> SelfEdit:
+def injection(fraction: float | int) -> SelfEdit:
     """Injection at maps of at most a fraction of the latent side."""
     return SelfEdit(tuple(LevelEdit(injected=2.0**-level <= fraction) for level in range(LEVELS)))
 

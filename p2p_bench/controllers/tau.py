@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from math import cos, pi
 from numbers import Real
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float64
@@ -48,17 +48,17 @@ class Ramp:
         ConfigError: A part outside [0, 1], a ramp that does not fit between start and end, an unknown shape.
     """
 
-    end: float = 0.8
-    ramp: float = 0.2
-    shape: Literal["linear", "cosine"] = "linear"
-    start: float = 0.0
+    end: float | int = 0.8
+    ramp: float | int = 0.2
+    shape: str = "linear"
+    start: float | int = 0.0
 
     def __post_init__(self) -> None:
         for name in ("start", "end", "ramp"):
             object.__setattr__(self, name, _part(getattr(self, name), f"ramp {name}"))
         if self.start > self.end:
             raise ConfigError(f"ramp: it ends at {self.end:g} before it starts at {self.start:g}; swap them")
-        if self.ramp > round(self.end - self.start, 12):
+        if self.ramp > self.end - self.start + _TINY:
             raise ConfigError(
                 f"ramp: {self.ramp:g} of the steps do not fit between start {self.start:g} and end "
                 f"{self.end:g}; make it shorter"
@@ -66,6 +66,9 @@ class Ramp:
         if self.shape not in ("linear", "cosine"):
             raise ConfigError(f"ramp shape: expected 'linear' or 'cosine', got {self.shape!r}")
 
+
+_TINY = 1e-12
+"""Makes up for rounding: 0.3 - 0.1 is a little less than 0.2."""
 
 Schedule = float | tuple[float, float] | Ramp
 """A schedule of one word, checked."""
@@ -175,8 +178,8 @@ def _curve(schedule: Schedule, steps: int) -> Float64[Tensor, " steps"]:
         curve[start:stop] = 1
         return curve
     start, stop = cross_steps((schedule.start, schedule.end), steps)
-    # Rounded, so that 0.3 - 0.1 is 0.2 and not a little less.
-    down, _ = cross_steps((round(schedule.end - schedule.ramp, 12), 1.0), steps)
+    full = min(schedule.end - schedule.ramp + _TINY, schedule.end)
+    down, _ = cross_steps((max(full, 0.0), 1.0), steps)
     curve[start:down] = 1
     for step in range(max(start, down), stop):
         u = (step - down + 1) / (stop - down + 1)

@@ -1,11 +1,31 @@
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
 from p2p_bench.attention.columns import Identity, Zero, as_matrix
 from p2p_bench.attention.sites import Site
-from p2p_bench.attention.terms import NO_EDIT, p2p_terms, self_injection
-from p2p_bench.controllers import ByEdit, Controller, EditContext, NoControl, Refine, Replace, Reweight
+from p2p_bench.attention.terms import NO_EDIT, mutual_attention, p2p_terms, self_injection
+from p2p_bench.controllers import (
+    ByEdit,
+    Compose,
+    Controller,
+    EditContext,
+    InjectWords,
+    LocalBlend,
+    MasaCtrl,
+    NoControl,
+    Refine,
+    Replace,
+    Reweight,
+    SelfAttention,
+    notebook,
+    paper,
+    pie,
+)
 from p2p_bench.controllers.base import BoundController
 from p2p_bench.controllers.bound import BoundP2P
 from p2p_bench.controllers.self_edit import NO_SELF_EDIT
@@ -148,8 +168,8 @@ def test_by_edit_follows_word_counts_and_weights() -> None:
     weighted = by_edit.for_pair({"fog": 2.0})
     assert weighted.bind(added) == Reweight({"fog": 2.0}, 0.4, inner=Refine(0.4, 0.2)).bind(added)
     assert by_edit.for_pair({}) is by_edit
-    replace = Replace()
-    assert replace.for_pair({"fog": 2.0}) is replace
+    swap_words = Replace()
+    assert swap_words.for_pair({"fog": 2.0}) is swap_words
 
 
 def test_paper_preset_has_the_released_slip() -> None:
@@ -162,7 +182,14 @@ def test_paper_preset_has_the_released_slip() -> None:
         Replace(preset="papers")  # type: ignore[arg-type]  # the fault under test
 
 
-@pytest.mark.parametrize("make", [Replace, Refine, ByEdit, lambda **taus: Reweight({"fog": 2.0}, **taus)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(Replace, Refine, ByEdit, paper, notebook, pie),
+        lambda **taus: Reweight({"fog": 2.0}, **taus),
+        lambda **taus: InjectWords("fog", **taus),
+    ],
+)
 @pytest.mark.parametrize("name", ["cross", "self_attn"])
 def test_taus_are_checked(make: type[Controller], name: str) -> None:
     with pytest.raises(ConfigError, match=rf"{name}: expected values in \[0, 1\]"):
@@ -187,3 +214,106 @@ def test_controllers_are_values() -> None:
     pair = context(SOURCE, SWAPPED)
     assert hash(Replace().bind(pair)) == hash(Replace().bind(pair))
     assert p2p_terms(*Replace().bind(pair).cross[0]) == Replace().bind(pair).site_edit(0, CROSS)
+
+
+NEW: list[tuple[Callable[[], Any], str]] = [
+    (lambda: Replace(words={"": "a"}), "replace words: expected words in both prompts, got '': 'a'"),
+    (lambda: Replace(preset="paper", align=True), "released code swaps words by position only"),
+    (lambda: Replace(preset="paper", words={"a": "b"}), "released code swaps words by position only"),
+    (lambda: Refine(preset="papr"), "refine preset: expected 'correct' or 'paper', got 'papr'. Did you mean"),
+    (lambda: InjectWords([]), "inject_words words: expected words such as"),
+    (lambda: InjectWords({"cat": " "}), "inject_words words: expected words such as"),
+    (lambda: SelfAttention(1.2), r"self_attention self_attn: expected values in \[0, 1\]"),
+    (
+        lambda: SelfAttention(0.4, 0.0),
+        r"self_attention fraction: expected a part of the side in \(0, 1\], got 0",
+    ),
+    (lambda: MasaCtrl(start_step=-1), "masactrl start_step: expected a share of the steps such as 0.08"),
+    (lambda: MasaCtrl(start_step=1.5), "masactrl start_step"),
+    (lambda: MasaCtrl(start_step=True), "masactrl start_step"),
+    (lambda: MasaCtrl(layers=1.0), r"masactrl layers: expected shares in \[0, 1\], the first below the last"),
+    (
+        lambda: MasaCtrl(layers=[5, 3]),
+        "masactrl layers: expected indices from 0 on, the first below the last",
+    ),
+    (lambda: MasaCtrl(layers=[0.5, 2]), r"masactrl layers: expected shares in \[0, 1\]"),
+    (lambda: MasaCtrl(layers=[1, 2, 3]), "masactrl layers: expected the first layer, or the first and"),
+    (lambda: Compose([]), "compose controllers: expected at least one controller, got none"),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), NEW)
+def test_bad_settings_are_refused(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make()
+
+
+def test_only_controllers_are_composed() -> None:
+    wrong = Compose([NoControl()])
+    object.__setattr__(wrong, "controllers", (3,))  # the constructor's type check is for tests alone
+    with pytest.raises(ConfigError, match="compose controllers: expected controllers, got 3"):
+        wrong.__post_init__()
+
+
+def test_masactrl_by_index_and_by_share() -> None:
+    sites = [Site(f"self{layer}", "self", 1, "up", 2, 8, layer, 16) for layer in range(16)]
+    pair = replace(context(SOURCE, SWAPPED), steps=50)
+    for controller in (MasaCtrl(), MasaCtrl(4, 10), MasaCtrl(0.08, [10, 16]), MasaCtrl(4, (0.625, 1))):
+        bound = controller.bind(pair)
+        assert all(bound.site_edit(step, CROSS) is None for step in range(50))
+        assert all(bound.site_edit(3, site) is None for site in sites)
+        edited = [site.layer for site in sites if bound.site_edit(4, site) == mutual_attention()]
+        assert edited == [10, 11, 12, 13, 14, 15]
+        assert [bound.needs_source(step) for step in (3, 4, 49)] == [False, True, True]
+
+
+def test_compositions_are_applied_in_order() -> None:
+    pair = context(SOURCE, ADDED)
+    refine, weight = Refine(0.8, 0.0), Reweight({"fog": 3.0}, 0.8, inner=NoControl())
+    both = Compose([refine, weight]).bind(pair)
+    assert both.cross == Reweight({"fog": 3.0}, 0.8, inner=refine).bind(pair).cross
+    # Refinement mixes the weighted own columns in; replacement would leave nothing of them.
+    assert Compose([weight, refine]).bind(pair).cross == both.cross
+    swapped = context(SOURCE, SWAPPED)
+    weight = Reweight({"blue": 3.0}, 0.8, inner=NoControl())
+    assert Compose([weight, Replace(0.8)]).bind(swapped).cross == Replace(0.8).bind(swapped).cross
+    assert Compose([Replace(0.8), weight]).bind(swapped).cross != Replace(0.8).bind(swapped).cross
+
+
+def test_blends_pass_through_compositions() -> None:
+    pair = context(SOURCE, SWAPPED)
+    blended = LocalBlend(Replace(0.8, 0.4), words="circle")
+    for controller in (
+        Compose([blended, MasaCtrl()]),
+        Compose([NoControl(), Compose([blended])]),
+        Reweight({"blue": 2.0}, inner=blended),
+    ):
+        assert controller.bind(pair).blend == blended.bind(pair).blend
+    last = LocalBlend(NoControl(), words="grass")
+    assert Compose([blended, last]).bind(pair).blend == last.bind(pair).blend
+    assert Compose([Replace(), MasaCtrl()]).bind(pair).blend is None
+    assert Compose([blended]).bind(pair) == blended.bind(pair)
+
+
+def test_pairs_reach_the_controllers_inside() -> None:
+    words = (("circle",), ("circle",))
+    inside = Compose([ByEdit(), LocalBlend(NoControl())]).for_pair({"fog": 2.0}, words)
+    assert inside == Compose([ByEdit(weights={"fog": 2.0}), LocalBlend(NoControl(), *words)])
+    around = Reweight({"red": 2.0}, inner=LocalBlend(ByEdit())).for_pair({"fog": 2.0}, words)
+    assert around == Reweight({"red": 2.0}, inner=LocalBlend(ByEdit(weights={"fog": 2.0}), *words))
+    alone = Reweight({"red": 2.0})
+    assert alone.for_pair({"fog": 2.0}) is alone
+
+
+def test_new_controllers_are_values() -> None:
+    for make in (
+        lambda: InjectWords({"circle": "square"}),
+        lambda: Replace(words={"circle": "square"}),
+        lambda: MasaCtrl(layers=[0.5, 0.75]),
+        lambda: Compose([Refine(), MasaCtrl()]),
+        lambda: Refine({"circle": [0, 0.5]}),
+        lambda: pie().for_pair({"circle": 2.0}),
+    ):
+        assert make() == make()
+        assert hash(make()) == hash(make())
+    assert InjectWords("circle") != InjectWords("square")
