@@ -10,12 +10,22 @@ import p2p_bench as p2p
 from p2p_bench.app.build import build, chosen_options, without_hydra
 from p2p_bench.app.compose import compose, group_options
 from p2p_bench.bench.task import Task
+from p2p_bench.inversion.recall import pack, replay_key, unpack
 from p2p_bench.metrics.pixel import psnr
-from p2p_bench.world.scenes import caption, render, sample_scene
+from p2p_bench.world.scenes import Scene, render
+from p2p_bench.world.scenes.attributes import SceneObject
+from tests.models.tiny import tiny_model
 
 STEPS = 5
 SOURCE, TARGET = "a red circle on grass", "a blue circle on grass"
+EXACT = ("direct", "edict", "edit_friendly")
+"""Inversions that rebuild the source but for rounding, whatever the guidance."""
 NEEDED = {
+    "compose": [
+        "controller.controllers=[{_target_: p2p_bench.controllers.Refine},"
+        "{_target_: p2p_bench.controllers.MasaCtrl}]"
+    ],
+    "inject_words": ["controller.words=[circle]"],
     "local_blend": ["controller.words=[circle]"],
     "reweight": ["controller.weights={blue: 3.0}"],
 }
@@ -46,27 +56,70 @@ def test_controllers_leave_the_source_alone_and_change_the_target(
         assert change > 1e-2
 
 
+@pytest.fixture(scope="module")
+def controllers() -> dict[str, p2p.Controller]:
+    """The controller of every option."""
+    return {
+        option: built(f"controller={option}", *NEEDED.get(option, [])).variants[0].controller
+        for option in group_options("controller")
+    }
+
+
+@pytest.fixture(scope="module")
+def image() -> Tensor:
+    """What `SOURCE` says, rendered."""
+    circle = SceneObject("circle", "red", "plain", x=0.45, y=0.55, size=0.5, angle=0.0)
+    return render([Scene((circle,), "grass")]).images[0]
+
+
 @pytest.mark.parametrize("option", group_options("inversion"))
-@pytest.mark.parametrize("controller", [p2p.NoControl(), p2p.Replace(cross=0.8, self_attn=0.4)])
-def test_inversions_serve_every_controller(world: Any, option: str, controller: p2p.Controller) -> None:
-    scene = sample_scene(123_456)
-    image = render([scene]).images[0]
+def test_every_inversion_serves_every_controller(
+    world: Any, image: Tensor, controllers: dict[str, p2p.Controller], option: str
+) -> None:
     inversion = built(f"inversion={option}").inversion
     result = p2p.edit(
-        world, caption(scene), caption(scene), controller=controller, image=image, inversion=inversion,
-        steps=STEPS, guidance=1.0,
+        world, SOURCE, [TARGET] * len(controllers), list(controllers.values()), image=image,
+        inversion=inversion, steps=STEPS, seed=3, record=False,
     )  # fmt: skip
-    assert result.latents.isfinite().all()
-    found, bound = similarity(result.images[0], image), similarity(result.vae_reconstruction, image)
-    from_noise = p2p.edit(world, caption(scene), caption(scene), steps=STEPS, guidance=1.0).images[0]
+    edits = dict(zip(controllers, result.latents[1:], strict=True))
+    from_noise = p2p.edit(world, SOURCE, TARGET, steps=STEPS, seed=3, record=False)
     if option == "none":
-        assert found < bound - 6
+        torch.testing.assert_close(result.latents[0], from_noise.latents[0], atol=1e-3, rtol=0)
+    elif option in EXACT:
+        wanted = world.encode_images(image[None])[0]
+        torch.testing.assert_close(result.latents[0], wanted, atol=1e-3, rtol=0)
     else:
-        assert found > similarity(from_noise, image) + 3
-    # The prompts are equal, so with and without control the edit is the source again.
-    torch.testing.assert_close(result.latents[1], result.latents[0], atol=1e-3, rtol=0)
+        found = similarity(result.images[0], result.vae_reconstruction)
+        assert found > similarity(from_noise.images[0], result.vae_reconstruction) + 3
+    # The prompt is followed, and every controller changes how.
+    assert (edits["none"] - result.latents[0]).abs().mean() > 0.02
+    for name, edit in edits.items():
+        assert edit.isfinite().all(), name
+        assert name == "none" or (edit - edits["none"]).abs().mean() > 2e-4, name
 
 
-def similarity(image: Tensor | None, other: Tensor) -> float:
+@pytest.mark.parametrize("option", group_options("inversion"))
+def test_every_inversion_can_be_kept_and_counts_its_rows(option: str) -> None:
+    model, steps = tiny_model(), 3
+    inversion = built(f"inversion={option}").inversion.for_guidance(3.0)
+    picture = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    sizes: list[int] = []
+    ticks: list[int] = []
+    handle = model.unet.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    (replay,) = inversion.invert(model, picture, [SOURCE], steps, [0], progress=lambda: ticks.append(1))
+    handle.remove()
+    assert replay.unet_rows == sum(sizes)
+    assert len(ticks) == steps
+    kept = pack(replay)
+    # What costs no row is not kept.
+    assert replay.unet_rows == 0 or pack(unpack(kept, inversion, model.device)) == kept
+    keys = [replay_key(inversion, model, picture[0], SOURCE, steps, seed) for seed in (0, 1)]
+    (other,) = inversion.invert(model, picture, [SOURCE], steps, [1])
+    # A method that draws says so, and one that does not is found whatever the seed.
+    assert (pack(other) != kept) == (keys[0] != keys[1]) == inversion.draws_noise
+
+
+def similarity(image: Tensor | None, other: Tensor | None) -> float:
     assert image is not None
+    assert other is not None
     return psnr(image[None], other[None]).item()
