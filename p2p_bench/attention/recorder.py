@@ -169,7 +169,8 @@ class Recorder:
             ValueError: The row is not recorded, or nothing has been recorded yet.
         """
         place = self._place(row)
-        steps, layers = (list(dict.fromkeys(group[axis] for group in self.sums)) for axis in (0, 1))
+        steps = dict.fromkeys(step for step, _ in self.sums)
+        layers = dict.fromkeys(layer for _, layer in self.sums)
         means = [
             torch.stack([self.sums[step, layer][place] / self.counts[step, layer] for layer in layers])
             for step in steps

@@ -25,7 +25,8 @@ class FixedMask:
     @classmethod
     def of(cls, mask: Bool[Tensor, "h w"]) -> "FixedMask":
         """The mask of a tensor that is true where the picture may change."""
-        return cls(*mask.shape, mask.cpu().contiguous().to(torch.uint8).numpy().tobytes())
+        height, width = mask.shape
+        return cls(height, width, mask.cpu().contiguous().to(torch.uint8).numpy().tobytes())
 
     def tensor(self) -> Bool[Tensor, "h w"]:
         """The mask as a tensor."""
