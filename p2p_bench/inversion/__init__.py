@@ -3,19 +3,25 @@
 from p2p_bench.inversion.base import Inversion
 from p2p_bench.inversion.ddim import DDIMInversion
 from p2p_bench.inversion.direct import DirectInversion
+from p2p_bench.inversion.edict import EDICTInversion
 from p2p_bench.inversion.edit_friendly import EditFriendlyInversion
 from p2p_bench.inversion.negative_prompt import NegativePromptInversion
 from p2p_bench.inversion.noising import NoisingInversion
 from p2p_bench.inversion.none import NoInversion
+from p2p_bench.inversion.null_text import NullTextInversion
 from p2p_bench.inversion.proximal import ProximalInversion
+from p2p_bench.inversion.renoise import ReNoiseInversion
 
 __all__ = [
     "DDIMInversion",
     "DirectInversion",
+    "EDICTInversion",
     "EditFriendlyInversion",
     "Inversion",
     "NegativePromptInversion",
     "NoInversion",
     "NoisingInversion",
+    "NullTextInversion",
     "ProximalInversion",
+    "ReNoiseInversion",
 ]

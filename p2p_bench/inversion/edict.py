@@ -1,0 +1,215 @@
+"""EDICT (Wallace, Gokul and Naik, arXiv 2211.12446): two coupled sequences that invert exactly.
+
+Notation:
+    x, y       the coupled latents; the image is decoded from x
+    a, b       a DDIM step as x_prev = a x_t + b epsilon (eq. 9)
+    p          mixing weight
+    x_i, y_i   after both affine steps, before mixing
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from p2p_bench.attention.terms import Role
+from p2p_bench.errors import ConfigError
+from p2p_bench.inversion.base import Inversion, StepProgress, check_number, part_of, tick_all
+from p2p_bench.models.model import DiffusionModel
+from p2p_bench.models.schedule import NoiseSchedule
+from p2p_bench.sampling.replay import Replay, classifier_free
+from p2p_bench.sampling.stepper import RowState, StepContext, Stepper
+
+Epsilon = Callable[[Float[Tensor, "n c h w"]], Float[Tensor, "n c h w"]]
+Pair = tuple[Float[Tensor, "n c h w"], Float[Tensor, "n c h w"]]
+
+
+def edict_step(pair: Pair, epsilon: Epsilon, a: float, b: float, p: float) -> Pair:
+    """One step toward the image (eq. 13 and 14).
+
+    Args:
+        pair: The sequence that steps first, then the other.
+        epsilon: Noise predicted in latents at the timestep before the step; asked for each sequence.
+        a: Factor of the latents.
+        b: Factor of the noise.
+        p: Mixing weight.
+    """
+    x, y = pair
+    x_i = a * x + b * epsilon(y)
+    y_i = a * y + b * epsilon(x_i)
+    x = p * x_i + (1 - p) * y_i
+    return x, p * y_i + (1 - p) * x
+
+
+def edict_inverse_step(pair: Pair, epsilon: Epsilon, a: float, b: float, p: float) -> Pair:
+    """The exact inverse of `edict_step` (eq. 15), with equal arguments."""
+    x, y = pair
+    y_i = (y - (1 - p) * x) / p
+    x_i = (x - (1 - p) * y_i) / p
+    y = (y_i - b * epsilon(x_i)) / a
+    return (x_i - b * epsilon(y)) / a, y
+
+
+def factors(schedule: NoiseSchedule, timestep: int, previous: int) -> tuple[float, float]:
+    """`a` and `b` of the DDIM step between two timesteps."""
+    alpha_bar_t, alpha_bar_prev = schedule.alpha_bar(timestep), schedule.alpha_bar(previous)
+    a = (alpha_bar_prev / alpha_bar_t) ** 0.5
+    return a, (1 - alpha_bar_prev) ** 0.5 - a * (1 - alpha_bar_t) ** 0.5
+
+
+@dataclass(frozen=True)
+class EDICTStepper(Stepper):
+    """EDICT as a stepper; its state is the two sequences. The network is asked twice a step.
+
+    Which sequence steps first alternates, as in the paper: x at even steps, y at odd ones.
+
+    Attributes:
+        p: Mixing weight, in (0, 1].
+    """
+
+    p: float = 0.93
+
+    @property
+    def stochastic(self) -> bool:
+        """It adds no noise."""
+        return False
+
+    def step(self, state: RowState, context: StepContext) -> RowState:
+        """See `Stepper.step`."""
+        a, b = factors(context.schedule, context.timestep, context.previous)
+        return _in_turn(context.step, state, lambda pair: edict_step(pair, context.epsilon, a, b, self.p))
+
+
+@dataclass(frozen=True, eq=False)
+class EDICTReplay(Replay):
+    """Sampling of two coupled sequences from where the inversion ended.
+
+    Attributes:
+        latents: The first sequence.
+        coupled: The second.
+        p: Mixing weight.
+        scale: Guidance scale of all rows.
+        skipped: Steps that are not taken.
+        rows: UNet rows spent.
+    """
+
+    latents: Float[Tensor, "c h w"]
+    coupled: Float[Tensor, "c h w"]
+    p: float
+    scale: float
+    skipped: int
+    rows: int
+
+    @property
+    def start(self) -> tuple[Float[Tensor, "c h w"], ...]:
+        """Both sequences."""
+        return self.latents, self.coupled
+
+    @property
+    def first_step(self) -> int:
+        """The inversion stopped short of the noise."""
+        return self.skipped
+
+    @property
+    def unet_rows(self) -> int:
+        """UNet rows of the inversion."""
+        return self.rows
+
+    def stepper(self) -> Stepper:
+        """The coupled step."""
+        return EDICTStepper(self.p)
+
+    def guidance(self, step: int, role: Role, default: float) -> float:
+        """The method's own: any other would not lead the source back."""
+        return self.scale
+
+
+@dataclass(frozen=True)
+class EDICTInversion(Inversion):
+    """Exact inversion with guidance, by two sequences that are each predicted from the other.
+
+    Exact up to rounding, which mixing back amplifies by up to 1 / p a step.
+
+    Attributes:
+        p: Mixing weight, in (0, 1]; 1 leaves the sequences unmixed.
+        strength: Part of the steps that are inverted and sampled again, in (0, 1].
+        guidance: Guidance scale of inversion and sampling; None: that of the request.
+    """
+
+    p: float = 0.93
+    strength: float = 0.8
+    guidance: float | None = 3.0
+
+    def __post_init__(self) -> None:
+        """Checks the values.
+
+        Raises:
+            ConfigError: One is out of range.
+        """
+        for key in ("p", "strength"):
+            if not 0 < getattr(self, key) <= 1:
+                raise ConfigError(f"inversion.{key}: expected a number in (0, 1], got {getattr(self, key)}")
+        if self.guidance is not None:
+            check_number("guidance", self.guidance, 0)
+
+    def for_guidance(self, guidance: float) -> "EDICTInversion":
+        """Without a guidance of its own the method takes that of the request."""
+        return self if self.guidance is not None else replace(self, guidance=guidance)
+
+    @torch.no_grad()
+    def invert(
+        self,
+        model: DiffusionModel,
+        images: Float[Tensor, "n 3 h w"],
+        prompts: Sequence[str],
+        steps: int,
+        seeds: Sequence[int] | None = None,
+        truncate: bool = False,
+        progress: StepProgress | None = None,
+    ) -> Sequence[Replay]:
+        """See `Inversion.invert`."""
+        scale = model.spec.guidance if self.guidance is None else self.guidance
+        skipped = steps - max(1, part_of(self.strength, steps))
+        latents, text = model.encode_images(images), model.encode_prompts(prompts, truncate=truncate)
+        state: RowState = (latents, latents)
+        timesteps = model.schedule.timesteps(steps)
+        for step in reversed(range(skipped, steps)):
+            state = self._back(
+                model, state, step, timesteps[step], steps, _guided(model, timesteps[step], text, scale)
+            )
+            if progress is not None:
+                progress()
+        tick_all(progress, skipped)
+        rows = 2 * (steps - skipped) * (1 if scale == 1 else 2)
+        return [EDICTReplay(x, y, self.p, scale, skipped, rows) for x, y in zip(*state, strict=True)]
+
+    def _back(
+        self, model: DiffusionModel, state: RowState, step: int, timestep: int, steps: int, epsilon: Epsilon
+    ) -> RowState:
+        a, b = factors(model.schedule, timestep, model.schedule.previous(timestep, steps))
+        return _in_turn(step, state, lambda pair: edict_inverse_step(pair, epsilon, a, b, self.p))
+
+
+def _in_turn(step: int, state: RowState, move: Callable[[Pair], Pair]) -> RowState:
+    """Moves the pair, the sequence first whose turn it is at this step."""
+    x, y = state
+    if step % 2 == 0:
+        return move((x, y))
+    y, x = move((y, x))
+    return x, y
+
+
+def _guided(model: DiffusionModel, timestep: int, text: Float[Tensor, "n l d"], guidance: float) -> Epsilon:
+    """Noise predicted at a timestep, guided by the prompts."""
+    empty = model.encode_prompts([""]).expand_as(text)
+
+    def epsilon(x_t: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        conditional = model.schedule.to_epsilon(model.predict(x_t, timestep, text), x_t, timestep)
+        if guidance == 1:
+            return conditional
+        unconditional = model.schedule.to_epsilon(model.predict(x_t, timestep, empty), x_t, timestep)
+        return classifier_free(unconditional, conditional, x_t.new_full((len(x_t), 1, 1, 1), guidance))
+
+    return epsilon

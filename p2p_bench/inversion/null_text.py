@@ -1,0 +1,387 @@
+"""Null-text inversion (Mokady et al., arXiv 2211.09794): the unconditional embedding learns to lead back.
+
+Notation:
+    pivot    latents from the image (first) to the noise (last), one per noise level
+    x_t      the latents that guided sampling has reached
+    null     the unconditional embedding of a step
+    loss     mean squared distance of the guided step from the pivot
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from p2p_bench.attention.terms import Role
+from p2p_bench.errors import ConfigError, P2PError, nearest
+from p2p_bench.inversion.base import Inversion, StepProgress, check_number
+from p2p_bench.inversion.ddim import ddim_trajectory
+from p2p_bench.inversion.descent import Descent
+from p2p_bench.inversion.direct import noise_trajectory
+from p2p_bench.inversion.memory import checkpointed
+from p2p_bench.models.model import DiffusionModel
+from p2p_bench.sampling.ddim import ddim_step
+from p2p_bench.sampling.replay import Replay, classifier_free
+
+log = logging.getLogger(__name__)
+
+Serves = Literal["all", "source", "latent"]
+Pivot = Literal["ddim", "noise"]
+
+_PUBLISHED_STEPS = 50
+"""Step numbers in the published learning rate and threshold are those of a run of this length."""
+
+
+@dataclass(frozen=True, eq=False)
+class NullTextReplay(Replay):
+    """Sampling with an unconditional embedding of its own at every step.
+
+    Attributes:
+        latents: Start latents.
+        embeddings: Unconditional embedding of each step; None: the empty prompt serves all rows.
+        offsets: Added to every row's latents after each step; None adds nothing.
+        source_only: The embeddings serve the source row alone.
+        losses: Loss before each update, NaN where none was taken: the curve of every step.
+        distance: Mean squared distance of the latents that the optimisation reached from the image's.
+        converged: Whether that is below the method's `gate`.
+        rows: UNet rows spent.
+        rows_backward: Rows that went backward.
+    """
+
+    latents: Float[Tensor, "c h w"]
+    embeddings: Float[Tensor, "steps l d"] | None
+    offsets: Float[Tensor, "steps c h w"] | None
+    source_only: bool
+    losses: Float[Tensor, "steps inner"]
+    distance: float
+    converged: bool
+    rows: int
+    rows_backward: int
+
+    @property
+    def start(self) -> tuple[Float[Tensor, "c h w"], ...]:
+        """The end of the pivot."""
+        return (self.latents,)
+
+    @property
+    def unet_rows(self) -> int:
+        """UNet rows of the pivot and of the optimisation."""
+        return self.rows
+
+    @property
+    def unet_rows_backward(self) -> int:
+        """One per update."""
+        return self.rows_backward
+
+    def unconditional(self, step: int, role: Role) -> Float[Tensor, "l d"] | None:
+        """The embedding of the step."""
+        if self.embeddings is None or (self.source_only and role == "target"):
+            return None
+        return self.embeddings[step]
+
+    def correct(
+        self, step: int, roles: tuple[Role, ...], latents: Float[Tensor, "n c h w"]
+    ) -> Float[Tensor, "n c h w"]:
+        """Adds the offset of the step, if there is one."""
+        return latents if self.offsets is None else latents + self.offsets[step].to(latents)
+
+
+@dataclass(frozen=True)
+class NullTextInversion(Inversion):
+    """Null-text inversion, several images at once.
+
+    Step i of 50 takes up to `inner_steps` updates with Adam at `learning_rate * (1 - i / 100)`, from where
+    the step before it ended, and stops once the loss is below `tolerance + i * 2e-5`, as published; in a run
+    of another length i is scaled to 50. An image that has stopped leaves the batch, and no image's result
+    depends on the others. Weights take no gradient, and the conditional prediction is made once a step.
+
+    Attributes:
+        guidance: Guidance the embeddings are made for; None: that of the request. 1 leaves nothing to do.
+        inversion_guidance: Guidance of the backward pass that makes the pivot.
+        inner_steps: Most updates per step.
+        learning_rate: Adam's, at the first step. Small models want more: the embedded one 0.1.
+        tolerance: Loss at which the first step stops.
+        serves: "all" rows take the embeddings; or the "source" alone (single-branch ablation); or "latent"
+            (null-latent ablation): every row keeps the empty prompt, and what the embedding does to the
+            source's step is added to its latents. The published code works this offset out for the target's
+            prompt too, which no inversion knows; here the source's serves all rows.
+        pivot: "ddim", or "noise": the image under one random noise at every level (ablation).
+        per_step: An embedding per step; False: one for all steps (ablation), which takes `inner_steps`
+            passes over the pivot at the same cost.
+        batch_size: Images that are optimised at once.
+        autocast: The passes that are differentiated run in bfloat16; embeddings stay in float32.
+        checkpointing: Recompute activations in the backward pass: less memory, a third more time.
+        gate: A warning names every image whose `NullTextReplay.distance` is not below this.
+    """
+
+    guidance: float | None = None
+    inversion_guidance: float = 1.0
+    inner_steps: int = 10
+    learning_rate: float = 1e-2
+    tolerance: float = 1e-5
+    serves: Serves = "all"
+    pivot: Pivot = "ddim"
+    per_step: bool = True
+    batch_size: int = 8
+    autocast: bool = False
+    checkpointing: bool = False
+    gate: float = 5e-3
+
+    def __post_init__(self) -> None:
+        """Checks the values.
+
+        Raises:
+            ConfigError: One is out of range.
+        """
+        for key, options in (("serves", ("all", "source", "latent")), ("pivot", ("ddim", "noise"))):
+            value = getattr(self, key)
+            if value not in options:
+                raise ConfigError(
+                    f"inversion.{key}: expected one of {', '.join(options)}, got {value!r}."
+                    + nearest(str(value), options)
+                )
+        check_number("inner_steps", self.inner_steps, 0)
+        check_number("batch_size", self.batch_size, 1)
+        for key in ("guidance", "inversion_guidance", "learning_rate", "tolerance", "gate"):
+            if getattr(self, key) is not None:
+                check_number(key, getattr(self, key), 0)
+
+    @property
+    def draws_noise(self) -> bool:
+        """Only a pivot of noise is drawn."""
+        return self.pivot == "noise"
+
+    def for_guidance(self, guidance: float) -> "NullTextInversion":
+        """Embeddings are made for one guidance scale."""
+        return self if self.guidance is not None else replace(self, guidance=guidance)
+
+    def invert(
+        self,
+        model: DiffusionModel,
+        images: Float[Tensor, "n 3 h w"],
+        prompts: Sequence[str],
+        steps: int,
+        seeds: Sequence[int] | None = None,
+        truncate: bool = False,
+        progress: StepProgress | None = None,
+    ) -> Sequence[Replay]:
+        """See `Inversion.invert`. Works within `torch.inference_mode` and `torch.no_grad` too.
+
+        Raises:
+            P2PError: The model's weights were loaded within `torch.inference_mode`.
+        """
+        if any(parameter.is_inference() for parameter in model.unet.parameters()):
+            raise P2PError(
+                "inversion: null-text needs gradients, which weights loaded within torch.inference_mode() do "
+                "not give; load the model outside of it"
+            )
+        tick = _every(-(-len(images) // self.batch_size), progress)
+        replays: list[Replay] = []
+        # Tensors made in inference mode cannot be differentiated through; everything here is made outside.
+        with torch.inference_mode(False), torch.no_grad():
+            for first in range(0, len(images), self.batch_size):
+                part = slice(first, first + self.batch_size)
+                latents = model.encode_images(images[part])
+                text = model.encode_prompts(prompts[part], truncate=truncate)
+                pivot = self._pivot(model, latents, text, steps, (seeds or [0] * len(images))[part])
+                run = _Optimisation(self, model, pivot, text, steps, self._scale(model))
+                replays += run.replays(tick)
+        for prompt, replay in zip(prompts, replays, strict=True):
+            if isinstance(replay, NullTextReplay) and not replay.converged:
+                log.warning(
+                    "null-text did not converge on the image of %r: its latents are %.2g from the image's "
+                    "(mean square; gate %.2g); raise inversion.learning_rate or inversion.inner_steps, or "
+                    "let the prompt say better what is there",
+                    prompt, replay.distance, self.gate,
+                )  # fmt: skip
+        return replays
+
+    def _scale(self, model: DiffusionModel) -> float:
+        return model.spec.guidance if self.guidance is None else self.guidance
+
+    def _pivot(
+        self,
+        model: DiffusionModel,
+        latents: Float[Tensor, "n c h w"],
+        text: Float[Tensor, "n l d"],
+        steps: int,
+        seeds: Sequence[int],
+    ) -> list[Float[Tensor, "n c h w"]]:
+        if self.pivot == "ddim":
+            return ddim_trajectory(model, latents, text, steps, self.inversion_guidance)
+        return noise_trajectory(model.schedule, latents, seeds, steps)
+
+
+class _Optimisation:
+    """One batch of images on its way from the noise to the image.
+
+    Args:
+        method: Settings.
+        model: The model.
+        pivot: What to follow.
+        text: Embeddings of the prompts.
+        steps: Number of steps.
+        scale: Guidance scale.
+    """
+
+    def __init__(
+        self,
+        method: NullTextInversion,
+        model: DiffusionModel,
+        pivot: list[Float[Tensor, "n c h w"]],
+        text: Float[Tensor, "n l d"],
+        steps: int,
+        scale: float,
+    ) -> None:
+        self.method, self.model, self.pivot, self.text, self.steps = method, model, pivot, text, steps
+        self.timesteps = model.schedule.timesteps(steps)
+        self.guidance = pivot[0].new_full((len(text), 1, 1, 1), scale)
+        self.inner_steps = 0 if scale == 1 else method.inner_steps
+        empty = model.encode_prompts([""]).to(model.state_dtype)
+        self.empty = empty.expand(len(text), -1, -1)
+        self.losses = pivot[0].new_full((len(text), steps, self.inner_steps), torch.nan)
+        self.updates = torch.zeros(len(text), dtype=torch.int64, device=pivot[0].device)
+
+    def replays(self, tick: StepProgress) -> list[NullTextReplay]:
+        """Optimises, then samples along to see where it leads."""
+        shared = None if self.method.per_step else self._shared_embedding()
+        null, x_t = self.empty, self.pivot[-1]
+        nulls, offsets = [], []
+        for step in range(self.steps):
+            conditional = self._epsilon(x_t, step, self.text)
+            null = self._descended(null, x_t, conditional, step) if shared is None else shared
+            x_prev = self._guided_step(x_t, self._epsilon(x_t, step, null), conditional, step)
+            if self.method.serves == "latent":
+                plain = self._guided_step(x_t, self._epsilon(x_t, step, self.empty), conditional, step)
+                offsets.append(x_prev - plain)
+            nulls.append(null)
+            x_t = x_prev
+            tick()
+        distances = (x_t - self.pivot[0]).square().flatten(1).mean(1).tolist()
+        return [self._replay(index, distance, nulls, offsets) for index, distance in enumerate(distances)]
+
+    def _replay(
+        self, index: int, distance: float, nulls: Sequence[Tensor], offsets: Sequence[Tensor]
+    ) -> NullTextReplay:
+        method = self.method
+        backward = int(self.updates[index])
+        pivot_rows = self.steps * (1 if method.inversion_guidance == 1 else 2) * (method.pivot == "ddim")
+        # A step takes a conditional pass and one with the embedding it goes on with; null-latent one more,
+        # and a shared embedding was fitted to conditional predictions of the pivot.
+        per_step = 2 + (method.serves == "latent") + (not method.per_step)
+        return NullTextReplay(
+            latents=self.pivot[-1][index],
+            embeddings=None if offsets else torch.stack([null[index] for null in nulls]),
+            offsets=torch.stack([offset[index] for offset in offsets]) if offsets else None,
+            source_only=method.serves == "source",
+            losses=self.losses[index],
+            distance=distance,
+            converged=distance < method.gate,
+            rows=pivot_rows + per_step * self.steps + backward,
+            rows_backward=backward,
+        )
+
+    def _descended(
+        self,
+        null: Float[Tensor, "n l d"],
+        x_t: Float[Tensor, "n c h w"],
+        conditional: Float[Tensor, "n c h w"],
+        step: int,
+    ) -> Float[Tensor, "n l d"]:
+        """The embeddings after the updates of a step; images whose loss is small enough leave early."""
+        descent, rows = Descent.start(null), torch.arange(len(null), device=null.device)
+        losses = self._loss(x_t, conditional, step)
+        for inner in range(self.inner_steps):
+            descent, loss = descent.updated(rows, losses, self._learning_rate(step))
+            self._note(rows, step, inner, loss)
+            rows = rows[loss >= self._threshold(step)]
+            if not len(rows):
+                break
+        return descent.theta
+
+    def _shared_embedding(self) -> Float[Tensor, "n l d"]:
+        """One embedding for all steps: passes over the steps, each from its place on the pivot."""
+        x_ts = [self.pivot[self.steps - step] for step in range(self.steps)]
+        conditionals = [self._epsilon(x_t, step, self.text) for step, x_t in enumerate(x_ts)]
+        descent, rows = Descent.start(self.empty), torch.arange(len(self.text), device=self.empty.device)
+        for sweep in range(self.inner_steps):
+            unmet = torch.zeros(len(self.text), dtype=torch.bool, device=rows.device)
+            for step in range(self.steps):
+                losses = self._loss(x_ts[step], conditionals[step], step)
+                descent, loss = descent.updated(rows, losses, self.method.learning_rate)
+                self._note(rows, step, sweep, loss)
+                unmet[rows] |= loss >= self._threshold(step)
+            rows = rows[unmet[rows]]
+            if not len(rows):
+                break
+        return descent.theta
+
+    def _loss(
+        self, x_t: Float[Tensor, "n c h w"], conditional: Float[Tensor, "n c h w"], step: int
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """Distance of the guided step from the pivot, per image."""
+        wanted = self.pivot[self.steps - 1 - step]
+
+        def losses(null: Float[Tensor, "k l d"], rows: Int64[Tensor, " k"]) -> Float[Tensor, " k"]:
+            x, c = x_t.index_select(0, rows), conditional.index_select(0, rows)
+            with checkpointed(self.model.unet, self.method.checkpointing), self._precision():
+                unconditional = self._epsilon(x, step, null)
+            x_prev = self._guided_step(x, unconditional, c, step)
+            return (x_prev - wanted.index_select(0, rows)).square().flatten(1).mean(1)
+
+        return losses
+
+    def _note(self, rows: Int64[Tensor, " k"], step: int, inner: int, loss: Float[Tensor, " k"]) -> None:
+        self.losses[rows, step, inner] = loss.to(self.losses.dtype)
+        self.updates[rows] += 1
+
+    def _precision(self) -> AbstractContextManager[object]:
+        if not self.method.autocast:
+            return nullcontext()
+        return torch.autocast(self.model.device.type, torch.bfloat16)
+
+    def _epsilon(
+        self, x_t: Float[Tensor, "n c h w"], step: int, embeddings: Float[Tensor, "n l d"]
+    ) -> Float[Tensor, "n c h w"]:
+        timestep = self.timesteps[step]
+        return self.model.schedule.to_epsilon(self.model.predict(x_t, timestep, embeddings), x_t, timestep)
+
+    def _guided_step(
+        self,
+        x_t: Float[Tensor, "n c h w"],
+        unconditional: Float[Tensor, "n c h w"],
+        conditional: Float[Tensor, "n c h w"],
+        step: int,
+    ) -> Float[Tensor, "n c h w"]:
+        schedule, timestep = self.model.schedule, self.timesteps[step]
+        epsilon = classifier_free(unconditional, conditional, self.guidance[: len(x_t)])
+        levels = schedule.alpha_bar(timestep), schedule.alpha_bar(schedule.previous(timestep, self.steps))
+        return ddim_step(x_t, epsilon, *levels)
+
+    def _learning_rate(self, step: int) -> float:
+        return self.method.learning_rate * (1 - self._published(step) / 100)
+
+    def _threshold(self, step: int) -> float:
+        return self.method.tolerance + self._published(step) * 2e-5
+
+    def _published(self, step: int) -> float:
+        """The step's number in a run of the published length."""
+        return step * _PUBLISHED_STEPS / self.steps
+
+
+def _every(count: int, progress: StepProgress | None) -> StepProgress:
+    """Passes every `count`-th call on."""
+    calls = 0
+
+    def tick() -> None:
+        nonlocal calls
+        calls += 1
+        if progress is not None and calls % count == 0:
+            progress()
+
+    return tick

@@ -1,0 +1,113 @@
+from typing import Any
+
+import pytest
+import torch
+
+from p2p_bench.errors import ConfigError
+from p2p_bench.inversion import DDIMInversion, ReNoiseInversion
+from p2p_bench.inversion.renoise import ReNoiseReplay
+from p2p_bench.models import DiffusionModel
+from p2p_bench.sampling import ddim_inverse_step
+from tests.inversion.runs import SOURCE, distance, edited, encoded, images
+from tests.models.tiny import tiny_model
+
+
+def inverted(method: ReNoiseInversion, steps: int = 20) -> ReNoiseReplay:
+    (replay,) = method.invert(tiny_model(), images(1), [SOURCE], steps)
+    assert isinstance(replay, ReNoiseReplay)
+    return replay
+
+
+def test_without_refinement_it_is_ddim() -> None:
+    assert distance(edited(ReNoiseInversion(iterations=0)).latents, edited(DDIMInversion()).latents) <= 1e-10
+    hard = edited(ReNoiseInversion(iterations=0, guidance=3.0))
+    assert distance(hard.latents, edited(DDIMInversion(guidance=3.0)).latents) <= 1e-10
+    assert hard.inversion_rows == 8
+
+
+def test_the_fixed_point_leads_back_exactly() -> None:
+    replay = inverted(ReNoiseInversion(tolerance=1e-12, iterations=60), 40)
+    assert float((replay.residuals <= 1e-6).double().mean()) >= 0.95
+    result = edited(ReNoiseInversion(tolerance=1e-12, iterations=60), steps=40, guidance=1.0)
+    assert distance(result.latents[0], encoded()) <= 1e-9
+    assert distance(edited(DDIMInversion(), steps=40, guidance=1.0).latents[0], encoded()) > 1e-3
+
+
+def test_on_the_embedded_model(world: DiffusionModel) -> None:
+    generator = torch.Generator().manual_seed(3)
+    rough = torch.rand(2, 3, 8, 8, generator=generator)
+    pictures = torch.nn.functional.interpolate(rough, world.spec.image_size, mode="bicubic").clamp(0, 1)
+    replays = ReNoiseInversion(iterations=40).invert(world, pictures, ["a red circle on grass"] * 2, 25)
+    residuals = torch.stack([replay.residuals for replay in replays if isinstance(replay, ReNoiseReplay)])
+    assert float((residuals <= 1e-6).float().mean()) >= 0.95
+
+
+def test_residuals_are_those_of_the_equation() -> None:
+    model, steps = tiny_model(), 3
+    method = ReNoiseInversion(iterations=2, tolerance=0.0)
+    replay = inverted(method, steps)
+    x_prev, text = model.encode_images(images(1)), model.encode_prompts([SOURCE])
+    residuals = []
+    for timestep in reversed(model.schedule.timesteps(steps)):
+        levels = (
+            model.schedule.alpha_bar(timestep),
+            model.schedule.alpha_bar(model.schedule.previous(timestep, steps)),
+        )
+        x_k = x_prev
+        for _ in range(3):
+            with torch.no_grad():
+                epsilon = model.predict(x_k, timestep, text)
+            x_k, before = ddim_inverse_step(x_prev, epsilon, *levels), x_k
+        residuals.append(float((x_k - before).square().mean().sqrt()))
+        x_prev = x_k
+    torch.testing.assert_close(replay.residuals.tolist(), residuals[::-1], rtol=0, atol=1e-12)
+    assert distance(replay.start[0], x_prev[0]) <= 1e-10
+    assert replay.iterations.tolist() == [2] * steps
+    assert replay.unet_rows == 3 * steps
+
+
+def test_images_that_have_converged_cost_no_more() -> None:
+    replay = inverted(ReNoiseInversion(tolerance=1e-3))
+    assert int(replay.iterations.max()) < 30
+    assert bool((replay.residuals <= 1e-3).all())
+    assert replay.unet_rows == 20 + int(replay.iterations.sum())
+
+
+def test_the_average_is_that_of_the_predictions() -> None:
+    steps = 1
+    estimates = [inverted(ReNoiseInversion(iterations=k, tolerance=0.0), steps).start[0] for k in range(5)]
+    averaged = inverted(ReNoiseInversion(iterations=4, average=(2, 5)), steps)
+    assert distance(averaged.start[0], torch.stack(estimates[2:]).mean(0)) <= 1e-10
+    assert averaged.unet_rows == 5
+
+
+def test_batches_change_nothing() -> None:
+    # In 40 steps the iteration contracts; fewer would amplify rounding on this model of random weights.
+    method, prompts = ReNoiseInversion(tolerance=1e-3), [SOURCE, "a cat in fog", "a dog in water"]
+    together = method.invert(tiny_model(), images(3), prompts, 40)
+    for index, replay in enumerate(together):
+        (alone,) = method.invert(tiny_model(), images(3)[index : index + 1], [prompts[index]], 40)
+        assert distance(replay.start[0], alone.start[0]) <= 1e-10
+        assert replay.unet_rows == alone.unet_rows
+    assert len({replay.unet_rows for replay in together}) > 1
+
+
+def test_progress_counts_the_steps_of_the_run() -> None:
+    ticks: list[None] = []
+    ReNoiseInversion().invert(tiny_model(), images(1), [SOURCE], 5, progress=lambda: ticks.append(None))
+    assert len(ticks) == 5
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"iterations": -1}, "iterations"),
+        ({"tolerance": -1.0}, "tolerance"),
+        ({"guidance": float("inf")}, "guidance"),
+        ({"average": (3, 3)}, "average"),
+        ({"iterations": 4, "average": (2, 6)}, "iterations \\+ 1 = 5"),
+    ],
+)
+def test_bad_settings_are_refused(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        ReNoiseInversion(**values)
