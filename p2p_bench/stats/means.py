@@ -1,0 +1,141 @@
+"""Means that carry their counts and their intervals."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over the defined values of a column.
+
+    Attributes:
+        mean: NaN where no value is defined.
+        count: Number of values that are not NaN.
+        low: Lower end of the 95 % interval; NaN below two groups.
+        high: Upper end of the 95 % interval; NaN below two groups.
+    """
+
+    mean: float
+    count: int
+    low: float
+    high: float
+
+
+def mean_interval(
+    values: Sequence[float],
+    groups: Sequence[Hashable] | None = None,
+    seed: int = 0,
+    resamples: int = 1000,
+) -> Mean:
+    """Mean with a percentile bootstrap interval, resampled by group.
+
+    Values of one group (one source scene, say) are not independent, so whole groups are drawn.
+
+    Args:
+        values: One value per row; NaN means undefined and is left out.
+        groups: Group of each row; None takes every row for itself.
+        seed: Seed of the resampling.
+        resamples: Number of bootstrap samples.
+
+    Raises:
+        ValueError: `groups` and `values` differ in length.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    names = _names(len(x), groups)
+    defined = ~np.isnan(x)
+    count = int(defined.sum())
+    if count == 0:
+        return Mean(NAN, 0, NAN, NAN)
+    member, number = _members(names, defined)
+    sums = np.bincount(member, weights=x[defined], minlength=number)
+    sizes = np.bincount(member, minlength=number)
+    mean = float(x[defined].mean())
+    if number < 2:
+        return Mean(mean, count, NAN, NAN)
+    draws = draw_groups(number, seed, resamples)
+    means = sums[draws].sum(axis=1) / sizes[draws].sum(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return Mean(mean, count, float(low), float(high))
+
+
+def ratio_interval(
+    numerator: Sequence[float],
+    denominator: Sequence[float],
+    groups: Sequence[Hashable] | None = None,
+    seed: int = 0,
+    resamples: int = 1000,
+) -> Mean:
+    """Ratio of two means over the same rows, such as rows spent over rows alone, with its interval.
+
+    A ratio of means, not a mean of ratios: large rows weigh more, and no small denominator dominates.
+
+    Args:
+        numerator: One value per row.
+        denominator: One value per row. Rows where either value is NaN are left out.
+        groups: Group of each row; None takes every row for itself.
+        seed: Seed of the resampling.
+        resamples: Number of bootstrap samples.
+
+    Returns:
+        The ratio as `mean`; NaN where the denominators sum to zero.
+
+    Raises:
+        ValueError: The arguments differ in length.
+    """
+    x, y = np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)
+    if len(x) != len(y):
+        raise ValueError(f"denominator: expected one per numerator ({len(x)}), got {len(y)}")
+    names = _names(len(x), groups)
+    defined = ~(np.isnan(x) | np.isnan(y))
+    count = int(defined.sum())
+    total = float(y[defined].sum())
+    if total == 0:
+        return Mean(NAN, count, NAN, NAN)
+    ratio = float(x[defined].sum()) / total
+    member, number = _members(names, defined)
+    if number < 2:
+        return Mean(ratio, count, NAN, NAN)
+    draws = draw_groups(number, seed, resamples)
+    above = np.bincount(member, weights=x[defined], minlength=number)[draws].sum(axis=1)
+    below = np.bincount(member, weights=y[defined], minlength=number)[draws].sum(axis=1)
+    if (below == 0).any():
+        return Mean(ratio, count, NAN, NAN)
+    low, high = np.percentile(above / below, [2.5, 97.5])
+    return Mean(ratio, count, float(low), float(high))
+
+
+def draw_groups(number: int, seed: int, resamples: int) -> Int[np.ndarray, "resamples number"]:
+    """Indices of the groups in each bootstrap sample, drawn with replacement."""
+    return np.random.default_rng(seed).integers(number, size=(resamples, number))
+
+
+def group_means(
+    values: Float[np.ndarray, " n"], groups: Sequence[Hashable]
+) -> tuple[Float[np.ndarray, " g"], list[Hashable]]:
+    """Mean of each group in the order of first appearance, and the groups' names.
+
+    Args:
+        values: No NaN.
+        groups: Group of each value.
+    """
+    member, number = _members(list(groups), np.ones(len(values), dtype=bool))
+    sums = np.bincount(member, weights=values, minlength=number)
+    return sums / np.bincount(member, minlength=number), list(dict.fromkeys(groups))
+
+
+def _names(count: int, groups: Sequence[Hashable] | None) -> list[Hashable]:
+    if groups is not None and len(groups) != count:
+        raise ValueError(f"groups: expected one per value ({count}), got {len(groups)}")
+    return list(range(count)) if groups is None else list(groups)
+
+
+def _members(names: Sequence[Hashable], defined: np.ndarray) -> tuple[Int[np.ndarray, " m"], int]:
+    """Number of the group of each defined row, and how many groups there are."""
+    index: dict[Hashable, int] = {}
+    member = [index.setdefault(name, len(index)) for name, ok in zip(names, defined, strict=True) if ok]
+    return np.array(member, dtype=np.int64), len(index)
