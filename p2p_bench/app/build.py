@@ -190,10 +190,17 @@ def _variant(config: DictConfig, point: DictConfig, controller_name: str, single
     controller = instantiate(at_point.controller, "controller")
     if isinstance(controller, NoControl):
         return Variant("none", controller, controller_name)
-    cross = tau_text(_plain(at_point.controller.get("cross")))
-    self_attn = tau_text(_plain(at_point.controller.get("self_attn")))
+    cross = tau_text(_plain(_schedule(at_point.controller, "cross")))
+    self_attn = tau_text(_plain(_schedule(at_point.controller, "self_attn")))
     name = controller_name if single else f"{controller_name} {cross}/{self_attn}"
     return Variant(name, controller, controller_name, cross, self_attn)
+
+
+def _schedule(controller: DictConfig, key: str) -> Any:
+    """A schedule of a controller, or else of the controller inside it."""
+    while key not in controller and isinstance(controller.get("inner"), DictConfig):
+        controller = controller.inner
+    return controller.get(key)
 
 
 def _plain(value: Any) -> Any:

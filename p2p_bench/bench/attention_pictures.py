@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from p2p_bench.bench.changes import bare_words, changed_words
 from p2p_bench.bench.pictures import colours, heatmap_image, to_uint8
-from p2p_bench.bench.records import changed_words
 from p2p_bench.bench.rows import write_atomically
 from p2p_bench.editing import EditResult
 from p2p_bench.prompts.words import TokenizedPrompt
@@ -104,7 +104,7 @@ def changed_places(result: EditResult, target: int) -> list[tuple[int, str]]:
     """
     removed, added = changed_words(result.prompts[0], result.prompts[target])
     if not removed and not added:
-        added = tuple(dict.fromkeys(word.bare for word in result.prompts[target].words))
+        added = tuple(dict.fromkeys(bare_words(result.prompts[target])))
     return [(0, word) for word in removed] + [(target, word) for word in added]
 
 

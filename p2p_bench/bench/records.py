@@ -1,6 +1,5 @@
 """From edits to rows: costs, scores and pictures."""
 
-import difflib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from p2p_bench.bench.attention_pictures import token_sheet
+from p2p_bench.bench.changes import bare_words, changed_words
 from p2p_bench.bench.module import Edited, sample_seed
 from p2p_bench.bench.pictures import difference_image, file_stem, heatmap_image, save_png
 from p2p_bench.bench.rows import IMAGE_COLUMNS
@@ -18,12 +19,14 @@ from p2p_bench.bench.task import Task, Variant
 from p2p_bench.editing import EditResult
 from p2p_bench.metrics.base import EditView, all_columns, evaluate
 from p2p_bench.models import ModelSpec
-from p2p_bench.prompts.words import TokenizedPrompt
 from p2p_bench.types import EditPair
 
 log = logging.getLogger(__name__)
 
 NAN = float("nan")
+
+_TOKEN_SIDE = 96
+"""Height of a picture in the sheets of attention to every token, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,8 @@ class RowMaker:
         if edited.loaded.image is not None:
             wanted["image_original"] = (f"images/{sample}/original.png", edited.loaded.image)
         if self.heatmaps:
+            tokens = token_sheet(edited.result, (0, 1 + place), side=_TOKEN_SIDE)
+            wanted["heatmap_tokens"] = (f"heatmaps/{edit}_tokens.png", tokens)
             for role, at in (("source", 0), ("target", 1 + place)):
                 heat = change_heatmap(edited.result, at, 1 + place, pair.word_weights)
                 if heat is not None:
@@ -171,28 +176,10 @@ def change_heatmap(
     """
     removed, added = changed_words(result.prompts[0], result.prompts[target])
     words = removed if image == 0 else added
-    words = words or tuple(word for word in word_weights if word in _bare(result.prompts[image]))
+    words = words or tuple(word for word in word_weights if word in bare_words(result.prompts[image]))
     if not words:
         return None
     return torch.stack([result.heatmap(word, image) for word in words]).mean(0)
-
-
-def changed_words(
-    source: TokenizedPrompt, target: TokenizedPrompt
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Words of the source that the target lacks at their place, and the reverse."""
-    a, b = _bare(source), _bare(target)
-    removed: list[str] = []
-    added: list[str] = []
-    for tag, a_from, a_to, b_from, b_to in difflib.SequenceMatcher(a=a, b=b, autojunk=False).get_opcodes():
-        if tag != "equal":
-            removed += a[a_from:a_to]
-            added += b[b_from:b_to]
-    return tuple(dict.fromkeys(removed)), tuple(dict.fromkeys(added))
-
-
-def _bare(prompt: TokenizedPrompt) -> list[str]:
-    return [word.bare for word in prompt.words]
 
 
 def _error_of(edited: Edited, place: int) -> str:

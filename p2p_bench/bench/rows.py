@@ -30,7 +30,8 @@ Key = tuple[str, str, int]
 """Sample, variant and target of a row."""
 
 IMAGE_COLUMNS = (
-    "image_source", "image_target", "image_difference", "image_original", "heatmap_source", "heatmap_target",
+    "image_source", "image_target", "image_difference", "image_original",
+    "heatmap_source", "heatmap_target", "heatmap_tokens",
 )  # fmt: skip
 RESULTS = "results.parquet"
 

@@ -20,6 +20,7 @@ _PICTURES = {
     "difference": "image_difference",
     "heatSource": "heatmap_source",
     "heatTarget": "heatmap_target",
+    "heatTokens": "heatmap_tokens",
 }
 _MAX_VALUES = 8
 """Most values of one setting spelt out at the head of the page."""

@@ -69,6 +69,11 @@ def test_variants_of_a_run():
     ]
 
 
+def test_variants_of_a_wrapped_controller_have_its_schedules_in_their_names():
+    points = "tau.sweep=[{cross: 0.2}, {cross: 0.4, self_attn: 0.1}]"
+    assert variants("controller=local_blend", points) == ["local_blend 0.2/0.4", "local_blend 0.4/0.1"]
+
+
 def test_equal_variants_are_measured_once():
     assert variants("controller=none", SWEEP, "run.baseline=true") == ["none"]
     assert variants("tau.sweep=[{cross: 0.2}, {cross: 0.2}]") == ["auto 0.2/0.4"]

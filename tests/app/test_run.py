@@ -101,6 +101,31 @@ def test_costs_alone_and_shared(command):
     assert totals["unet_rows_spent"] == pytest.approx(spent)
 
 
+def test_pairs_say_what_local_blend_keeps_to(command):
+    pairs = [{**pair, "blend_words": words} for pair, words in zip(PAIRS, BLEND_WORDS, strict=True)]
+    pairs.append({**PAIRS[0], "id": "none"})
+    runs = {}
+    for name, options, code in (("auto", [], 0), ("local_blend", ["controller.threshold=0.9"], 1)):
+        outcome = command.bench(f"controller={name}", f"run.dir={name}", *options, pairs=pairs)
+        assert outcome.code == code, outcome.err
+        runs[name] = rows_of(command.folder / name)
+    blended = {key[::2]: row for key, row in runs["local_blend"].items()}
+    # The second target of "add" lacks its blend word; a pair without words is edited without a blend.
+    assert "'sand' is not in the prompt 'a green star in fog'" in blended["add", 1]["error"]
+    for (sample, _, index), plain in runs["auto"].items():
+        row = blended[sample, index]
+        if (sample, index) != ("add", 1):
+            pictures = [
+                pixels(command.folder / name / one["image_target"])
+                for name, one in (("auto", plain), ("local_blend", row))
+            ]
+            assert np.array_equal(*pictures) == (sample == "none"), sample
+
+
+BLEND_WORDS = (["red", "blue"], ["star", ["star", "sand"]], ["cat", "dog"])
+"""For `PAIRS`: words of the source, words of the target."""
+
+
 def test_pictures_are_kept_for_the_pairs_asked_for(command):
     assert command.bench("run.images=2", "run.baseline=true", "run.dir=out").code == 0
     out = command.folder / "out"
@@ -112,6 +137,7 @@ def test_pictures_are_kept_for_the_pairs_asked_for(command):
     swap = rows["swap", "auto", 0]
     assert swap["heatmap_source"]
     assert swap["heatmap_target"]
+    assert pixels(out / swap["heatmap_tokens"]).shape[0] == 2 * (26 + 18 + 96 + 8) + 8  # two rows of pictures
     assert not rows["add", "auto", 0]["heatmap_source"]  # nothing of the source was removed
     source, target = pixels(out / swap["image_source"]), pixels(out / swap["image_target"])
     assert source.shape == (16, 16, 3)

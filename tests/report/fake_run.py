@@ -108,6 +108,7 @@ def add_pictures(row: dict[str, Any], run_dir: Path, sample: int, side: int) -> 
         "image_difference": f"images/{stem}-difference.png",
         "heatmap_source": f"heatmaps/{row['sample_id']}.png",
         "heatmap_target": f"heatmaps/{stem}.png",
+        "heatmap_tokens": f"heatmaps/{stem}-tokens.png",
     }
     paint(run_dir / names["image_source"], sample, COLOURS.get(old, "#d8b12a"), old, side)
     shift = 0 if row["controller"] != "none" else 1000
@@ -115,6 +116,7 @@ def add_pictures(row: dict[str, Any], run_dir: Path, sample: int, side: int) -> 
     paint(run_dir / names["image_difference"], 1, "#ffffff", new, side)
     paint(run_dir / names["heatmap_source"], 2, "#ffb000", old, side)
     paint(run_dir / names["heatmap_target"], 3, "#ff6000", new, side)
+    paint(run_dir / names["heatmap_tokens"], 4, "#ff6000", new, 2 * side)
     row.update(names, image_original="")
 
 

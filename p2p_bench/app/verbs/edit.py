@@ -174,8 +174,8 @@ def _new_directory() -> Path:
 
 def _write(result: "EditResult", image: "Tensor | None", directory: Path) -> Path:
     """Writes every picture, the given image too, and the strip of all; the strip's path."""
+    from p2p_bench.bench.changes import changed_words
     from p2p_bench.bench.pictures import difference_image, heatmap_image, save_png, strip
-    from p2p_bench.bench.records import changed_words
 
     pictures = {} if image is None else {"image": image}
     pictures["source" if image is None else "source_inverted"] = result.images[0]

@@ -34,7 +34,8 @@ function openViewer(sample, edit) {
     h("div", { class: "figures" },
       pictures.original !== pictures.source ? large(pictures.original, "real image") : null,
       large(pictures.source, sourceName(edit)), large(pictures.target, "edit"), large(pictures.difference, "difference"),
-      large(pictures.heatSource, "attention, source"), large(pictures.heatTarget, "attention, edit")),
+      large(pictures.heatSource, "attention, source"), large(pictures.heatTarget, "attention, edit"),
+      large(pictures.heatTokens, "attention to every token")),
     h("dl", { class: "pairs all-scores" }, scored.map((metric) => h("div", {}, h("dt", {}, named(metric, metric.title) + " " + arrow(metric), " ", backbone(metric)),
       h("dd", {}, format(scoreOf(edit, metric.name)))))));
   if (!viewer.open) viewer.showModal();
