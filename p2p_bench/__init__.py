@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         pie,
         timetable_image,
     )
-    from p2p_bench.editing import EditRequest, EditResult, Record, Target, run_edits
+    from p2p_bench.editing import EditRequest, EditResult, Record, Repair, Target, run_edits
     from p2p_bench.errors import (
         ConfigError,
         DataError,
@@ -65,6 +65,7 @@ __all__ = [
     "Ramp",
     "Record",
     "Refine",
+    "Repair",
     "Replace",
     "Reweight",
     "SelfAttention",
@@ -99,7 +100,7 @@ _HOMES = {
         "pie",
         "timetable_image",
     ),
-    "p2p_bench.editing": ("EditRequest", "EditResult", "Record", "Target", "run_edits"),
+    "p2p_bench.editing": ("EditRequest", "EditResult", "Record", "Repair", "Target", "run_edits"),
     "p2p_bench.errors": (
         "ConfigError",
         "DataError",

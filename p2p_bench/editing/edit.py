@@ -10,6 +10,7 @@ from p2p_bench.controllers import Controller, NoControl
 from p2p_bench.data.images import Fit
 from p2p_bench.editing.attention import Record
 from p2p_bench.editing.images import ImageLike, as_source_image
+from p2p_bench.editing.repair import Repair
 from p2p_bench.editing.request import EditRequest, Target, raise_all
 from p2p_bench.editing.result import EditResult
 from p2p_bench.editing.run import Progress, can_record, run_edits
@@ -28,6 +29,7 @@ def edit(
     image: ImageLike | None = None,
     fit: Fit | None = None,
     inversion: Inversion | None = None,
+    inversion_prompt: str | None = None,
     noise: Float[Tensor, "..."] | None = None,
     seed: int = 0,
     steps: int | None = None,
@@ -37,6 +39,7 @@ def edit(
     truncate: bool = False,
     progress: Progress | None = None,
     cache: Cache | None = None,
+    repair: bool | Repair = False,
 ) -> EditResult:
     """Edits one source, generated or real, into its targets.
 
@@ -50,6 +53,7 @@ def edit(
         fit: What is done with an image that has not the model's size: "crop" to the centre and resize, "pad",
             "resize" (stretch) or "error"; None is "error" for a tensor and "crop" for the others.
         inversion: How the start is found from `image`; None is `DDIMInversion()`.
+        inversion_prompt: What the image is inverted with, where that is not `source`; may be empty.
         noise: Start noise (c, h, w) or (1, c, h, w) instead of the seed's.
         seed: Start noise is what diffusers draws from `torch.Generator("cpu").manual_seed(seed)`.
         steps: Number of denoising steps; None is the model's own.
@@ -61,6 +65,8 @@ def edit(
         progress: Called with the steps taken and their number after each step.
         cache: Where inversions are looked for and kept, such as `Cache(default_directory())` of
             `p2p_bench.cache`; None always inverts.
+        repair: Put the source's pixels back outside the mask of the edit; True is `Repair()`, whose mask is
+            the attention to the words that change.
 
     Returns:
         Images, latents, cost and heatmaps, the source first.
@@ -81,6 +87,8 @@ def edit(
         noise=None if noise is None else _noise(noise),
         image=None if image is None else as_source_image(image, model.spec.image_size, fit),
         inversion=DDIMInversion() if image is not None and inversion is None else inversion,
+        inversion_prompt=inversion_prompt,
+        repair=Repair() if repair is True else repair or None,
     )
     (result,) = run_edits(
         model,

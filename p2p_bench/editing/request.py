@@ -8,6 +8,7 @@ from torch import Tensor
 
 from p2p_bench.controllers import BoundController, Controller, EditContext, NoControl
 from p2p_bench.editing.masks import check_blend
+from p2p_bench.editing.repair import Repair
 from p2p_bench.errors import DataError, ErrorList, P2PError
 from p2p_bench.inversion import Inversion
 from p2p_bench.inversion.base import unserved
@@ -44,6 +45,8 @@ class EditRequest:
         image: Real source image in [0, 1], of the model's size.
         inversion: Turns `image` into a start; goes with `image`.
         guidance: Guidance scale; None takes that of the run.
+        inversion_prompt: What the image is inverted with, where that is not the source prompt.
+        repair: Puts the source back into the edited images outside a mask.
     """
 
     id: str
@@ -54,6 +57,8 @@ class EditRequest:
     image: Float[Tensor, "3 y x"] | None = None
     inversion: Inversion | None = None
     guidance: float | None = None
+    inversion_prompt: str | None = None
+    repair: Repair | None = None
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -148,6 +153,8 @@ def _start_faults(spec: ModelSpec, request: EditRequest) -> list[P2PError]:
         faults.append(P2PError("inversion: no image to invert; give an image, or leave the inversion out"))
     elif request.inversion is not None and (fault := unserved(request.inversion, spec)) is not None:
         faults.append(fault)
+    if request.inversion_prompt is not None and request.image is None:
+        faults.append(P2PError("inversion_prompt: no image to invert; give an image, or leave it out"))
     if request.image is not None and request.inversion is None:
         faults.append(P2PError("image: expected an inversion with it, such as DDIMInversion(), got None"))
     if request.image is not None and tuple(request.image.shape[-2:]) != spec.image_size:

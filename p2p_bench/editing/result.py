@@ -28,10 +28,12 @@ class EditResult:
         target_rows_spent: Its share of what was spent: targets that are edited alike so far share a row.
         errors: Error of each image, or None; source first.
         inversion_rows_backward: Rows that went backward through the network; in no other count.
+        source_passes: How often the source was sampled: once for every part of the targets that fits the budget.
         inversion_recalled: The inversion came from a cache, so none of its rows were spent.
         vae_reconstruction: A real source image through the VAE and back: what no edit can exceed.
         prompts: Tokenized prompts, source first; empty if the request could not be read.
         attention: Recorded maps, cross-attention before self-attention.
+        repair_masks: By image, where a repaired image is the edit (1) and where it is the source (0).
     """
 
     id: str
@@ -43,15 +45,18 @@ class EditResult:
     target_rows_spent: tuple[float, ...]
     errors: tuple[P2PError | None, ...]
     inversion_rows_backward: int = 0
+    source_passes: int = 1
     inversion_recalled: bool = False
     vae_reconstruction: Float[Tensor, "3 h w"] | None = None
     prompts: tuple[TokenizedPrompt, ...] = ()
     attention: tuple[AttentionMaps, ...] = field(default=(), repr=False)
+    repair_masks: Mapping[int, Float[Tensor, "h w"]] = field(default_factory=dict, repr=False)
 
     @property
     def unet_rows(self) -> int:
         """UNet rows that all of it takes, wherever the inversion came from."""
-        return self.inversion_rows + self.source_rows + round(sum(self.target_rows_spent))
+        source = self.source_rows * self.source_passes
+        return self.inversion_rows + source + round(sum(self.target_rows_spent))
 
     @property
     def unet_rows_spent(self) -> int:
