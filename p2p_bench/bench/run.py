@@ -23,6 +23,7 @@ from p2p_bench.bench.task import Keep, Task, Variant
 from p2p_bench.data.module import PairDataModule
 from p2p_bench.errors import ConfigError, ErrorList, P2PError
 from p2p_bench.hashing import digest
+from p2p_bench.inversion.base import unserved
 from p2p_bench.metrics.base import MetricColumn, all_columns
 from p2p_bench.models import ModelSpec
 from p2p_bench.types import EditPair
@@ -112,6 +113,8 @@ def _checked(task: Task) -> tuple[ModelSpec, tuple[MetricColumn, ...], list[Edit
     for metric in task.metrics.values():
         _tried(metric.check, faults)
     pairs = _tried(task.dataset.pairs, faults)
+    if spec is not None and pairs is not None and any(pair.has_image for pair in pairs):
+        faults += filter(None, [unserved(task.inversion, spec)])
     if spec is None or columns is None or pairs is None or faults:
         raise ErrorList(faults)
     return spec, columns, pairs

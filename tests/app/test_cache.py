@@ -6,6 +6,7 @@ import torch
 
 from p2p_bench.bench.pictures import save_png
 from p2p_bench.cache import Cache, default_directory
+from p2p_bench.inversion import DDIMInversion
 from tests.app.command import Command
 from tests.models.tiny import tiny_checkpoint
 
@@ -102,6 +103,20 @@ def test_bad_settings(command: Command, override: str, said: str) -> None:
     assert outcome.code == 2
     assert said in outcome.err
     assert not command.ran
+
+
+def test_a_method_that_cannot_serve_the_model_stops_the_run(
+    command: Command, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DDIMInversion, "families", ("flow",))
+    outcome = command.bench("inversion=ddim", "logger=none", pairs=[PAIR])
+    assert outcome.code == 2
+    assert "DDIMInversion needs noise levels that DDIM can run along" in outcome.err
+    assert "it serves models of family flow" in outcome.err
+    assert not command.ran
+    # Where nothing is inverted the method does not matter.
+    generated = {key: PAIR[key] for key in ("id", "source", "target")}
+    assert command.bench("inversion=ddim", "logger=none", pairs=[generated]).code == 0
 
 
 def test_usage(command: Command) -> None:
