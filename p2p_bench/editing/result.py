@@ -28,7 +28,7 @@ class EditResult:
         target_rows_spent: Its share of what was spent: targets that are edited alike so far share a row.
         errors: Error of each image, or None; source first.
         inversion_rows_backward: Rows that went backward through the network; in no other count.
-        source_passes: How often the source was sampled: once for every part of the targets that fits the budget.
+        source_passes: How often the source was sampled: once per part of the targets that fits the budget.
         inversion_recalled: The inversion came from a cache, so none of its rows were spent.
         vae_reconstruction: A real source image through the VAE and back: what no edit can exceed.
         prompts: Tokenized prompts, source first; empty if the request could not be read.

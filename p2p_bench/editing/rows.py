@@ -4,7 +4,7 @@ All rows of a batch are at the same step. A request takes one source row, and a 
 targets that are edited alike so far (see `tree`), next to one another; the loop reads nothing else.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -102,7 +102,11 @@ Suited = dict[int, tuple[TokenizedPrompt, BoundController]]
 
 
 def row_tables(
-    prepared: Sequence[PreparedRequest], replays: Sequence[Replay], first_step: int, steps: int
+    prepared: Sequence[PreparedRequest],
+    replays: Sequence[Replay],
+    first_step: int,
+    steps: int,
+    chunk: Collection[int] | None = None,
 ) -> tuple[RowTable, ...]:
     """Lays out a batch: request after request, source before targets; targets with errors have no row.
 
@@ -111,11 +115,12 @@ def row_tables(
         replays: How each starts.
         first_step: The step at which all start.
         steps: Number of steps.
+        chunk: Targets, by index, that are sampled; None takes all.
 
     Returns:
         A table for each stretch of steps in which no row forks, in order.
     """
-    suited = [_suited(one) for one in prepared]
+    suited = [suited_targets(one, chunk) for one in prepared]
     trees = [edit_tree(targets, first_step, steps) for targets in suited]
     starts = sorted({first_step, *(stretch.start for tree in trees for stretch in tree)})
     tables: list[RowTable] = []
@@ -147,9 +152,14 @@ def edit_tree(targets: Suited, first_step: int, steps: int) -> tuple[Stretch, ..
     return prefix_tree([partial(signature, *target) for target in targets.values()], first_step, steps)
 
 
-def _suited(prepared: PreparedRequest) -> Suited:
+def suited_targets(prepared: PreparedRequest, chunk: Collection[int] | None = None) -> Suited:
+    """The targets that have no error, those of a chunk if there is one."""
     pairs = zip(prepared.prompts[1:], prepared.controllers, strict=True)
-    return {i: (prompt, made) for i, (prompt, made) in enumerate(pairs) if not isinstance(made, P2PError)}
+    return {
+        index: (prompt, made)
+        for index, (prompt, made) in enumerate(pairs)
+        if not isinstance(made, P2PError) and (chunk is None or index in chunk)
+    }
 
 
 def _parents(before: RowTable, rows: Sequence[Row]) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """Runs requests in batches: inversion, sampling, decoding."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import torch
@@ -9,8 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from p2p_bench.cache import Cache
-from p2p_bench.editing.attention import Record, check_record, kept_maps
+from p2p_bench.editing.attention import AttentionMaps, Record, check_record, kept_maps
+from p2p_bench.editing.budget import Batch, RowBudget, batches, is_out_of_memory, too_large
 from p2p_bench.editing.loop import Sampled, sample_rows
+from p2p_bench.editing.mending import repaired
 from p2p_bench.editing.request import EditRequest, PreparedRequest, prepare
 from p2p_bench.editing.result import EditResult
 from p2p_bench.editing.rows import RowTable, Sample, row_tables
@@ -31,7 +33,7 @@ def run_edits(
     steps: int | None = None,
     guidance: float | None = None,
     stepper: Stepper | None = None,
-    max_rows: int = 64,
+    max_rows: int | RowBudget = 64,
     record: bool | Record = False,
     truncate: bool = False,
     progress: Progress | None = None,
@@ -46,7 +48,8 @@ def run_edits(
         guidance: Guidance scale of requests that state none; None is the model's own.
         stepper: Step function; None is DDIM without noise.
         max_rows: Samples through the network at once, conditional and unconditional counted apart. A
-            request is never split, so one that is larger runs alone.
+            request that is larger is sampled in parts of its targets, each with the source; a single edit
+            is never divided. Where memory does not suffice it is halved, in the `RowBudget` too if it is one.
         record: Which attention maps are kept for `EditResult.heatmap`; True is `Record()`.
         truncate: Cut prompts that are too long instead of refusing them.
         progress: Called after each step.
@@ -61,8 +64,11 @@ def run_edits(
     """
     steps = model.spec.steps if steps is None else steps
     guidance = model.spec.guidance if guidance is None else guidance
+    repairs = [request.repair for request in requests if request.repair is not None]
+    record = record or any(repair.records for repair in repairs)
     kept = Record() if record is True else record or None
-    _check_settings(model, steps, guidance, max_rows, kept)
+    budget = max_rows if isinstance(max_rows, RowBudget) else RowBudget(max_rows)
+    _check_settings(model, steps, guidance, kept)
     results: dict[int, EditResult] = {}
     prepared: list[tuple[int, PreparedRequest]] = []
     for place, request in enumerate(requests):
@@ -70,23 +76,31 @@ def run_edits(
             prepared.append((place, prepare(model, request, steps, guidance, truncate)))
         except P2PError as error:
             results[place] = _refused(model, request, error)
-    batches = list(_batches(prepared, max_rows))
-    tick = _ticker(batches, steps, progress)
-    for batch in batches:
-        members = [one for _, one in batch]
-        done = _run_batch(model, members, steps, stepper or DDIM(), kept, truncate, tick, cache)
-        results.update(zip((place for place, _ in batch), done, strict=True))
-    return [results[place] for place in range(len(requests))]
+    editor = _Editor(model, steps, stepper or DDIM(), kept, truncate, cache, _Ticker(progress, steps))
+    waiting = batches(prepared, budget.rows, steps)
+    editor.tick.expect(waiting)
+    while waiting:
+        batch = waiting.pop(0)
+        done = editor.tick.done
+        made = editor.run(batch)
+        if made is not None:
+            results.update(zip(batch.places, made, strict=True))
+            continue
+        budget.halve(batch.rows)
+        before = [batch, *waiting]
+        waiting = batches([one for other in before for one in other.requests], budget.rows, steps)
+        editor.tick.again(done, before, waiting)
+    return [_repaired(results[place], request) for place, request in enumerate(requests)]
 
 
-def _check_settings(
-    model: DiffusionModel, steps: int, guidance: float, max_rows: int, record: Record | None
-) -> None:
+def _repaired(result: EditResult, request: EditRequest) -> EditResult:
+    return result if request.repair is None else repaired(result, request.repair, request.image)
+
+
+def _check_settings(model: DiffusionModel, steps: int, guidance: float, record: Record | None) -> None:
     check_steps(steps)
     model.schedule.timesteps(steps)
     check_guidance(guidance)
-    if max_rows < 1:
-        raise ConfigError(f"max_rows: expected at least 1, got {max_rows}")
     if record is not None:
         check_record(model, record)
 
@@ -100,72 +114,104 @@ def can_record(model: DiffusionModel) -> bool:
     return True
 
 
-def _batches(
-    prepared: Sequence[tuple[int, PreparedRequest]], max_rows: int
-) -> Iterator[list[tuple[int, PreparedRequest]]]:
-    """Groups requests of equal inversions, in order, as many as the row budget takes."""
-    open_batches: dict[object, list[tuple[int, PreparedRequest]]] = {}
-    spent: dict[object, int] = {}
-    for place, one in prepared:
-        key = one.request.inversion
-        # Guidance 1 needs no unconditional half, unless an inversion says otherwise.
-        rows = len(one.prompts) * (1 if one.guidance == 1 and key is None else 2)
-        batch = open_batches.setdefault(key, [])
-        if batch and spent[key] + rows > max_rows:
-            yield batch
-            batch = open_batches[key] = []
-        batch.append((place, one))
-        spent[key] = rows + (spent[key] if len(batch) > 1 else 0)
-    yield from open_batches.values()
+class _Ticker:
+    """Counts steps, for whoever wants to see how far things are."""
+
+    def __init__(self, progress: Progress | None, steps: int) -> None:
+        self._progress = progress
+        self._steps = steps
+        self._total = 0
+        self.done = 0
+
+    def expect(self, batches: Sequence[Batch]) -> None:
+        """So many steps are to come."""
+        self._total += sum(map(self._ticks, batches))
+
+    def again(self, done: int, before: Sequence[Batch], after: Sequence[Batch]) -> None:
+        """Only `done` steps count; what was to come is now to come in other batches."""
+        self.done = done
+        self._total -= sum(map(self._ticks, before))
+        self.expect(after)
+
+    def __call__(self) -> None:
+        """One more step was taken."""
+        self.done += 1
+        if self._progress is not None:
+            self._progress(min(self.done, self._total), self._total)
+
+    def _ticks(self, batch: Batch) -> int:
+        inverted = batch.members[0].request.inversion is not None
+        return self._steps * (inverted + max(1, len(batch.chunks)))
 
 
-def _ticker(
-    batches: Sequence[Sequence[tuple[int, PreparedRequest]]], steps: int, progress: Progress | None
-) -> Callable[[], None]:
-    total = steps * sum(1 if batch[0][1].request.inversion is None else 2 for batch in batches)
-    done = 0
+@dataclass(frozen=True, eq=False)
+class _Editor:
+    """Carries out batches; what all of them share."""
 
-    def tick() -> None:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(min(done, total), total)
+    model: DiffusionModel
+    steps: int
+    stepper: Stepper
+    record: Record | None
+    truncate: bool
+    cache: Cache | None
+    tick: _Ticker
 
-    return tick
+    def run(self, batch: Batch) -> list[EditResult] | None:
+        """Results of the batch's requests; None where memory did not suffice and smaller batches may fit."""
+        try:
+            return self._run(batch)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            if not batch.divisible:
+                large = too_large(self.model.spec.name, error)
+                return [_refused(self.model, one.request, large) for one in batch.members]
+        # Here the traceback, which holds what had been computed, is gone.
+        if self.model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return None
 
-
-def _run_batch(
-    model: DiffusionModel,
-    batch: Sequence[PreparedRequest],
-    steps: int,
-    stepper: Stepper,
-    record: Record | None,
-    truncate: bool,
-    tick: Callable[[], None],
-    cache: Cache | None,
-) -> list[EditResult]:
-    try:
-        made = _made(model, batch, steps, truncate, tick, cache)
-    except P2PError as error:
-        return [_refused(model, one.request, error) for one in batch]
-    reconstructions = _vae_reconstructions(model, batch)
-    results: list[EditResult] = []
-    replays = [one.replay for one in made]
-    kinds = [(replay.stepper() or stepper, replay.first_step) for replay in replays]
-    # Rows that step alike share a batch; as a rule that is all of them.
-    for (kind, first_step), run in groupby(range(len(batch)), key=lambda place: kinds[place]):
-        places = list(run)
-        for _ in range(first_step):
-            tick()
-        members = [batch[place] for place in places]
-        tables = row_tables(members, [replays[place] for place in places], first_step, steps)
-        sampled = sample_rows(model, tables, steps, kind, record, tick)
-        images = _decoded(model, sampled)
-        results += [
-            _result(model, batch[i], made[i], tables[-1], number, sampled, images, reconstructions[i])
-            for number, i in enumerate(places)
+    def _run(self, batch: Batch) -> list[EditResult]:
+        members = batch.members
+        try:
+            made = _made(self.model, members, self.steps, self.truncate, self.tick, self.cache)
+        except P2PError as error:
+            return [_refused(self.model, one.request, error) for one in members]
+        reconstructions = _vae_reconstructions(self.model, members)
+        results = [
+            replace(_blank(self.model, one.request), vae_reconstruction=reconstruction)
+            for one, reconstruction in zip(members, reconstructions, strict=True)
         ]
-    return results
+        kinds = [(one.replay.stepper() or self.stepper, one.replay.first_step) for one in made]
+        # Rows that step alike share a batch; as a rule that is all of them.
+        for (kind, first_step), run in groupby(range(len(members)), key=lambda place: kinds[place]):
+            places = list(run)
+            for chunk in batch.chunks or (None,):
+                self._sample(members, made, places, results, kind, first_step, chunk)
+        return results
+
+    def _sample(
+        self,
+        members: Sequence[PreparedRequest],
+        made: Sequence[Made],
+        places: Sequence[int],
+        results: list[EditResult],
+        stepper: Stepper,
+        first_step: int,
+        chunk: frozenset[int] | None,
+    ) -> None:
+        """Samples the requests at some places of a batch and enters what came out."""
+        for _ in range(first_step):
+            self.tick()
+        replays = [made[place].replay for place in places]
+        tables = row_tables([members[place] for place in places], replays, first_step, self.steps, chunk)
+        sampled = sample_rows(self.model, tables, self.steps, stepper, self.record, self.tick)
+        images = _decoded(self.model, sampled)
+        for number, place in enumerate(places):
+            prepared = members[place]
+            results[place] = _entered(
+                self.model, results[place], prepared, made[place], tables[-1], number, sampled, images
+            )
 
 
 def _made(
@@ -182,7 +228,10 @@ def _made(
     if inversion is None:
         return [Made(_noise_replay(model, request)) for request in requests]
     images = torch.stack([request.image for request in requests if request.image is not None])
-    prompts = [request.source_prompt for request in requests]
+    prompts = [
+        request.source_prompt if request.inversion_prompt is None else request.inversion_prompt
+        for request in requests
+    ]
     seeds = [request.seed for request in requests]
     return invert_or_recall(inversion, model, images, prompts, steps, seeds, truncate, tick, cache)
 
@@ -211,42 +260,55 @@ def _decoded(model: DiffusionModel, sampled: Sampled) -> Float[Tensor, "n 3 h w"
     return images
 
 
-def _result(
+def _entered(
     model: DiffusionModel,
+    before: EditResult,
     prepared: PreparedRequest,
     made: Made,
     table: RowTable,
     number: int,
     sampled: Sampled,
     images: Float[Tensor, "n 3 h w"],
-    vae_reconstruction: Float[Tensor, "3 h w"] | None,
 ) -> EditResult:
-    """The part of a batch that is one sample's. Targets without a row stay NaN and keep their error."""
-    result, sample = _blank(model, prepared.request), table.samples[number]
+    """A result with the part of a batch that is its sample's.
+
+    Targets without a row stay as they were: NaN, with their error if they have one.
+    """
+    sample = table.samples[number]
     row_of = table.images(sample)
-    latents = result.latents.to(sampled.latents.dtype)
-    costs, spent = [0] * len(latents), [0.0] * len(latents)
+    latents = before.latents.to(sampled.latents.dtype)
+    costs, spent = [before.source_rows, *before.target_rows], [0.0, *before.target_rows_spent]
     unsuited = [made if isinstance(made, P2PError) else None for made in prepared.controllers]
-    errors: list[P2PError | None] = [None, *unsuited]
+    errors = [own or known for own, known in zip([None, *unsuited], before.errors, strict=True)]
     for index, row in row_of.items():
-        result.images[index] = images[row]
+        before.images[index] = images[row]
         latents[index] = sampled.latents[row]
         costs[index], spent[index] = sampled.unet_rows[row], sampled.unet_rows_spent[row]
         errors[index] = sampled.errors[row] or _image_error(model, sample, images[row])
     return replace(
-        result,
+        before,
         latents=latents,
         inversion_rows=made.replay.unet_rows,
         inversion_recalled=made.recalled,
         inversion_rows_backward=made.replay.unet_rows_backward,
         source_rows=costs[0],
+        source_passes=before.source_passes + 1 if before.prompts else 1,
         target_rows=tuple(costs[1:]),
         target_rows_spent=tuple(spent[1:]),
         errors=tuple(errors),
-        vae_reconstruction=vae_reconstruction,
         prompts=prepared.prompts,
-        attention=kept_maps(sampled.recorders, row_of),
+        attention=_joined(before.attention, kept_maps(sampled.recorders, row_of)),
     )
+
+
+def _joined(before: Sequence[AttentionMaps], new: Sequence[AttentionMaps]) -> tuple[AttentionMaps, ...]:
+    """Maps of the images of both; there are several parts only where a request exceeds the row budget."""
+    joined = {(one.kind, one.fraction): one for one in before}
+    for one in new:
+        known = joined.get((one.kind, one.fraction))
+        maps = one.maps if known is None else {**known.maps, **one.maps}
+        joined[one.kind, one.fraction] = replace(one, maps=maps)
+    return tuple(sorted(joined.values(), key=lambda one: one.kind))
 
 
 def _image_error(model: DiffusionModel, sample: Sample, image: Float[Tensor, "3 h w"]) -> P2PError | None:

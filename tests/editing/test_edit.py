@@ -138,15 +138,17 @@ def test_results_do_not_depend_on_batches() -> None:
     for max_rows in (1, 7, 11):
         with counted_rows(model) as smaller:
             apart = run_edits(model, requests(), steps=3, record=True, max_rows=max_rows)
-        assert max(smaller) <= max(max_rows, 6)
-        assert sum(smaller) == sum(sizes)
+        assert max(smaller) <= max(max_rows, 4)
+        assert sum(smaller) == sum(result.unet_rows for result in apart)
         for one, other in zip(together, apart, strict=True):
             assert one.id == other.id
             assert torch.allclose(one.latents, other.latents, atol=1e-10)
             assert torch.allclose(one.images, other.images, atol=1e-6)
-            assert one.unet_rows == other.unet_rows
+            again = other.source_rows * (other.source_passes - 1)  # a large request is sampled in parts
+            assert one.unet_rows == other.unet_rows - again
             assert all(torch.allclose(one.maps[row], other.maps[row], atol=1e-6) for row in one.maps)
     assert max(sizes) > 11
+    assert sum(sizes) == sum(result.unet_rows for result in together)
 
 
 def test_unet_rows_are_what_went_through_the_network() -> None:

@@ -1,0 +1,134 @@
+"""How many rows go through the network at once: batches of requests, and parts of one that is larger."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain, pairwise
+
+import torch
+
+from p2p_bench.editing.request import PreparedRequest
+from p2p_bench.editing.rows import edit_tree, suited_targets
+from p2p_bench.errors import ConfigError, P2PError
+
+log = logging.getLogger(__name__)
+
+_NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
+
+
+class RowBudget:
+    """The most samples that go through the network at once; it shrinks where memory does not suffice.
+
+    Args:
+        rows: Conditional and unconditional ones counted apart.
+
+    Raises:
+        ConfigError: `rows` is below 1.
+    """
+
+    def __init__(self, rows: int) -> None:
+        if rows < 1:
+            raise ConfigError(f"max_rows: expected at least 1, got {rows}")
+        self.rows = rows
+
+    def halve(self, used: int) -> None:
+        """Takes half of what was too much.
+
+        Args:
+            used: Rows that did not fit, at most the budget unless a single edit takes more.
+        """
+        before, self.rows = self.rows, max(1, min(self.rows, used) // 2)
+        log.warning("out of memory with up to %d rows at once; going on with %d", before, self.rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Requests of equal inversions that are sampled together.
+
+    Attributes:
+        places: Where each request stands in the call.
+        members: The requests.
+        rows: Samples through the network at once.
+        chunks: Targets, by index, that are sampled at a time, where there is a single request: more than one
+            chunk if it exceeds the budget. Each takes the source once.
+        divisible: Whether a smaller budget would make it smaller: it is more than one edit at a time.
+    """
+
+    places: tuple[int, ...]
+    members: tuple[PreparedRequest, ...]
+    rows: int
+    chunks: tuple[frozenset[int], ...] = ()
+    divisible: bool = True
+
+    @property
+    def requests(self) -> list[tuple[int, PreparedRequest]]:
+        """Each request with its place."""
+        return list(zip(self.places, self.members, strict=True))
+
+
+def batches(prepared: Sequence[tuple[int, PreparedRequest]], max_rows: int, steps: int) -> list[Batch]:
+    """Groups requests of equal inversions, in order, as many as the row budget takes.
+
+    Args:
+        prepared: Requests, each with its place in the call.
+        max_rows: The row budget.
+        steps: Number of steps.
+    """
+    made: list[Batch] = []
+    waiting: dict[object, Batch] = {}
+    for place, one in prepared:
+        key = one.request.inversion
+        alone = _alone(place, one, max_rows, steps)
+        before = waiting.get(key)
+        if before is not None and before.rows + alone.rows <= max_rows and len(alone.chunks) == 1:
+            places, members = (*before.places, place), (*before.members, one)
+            waiting[key] = Batch(places, members, before.rows + alone.rows)
+            continue
+        if before is not None:
+            made.append(before)
+        waiting[key] = alone
+    return [*made, *waiting.values()]
+
+
+def _alone(place: int, prepared: PreparedRequest, max_rows: int, steps: int) -> Batch:
+    """A request as a batch of its own, in as many chunks as the row budget asks for."""
+    # Guidance 1 needs no unconditional half, unless an inversion says otherwise.
+    passes = 1 if prepared.guidance == 1 and prepared.request.inversion is None else 2
+    leaves = _leaves(prepared, steps)
+    most = max(1, min(len(leaves), max_rows // passes - 1))
+    chunks = [frozenset(chain.from_iterable(part)) for part in _parts(leaves, most)]
+    return Batch((place,), (prepared,), passes * (1 + most), tuple(chunks), divisible=most > 1)
+
+
+def _leaves(prepared: PreparedRequest, steps: int) -> list[list[int]]:
+    """The targets that are one row to the end; neighbours in the prefix tree, which share rows, in a row."""
+    targets = suited_targets(prepared)
+    order, tree = list(targets), edit_tree(targets, 0, steps)
+    paths: list[list[int]] = [[] for _ in order]
+    for stretch in tree:
+        for number, group in enumerate(stretch.groups):
+            for place in group:
+                paths[place].append(number)
+    leaves = sorted(tree[-1].groups, key=lambda group: paths[group[0]])
+    return [[order[place] for place in leaf] for leaf in leaves]
+
+
+def _parts(leaves: Sequence[list[int]], most: int) -> list[Sequence[list[int]]]:
+    """Consecutive parts, as even as can be."""
+    count = -(-len(leaves) // most)
+    edges = [index * len(leaves) // count for index in range(count + 1)]
+    return [leaves[start:stop] for start, stop in pairwise(edges)]
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an accelerator's or the processor's memory did not suffice."""
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in _NO_MEMORY)
+
+
+def too_large(model: str, error: RuntimeError) -> P2PError:
+    """What is said where not even one edit at a time fits."""
+    reason = str(error).splitlines()[0]
+    return P2PError(
+        f"model {model!r}: memory does not suffice for a single edit ({reason}); set model.dtype=bfloat16, "
+        "take smaller images, or free memory"
+    )
