@@ -1,6 +1,6 @@
 """Measures the embedded world against its gates and draws a sample sheet.
 
-    python experiments/world/measure.py [--samples 256] [--only oracles vae one_object ...]
+    python experiments/world/measure.py [--samples 512] [--only oracles vae ...]
 
 Prints one line per figure; writes results.json and sheet.png next to this file (or into --out).
 Samples come from the plain diffusers pipeline, not from this project's own sampler. Seeds of scenes
@@ -9,6 +9,7 @@ and noise were never used in training. The judge is oracle B.
 
 import argparse
 import json
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import Stabl
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from p2p_bench.controllers import Replace
 from p2p_bench.editing import edit
 from p2p_bench.metrics.oracle import LABELS, AttributeOracle, load_oracle
 from p2p_bench.models import world_checkpoint
@@ -162,6 +164,16 @@ class Measurement:
         ours, theirs = sum(shape_scores) / count, sum(background_scores) / count
         return {"heatmap_auc": ours, "heatmap_auc_above_background": ours - theirs}
 
+    def latency(self) -> Figures:
+        """Seconds of an edit of 50 steps, source and one target: median of seven, after a first one."""
+        model = world_checkpoint(self.weights / "pipeline").load("cpu", torch.float32)
+        seconds = []
+        for _ in range(8):
+            started = time.perf_counter()
+            edit(model, "a red circle on grass", ["a blue circle on grass"], Replace(0.8, 0.4), steps=50)
+            seconds.append(time.perf_counter() - started)
+        return {"edit_seconds": statistics.median(seconds[1:]), "threads": torch.get_num_threads()}
+
     def sheet(self) -> Figures:
         """Draws the fixed prompts; no figures."""
         write_sheet(self.draw(SHEET_PROMPTS, 60_000), self.out / "sheet.png")
@@ -209,13 +221,13 @@ def _accuracy(oracle: AttributeOracle, images: Tensor, scenes: Sequence[Scene]) 
 def main() -> None:
     """Runs the chosen measurements."""
     methods = ("sheet", "oracles", "vae", "one_object", "held_out", "styles_and_weathers", "two_objects")
-    methods += ("spread", "clip", "heatmaps")
+    methods += ("spread", "clip", "heatmaps", "latency")
     here = Path(__file__).parent
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--weights", type=Path, default=resource_path("p2p_bench", "world", "weights"))
-    parser.add_argument("--samples", type=int, default=256)
+    parser.add_argument("--samples", type=int, default=512)
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--guidance", type=float, default=4.0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

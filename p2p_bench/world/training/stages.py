@@ -31,7 +31,7 @@ STAGES = ("tokenizer", "vae", "unet", "clip", "lpips", "oracle_a", "oracle_b", "
 ORACLE_A = OracleConfig()
 ORACLE_B = OracleConfig(widths=(24, 72, 144), depth=2, kernel=3, residual=True)
 JUDGE_LPIPS = JudgeRecipe(steps=1500, learning_rate=1.5e-3, num_images=16_000, first_seed=2_000_000)
-JUDGE_A = JudgeRecipe()
+JUDGE_A = JudgeRecipe(steps=11_500, num_images=64_000)
 JUDGE_B = JudgeRecipe(first_seed=1_000_000)
 # Added to a hundred times the seed of the whole training.
 _SEEDS = {"tokenizer": 0, "vae": 0, "unet": 1, "oracle_a": 11, "oracle_b": 12, "lpips": 13, "clip": 21}
