@@ -72,19 +72,18 @@ def invert_or_recall(
         progress: Called `steps` times, whatever is found.
         cache: Where replays are looked for and kept; None always inverts.
     """
-    keys = [] if cache is None else [
+    if cache is None:
+        made = inversion.invert(model, images, prompts, steps, seeds, truncate, progress)
+        return [Made(replay) for replay in made]
+    keys = [
         replay_key(inversion, model, image, prompt, steps, seed, truncate)
         for image, prompt, seed in zip(images, prompts, seeds, strict=True)
-    ]  # fmt: skip
-    found: dict[int, Replay] = {}
-    for place, key in enumerate(keys):
-        replay = None if cache is None else _recalled(cache, key, inversion, model.device)
-        if replay is not None:
-            found[place] = replay
-    missing = [place for place in range(len(images)) if place not in found]
+    ]
+    found = [_recalled(cache, key, inversion, model.device) for key in keys]
+    missing = [place for place, replay in enumerate(found) if replay is None]
     if not missing:
         tick_all(progress, steps)
-        return [Made(found[place], recalled=True) for place in range(len(images))]
+        return [Made(replay, recalled=True) for replay in found if replay is not None]
     made = inversion.invert(
         model,
         images[missing],
@@ -95,11 +94,12 @@ def invert_or_recall(
         progress,
     )
     new = dict(zip(missing, made, strict=True))
-    if cache is not None:
-        about = {"method": type(inversion).__name__, "model": model.spec.name, "steps": steps}
-        _keep(cache, {keys[place]: (new[place], {**about, "prompt": prompts[place]}) for place in missing})
-    replays = {**found, **new}
-    return [Made(replays[place], recalled=place in found) for place in range(len(images))]
+    about = {"method": type(inversion).__name__, "model": model.spec.name, "steps": steps}
+    _keep(cache, {keys[place]: (new[place], {**about, "prompt": prompts[place]}) for place in missing})
+    return [
+        Made(new[place]) if replay is None else Made(replay, recalled=True)
+        for place, replay in enumerate(found)
+    ]
 
 
 def replay_key(
