@@ -1,6 +1,6 @@
 """Laws of edits of self-attention."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2p_bench.attention.sites import Site
@@ -68,6 +68,7 @@ def test_single_edits() -> None:
 
 
 @given(recipes(by_share), recipes(by_share))
+@settings(deadline=None)
 def test_edits_are_equal_exactly_where_they_do_the_same_by_share(one: Recipe, other: Recipe) -> None:
     a, b = made(one), made(other)
     assert (a == b) == same_everywhere(a, b)
@@ -75,12 +76,14 @@ def test_edits_are_equal_exactly_where_they_do_the_same_by_share(one: Recipe, ot
 
 
 @given(recipes(by_index), recipes(by_index))
+@settings(deadline=None)
 def test_edits_are_equal_exactly_where_they_do_the_same_by_index(one: Recipe, other: Recipe) -> None:
     a, b = made(one), made(other)
     assert (a == b) == same_everywhere(a, b)
 
 
 @given(*[recipes(st.one_of(by_share, by_index))] * 2)
+@settings(deadline=None)
 def test_the_second_edit_counts_where_it_edits(one: Recipe, other: Recipe) -> None:
     a, b = made(one), made(other)
     both = override(a, b)
@@ -89,6 +92,7 @@ def test_the_second_edit_counts_where_it_edits(one: Recipe, other: Recipe) -> No
 
 
 @given(*[recipes(st.one_of(by_share, by_index))] * 3)
+@settings(deadline=None)
 def test_overriding_is_associative_and_has_a_unit(one: Recipe, two: Recipe, three: Recipe) -> None:
     a, b, c = made(one), made(two), made(three)
     assert override(override(a, b), c) == override(a, override(b, c))

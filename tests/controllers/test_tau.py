@@ -33,6 +33,7 @@ def test_published_schedules() -> None:
 
 
 @given(fractions, fractions, st.integers(1, 100))
+@settings(deadline=None)
 def test_schedules_lie_within_the_steps_and_grow_with_tau(a: float, b: float, steps: int) -> None:
     low, high = sorted((a, b))
     for schedule in (cross_steps, self_steps):
