@@ -42,7 +42,10 @@ class NegativePromptReplay(Replay):
         return self.embedding
 
     def needs_unconditional(self, step: int, role: Role, guidance: float) -> bool:
-        """Not the source: both of its predictions are the same, whatever the guidance."""
+        """Not the source: both of its predictions are the same, whatever the guidance.
+
+        A source that was inverted with another prompt than its own is so sampled at guidance 1, too.
+        """
         return role == "target" and guidance != 1
 
 
