@@ -94,8 +94,9 @@ class Recorder:
             columns: The new rows that are kept on, all of which go on from rows kept so far; with the columns
                 needed from here on, or without them to keep all.
         """
-        kept = tuple(columns.values()) if isinstance(columns, Mapping) else "all"
-        spec = replace(self.spec, rows=tuple(columns), columns=kept)
+        spec = replace(self.spec, rows=tuple(columns), columns="all")
+        if isinstance(columns, Mapping):
+            spec = replace(spec, columns=tuple(columns.values()))
         other = Recorder(spec, self.width, self._latent_size)
         places = [self._places[parents[row]] for row in spec.rows]
         for group, sums in self.sums.items():

@@ -39,7 +39,7 @@ class Blender:
                 if blend is not None and blend.records:
                     columns[blend_fraction(spec, blend)][row.source] |= set(blend.source_columns)
                     columns[blend_fraction(spec, blend)][target] |= set(blend.target_columns)
-        self._recorders = {}
+        self._recorders: dict[float, Recorder] = {}
         for fraction, by_row in columns.items():
             kept = {row: tuple(sorted(wanted)) for row, wanted in by_row.items()}
             self._recorders[fraction] = (
