@@ -179,6 +179,7 @@ def _write(result: "EditResult", image: "Tensor | None", directory: Path) -> Pat
 
     pictures = {} if image is None else {"image": image}
     pictures["source" if image is None else "source_inverted"] = result.images[0]
+    titles = {}
     heatmaps = {}
     for index in range(1, len(result.images)):
         pictures[f"target_{index}"] = result.images[index]
@@ -186,14 +187,16 @@ def _write(result: "EditResult", image: "Tensor | None", directory: Path) -> Pat
         removed, added = changed_words(result.prompts[0], result.prompts[index])
         for at, words in ((0, removed), (index, added)):
             for word in words:
-                heatmaps[f"heatmap_{at}_{word}"] = heatmap_image(result.images[at], result.heatmap(word, at))
+                name = f"heatmap_{at}_{word}"
+                heatmaps[name] = heatmap_image(result.images[at], result.heatmap(word, at))
+                titles[name] = f"{word} in target {at}" if at else f"{word} in source"
     shown = {**pictures, **heatmaps}
     try:
         for name, picture in shown.items():
             save_png(directory / f"{_file_name(name)}.png", picture)
         save_png(
             directory / "strip.png",
-            strip({name.replace("_", " "): picture for name, picture in shown.items()}),
+            strip({titles.get(name, name.replace("_", " ")): picture for name, picture in shown.items()}),
         )
     except OSError as error:
         raise P2PError(
