@@ -47,7 +47,9 @@ def assert_same_rows(a, b, apart_from=()):
             other = b[key][name]
             if name in apart_from or (isinstance(value, float) and math.isnan(value) and math.isnan(other)):
                 continue
-            assert other == (pytest.approx(value, rel=1e-4) if isinstance(value, float) else value), (
+            assert other == (
+                pytest.approx(value, rel=1e-4, abs=1e-5) if isinstance(value, float) else value
+            ), (
                 key,
                 name,
             )
@@ -96,7 +98,8 @@ def test_costs_alone_and_shared(command):
     # Two steps, conditional and unconditional: an image costs 4 rows, an edit alone two images.
     assert {row["unet_rows"] for row in rows.values()} == {8.0}
     spent = sum(row["unet_rows_spent"] for row in rows.values())
-    assert spent == pytest.approx(4 * (len(PAIRS) + 4 * TARGETS))
+    # None and 0.2 edit neither step, 0.5 the first, 0.8 both: two rows in the first step, three in the second.
+    assert spent == pytest.approx(4 * len(PAIRS) + 2 * (2 + 3) * TARGETS)
     totals = json.loads((command.folder / "out" / "summary.json").read_text())["totals"]
     assert totals["unet_rows_spent"] == pytest.approx(spent)
 
@@ -171,7 +174,7 @@ def test_results_depend_on_neither_batches_nor_company(command):
     assert command.bench(*settings, "run.dir=together").code == 0
     assert command.bench(*settings, "run.dir=apart", "run.batch_size=1", "sampler.max_rows=4").code == 0
     together, apart = rows_of(command.folder / "together"), rows_of(command.folder / "apart")
-    assert_same_rows(together, apart)
+    assert_same_rows(together, apart, apart_from=("unet_rows_spent",))  # four rows hold no two variants
     assert together["own/ü", "auto", 0]["seed"] == 5
     assert len({row["seed"] for row in together.values()}) == len(PAIRS)
 
@@ -190,7 +193,7 @@ def test_an_interrupted_run_goes_on_where_it_was(command, monkeypatch):
     monkeypatch.setattr(RowWriter, "append", interrupted)
     outcome = command.bench(*settings, "run.dir=out")
     assert outcome.code == 75
-    assert "run.dir=" in outcome.err
+    assert f"p2p-bench resume {command.folder / 'out'}" in outcome.err
     assert "Traceback" not in outcome.err
     monkeypatch.undo()
     monkeypatch.chdir(command.folder)
@@ -288,7 +291,7 @@ def test_a_multirun_leaves_a_directory_and_an_offline_run_per_job(command):
     assert len(seen) == 6
     page = command("report", str(sweep))
     assert page.code == 0
-    assert (sweep / "report.html").is_file()
+    assert (sweep / "report" / "index.html").is_file()
 
 
 def test_one_failing_job_does_not_lose_the_others(command):
