@@ -76,7 +76,9 @@ def sheet(rows: Sequence[tuple[str, Sequence[Cell]]], side: int = SIDE) -> Float
     return torch.from_numpy(np.array(page)).permute(2, 0, 1) / 255
 
 
-def token_sheet(result: EditResult, images: Sequence[int], side: int = SIDE) -> Float[Tensor, "3 k l"]:
+def token_sheet(
+    result: EditResult, images: Sequence[int], side: int = SIDE, names: Sequence[str] | None = None
+) -> Float[Tensor, "3 k l"]:
     """Each image, and where it attends to each token of its prompt; each map on a scale of its own.
 
     A title gives the token and its largest weight.
@@ -85,15 +87,16 @@ def token_sheet(result: EditResult, images: Sequence[int], side: int = SIDE) -> 
         result: An edit with recorded attention.
         images: Images shown, 0 is the source.
         side: Height of a cell, in pixels.
+        names: What the images are called; None numbers the targets.
     """
     rows = []
-    for index in images:
+    for index, name in zip(images, names or map(_role, images), strict=True):
         image, maps = result.images[index], result.maps[index]
-        cells = [Cell(_role(index), image)]
+        cells = [Cell(name, image)]
         for title, column in _tokens(result.prompts[index]):
             peak = float(maps[column].max())
             cells.append(Cell(f"{title}  {peak:.2f}", _overlay(image, maps[column], peak, side)))
-        rows.append((f"{_role(index)}: {result.prompts[index].text}", cells))
+        rows.append((f"{name}: {result.prompts[index].text}", cells))
     return sheet(rows, side)
 
 

@@ -146,7 +146,7 @@ class RowMaker:
         if edited.loaded.image is not None:
             wanted["image_original"] = (f"images/{sample}/original.png", edited.loaded.image)
         if self.heatmaps:
-            tokens = token_sheet(edited.result, (0, 1 + place), side=_TOKEN_SIDE)
+            tokens = token_sheet(edited.result, (0, 1 + place), _TOKEN_SIDE, names=("source", "edit"))
             wanted["heatmap_tokens"] = (f"heatmaps/{edit}_tokens.png", tokens)
             for role, at in (("source", 0), ("target", 1 + place)):
                 heat = change_heatmap(edited.result, at, 1 + place, pair.word_weights)

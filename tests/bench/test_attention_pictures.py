@@ -62,6 +62,13 @@ def test_every_token_has_a_cell() -> None:
     )
 
 
+def test_images_may_have_names() -> None:
+    numbered, named = (token_sheet(result(), [1], 40, names) for names in (None, ["edit"]))
+    assert numbered.shape == named.shape
+    assert not torch.equal(numbered[:, :26], named[:, :26])
+    assert torch.equal(numbered[:, 26 + 18 + 8 :], named[:, 26 + 18 + 8 :])
+
+
 def test_changed_words() -> None:
     assert changed_places(result(), 1) == [(0, "red"), (1, "blue")]
     assert changed_places(result(), 2) == [(0, "red"), (2, "mirror"), (2, "in"), (2, "fog")]
