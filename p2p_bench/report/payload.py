@@ -13,7 +13,7 @@ from p2p_bench.report.runs import Row, Run, text_of
 from p2p_bench.report.tradeoff import choose_axes
 from p2p_bench.stats import Mean, mean_interval
 
-_PICTURES = {
+PICTURES = {
     "original": "image_original",
     "source": "image_source",
     "target": "image_target",
@@ -96,7 +96,7 @@ def _edit(row: Row, run: Run, variant: int, columns: Sequence[Column], store: Pi
         "failed": failed,
         "error": (row.get("error") or "no reason given") if failed else "",
         "scores": [finite(number(row.get(column.name))) for column in columns],
-        "pictures": {name: store.add(run.path, row.get(field)) for name, field in _PICTURES.items()},
+        "pictures": {name: store.add(run.path, row.get(field)) for name, field in PICTURES.items()},
     }
 
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
 
-from p2p_bench.errors import DataError, ErrorList
-from p2p_bench.report import summary_table, write_joint_report, write_report
+from p2p_bench.errors import DataError
+from p2p_bench.report import summary_table, write_report
 from p2p_bench.report.changes import changed_words
 from p2p_bench.report.columns import Column, main_metrics
 from p2p_bench.report.page import script_json
@@ -98,11 +98,9 @@ def test_pictures_of_one_content_are_held_once_and_exactly(run: Path) -> None:
 
 def test_large_pictures_become_thumbnails_with_a_link(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "a run #1", samples=1, side=400)
-    small, large = write_report(run), write_joint_report([run], tmp_path / "pages" / "all.html")
-    link = Page(small).data["pictures"][0][1]
-    assert link == "images/pair-000-source.png"
-    assert Page(large).data["pictures"][0][1] == "../a%20run%20%231/images/pair-000-source.png"
-    assert small.stat().st_size < 200_000
+    page = write_report(run)
+    assert Page(page).data["pictures"][0][1] == "images/pair-000-source.png"
+    assert page.stat().st_size < 200_000
 
 
 def test_means_and_counts_are_those_of_the_summary(run: Path) -> None:
@@ -189,74 +187,6 @@ def test_a_directory_that_is_no_run_is_refused(run: Path, tmp_path: Path) -> Non
     (tmp_path / "summary.json").write_text("{}")
     with pytest.raises(DataError, match="lacks schema_version, variants, metrics"):
         write_report(tmp_path)
-
-
-def test_joint_page_names_the_settings_that_differ(tmp_path: Path) -> None:
-    two = {"none": None, "tau=0.5": 0.5}
-    for number, inversion in ((10, "ddim"), (9, "none")):
-        settings = {"inversion": {"_target_": f"x.{inversion.title()}", "only_here": number}, "seed": 0}
-        fake_run(
-            tmp_path / "sweep" / str(number),
-            samples=3,
-            variants=two,
-            settings=settings,
-            every={"inversion": inversion},
-            changes={(0, "tau=0.5"): {"inversion": ""}},
-            pictures=False,
-        )
-    page = write_joint_report([tmp_path / "sweep"], tmp_path / "all.html")
-    data = Page(page).data
-    names = [f"inversion={inversion} · {name}" for inversion in ("none", "ddim") for name in two]
-    assert [variant["name"] for variant in data["variants"]] == names
-    assert len({variant["series"] for variant in data["variants"]}) == 4, "no line joins these"
-    assert [len(sample["edits"]) for sample in data["samples"]] == [4, 4, 4]
-
-
-def test_settings_that_change_together_are_named_once(tmp_path: Path) -> None:
-    for number, tau in enumerate((0.2, 0.4)):
-        settings = {"controller": {"_target_": "x.ByEdit", "cross": tau}, "tau": {"cross": tau}}
-        fake_run(tmp_path / str(number), samples=1, variants={"auto": tau}, settings=settings, pictures=False)
-    data = Page(write_joint_report([tmp_path], tmp_path / "all.html")).data
-    assert [variant["name"] for variant in data["variants"]] == [
-        "tau.cross=0.2 · auto",
-        "tau.cross=0.4 · auto",
-    ]
-    assert len({variant["series"] for variant in data["variants"]}) == 1, "a line may join them"
-
-
-def test_joint_page_falls_back_to_the_directories(tmp_path: Path) -> None:
-    for name in ("a/run", "b/run"):
-        fake_run(tmp_path / name, samples=1, variants={"none": None}, pictures=False)
-    data = Page(write_joint_report([tmp_path / "a", tmp_path / "b"], tmp_path / "all.html")).data
-    assert [variant["name"] for variant in data["variants"]] == ["a/run · none", "b/run · none"]
-
-
-def test_a_run_named_twice_is_shown_once(run: Path, tmp_path: Path) -> None:
-    data = Page(write_joint_report([run, run.parent, str(run)], tmp_path / "all.html")).data
-    assert [variant["name"] for variant in data["variants"]] == list(VARIANTS)
-
-
-def test_joint_page_refuses_what_cannot_stand_together(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        fake_run(tmp_path / name, samples=1, pictures=False)
-    summary = read_summary(tmp_path / "b")
-    summary["metrics"]["lpips"]["backbone"] = "alex"
-    (tmp_path / "b" / "summary.json").write_text(json.dumps(summary))
-    with pytest.raises(DataError, match=r"lpips is not the same number in .*backbone alex.*backbone world"):
-        write_joint_report([tmp_path / "a", tmp_path / "b"], tmp_path / "all.html")
-    summary["schema_version"] = 2
-    (tmp_path / "b" / "summary.json").write_text(json.dumps(summary))
-    with pytest.raises(DataError, match="has schema 2"):
-        write_joint_report([tmp_path / "a", tmp_path / "b"], tmp_path / "all.html")
-    assert not (tmp_path / "all.html").exists()
-
-
-def test_joint_page_names_every_directory_without_rows(run: Path, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ErrorList, match=r"(?s)empty: no rows.*absent: no such directory"):
-        write_joint_report([run, tmp_path / "empty", tmp_path / "absent"], tmp_path / "all.html")
-    with pytest.raises(DataError, match="no run directory given"):
-        write_joint_report([], tmp_path / "all.html")
 
 
 def test_terminal_table_shows_arrows_counts_and_failures(run: Path) -> None:

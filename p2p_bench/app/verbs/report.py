@@ -1,13 +1,13 @@
-"""`p2p-bench report DIR ...`: one page over finished runs."""
+"""`p2p-bench report DIR ...`: a page over one run, or a folder over many."""
 
 import argparse
 from pathlib import Path
 
-from p2p_bench.app.console import result_console
+from p2p_bench.app.console import result_console, status_console
 
 
 def main(arguments: list[str], debug: bool) -> int:
-    """Writes the page.
+    """Writes the report.
 
     Args:
         arguments: Run directories and `--out`.
@@ -18,19 +18,31 @@ def main(arguments: list[str], debug: bool) -> int:
     """
     parser = argparse.ArgumentParser(
         prog="p2p-bench report",
-        description="Writes one page over finished runs, from their rows, summaries and pictures.",
+        description="Writes a report from rows, summaries and pictures: one page over one run, or a folder "
+        "over several, whose index.html opens from disk.",
     )
     parser.add_argument("dir", nargs="+", type=Path, help="directory of a run, or of a sweep")
-    parser.add_argument("--out", type=Path, help="file to write; report.html in the given directory")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="folder to write; report/ in the given directory. A run alone has its report.html instead",
+    )
     options = parser.parse_args(arguments)
 
-    from p2p_bench.report import write_joint_report, write_report
+    from p2p_bench.report import write_folder_report, write_report
     from p2p_bench.report.runs import has_rows
 
     only = options.dir[0] if len(options.dir) == 1 else None
     if only is not None and options.out is None and has_rows(only):
         page = write_report(only)
     else:
-        page = write_joint_report(options.dir, options.out or (only or Path()) / "report.html")
+        report = write_folder_report(options.dir, options.out or (only or Path()) / "report")
+        page = report.page
+        notes = [
+            *(f"{notice}." for notice in report.notices),
+            *(f"left out: {one.path}: {one.reason}" for one in report.left_out),
+        ]
+        for note in notes:
+            status_console().print(f"warning: {note}", markup=False, style="yellow")
     result_console().print(f"report: {page}", markup=False)
     return 0

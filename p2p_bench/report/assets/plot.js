@@ -1,21 +1,4 @@
 // The trade-off plot: a point per variant, drawn as SVG at the width there is.
-const SVG = $("plot-svg").namespaceURI;
-
-function s(tag, attributes, ...children) {
-  const node = document.createElementNS(SVG, tag);
-  for (const [name, value] of Object.entries(attributes || {})) if (value != null) node.setAttribute(name, value);
-  node.append(...children.flat());
-  return node;
-}
-
-function ticks(low, high, count) {
-  const rough = (high - low) / count;
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough);
-  const found = [];
-  for (let k = Math.ceil(low / step - 1e-9); k * step <= high + 1e-9 * step; k++) found.push(k * step);
-  return { found, digits: Math.max(0, -Math.floor(Math.log10(step) + 1e-9)) };
-}
 
 // A scale that grows towards "better", whichever way the metric runs.
 function scale(metric, spans, from, to) {

@@ -1,0 +1,190 @@
+"""Variants of many runs side by side: names, columns kept apart where they differ, means."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from p2p_bench.report.columns import COSTS, Column, metric_columns, number
+from p2p_bench.report.labels import run_labels, setting_labels, short_settings, without_schedule
+from p2p_bench.report.runs import Row, Run
+
+NO_CONTROL = "none"
+"""Controller of plain generation from the target prompt: the row that ignores the source."""
+
+Tau = tuple[float | None, float | None]
+Key = tuple[str, int]
+"""Sample and target of a row."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One variant of one run.
+
+    Attributes:
+        name: Unique among the entries.
+        run: The run.
+        variant: Name of the variant in the run.
+        method: What it is but for its tau; entries of one method make a curve.
+        tau: Cross and self tau; None where there is none or it is no single fraction.
+        rows: Its rows by sample and target.
+        ignores_source: It is plain generation: a reference, not a method.
+    """
+
+    name: str
+    run: Run
+    variant: str
+    method: str
+    tau: Tau
+    rows: Mapping[Key, Row]
+    ignores_source: bool
+
+    def values(self, column: str) -> dict[Key, float]:
+        """The defined values of a column by sample and target; failed edits have none."""
+        found = {key: number(row.get(column)) for key, row in self.rows.items() if row["status"] == "ok"}
+        return {key: value for key, value in found.items() if not math.isnan(value)}
+
+
+def make_entries(runs: Sequence[Run]) -> tuple[Entry, ...]:
+    """The variants of some runs, in order; rows of a metric that means different things are renamed."""
+    renamed = {id(run): names for run, names in zip(runs, column_names(runs), strict=True)}
+    several = any(len(_controlled(run)) > 1 for run in runs) or len(runs) == 1
+    labels = run_labels(runs)
+    methods = _method_names(runs)
+    entries = []
+    for run, label in zip(runs, labels, strict=True):
+        by_variant: dict[str, dict[Key, Row]] = {name: {} for name in run.variants}
+        for row in run.rows:
+            by_variant[row["variant"]][row["sample_id"], row["target_index"]] = {
+                renamed[id(run)].get(key, key): value for key, value in row.items()
+            }
+        for variant, rows in by_variant.items():
+            first: Row = next(iter(rows.values()), {})
+            plain = first.get("controller") == NO_CONTROL
+            name = f"{label} · {variant}" if label and (several or plain) else label or variant
+            controller = str(first.get("controller") or variant)
+            method = methods[id(run)] or controller
+            if methods[id(run)] and (several or plain):
+                method = f"{method} · {controller}"
+            tau = _fraction(first.get("tau_cross")), _fraction(first.get("tau_self"))
+            entries.append(Entry(name, run, variant, method, tau, rows, plain))
+    return tuple(entries)
+
+
+def _controlled(run: Run) -> set[str]:
+    """Variants of a run that are no reference."""
+    return {row["variant"] for row in run.rows if row["controller"] != NO_CONTROL}
+
+
+def _method_names(runs: Sequence[Run]) -> dict[int, str]:
+    """For each run (by identity) the settings but tau in which the runs differ."""
+    settings = {id(run): without_schedule(short_settings(run)) for run in runs}
+    different = {tuple(sorted(one.items())): one for one in settings.values()}
+    if len(different) == 1:
+        return dict.fromkeys(settings, "")
+    labels = setting_labels(list(different.values()))
+    names = labels or [f"settings {i + 1}" for i in range(len(different))]
+    by_settings = dict(zip(different, names, strict=True))
+    return {key: by_settings[tuple(sorted(one.items()))] for key, one in settings.items()}
+
+
+def _fraction(value: Any) -> float | None:
+    """A schedule that is one fraction, as a number; an interval or none is None."""
+    try:
+        fraction = float(value)
+    except (TypeError, ValueError):
+        return None
+    return fraction if math.isfinite(fraction) else None
+
+
+def _identity(column: Column) -> tuple[str | None, str, bool | None]:
+    return column.version, column.backbone, column.higher_is_better
+
+
+def column_names(runs: Sequence[Run]) -> list[dict[str, str]]:
+    """For each run how its metrics are called here, where the same name means different numbers."""
+    meanings: dict[str, list[tuple[str | None, str, bool | None]]] = {}
+    for run in runs:
+        for column in metric_columns(run.summary["metrics"]):
+            known = meanings.setdefault(column.name, [])
+            if _identity(column) not in known:
+                known.append(_identity(column))
+    return [
+        {
+            column.name: _apart(column)
+            for column in metric_columns(run.summary["metrics"])
+            if len(meanings[column.name]) > 1
+        }
+        for run in runs
+    ]
+
+
+def _apart(column: Column) -> str:
+    return f"{column.name}@{column.version}{'/' + column.backbone if column.backbone else ''}"
+
+
+def joint_columns(runs: Sequence[Run]) -> tuple[tuple[Column, ...], list[str]]:
+    """The metric columns of some runs, then the costs.
+
+    Returns:
+        The columns, and a sentence for each metric that is not the same number in all runs.
+    """
+    columns: dict[str, Column] = {}
+    kept_apart: dict[str, Counter[str]] = {}
+    for run, names in zip(runs, column_names(runs), strict=True):
+        for column in metric_columns(run.summary["metrics"]):
+            name = names.get(column.name)
+            if name is not None:
+                kept_apart.setdefault(column.name, Counter())[name] += 1
+                suffix = name.removeprefix(column.name)
+                column = replace(
+                    column, name=name, short=column.short + suffix, title=f"{column.title} {suffix}"
+                )
+            columns.setdefault(column.name, column)
+    notes = [
+        f"{name} is not the same number in all runs and stands in columns of its own: "
+        + ", ".join(f"{key} ({count} {'run' if count == 1 else 'runs'})" for key, count in found.items())
+        for name, found in kept_apart.items()
+    ]
+    order = {"editability": 0, "fidelity": 1}
+    ordered = sorted(columns.values(), key=lambda column: order.get(column.role, len(order)))
+    return (*ordered, *COSTS), notes
+
+
+def category_means(
+    entries: Sequence[Entry], columns: Iterable[Column]
+) -> dict[tuple[int, str], dict[str, tuple[float, int]]]:
+    """Mean and count of every column per entry (its number) and category, aggregated by Arrow."""
+    names = [column.name for column in columns]
+    rows = [
+        (i, row["category"] or "", row)
+        for i, entry in enumerate(entries)
+        for row in entry.rows.values()
+        if row["status"] == "ok"
+    ]
+    table = pa.table(
+        {
+            "entry": pa.array([i for i, _, _ in rows], pa.int64()),
+            "category": pa.array([category for _, category, _ in rows], pa.string()),
+            **{name: _defined([row.get(name) for _, _, row in rows]) for name in names},
+        }
+    )
+    grouped = table.group_by(["entry", "category"]).aggregate(
+        [(name, how) for name in names for how in ("mean", "count")]
+    )
+    return {
+        (line["entry"], line["category"]): {
+            name: (number(line[f"{name}_mean"]), line[f"{name}_count"]) for name in names
+        }
+        for line in grouped.to_pylist()
+    }
+
+
+def _defined(values: Sequence[Any]) -> pa.Array:
+    """A column with NaN as null, which Arrow leaves out of means and counts."""
+    array = pa.array(values, pa.float64())
+    return pc.if_else(pc.is_nan(array), pa.scalar(None, pa.float64()), array)

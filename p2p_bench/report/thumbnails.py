@@ -1,0 +1,89 @@
+"""Pictures of a report that is a folder: small ones copied, large ones as thumbnails, each once."""
+
+import hashlib
+import io
+import os
+from pathlib import Path
+from urllib.parse import quote
+
+from PIL import Image
+
+from p2p_bench.errors import DataError
+from p2p_bench.report.pictures import EXACT_SIDE, THUMBNAIL_SIDE
+
+_ENDINGS = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}
+
+
+class ThumbnailStore:
+    """The pictures of a report's folder, by number.
+
+    Args:
+        folder: Where they go; made if need be.
+        page_dir: Directory of the page; addresses are relative to it.
+    """
+
+    def __init__(self, folder: Path, page_dir: Path) -> None:
+        self._folder = folder
+        self._page_dir = page_dir.resolve()
+        self._by_path: dict[tuple[Path, str], int] = {}
+        self._by_content: dict[str, int] = {}
+        self._files: list[tuple[str, str]] = []
+        folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def files(self) -> tuple[tuple[str, str], ...]:
+        """Name in the folder and address of the full size of each picture; the latter "" if it is that."""
+        return tuple(self._files)
+
+    def add(self, root: Path, relative: str | None) -> int | None:
+        """Number of a run's picture; None where the row names none or the file is missing or no picture.
+
+        Args:
+            root: Run directory.
+            relative: Path of the file under it.
+
+        Raises:
+            DataError: The path leaves the run directory.
+        """
+        if not relative:
+            return None
+        if (root, relative) in self._by_path:
+            return self._by_path[root, relative]
+        path = (root / relative).resolve()
+        if not path.is_relative_to(root.resolve()):
+            raise DataError(
+                f"{root}: a row names the picture {relative!r}, which is outside the run directory"
+            )
+        number = self._store(path)
+        if number is not None:
+            self._by_path[root, relative] = number
+        return number
+
+    def _store(self, path: Path) -> int | None:
+        try:
+            data = path.read_bytes()
+            with Image.open(io.BytesIO(data), formats=list(_ENDINGS)) as image:
+                name, link, body = self._made(image, data, path)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # Pillow's, for bad files
+            return None
+        if name in self._by_content:
+            return self._by_content[name]
+        target = self._folder / name
+        if not target.is_file() or target.stat().st_size != len(body):  # a size too small: cut off before
+            target.write_bytes(body)
+        self._by_content[name] = len(self._files)
+        self._files.append((name, link))
+        return self._by_content[name]
+
+    def _made(self, image: Image.Image, data: bytes, path: Path) -> tuple[str, str, bytes]:
+        """Name, link and content of a picture's file."""
+        stem = hashlib.sha256(data).hexdigest()[:16]
+        if max(image.size) <= EXACT_SIDE:
+            image.verify()
+            return stem + _ENDINGS[str(image.format)], "", data
+        small = image.convert("RGB")
+        small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+        buffer = io.BytesIO()
+        small.save(buffer, "WEBP", quality=80)
+        link = quote(Path(os.path.relpath(path, self._page_dir)).as_posix())
+        return f"{stem}.webp", link, buffer.getvalue()

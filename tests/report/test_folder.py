@@ -1,0 +1,362 @@
+"""The report over many runs as files, and its analysis; `test_folder_browser.py` looks at it in a browser."""
+
+import json
+import math
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from p2p_bench.errors import DataError, ErrorList
+from p2p_bench.report import FolderReport, write_folder_report
+from p2p_bench.report.auto_tau import Criterion, auto_tau, choose
+from p2p_bench.report.columns import Column
+from p2p_bench.report.entries import Entry, make_entries
+from p2p_bench.report.methods import compare_methods, curve_of, methods_of, trade_off_ranges
+from p2p_bench.report.runs import Run, read_run
+from tests.report.fake_run import METRICS, fake_run
+
+TAUS = (0.2, 0.5, 0.8)
+X = Column("attribute_changed", "x", "changed", True, "editability")
+Y = Column("lpips", "y", "LPIPS", False, "fidelity")
+FAILED = {"status": "error", "error": "it </script> broke", **dict.fromkeys(METRICS, math.nan)}
+
+
+def sweep(root: Path, samples: int = 6, **options: Any) -> Path:
+    """Runs of two inversions at three taus, one of them with a baseline."""
+    for number, (inversion, tau) in enumerate((inv, tau) for inv in ("ddim", "direct") for tau in TAUS):
+        settings = {
+            "inversion": {"_target_": f"x.{inversion.title()}"},
+            "controller": {"_target_": "x.ByEdit", "cross": tau},
+            "tau": {"cross": tau, "self_attn": tau / 2},
+        }
+        fake_run(
+            root / str(number),
+            samples=samples,
+            variants={**({"none": None} if number == 0 else {}), "auto": tau},
+            settings=settings,
+            every={"inversion": inversion},
+            seed=number,
+            **options,
+        )
+    return root
+
+
+def payload(path: Path) -> Any:
+    """What a data file hands to the page."""
+    text = path.read_text(encoding="utf-8")
+    found = re.fullmatch(r"P2P\.\w+\((.*)\);\n", text, re.DOTALL)
+    assert found
+    return json.loads(found[1], parse_constant=lambda name: pytest.fail(f"{name} in {path}"))
+
+
+def change_summary(run: Path, **changes: Any) -> None:
+    summary = json.loads((run / "summary.json").read_text())
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        node = summary
+        for parent in parents:
+            node = node[parent]
+        node[last] = value
+    (run / "summary.json").write_text(json.dumps(summary))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = sweep(tmp_path_factory.mktemp("runs") / "sweep", changes={(1, "auto"): FAILED})
+    (path / "started").mkdir()
+    (path / "started" / "config.yaml").write_text("seed: 0\n")
+    shutil.copytree(path / "5", path / "half")
+    (path / "half" / "summary.json").unlink()
+    return path
+
+
+@pytest.fixture(scope="module")
+def report(root: Path) -> FolderReport:
+    return write_folder_report([root], root / "report")
+
+
+@pytest.fixture(scope="module")
+def summary(report: FolderReport) -> dict[str, Any]:
+    return payload(report.page.parent / "data" / "summary.js")
+
+
+@pytest.fixture(scope="module")
+def runs(root: Path) -> list[Run]:
+    return [read_run(root / str(i)) for i in range(6)]
+
+
+@pytest.fixture(scope="module")
+def entries(runs: list[Run]) -> tuple[Entry, ...]:
+    return make_entries(runs)
+
+
+def test_the_folder_refers_to_nothing_outside_itself(report: FolderReport) -> None:
+    folder = report.page.parent
+    html = report.page.read_text()
+    for reference in re.findall(r'(?:src|href)="([^"]*)"', html):
+        assert reference.startswith(("#", "data:")) or (folder / reference).is_file(), reference
+    assert not re.search(r"<script(?![^>]*src=)", html), "the page's policy allows no script in it"
+    for path in [report.page, *folder.glob("assets/*"), *folder.glob("data/*")]:
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"https?://|@import|innerHTML|\bfetch\(", text), path
+
+
+def test_every_row_arrives_once_with_its_scores(report: FolderReport, summary: dict, root: Path) -> None:
+    arrived = payload(report.page.parent / "data" / "rows-000.js")
+    names = [metric["name"] for metric in summary["metrics"]]
+    expected = {}
+    for i in range(6):
+        for row in pq.read_table(root / str(i) / "results.parquet").to_pylist():
+            expected[str(root / str(i)), row["variant"], row["sample_id"]] = row
+    assert len(arrived) == len(expected) == 42
+    for entry, sample, error, scores, _ in arrived:
+        facts = summary["entries"][entry]
+        variant = "none" if facts["plain"] else "auto"
+        row = expected.pop((facts["run"], variant, summary["samples"][sample][0]))
+        assert error == (None if row["status"] == "ok" else row["error"])
+        for name, score in zip(names, scores, strict=True):
+            assert score == (None if math.isnan(row[name]) else pytest.approx(row[name], rel=1e-5)), name
+    assert not expected
+
+
+def test_pictures_are_kept_once_and_exactly(report: FolderReport, root: Path) -> None:
+    folder = report.page.parent
+    files = payload(folder / "data" / "pictures.js")
+    assert {name for name, _ in files} == {path.name for path in (folder / "thumbs").iterdir()}
+    assert all(link == "" for _, link in files)
+    original = (root / "0" / "images" / "pair-000-source.png").read_bytes()
+    assert sum((folder / "thumbs" / name).read_bytes() == original for name, _ in files) == 1
+
+
+def test_large_pictures_become_thumbnails_with_a_link(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "a run #1", samples=1, side=400)
+    page = write_folder_report([run], tmp_path / "out").page
+    name, link = payload(page.parent / "data" / "pictures.js")[0]
+    assert link == "../a%20run%20%231/images/pair-000-source.png"
+    with Image.open(page.parent / "thumbs" / name) as image:
+        assert max(image.size) == 256
+
+
+def test_pictures_that_are_none_are_left_out(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "run", samples=1, variants={"auto": 0.5})
+    (run / "images" / "pair-000-auto.png").write_text("<svg onload=alert(1)>")
+    page = write_folder_report([run], tmp_path / "out").page
+    assert payload(page.parent / "data" / "rows-000.js")[0][4][2] is None
+    outside = fake_run(
+        tmp_path / "bad", samples=1, changes={(0, "none"): {"image_target": "../run/summary.json"}}
+    )
+    with pytest.raises(DataError, match=r"summary\.json.*outside the run directory"):
+        write_folder_report([outside], tmp_path / "out")
+
+
+def test_unfinished_runs_are_named_not_shown(report: FolderReport, root: Path) -> None:
+    assert report.runs == 6
+    reasons = {one.path.name: one.reason for one in report.left_out}
+    assert reasons.keys() == {"started", "half"}
+    assert "has left no row yet" in reasons["started"]
+    assert "summary.json: missing, so the run is not finished" in reasons["half"]
+    html = report.page.read_text()
+    assert "2 directories are not shown" in html
+    assert str(root / "half") in html
+
+
+def test_settings_that_change_together_are_named_once(summary: dict) -> None:
+    names = [entry["name"] for entry in summary["entries"]]
+    assert names[:3] == [
+        "inversion=ddim tau.cross=0.2 · none",
+        "inversion=ddim tau.cross=0.2",
+        "inversion=ddim tau.cross=0.5",
+    ]
+    assert len(set(names)) == 7
+    assert [method["name"] for method in summary["tables"]["methods"]] == [
+        "inversion=ddim",
+        "inversion=direct",
+    ]
+    taus = [[summary["entries"][i]["tau"][0] for i in m["entries"]] for m in summary["tables"]["methods"]]
+    assert taus == [list(TAUS), list(TAUS)]
+
+
+def test_runs_without_a_difference_go_by_their_directories(tmp_path: Path) -> None:
+    for name in ("a/run", "b/run"):
+        fake_run(tmp_path / name, samples=1, variants={"auto": 0.5}, pictures=False)
+    page = write_folder_report([tmp_path / "a", tmp_path / "b"], tmp_path / "out").page
+    found = payload(page.parent / "data" / "summary.js")
+    assert [entry["name"] for entry in found["entries"]] == ["a/run", "b/run"]
+
+
+def test_a_run_named_twice_is_shown_once(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "run", samples=1, pictures=False)
+    assert write_folder_report([run, tmp_path, str(run)], tmp_path / "out").runs == 1
+
+
+def test_numbers_of_another_version_or_network_stand_apart(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        fake_run(tmp_path / name, samples=2, variants={"auto": 0.5}, pictures=False)
+    change_summary(tmp_path / "b", metrics__lpips__backbone="alex")
+    change_summary(tmp_path / "c", metrics__psnr__version=2)
+    report = write_folder_report([tmp_path], tmp_path / "out")
+    assert report.notices == (
+        "lpips is not the same number in all runs and stands in columns of its own: "
+        "lpips@1/world (2 runs), lpips@1/alex (1 run)",
+        "psnr is not the same number in all runs and stands in columns of its own: "
+        "psnr@1 (2 runs), psnr@2 (1 run)",
+    )
+    found = payload(tmp_path / "out" / "data" / "summary.js")
+    counts = {
+        metric["name"]: [entry["means"][i][1] for entry in found["entries"]]
+        for i, metric in enumerate(found["metrics"])
+    }
+    assert counts["lpips@1/world"] == [2, 0, 2]
+    assert counts["lpips@1/alex"] == [0, 2, 0]
+    assert counts["psnr@2"] == [0, 0, 2]
+    assert "lpips" not in counts
+    assert counts["ssim"] == [2, 2, 2]
+
+
+def test_runs_of_another_schema_are_left_out(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        fake_run(tmp_path / name, samples=1, pictures=False)
+    change_summary(tmp_path / "b", schema_version=2)
+    report = write_folder_report([tmp_path], tmp_path / "out")
+    assert report.runs == 2
+    (one,) = report.left_out
+    assert (one.path.name, "has schema 2, the others have 1" in one.reason) == ("b", True)
+
+
+def test_what_is_no_run_is_refused(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ErrorList, match=r"(?s)empty: no rows.*absent: no such directory"):
+        write_folder_report([root, tmp_path / "empty", tmp_path / "absent"], tmp_path / "out")
+    with pytest.raises(DataError, match="no run directory given"):
+        write_folder_report([], tmp_path / "out")
+    with pytest.raises(DataError, match="started: the run has left no row yet"):
+        write_folder_report([root / "started"], tmp_path / "out")
+    (tmp_path / "file.html").write_text("")
+    with pytest.raises(DataError, match="is a file"):
+        write_folder_report([root], tmp_path / "file.html")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_second_report_replaces_the_first_and_nothing_else(tmp_path: Path) -> None:
+    fake_run(tmp_path / "a", samples=2, variants={"auto": 0.5})
+    fake_run(tmp_path / "b", samples=1, variants={"auto": 0.5}, side=32)
+    out = tmp_path / "out"
+    write_folder_report([tmp_path / "a"], out)
+    (out / "data" / "mine.txt").write_text("keep me")
+    (out / "data" / "rows-001.js").write_text("old")
+    write_folder_report([tmp_path / "b"], out)
+    assert (out / "data" / "mine.txt").is_file()
+    assert not (out / "data" / "rows-001.js").exists()
+    shown = {name for name, _ in payload(out / "data" / "pictures.js")}
+    assert {path.name for path in (out / "thumbs").iterdir()} == shown
+
+
+def test_means_by_category_are_means_of_the_rows(summary: dict, root: Path) -> None:
+    column = [metric["name"] for metric in summary["metrics"]].index("lpips")
+    rows = pq.read_table(root / "1" / "results.parquet").to_pylist()
+    values = [row["lpips"] for row in rows if row["category"] == "shape" and row["status"] == "ok"]
+    entry = next(one for one in summary["entries"] if one["run"] == str(root / "1"))
+    mean, count = entry["categories"]["shape"][column]
+    assert (mean, count) == (pytest.approx(np.mean(values), rel=1e-5), len(values))
+    changed = [metric["name"] for metric in summary["metrics"]].index("attribute_changed")
+    assert entry["categories"]["refine"][changed] == [None, 0], "undefined, never zero"
+    assert entry["counts"] == [5, 1]
+
+
+def test_costs_and_references(summary: dict, tmp_path: Path) -> None:
+    assert summary["entries"][0]["share"][0] == 0.75, "rows spent of rows alone"
+    assert [entry["plain"] for entry in summary["entries"]] == [True] + [False] * 6
+    assert (summary["noEdit"]["lpips"], summary["noEdit"]["attribute_changed"]) == (0, 0)
+    assert summary["noEdit"]["psnr"] is None, "without limit"
+    assert "clip_target" not in summary["noEdit"], "has to be measured"
+    assert summary["bound"] is None
+
+
+def test_the_bound_of_the_vae_is_a_mean_over_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METRICS, "vae_psnr", (True, "dB", "VAE", "other", ""))
+    changes = {(i, name): {"vae_psnr": 30.0 + i} for i in range(3) for name in ("none", "tau=0.5")}
+    run = fake_run(
+        tmp_path / "run", samples=3, variants={"none": None, "tau=0.5": 0.5}, pictures=False,
+        every={"vae_psnr": math.nan}, changes=changes,
+    )  # fmt: skip
+    found = payload(write_folder_report([run], tmp_path / "out").page.parent / "data" / "summary.js")
+    assert found["bound"][:2] == [31.0, 3]
+    assert found["bounded"] == ["psnr", "psnr_outside", "recon_psnr"]
+
+
+LEVEL = st.integers(0, 5).map(float)
+POINTS = st.lists(st.tuples(LEVEL, LEVEL), min_size=1, max_size=8)
+
+
+@given(POINTS, st.sampled_from([0.0, 0.25, 0.5, 1.0]))
+def test_the_chosen_tau_keeps_enough_and_changes_most(points: list, share: float) -> None:
+    chosen = points[choose(points, share)]
+    fidelity = [y for _, y in points]
+    enough = [p for p in points if p[1] >= min(fidelity) + share * (max(fidelity) - min(fidelity))]
+    assert chosen in enough
+    assert chosen == max(enough)
+
+
+def test_auto_tau_fixed_tau_and_oracle(entries: tuple[Entry, ...]) -> None:
+    method = methods_of(entries)[0]
+    judge = Column("ssim", "judge", "judge", True, "other")
+    found = auto_tau(entries, method, Criterion(X, Y), judge, [X, Y, judge])
+    assert found is not None
+    assert found.oracle is not None
+    assert found.gain is not None
+    keys = set(found.auto.chosen)
+    table = {i: {c.name: entries[i].values(c.name) for c in (X, Y, judge)} for i in method.entries}
+    assert keys == {k for k in table[method.entries[0]]["ssim"] if k in table[method.entries[0]][X.name]}
+    for key in keys:
+        options = [(table[i][X.name][key], -table[i][Y.name][key]) for i in method.entries]
+        assert found.auto.chosen[key] == method.entries[choose(options, 0.5)]
+        best = max(table[i]["ssim"][key] for i in method.entries)
+        assert found.oracle.columns["ssim"][key] == best
+    fixed = max(np.mean([table[i]["ssim"][key] for key in keys]) for i in method.entries)
+    assert np.mean(list(found.fixed.columns["ssim"].values())) == pytest.approx(fixed)
+    ways = [np.mean(list(way.columns["ssim"].values())) for way in (found.fixed, found.auto, found.oracle)]
+    assert max(ways) == ways[2], "nothing beats the oracle"
+    assert found.gain.difference.mean == pytest.approx(ways[1] - ways[0])
+    assert sum(found.auto.taus.values()) == len(keys)
+
+
+def test_a_criterion_out_of_range_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"share: expected a number in \[0, 1\]"):
+        Criterion(X, Y, 1.5)
+
+
+def test_better_curves_have_more_area(entries: tuple[Entry, ...]) -> None:
+    ranges = trade_off_ranges(entries, X, Y)
+    assert ranges is not None
+    assert ranges.y[0] < ranges.y[1] < 0, "lower LPIPS is better, so it is turned round"
+    whole, part = methods_of(entries)[0], methods_of(entries)[0]
+    part = type(whole)(whole.name, whole.entries[:1])
+    full, single = (curve_of(entries, method, X, Y, ranges) for method in (whole, part))
+    assert 0 <= single.hypervolume < full.hypervolume <= full.area.mean <= 1
+    assert full.area.low <= full.area.mean <= full.area.high
+
+
+def test_methods_are_compared_overall_and_per_category() -> None:
+    keys = [(f"s{i}", 0) for i in range(8)]
+    categories = {key: "ab"[i % 2] for i, key in enumerate(keys)}
+    values = {
+        "good": {"lpips": {key: 0.1 + 0.01 * i for i, key in enumerate(keys)}},
+        "bad": {"lpips": {key: 0.3 + 0.02 * i for i, key in enumerate(keys[:7])}},
+    }
+    found = compare_methods(values, [Y, X], categories, "good")
+    assert [(one.first, one.second, one.category) for one in found] == [
+        ("bad", "good", category) for category in ("", "a", "b")
+    ]
+    overall = found[0]
+    assert overall.paired.difference.mean == pytest.approx(np.mean([0.2 + 0.01 * i for i in range(7)]))
+    assert overall.paired.p_permutation == 2 / 2**7
+    assert overall.p_holm == pytest.approx(3 * 2 / 2**7), "three tests, the smallest p counts three times"
+    assert all(one.p_holm >= one.paired.p_permutation for one in found)
