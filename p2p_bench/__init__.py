@@ -38,7 +38,19 @@ if TYPE_CHECKING:
         P2PError,
         PromptError,
     )
-    from p2p_bench.inversion import DDIMInversion, Inversion, NoInversion
+    from p2p_bench.inversion import (
+        DDIMInversion,
+        DirectInversion,
+        EDICTInversion,
+        EditFriendlyInversion,
+        Inversion,
+        NegativePromptInversion,
+        NoInversion,
+        NoisingInversion,
+        NullTextInversion,
+        ProximalInversion,
+        ReNoiseInversion,
+    )
     from p2p_bench.models import DiffusionModel, ModelSpec, UNetCheckpoint
 
 __all__ = [
@@ -49,6 +61,9 @@ __all__ = [
     "DDIMInversion",
     "DataError",
     "DiffusionModel",
+    "DirectInversion",
+    "EDICTInversion",
+    "EditFriendlyInversion",
     "EditRequest",
     "EditResult",
     "InjectWords",
@@ -57,12 +72,17 @@ __all__ = [
     "MasaCtrl",
     "MissingWeightsError",
     "ModelSpec",
+    "NegativePromptInversion",
     "NoControl",
     "NoInversion",
+    "NoisingInversion",
     "NonFiniteLatentError",
+    "NullTextInversion",
     "P2PError",
     "PromptError",
+    "ProximalInversion",
     "Ramp",
+    "ReNoiseInversion",
     "Record",
     "Refine",
     "Repair",
@@ -109,7 +129,19 @@ _HOMES = {
         "P2PError",
         "PromptError",
     ),
-    "p2p_bench.inversion": ("DDIMInversion", "Inversion", "NoInversion"),
+    "p2p_bench.inversion": (
+        "DDIMInversion",
+        "DirectInversion",
+        "EDICTInversion",
+        "EditFriendlyInversion",
+        "Inversion",
+        "NegativePromptInversion",
+        "NoInversion",
+        "NoisingInversion",
+        "NullTextInversion",
+        "ProximalInversion",
+        "ReNoiseInversion",
+    ),
     "p2p_bench.models": ("DiffusionModel", "ModelSpec", "UNetCheckpoint"),
 }
 """Public names by the module that has them; loaded at first use, so that `import p2p_bench` is quick."""
