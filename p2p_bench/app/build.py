@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from p2p_bench.app.instantiate import instantiate, node_faults
 from p2p_bench.app.schema import COMPONENT_GROUPS, RootConfig, RunNode, TauNode
 from p2p_bench.bench.loggers import RunLogger
+from p2p_bench.bench.repairs import RepairRule
 from p2p_bench.bench.task import Keep, Task, Variant
 from p2p_bench.cache import Cache, default_directory
 from p2p_bench.controllers import NoControl, parse_interval, parse_tau, tau_text
@@ -22,6 +23,8 @@ _SEVERAL = ("metrics", "logger")
 
 RECORDED = ("model", "controller", "tau", "inversion", "dataset", "sampler", "metrics", "seed")
 """Parts of the configuration that decide the numbers."""
+
+_RECORDED_OF_RUN = ("baseline", "truncate", "repair", "repair_feather")
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ def build(config: DictConfig, choices: Mapping[str, str]) -> Parts:
             metrics=built["metrics"],
             seed=config.seed,
             truncate=config.run.truncate,
+            repair=RepairRule(config.run.repair, config.run.repair_feather),
             cache=_cache(config.run),
             settings=recorded_settings(config),
         ),
@@ -113,7 +117,7 @@ def recorded_settings(config: DictConfig) -> dict[str, Any]:
     assert isinstance(plain, dict)
     settings = {str(key): plain[key] for key in RECORDED}
     settings["sampler"] = {key: value for key, value in plain["sampler"].items() if key != "max_rows"}
-    settings["run"] = {key: plain["run"][key] for key in ("baseline", "truncate")}
+    settings["run"] = {key: plain["run"][key] for key in _RECORDED_OF_RUN}
     return settings
 
 
@@ -214,6 +218,10 @@ def _run_faults(config: DictConfig) -> Iterator[ConfigError]:
         for key in node:
             if key not in known:
                 yield ConfigError(f"{where}{key}: unknown key.{nearest(str(key), known)}")
+    try:
+        RepairRule(config.run.repair, config.run.repair_feather)
+    except ConfigError as error:
+        yield error
     if config.run.batch_size < 1:
         yield ConfigError(f"run.batch_size: expected at least 1, got {config.run.batch_size}")
     if config.run.images is not None and config.run.images < 0:

@@ -14,13 +14,14 @@ usage: p2p-bench [VERB] ...
   [run] KEY=VALUE ... [-m]                                 the benchmark; -m runs a job per combination
   edit --source S --target T [--image F] [KEY=VALUE ...]   one edit, as pictures
   report DIR ...                                           one page over finished runs
+  resume DIR                                               finish a run or a sweep
   cache list|verify|clear                                  the inversions that are kept
   doctor                                                   versions, devices, checkpoints at hand
   train-world [KEY=VALUE ...]                              train the embedded world anew
 
   p2p-bench VERB --help tells more; --debug shows stack traces.
   Exit codes: 0 all well; 1 some samples or jobs failed; 2 wrong usage, config or data;
-  3 a model or weights missing; 75 interrupted, start again to go on.
+  3 a model or weights missing; 75 interrupted, `resume` goes on.
 
   p2p-bench experiment=demo        the demo: table, report and pictures in minutes
 """
@@ -28,6 +29,7 @@ VERBS = {
     "run": "p2p_bench.app.verbs.run",
     "edit": "p2p_bench.app.verbs.edit",
     "report": "p2p_bench.app.verbs.report",
+    "resume": "p2p_bench.app.verbs.resume",
     "cache": "p2p_bench.app.verbs.cache",
     "doctor": "p2p_bench.app.verbs.doctor",
     "train-world": "p2p_bench.app.verbs.train_world",

@@ -49,9 +49,13 @@ class RunNode:
         images: Number of pairs whose pictures are kept; None keeps all.
         heatmaps: Keeps pictures of the attention of the changed words.
         truncate: Cuts prompts that are too long for the model instead of refusing them.
+        repair: Puts the source's pixels back outside the edit: "words" by the attention to the words that
+            change, "mask" by the pair's mask; "none" leaves edits as they are.
+        repair_feather: Softens the edge of that mask; a standard deviation in pixels.
         cache: Inversions are kept and found again, in the directory that is named; true is
             `$P2P_BENCH_CACHE`, else `p2p_bench` in `$XDG_CACHE_HOME` or `~/.cache`; false always inverts.
         cache_gb: Gigabytes that the cache may take; the least recently used entries make room.
+        plan: Shows what would be computed, and what it would cost, instead of running.
     """
 
     name: str = "run"
@@ -61,8 +65,11 @@ class RunNode:
     images: int | None = 64
     heatmaps: bool = True
     truncate: bool = False
+    repair: str = "none"
+    repair_feather: float = 0.0
     cache: Any = True
     cache_gb: float = 4.0
+    plan: bool = False
 
 
 @dataclass

@@ -1,6 +1,8 @@
 """Callbacks of the trainer: timing, rows and progress."""
 
 import time
+from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -9,7 +11,7 @@ from lightning import Callback, LightningModule, Trainer
 from p2p_bench.bench.module import Edited
 from p2p_bench.bench.progress import ProgressDisplay
 from p2p_bench.bench.provenance import peak_memory_mb
-from p2p_bench.bench.records import RowMaker
+from p2p_bench.bench.records import RowMaker, share_seconds
 from p2p_bench.bench.rows import RowWriter
 
 
@@ -17,13 +19,11 @@ class WriteRows(Callback):
     """Scores each batch as soon as it is edited and puts its rows on the disk.
 
     Args:
-        maker: Makes rows and pictures.
-        writer: Writes rows.
+        runs: What makes rows and pictures, and what writes the rows, of every run that shares the pass.
     """
 
-    def __init__(self, maker: RowMaker, writer: RowWriter) -> None:
-        self.maker = maker
-        self.writer = writer
+    def __init__(self, runs: Sequence[tuple[RowMaker, RowWriter]]) -> None:
+        self.runs = runs
         self._started = 0.0
 
     def on_test_batch_start(
@@ -52,7 +52,10 @@ class WriteRows(Callback):
             torch.cuda.synchronize(pl_module.device)
         seconds = time.perf_counter() - self._started
         memory = peak_memory_mb(pl_module.device)
-        self.writer.append(self.maker.rows(edited, seconds, memory, pl_module.device))
+        rows = [maker.rows(edited, memory, pl_module.device) for maker, _ in self.runs]
+        share_seconds(list(chain.from_iterable(rows)), seconds)
+        for (_, writer), own in zip(self.runs, rows, strict=True):
+            writer.append(own)
 
 
 class ShowProgress(Callback):

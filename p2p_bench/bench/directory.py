@@ -89,7 +89,7 @@ def _differences(run_dir: Path, config: Mapping[str, Any]) -> str:
         for key in dict.fromkeys([*there, *here])
         if there.get(key) != here.get(key)
         and key not in ignored
-        and not key.startswith(("trainer.", "logger."))
+        and not key.startswith(("trainer.", "logger.", "started."))
     ]
     if not keys:
         return "the model's weights or the data set have changed since"

@@ -1,18 +1,33 @@
 """The Lightning module: a batch of pairs in, their edits out."""
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from lightning import LightningModule
 
-from p2p_bench.bench.rows import Key
 from p2p_bench.bench.task import Task, Variant
 from p2p_bench.data.base import LoadedPair
 from p2p_bench.editing import EditRequest, EditResult, Target, run_edits
+from p2p_bench.editing.budget import RowBudget
 from p2p_bench.hashing import noise_seed
 from p2p_bench.models import DiffusionModel
 from p2p_bench.types import EditPair
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One edit of a pair.
+
+    Attributes:
+        run: Number of the run that asks for it; several may share a pass over the data.
+        variant: How the pair is edited.
+        index: Of the target prompt.
+    """
+
+    run: int
+    variant: Variant
+    index: int
 
 
 @dataclass(frozen=True)
@@ -21,23 +36,23 @@ class Edited:
 
     Attributes:
         loaded: The pair with its pixels.
-        edits: Variant and index of the target prompt of each edit that was asked for.
+        edits: The edits that were asked for.
         seed: Seed of the sample's noise.
         result: The edits in that order; None where the pair could not be loaded.
     """
 
     loaded: LoadedPair
-    edits: tuple[tuple[Variant, int], ...]
+    edits: tuple[Asked, ...]
     seed: int
     result: EditResult | None
 
 
 class EditModule(LightningModule):
-    """Edits batches of pairs with every variant that is still to be done.
+    """Edits batches of pairs with every variant that is still to be done, of one run or of several.
 
     Args:
-        task: What is measured.
-        pending: The edits to make; others are left out.
+        task: What is measured; runs that share the pass agree in it but for their variants.
+        asked: The edits to make, by pair.
         record: Whether attention is recorded for heatmaps.
         progress: Called with the number of pairs, the steps done and the steps of the batch.
     """
@@ -45,13 +60,14 @@ class EditModule(LightningModule):
     def __init__(
         self,
         task: Task,
-        pending: Collection[Key],
+        asked: Mapping[str, Sequence[Asked]],
         record: bool = False,
         progress: Callable[[int, int, int], None] | None = None,
     ) -> None:
         super().__init__()
         self.task = task
-        self.pending = frozenset(pending)
+        self.asked = asked
+        self.budget = RowBudget(task.sampler.max_rows)
         self.record = record
         self.progress = progress
         self.model: DiffusionModel | None = None
@@ -71,7 +87,8 @@ class EditModule(LightningModule):
     ) -> list[Edited]:
         """Edits one batch of pairs."""
         assert self.model is not None, "setup runs before test_step"
-        asked = [(loaded, self._edits(loaded.pair)) for loaded in batch]
+        asked = [(loaded, tuple(self.asked[loaded.pair.id])) for loaded in batch]
+        asked = [(self._checked(loaded), edits) for loaded, edits in asked]
         usable = [(loaded, edits) for loaded, edits in asked if loaded.error is None]
         sampler = self.task.sampler
         results = run_edits(
@@ -80,7 +97,7 @@ class EditModule(LightningModule):
             steps=sampler.steps,
             guidance=sampler.guidance,
             stepper=sampler.stepper(),
-            max_rows=sampler.max_rows,
+            max_rows=self.budget,
             record=self.record,
             truncate=self.task.truncate,
             progress=None if self.progress is None else self._reporter(len(batch)),
@@ -97,29 +114,26 @@ class EditModule(LightningModule):
         progress = self.progress
         return lambda step, steps: progress(pairs, step, steps)
 
-    def _edits(self, pair: EditPair) -> tuple[tuple[Variant, int], ...]:
-        return tuple(
-            (variant, index)
-            for variant in self.task.variants
-            for index in range(len(pair.target_prompts))
-            if (pair.id, variant.name, index) in self.pending
-        )
+    def _checked(self, loaded: LoadedPair) -> LoadedPair:
+        fault = self.task.repair.fault(loaded)
+        return loaded if fault is None else replace(loaded, error=fault)
 
-    def _request(self, loaded: LoadedPair, edits: Sequence[tuple[Variant, int]]) -> EditRequest:
+    def _request(self, loaded: LoadedPair, edits: Sequence[Asked]) -> EditRequest:
         pair = loaded.pair
         return EditRequest(
             id=pair.id,
             source_prompt=pair.source_prompt,
             targets=tuple(
                 Target(
-                    pair.target_prompts[index],
-                    variant.controller.for_pair(pair.word_weights, pair.blend_words),
+                    pair.target_prompts[edit.index],
+                    edit.variant.controller.for_pair(pair.word_weights, pair.blend_words),
                 )
-                for variant, index in edits
+                for edit in edits
             ),
             seed=self._seed(pair),
             image=loaded.image,
             inversion=None if loaded.image is None else self.task.inversion,
+            repair=self.task.repair.of(loaded),
         )
 
     def _seed(self, pair: EditPair) -> int:

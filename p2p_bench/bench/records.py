@@ -40,6 +40,7 @@ class RowMaker:
         run_dir: Where pictures go.
         pictured: Ids of the pairs whose pictures are kept.
         heatmaps: Whether heatmaps are among them.
+        number: Number of the run among those that share a pass over the data.
     """
 
     task: Task
@@ -48,22 +49,22 @@ class RowMaker:
     run_dir: Path
     pictured: frozenset[str] = frozenset()
     heatmaps: bool = False
+    number: int = 0
 
     def failed(self, pair: EditPair, variant: Variant, index: int, reason: str) -> dict[str, Any]:
         """The row of an edit that could not be made."""
         scores = {column.name: NAN for column in all_columns(self.task.metrics)}
-        costs = {"seconds": 0.0, "unet_rows": 0.0, "unet_rows_spent": 0.0, "peak_memory_mb": NAN}
+        costs = dict.fromkeys(("seconds", "unet_rows", "unet_rows_spent", "unet_rows_backward"), 0.0)
         head = self._head(pair, variant, index, "error", reason)
-        return {**head, **scores, **costs, **dict.fromkeys(IMAGE_COLUMNS, "")}
+        return {**head, **scores, **costs, "peak_memory_mb": NAN, **dict.fromkeys(IMAGE_COLUMNS, "")}
 
     def rows(
-        self, batch: Sequence[Edited], seconds: float, peak_memory_mb: float, device: torch.device
+        self, batch: Sequence[Edited], peak_memory_mb: float, device: torch.device
     ) -> list[dict[str, Any]]:
-        """The rows of a batch, scored, with their pictures on the disk.
+        """This run's rows of a batch, scored, with their pictures on the disk; their time is not in yet.
 
         Args:
             batch: Edited pairs.
-            seconds: Wall time of editing the batch, shared out by the UNet rows spent.
             peak_memory_mb: Largest memory so far.
             device: Where metrics are computed.
         """
@@ -71,9 +72,11 @@ class RowMaker:
         views: list[EditView] = []
         scored: list[int] = []
         for edited in batch:
-            for place, (variant, index) in enumerate(edited.edits):
+            for place, asked in enumerate(edited.edits):
+                if asked.run != self.number:
+                    continue
                 reason = _error_of(edited, place)
-                row = self.failed(edited.loaded.pair, variant, index, reason)
+                row = self.failed(edited.loaded.pair, asked.variant, asked.index, reason)
                 rows.append({**row, **_costs(edited.result, place), "peak_memory_mb": peak_memory_mb})
                 if not reason:
                     scored.append(len(rows) - 1)
@@ -83,9 +86,6 @@ class RowMaker:
             rows[place].update(values)
             if error:
                 rows[place].update(status="error", error=error)
-        total = sum(row["unet_rows_spent"] for row in rows)
-        for row in rows:
-            row["seconds"] = seconds * (row["unet_rows_spent"] / total if total else 1 / len(rows))
         return rows
 
     def _head(self, pair: EditPair, variant: Variant, index: int, status: str, error: str) -> dict[str, Any]:
@@ -128,11 +128,11 @@ class RowMaker:
 
     def _pictures(self, edited: Edited, place: int) -> dict[str, str]:
         """Writes the pictures of an edit; their paths relative to the run directory."""
-        pair, (variant, index) = edited.loaded.pair, edited.edits[place]
+        pair, asked = edited.loaded.pair, edited.edits[place]
         if pair.id not in self.pictured or edited.result is None:
             return {}
         sample = file_stem(pair.id)
-        edit = f"{sample}/{file_stem(variant.name)}_{index}"
+        edit = f"{sample}/{file_stem(asked.variant.name)}_{asked.index}"
         images = edited.result.images
         reference = images[0] if edited.loaded.image is None else edited.loaded.image
         wanted: dict[str, tuple[str, Float[Tensor, "3 h w"]]] = {
@@ -145,6 +145,8 @@ class RowMaker:
         }
         if edited.loaded.image is not None:
             wanted["image_original"] = (f"images/{sample}/original.png", edited.loaded.image)
+        if edited.result.vae_reconstruction is not None:
+            wanted["image_vae"] = (f"images/{sample}/vae.png", edited.result.vae_reconstruction)
         if self.heatmaps:
             tokens = token_sheet(edited.result, (0, 1 + place), _TOKEN_SIDE, names=("source", "edit"))
             wanted["heatmap_tokens"] = (f"heatmaps/{edit}_tokens.png", tokens)
@@ -158,6 +160,13 @@ class RowMaker:
         for path, image in wanted.values():
             save_png(self.run_dir / path, image)
         return {column: path for column, (path, _) in wanted.items()}
+
+
+def share_seconds(rows: Sequence[dict[str, Any]], seconds: float) -> None:
+    """Enters the wall time of a batch into its rows, shared out by the UNet rows spent."""
+    total = sum(row["unet_rows_spent"] for row in rows)
+    for row in rows:
+        row["seconds"] = seconds * (row["unet_rows_spent"] / total if total else 1 / len(rows))
 
 
 def change_heatmap(
@@ -199,13 +208,18 @@ def _costs(result: EditResult | None, place: int) -> dict[str, float]:
         return {}
     alone = result.inversion_rows + result.source_rows + result.target_rows[place]
     own = result.target_rows_spent[place]
-    shared = result.source_rows + (0 if result.inversion_recalled else result.inversion_rows)
-    return {"unet_rows": float(alone), "unet_rows_spent": shared / len(result.target_rows) + own}
+    shared = result.source_rows * result.source_passes
+    shared += 0 if result.inversion_recalled else result.inversion_rows
+    return {
+        "unet_rows": float(alone),
+        "unet_rows_spent": shared / len(result.target_rows) + own,
+        "unet_rows_backward": float(result.inversion_rows_backward),
+    }
 
 
 def _view(edited: Edited, place: int, device: torch.device) -> EditView:
     assert edited.result is not None, "only edits without an error are scored"
-    loaded, pair, index = edited.loaded, edited.loaded.pair, edited.edits[place][1]
+    loaded, pair, index = edited.loaded, edited.loaded.pair, edited.edits[place].index
 
     def moved(image: Tensor | None) -> Tensor | None:
         return None if image is None else image.to(device)

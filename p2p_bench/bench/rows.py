@@ -12,6 +12,7 @@
 | metric columns | float64, NaN where undefined |
 | `seconds` | wall time of the batch, shared out by UNet rows |
 | `unet_rows`, `unet_rows_spent` | what the edit costs alone, and its share here |
+| `unet_rows_backward` | rows that its inversion sends backward through the network; in no other count |
 | `peak_memory_mb` | of the accelerator, or of the process |
 | `image_*`, `heatmap_*` | paths relative to the run directory, or `""` |
 """
@@ -30,7 +31,7 @@ Key = tuple[str, str, int]
 """Sample, variant and target of a row."""
 
 IMAGE_COLUMNS = (
-    "image_source", "image_target", "image_difference", "image_original",
+    "image_source", "image_target", "image_difference", "image_original", "image_vae",
     "heatmap_source", "heatmap_target", "heatmap_tokens",
 )  # fmt: skip
 RESULTS = "results.parquet"
@@ -59,6 +60,7 @@ _TAIL = (
     ("seconds", pa.float64()),
     ("unet_rows", pa.float64()),
     ("unet_rows_spent", pa.float64()),
+    ("unet_rows_backward", pa.float64()),
     ("peak_memory_mb", pa.float64()),
     *((name, pa.string()) for name in IMAGE_COLUMNS),
 )

@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+from p2p_bench.bench.repairs import RepairRule
 from p2p_bench.cache import Cache
 from p2p_bench.controllers import Controller
 from p2p_bench.data.base import PairDataset
@@ -64,6 +65,7 @@ class Task:
         metrics: Metric by the name it has in the configuration.
         seed: Seed of the run.
         truncate: Cut prompts that are too long instead of refusing them.
+        repair: What becomes of the pixels that an edit should not touch.
         cache: Where inversions are looked for and kept; None always inverts. Decides no number but costs.
         settings: The same as plain values, for the record; a directory with rows takes only a run of
             equal settings.
@@ -78,6 +80,7 @@ class Task:
     metrics: Mapping[str, Metric]
     seed: int = 0
     truncate: bool = False
+    repair: RepairRule = field(default_factory=RepairRule)
     cache: Cache | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 

@@ -12,8 +12,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
+from omegaconf import DictConfig
 
 from p2p_bench.app.compose import (
     CONFIG_NAME,
@@ -24,12 +23,11 @@ from p2p_bench.app.compose import (
     one_job_each,
     swept_keys,
 )
-from p2p_bench.app.console import result_console, show_error, status_console
+from p2p_bench.app.console import result_console, show_error
 from p2p_bench.errors import ConfigError, ErrorList, P2PError
 
 _MULTIRUN = ("-m", "--multirun")
 _FAILED = 1
-_SHOWN = 5
 log = logging.getLogger(__name__)
 
 
@@ -49,7 +47,10 @@ def main(arguments: list[str], debug: bool) -> int:
     if {"--help", "-h"} & set(flags) or not set(flags) <= set(_MULTIRUN):
         return _hydra(flags + overrides, lambda config: None)
     checked = checked_overrides(overrides, multirun)
-    _refuse_faulty(checked, multirun)
+    if _refuse_faulty(checked, multirun):
+        from p2p_bench.app.plan import show_plans
+
+        return show_plans(checked, multirun)
     swept = swept_keys(checked) if multirun else ()
     codes: list[int] = []
     sweeps: list[str] = []
@@ -84,20 +85,27 @@ class JobFailedError(Exception):
         self.code = code
 
 
-def _refuse_faulty(overrides: Sequence[str], multirun: bool) -> None:
-    """Stops before any job starts if the configuration of one is faulty."""
+def _refuse_faulty(overrides: Sequence[str], multirun: bool) -> bool:
+    """Stops before any job starts if the configuration of one is faulty.
+
+    Returns:
+        Whether a plan is asked for instead of a run.
+    """
     # Imported late: this loads torch, and a mere usage error need not wait for it.
     from p2p_bench.app.build import build, chosen_options, without_hydra
 
     faults: dict[str, P2PError] = {}
+    plan = False
     for job in one_job_each(overrides) if multirun else [list(overrides)]:
         config = compose(job, keep_hydra=True)
+        plan = plan or config.run.plan
         try:
             build(without_hydra(config), chosen_options(config.hydra))
         except ErrorList as error:
             faults.update((str(fault), fault) for fault in error.errors)
     if faults:
         raise ErrorList(list(faults.values()))
+    return plan
 
 
 def _hydra(arguments: Sequence[str], job: Callable[[Any], Any]) -> int:
@@ -139,11 +147,13 @@ def _command_line(arguments: Sequence[str]) -> Iterator[None]:
 
 def _job(config: DictConfig, swept: Sequence[str], debug: bool) -> int:
     """One job: the exit code, after the user was told what there is to tell."""
+    from p2p_bench.app.jobs import job_of, run_job
+
     settings = HydraConfig.get()
-    choices = ", ".join(text for text in settings.overrides.task if text.split("=", 1)[0] in swept)
-    label = f"job {settings.job.num} ({choices})" if settings.mode == RunMode.MULTIRUN else ""
+    job = job_of(config, settings, Path(settings.runtime.output_dir), swept)
+    label = f"job {settings.job.num} ({job.name})" if settings.mode == RunMode.MULTIRUN else ""
     try:
-        return _benchmark(config, choices)
+        return run_job(job)
     except P2PError as error:
         log.error("%s", error)
         show_error(error, debug, label)
@@ -152,58 +162,3 @@ def _job(config: DictConfig, swept: Sequence[str], debug: bool) -> int:
         log.exception("unexpected")
         show_error(error, debug, label)
         return _FAILED
-
-
-def _benchmark(config: DictConfig, job: str) -> int:
-    """Runs, reports and logs; `job` is what sets it apart in its sweep."""
-    from p2p_bench.app.build import build, chosen_options
-    from p2p_bench.bench.run import run_benchmark
-    from p2p_bench.report import summary_table, write_report
-
-    settings = HydraConfig.get()
-    sweep = settings.mode == RunMode.MULTIRUN
-    parts = build(config, chosen_options(settings))
-    status, result = status_console(), result_console()
-    run_dir = Path(settings.runtime.output_dir)
-    plain = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
-    assert isinstance(plain, dict)
-    try:
-        finished = run_benchmark(
-            parts.task,
-            run_dir,
-            name=parts.name,
-            group=Path(settings.sweep.dir).name if sweep else "",
-            job=job,
-            config={str(key): value for key, value in plain.items()},
-            keep=parts.keep,
-            trainer=parts.trainer,
-            batch_size=parts.batch_size,
-            console=status,
-        )
-    except KeyboardInterrupt:
-        status.print(
-            f"finished edits are kept; the same command with run.dir={run_dir} goes on", markup=False
-        )
-        raise
-    status.print("writing the report")
-    report = write_report(run_dir)
-    result.print(summary_table(finished.summary))
-    for logger in parts.loggers.values():
-        result.print(logger.write(finished), markup=False)
-    result.print(f"results: {run_dir}", markup=False)
-    result.print(f"report: {report}", markup=False)
-    _tell_failures(finished.rows, status)
-    return _FAILED if any(row["status"] != "ok" for row in finished.rows) else 0
-
-
-def _tell_failures(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
-    """The reasons of failed edits, each once, the first few of them."""
-    failed = [row for row in rows if row["status"] != "ok"]
-    if not failed:
-        return
-    reasons = dict.fromkeys(f"{row['sample_id']!r}: {row['error']}" for row in failed)
-    console.print(f"{len(failed)} of {len(rows)} edits failed:", style="yellow")
-    for reason in list(reasons)[:_SHOWN]:
-        console.print(f"  - {reason}", markup=False, style="yellow")
-    if len(reasons) > _SHOWN:
-        console.print(f"  ... and {len(reasons) - _SHOWN} more, in the report", style="yellow")

@@ -1,0 +1,1 @@
+"""Hydra launchers that compute once what the jobs of a sweep have in common."""

@@ -1,0 +1,150 @@
+"""One job: a composed configuration and the directory it is for; what is done with it, and what is told."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from hydra.conf import HydraConf
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from p2p_bench.app.build import Parts, build, chosen_options, without_hydra
+from p2p_bench.app.console import result_console, status_console
+from p2p_bench.bench.run import run_benchmark
+from p2p_bench.report import summary_table, write_report
+
+STARTED = "started"
+"""Key of `config.yaml` under which lies how the job was started, for `p2p-bench resume`."""
+
+_FAILED = 1
+_SHOWN = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A job of a sweep, or a run of its own.
+
+    Attributes:
+        config: The composed configuration, without Hydra's own node.
+        choices: Chosen option per group.
+        run_dir: Directory of its results.
+        overrides: What was typed for it, as Hydra takes it.
+        group: Sweep that it belongs to; "" for a run of its own.
+        name: What sets it apart in the sweep, such as "tau.cross=0.4".
+        cwd: Folder that relative paths start from.
+    """
+
+    config: DictConfig
+    choices: Mapping[str, str]
+    run_dir: Path
+    overrides: tuple[str, ...] = ()
+    group: str = ""
+    name: str = ""
+    cwd: Path = field(default_factory=Path.cwd)
+
+    def parts(self) -> Parts:
+        """What the configuration describes.
+
+        Raises:
+            ErrorList: Every fault of the configuration.
+        """
+        return build(self.config, self.choices)
+
+    def resumed(self, group: str, name: str, overrides: Sequence[str]) -> "Job":
+        """The same as a job of its sweep, which it was when it was started."""
+        return replace(self, group=group, name=name, overrides=tuple(overrides))
+
+    def record(self) -> dict[str, Any]:
+        """What `config.yaml` holds: the configuration, resolved, and how the job was started."""
+        plain = OmegaConf.to_container(self.config, resolve=True, enum_to_str=True)
+        assert isinstance(plain, dict)
+        started = {
+            "overrides": list(self.overrides), "group": self.group, "job": self.name, "cwd": str(self.cwd),
+        }  # fmt: skip
+        return {**{str(key): value for key, value in plain.items()}, STARTED: started}
+
+
+def job_of(
+    config: DictConfig, hydra: DictConfig | HydraConf, run_dir: Path, swept: Sequence[str] = ()
+) -> Job:
+    """The job that a composed configuration describes.
+
+    Args:
+        config: The configuration.
+        hydra: Hydra's own node.
+        run_dir: Directory of the results.
+        swept: Keys that have several values in the sweep.
+    """
+    overrides = tuple(hydra.overrides.task)
+    sweep = hydra.mode == RunMode.MULTIRUN
+    return Job(
+        config=without_hydra(config),
+        choices=chosen_options(hydra),
+        run_dir=run_dir.absolute(),
+        overrides=overrides,
+        group=Path(str(hydra.sweep.dir)).name if sweep else "",
+        name=", ".join(text for text in overrides if text.split("=", 1)[0] in swept) if sweep else "",
+    )
+
+
+def run_job(job: Job) -> int:
+    """Edits what the job's directory lacks, reports and logs.
+
+    Returns:
+        0, or 1 if some edits failed.
+
+    Raises:
+        P2PError: The job cannot run.
+        KeyboardInterrupt: Interrupted; the user was told how to go on.
+    """
+    parts = job.parts()
+    status, result = status_console(), result_console()
+    try:
+        finished = run_benchmark(
+            parts.task,
+            job.run_dir,
+            name=parts.name,
+            group=job.group,
+            job=job.name,
+            config=job.record(),
+            keep=parts.keep,
+            trainer=parts.trainer,
+            batch_size=parts.batch_size,
+            console=status,
+        )
+    except KeyboardInterrupt:
+        tell_how_to_go_on(job.run_dir.parent if job.group else job.run_dir)
+        raise
+    status.print("writing the report")
+    report = write_report(job.run_dir)
+    result.print(summary_table(finished.summary))
+    for logger in parts.loggers.values():
+        result.print(logger.write(finished), markup=False)
+    result.print(f"results: {job.run_dir}", markup=False)
+    result.print(f"report: {report}", markup=False)
+    _tell_failures(finished.rows, status)
+    return _FAILED if any(row["status"] != "ok" for row in finished.rows) else 0
+
+
+def tell_how_to_go_on(directory: Path) -> None:
+    """What to do after an interruption."""
+    status_console().print(
+        f"finished edits are kept; p2p-bench resume {directory.absolute()} goes on",
+        markup=False,
+        style="yellow",
+    )
+
+
+def _tell_failures(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """The reasons of failed edits, each once, the first few of them."""
+    failed = [row for row in rows if row["status"] != "ok"]
+    if not failed:
+        return
+    reasons = dict.fromkeys(f"{row['sample_id']!r}: {row['error']}" for row in failed)
+    console.print(f"{len(failed)} of {len(rows)} edits failed:", style="yellow")
+    for reason in list(reasons)[:_SHOWN]:
+        console.print(f"  - {reason}", markup=False, style="yellow")
+    if len(reasons) > _SHOWN:
+        console.print(f"  ... and {len(reasons) - _SHOWN} more, in the report", style="yellow")

@@ -1,0 +1,119 @@
+"""`p2p-bench resume DIR`: finish a run or a sweep."""
+
+import argparse
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from p2p_bench.app.compose import checked_overrides, compose
+from p2p_bench.errors import ConfigError, DataError
+
+SWEEP = "multirun.yaml"
+"""What Hydra's sweeper leaves in the directory of a sweep."""
+
+_BASIC = "BasicSweeper"
+
+
+def main(arguments: list[str], debug: bool) -> int:
+    """Does what a run or a sweep still lacks, with the settings that it was started with.
+
+    Args:
+        arguments: The directory.
+        debug: Show stack traces.
+
+    Returns:
+        The exit code of the run, or of the sweep.
+
+    Raises:
+        DataError: There is nothing to resume in the directory.
+        ConfigError: The sweep cannot be resumed.
+    """
+    parser = argparse.ArgumentParser(
+        prog="p2p-bench resume",
+        description="Finishes a run or a sweep that was interrupted, or tries its failed edits again.",
+    )
+    parser.add_argument("dir", type=Path, help="directory of a run, or of a sweep")
+    directory = parser.parse_args(arguments).dir.absolute()
+    if not directory.is_dir():
+        raise DataError(f"{directory}: there is no such directory")
+    if (directory / SWEEP).is_file():
+        return _resume_sweep(directory, debug)
+    return _resume_run(directory)
+
+
+def _resume_sweep(directory: Path, debug: bool) -> int:
+    from p2p_bench.app.verbs.run import main as run
+
+    path = directory / SWEEP
+    try:
+        hydra = yaml.safe_load(path.read_text(encoding="utf-8"))["hydra"]
+        sweeper, cwd = hydra["sweeper"]["_target_"], Path(hydra["runtime"]["cwd"])
+        task, own = list(hydra["overrides"]["task"]), list(hydra["overrides"]["hydra"])
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: not what a sweep leaves ({error!r}); start the sweep anew") from error
+    if not sweeper.endswith(_BASIC):
+        raise ConfigError(
+            f"{directory}: {sweeper.rpartition('.')[2]} chooses its jobs as it goes, so the sweep cannot be "
+            "resumed; resume single jobs by their directories"
+        )
+    own = [text for text in own if not text.startswith(("hydra.mode=", "hydra.sweep.dir="))]
+    with _folder(cwd):
+        return run([*task, *own, f"hydra.sweep.dir={_quoted(directory)}", "-m"], debug)
+
+
+def _resume_run(directory: Path) -> int:
+    from p2p_bench.app.jobs import STARTED, job_of, run_job
+    from p2p_bench.bench.directory import CONFIG, read_config
+
+    if not (directory / CONFIG).is_file():
+        raise DataError(f"{directory}: nothing to resume; {_what_else(directory)}")
+    started = read_config(directory).get(STARTED)
+    if started is None or not _is_started(started):
+        raise DataError(
+            f"{directory / CONFIG}: does not say how the run was started; run the same command with "
+            f"run.dir={directory}"
+        )
+    with _folder(Path(started["cwd"])):
+        config = compose(checked_overrides(started["overrides"]), keep_hydra=True)
+        job = job_of(config, config.hydra, directory)
+        return run_job(job.resumed(started["group"], started["job"], started["overrides"]))
+
+
+def _what_else(directory: Path) -> str:
+    """What may have been meant where there is neither a run nor a sweep."""
+    if (directory.parent / SWEEP).is_file():
+        return f"this job has not begun: p2p-bench resume {directory.parent}"
+    inside = sorted({path.parent for name in (SWEEP, "config.yaml") for path in directory.glob(f"*/{name}")})
+    if inside:
+        return f"expected the directory of a run or of a sweep, such as {inside[-1]}"
+    return f"expected a directory with {SWEEP} (a sweep) or config.yaml (a run)"
+
+
+def _is_started(started: Any) -> bool:
+    if not isinstance(started, Mapping):
+        return False
+    texts = all(isinstance(started.get(key), str) for key in ("group", "job", "cwd"))
+    overrides = started.get("overrides")
+    return texts and isinstance(overrides, Sequence) and all(isinstance(text, str) for text in overrides)
+
+
+def _quoted(path: Path) -> str:
+    """A path as a value that Hydra takes as it is."""
+    text = str(path).replace("'", "\\'")
+    return f"'{text}'"
+
+
+@contextmanager
+def _folder(path: Path) -> Iterator[None]:
+    """Relative paths start where they did, if the folder is still there."""
+    before = Path.cwd()
+    if path.is_dir():
+        os.chdir(path)
+    try:
+        yield
+    finally:
+        os.chdir(before)

@@ -1,0 +1,150 @@
+"""A run before anything is edited: what it reads is checked, its directory held, what it lacks is known."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from p2p_bench.bench.directory import claim, locked
+from p2p_bench.bench.lint import lint_pairs, refuse_if_hopeless
+from p2p_bench.bench.records import RowMaker
+from p2p_bench.bench.rows import Key, RowWriter, key_of, read_rows
+from p2p_bench.bench.task import Keep, Task, Variant
+from p2p_bench.errors import ErrorList, P2PError
+from p2p_bench.hashing import digest
+from p2p_bench.inversion.base import unserved
+from p2p_bench.metrics.base import MetricColumn, all_columns
+from p2p_bench.models import ModelSpec
+from p2p_bench.types import EditPair
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a task reads before the model is loaded.
+
+    Attributes:
+        spec: Facts about the model.
+        columns: The metric columns.
+        pairs: The pairs of the data set.
+        checksums: Of the model and of the pairs.
+    """
+
+    spec: ModelSpec
+    columns: tuple[MetricColumn, ...]
+    pairs: tuple[EditPair, ...]
+    checksums: Mapping[str, str]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the metric columns."""
+        return [column.name for column in self.columns]
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A run whose directory is held. The edits that cannot be made have their rows already.
+
+    Attributes:
+        maker: Makes its rows.
+        writer: Writes them.
+        subjects: Pair and variant of each of its edits, in the order of the results.
+        pending: The edits to make.
+        there: Number of edits that were there before.
+    """
+
+    maker: RowMaker
+    writer: RowWriter
+    subjects: Mapping[Key, tuple[EditPair, Variant]]
+    pending: tuple[Key, ...]
+    there: int
+
+
+@contextmanager
+def opened(
+    task: Task, facts: Facts, run_dir: Path, config: Mapping[str, Any], keep: Keep, number: int = 0
+) -> Iterator[OpenRun]:
+    """Takes the directory of a run, as long as the context lasts.
+
+    Args:
+        task: What is measured.
+        facts: What it reads, by `read_facts`.
+        run_dir: Directory of the results; made if need be.
+        config: The configuration for `config.yaml`.
+        keep: Which pictures are kept.
+        number: Number of the run among those that share a pass over the data.
+
+    Raises:
+        P2PError: A fault of the settings; or the directory is in use, or holds rows of other settings.
+    """
+    with locked(run_dir):
+        faults = _faults(task, facts)
+        run_id = digest({"settings": task.settings, "checksums": facts.checksums})[:12]
+        before = read_rows(run_dir)
+        claim(run_dir, run_id, before, config)
+        subjects = {key: (pair, variant) for pair in facts.pairs for key, variant in _edits(task, pair)}
+        there = {key_of(row): row["status"] for row in before}
+        pictured = frozenset(pair.id for pair in facts.pairs[: keep.images])
+        maker = RowMaker(task, facts.spec, run_id, run_dir, pictured, keep.heatmaps, number)
+        writer = RowWriter(run_dir, facts.names)
+        new_faults = [key for key in faults if key not in there]
+        writer.append([maker.failed(*subjects[key], key[2], faults[key]) for key in new_faults])
+        pending = tuple(key for key in subjects if key not in faults and there.get(key) != "ok")
+        yield OpenRun(maker, writer, subjects, pending, len(subjects) - len(pending) if there else 0)
+
+
+def read_facts(task: Task) -> Facts:
+    """Facts, columns and pairs, once all files that the run needs are known to be there.
+
+    Raises:
+        ErrorList: All that is wrong with them.
+    """
+    faults: list[P2PError] = []
+    spec = _tried(task.checkpoint.spec, faults)
+    columns = _tried(lambda: all_columns(task.metrics), faults)
+    for metric in task.metrics.values():
+        _tried(metric.check, faults)
+    pairs = _tried(task.dataset.pairs, faults)
+    if spec is not None and pairs is not None and any(pair.has_image for pair in pairs):
+        faults += filter(None, [unserved(task.inversion, spec)])
+    if spec is None or columns is None or pairs is None or faults:
+        raise ErrorList(faults)
+    checksums = {"model": spec.checksum, "pairs": digest([_content(pair) for pair in pairs])}
+    return Facts(spec, columns, tuple(pairs), checksums)
+
+
+def _tried(check: Callable[[], Any], faults: list[P2PError]) -> Any:
+    """What a check returns; its faults are added to the list."""
+    try:
+        return check()
+    except ErrorList as error:
+        faults += error.errors
+    except P2PError as error:
+        faults.append(error)
+    return None
+
+
+def _faults(task: Task, facts: Facts) -> dict[Key, str]:
+    spec, pairs = facts.spec, facts.pairs
+    faults = lint_pairs(
+        pairs,
+        task.variants,
+        task.checkpoint.tokenizer(),
+        steps=spec.steps if task.sampler.steps is None else task.sampler.steps,
+        self_fraction=spec.self_fraction,
+        truncate=task.truncate,
+    )
+    refuse_if_hopeless(pairs, task.variants, faults)
+    return faults
+
+
+def _content(pair: EditPair) -> dict[str, Any]:
+    """What a pair says, without where its files lie."""
+    content = asdict(pair)
+    content.update(image=pair.image and pair.image.name, mask=pair.mask and pair.mask.name)
+    return content
+
+
+def _edits(task: Task, pair: EditPair) -> list[tuple[Key, Variant]]:
+    targets = range(len(pair.target_prompts))
+    return [((pair.id, variant.name, index), variant) for variant in task.variants for index in targets]

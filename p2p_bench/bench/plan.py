@@ -1,0 +1,164 @@
+"""What a run would compute and what that would cost, without computing it."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from rich.text import Text
+from rich.tree import Tree
+
+from p2p_bench.bench.open_run import Facts
+from p2p_bench.bench.task import Task
+from p2p_bench.controllers import BoundController, EditContext
+from p2p_bench.editing.budget import batches
+from p2p_bench.editing.request import EditRequest, PreparedRequest, Target
+from p2p_bench.editing.rows import edit_tree, suited_targets
+from p2p_bench.editing.tree import Group, Stretch
+from p2p_bench.errors import P2PError
+from p2p_bench.models import DiffusionModel
+from p2p_bench.prompts.words import TextTokenizer, tokenize
+from p2p_bench.types import EditPair
+
+_SHOWN = 4
+"""Edits that are named at a branch of the tree before the rest is only counted."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The work of a run, in UNet rows of sampling; inversions of images come on top.
+
+    Attributes:
+        pairs: Pairs with an edit that can be made.
+        inverted: Pairs of these whose image is inverted.
+        edits: Edits that can be made.
+        left_out: Edits that cannot.
+        rows: What is spent: edits share rows as long as they agree.
+        alone: What the edits would take one by one, each with its source.
+        widest: Rows through the network at once for one pair, at most.
+        steps: Number of steps.
+        example: The prefix tree of the first pair that has one.
+    """
+
+    pairs: int
+    inverted: int
+    edits: int
+    left_out: int
+    rows: int
+    alone: int
+    widest: int
+    steps: int
+    example: Tree | None
+
+    @property
+    def saving(self) -> float:
+        """Share of the rows that is not spent."""
+        return 1 - self.rows / self.alone if self.alone else 0.0
+
+
+def plan_run(task: Task, facts: Facts) -> Plan:
+    """Plans a whole run; binds every edit but loads no weights.
+
+    Args:
+        task: What is to be measured.
+        facts: What it reads.
+    """
+    steps = facts.spec.steps if task.sampler.steps is None else task.sampler.steps
+    tokenizer = task.checkpoint.tokenizer()
+    pairs = inverted = edits = left_out = rows = alone = widest = 0
+    example: Tree | None = None
+    for pair in facts.pairs:
+        prepared, names = _prepared(task, facts, pair, tokenizer, steps)
+        left_out += len(task.variants) * len(pair.target_prompts) - len(names)
+        if prepared is None:
+            continue
+        (batch,) = batches([(0, prepared)], task.sampler.max_rows, steps)
+        passes = 1 if prepared.guidance == 1 and not pair.has_image else 2
+        trees = [edit_tree(suited_targets(prepared, chunk), 0, steps) for chunk in batch.chunks]
+        pairs, inverted, edits = pairs + 1, inverted + pair.has_image, edits + len(names)
+        rows += passes * sum(steps + row_steps(tree) for tree in trees)
+        alone += passes * 2 * steps * len(names)
+        widest = max(widest, batch.rows)
+        example = example or _picture(pair, edit_tree(suited_targets(prepared), 0, steps), names)
+    return Plan(pairs, inverted, edits, left_out, rows, alone, widest, steps, example)
+
+
+def row_steps(tree: Sequence[Stretch]) -> int:
+    """Steps of all rows of a tree together, its source apart."""
+    return sum((stretch.stop - stretch.start) * len(stretch.groups) for stretch in tree)
+
+
+@torch.no_grad()
+def rows_per_second(model: DiffusionModel, rows: int, repeats: int = 2) -> float:
+    """Speed of the network, measured on passes of so many rows after one to warm up; attention unedited."""
+    shape = (rows, model.spec.latent_channels, *model.spec.latent_size)
+    latents = torch.zeros(shape, dtype=model.dtype, device=model.device)
+    embeddings = model.encode_prompts([""]).expand(rows, -1, -1)
+    timestep = model.schedule.timesteps(model.spec.steps)[0]
+    for count in (1, repeats):
+        started = time.perf_counter()
+        for _ in range(count):
+            float(model.predict(latents, timestep, embeddings).sum())  # waits for the device
+        seconds = time.perf_counter() - started
+    return rows * repeats / seconds
+
+
+def _prepared(
+    task: Task, facts: Facts, pair: EditPair, tokenizer: TextTokenizer, steps: int
+) -> tuple[PreparedRequest | None, list[str]]:
+    """The edits of a pair that can be made, and their names; None where there is none."""
+    spec, sampler = facts.spec, task.sampler
+    targets: list[Target] = []
+    controllers: list[BoundController | P2PError] = []
+    prompts, names = [], []
+    try:
+        source = tokenize(pair.source_prompt, tokenizer, truncate=task.truncate)
+        tokenized = [tokenize(prompt, tokenizer, truncate=task.truncate) for prompt in pair.target_prompts]
+    except P2PError:
+        return None, []
+    for variant in task.variants:
+        controller = variant.controller.for_pair(pair.word_weights, pair.blend_words)
+        for index, target in enumerate(tokenized):
+            try:
+                bound = controller.bind(EditContext(source, target, steps, spec.self_fraction))
+            except P2PError:
+                continue
+            targets.append(Target(target.text, controller))
+            controllers.append(bound)
+            prompts.append(target)
+            names.append(variant.name if len(tokenized) == 1 else f"{variant.name}, target {index}")
+    if not targets:
+        return None, []
+    inversion = task.inversion if pair.has_image else None
+    request = EditRequest(pair.id, pair.source_prompt, tuple(targets), inversion=inversion)
+    guidance = spec.guidance if sampler.guidance is None else sampler.guidance
+    return PreparedRequest(request, (source, *prompts), tuple(controllers), guidance), names
+
+
+def _picture(pair: EditPair, tree: Sequence[Stretch], names: Sequence[str]) -> Tree:
+    """The tree of one pair; a branch is a row and the edits that it is."""
+    root = Tree(Text(f"{pair.id}: {pair.source_prompt!r}, source and {len(names)} edits"))
+    branches: dict[Group, Tree] = {}
+    for number, stretch in enumerate(tree):
+        below: dict[Group, Tree] = {}
+        for group in stretch.groups:
+            parent = next((kept for kept in branches if set(group) <= set(kept)), None)
+            if parent == group:
+                below[group] = branches[group]
+                continue
+            stop = _end(group, tree[number:])
+            label = f"steps {stretch.start} to {stop - 1}: {_listed([names[index] for index in group])}"
+            below[group] = (root if parent is None else branches[parent]).add(Text(label))
+        branches = below
+    return root
+
+
+def _end(group: Group, tree: Sequence[Stretch]) -> int:
+    """Step after the last in which a group is one row."""
+    return next((stretch.start for stretch in tree if group not in stretch.groups), tree[-1].stop)
+
+
+def _listed(names: Sequence[str]) -> str:
+    rest = len(names) - _SHOWN
+    shown = "; ".join(names[:_SHOWN])
+    return f"{shown}; and {rest} more" if rest > 0 else shown

@@ -1,0 +1,65 @@
+"""How a run repairs its edits: what `run.repair` means for a pair."""
+
+from dataclasses import dataclass
+
+from p2p_bench.data.base import LoadedPair
+from p2p_bench.editing import Repair
+from p2p_bench.errors import ConfigError, nearest
+
+_KINDS = ("none", "words", "mask")
+
+
+@dataclass(frozen=True)
+class RepairRule:
+    """The same repair for every pair.
+
+    Attributes:
+        kind: "none"; "words": outside the attention to the words that the pair blends by, weights or changes;
+            "mask": outside the pair's own mask.
+        feather: Standard deviation in pixels of the Gaussian on the mask's edge.
+    """
+
+    kind: str = "none"
+    feather: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Checks the values.
+
+        Raises:
+            ConfigError: One is out of range.
+        """
+        if self.kind not in _KINDS:
+            raise ConfigError(
+                f"run.repair: expected one of {', '.join(_KINDS)}, got {self.kind!r}."
+                + nearest(self.kind, _KINDS)
+            )
+        if not 0 <= self.feather < float("inf"):
+            raise ConfigError(
+                f"run.repair_feather: expected a finite number of at least 0, got {self.feather}"
+            )
+
+    def fault(self, loaded: LoadedPair) -> str | None:
+        """Why a pair cannot be repaired; None if it can."""
+        if self.kind == "mask" and loaded.mask is None and loaded.error is None:
+            return "run.repair=mask: the pair has no mask; give it one, or set run.repair=words"
+        return None
+
+    def of(self, loaded: LoadedPair) -> Repair | None:
+        """The repair of a pair without a fault."""
+        if self.kind == "none":
+            return None
+        if self.kind == "mask":
+            return Repair(mask=loaded.mask, feather=self.feather)
+        pair = loaded.pair
+        named = [word for words in pair.blend_words or () for word in words] or list(pair.word_weights)
+        return Repair(words=tuple(dict.fromkeys(named)) or None, feather=self.feather)
+
+    def without_mask(self) -> Repair | None:
+        """The repair of an edit that brings no data set's mask.
+
+        Raises:
+            ConfigError: It would need one.
+        """
+        if self.kind == "mask":
+            raise ConfigError("run.repair=mask: there is no mask here; set run.repair=words")
+        return None if self.kind == "none" else Repair(feather=self.feather)

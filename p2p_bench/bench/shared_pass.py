@@ -1,0 +1,71 @@
+"""One pass over the data for one run or several: each pair is edited once, with all that is missing."""
+
+import signal
+from collections.abc import Callable, Sequence
+
+from lightning import Callback, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from rich.console import Console
+
+from p2p_bench.bench.callbacks import ShowProgress, WriteRows
+from p2p_bench.bench.module import Asked, EditModule
+from p2p_bench.bench.open_run import Facts, OpenRun
+from p2p_bench.bench.progress import ProgressDisplay
+from p2p_bench.data.module import PairDataModule
+from p2p_bench.errors import ConfigError
+
+
+def edit_pending(
+    runs: Sequence[OpenRun],
+    facts: Facts,
+    *,
+    trainer: Callable[..., Trainer],
+    batch_size: int,
+    console: Console,
+) -> None:
+    """Edits what the runs lack, batch by batch; each row is on the disk in its own run's directory.
+
+    Args:
+        runs: Runs that differ in nothing but their variants, numbered from 0.
+        facts: What all of them read.
+        trainer: Makes the trainer from `callbacks=[...]`.
+        batch_size: Pairs edited together.
+        console: Where to say what is happening.
+
+    Raises:
+        ConfigError: The trainer cannot be made, or wants several devices.
+        KeyboardInterrupt: Interrupted; finished batches are on the disk.
+    """
+    asked: dict[str, list[Asked]] = {}
+    for run in runs:
+        for key in run.pending:
+            asked.setdefault(key[0], []).append(Asked(run.maker.number, run.subjects[key][1], key[2]))
+    pairs = [pair for pair in facts.pairs if pair.id in asked]
+    record = any(run.maker.heatmaps and not run.maker.pictured.isdisjoint(asked) for run in runs)
+    count = sum(map(len, asked.values()))
+    console.print(f"{count} edits of {len(pairs)} pairs to make; loading model {facts.spec.name}")
+    task = runs[0].maker.task
+    with ProgressDisplay(console, len(pairs)) as display:
+        module = EditModule(task, asked, record, display.step)
+        data = PairDataModule(task.dataset, batch_size, facts.spec.image_size, pairs)
+        write = WriteRows([(run.maker, run.writer) for run in runs])
+        runner = _trainer(trainer, [write, ShowProgress(display)])
+        try:
+            runner.test(module, dataloaders=data.test_dataloader(), verbose=False)
+        except SystemExit as error:
+            if not runner.interrupted:
+                raise
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning leaves it ignored
+            raise KeyboardInterrupt from error
+
+
+def _trainer(make: Callable[..., Trainer], callbacks: list[Callback]) -> Trainer:
+    try:
+        trainer = make(callbacks=callbacks)
+    except (ValueError, MisconfigurationException) as error:
+        raise ConfigError(f"trainer: {error}") from error
+    if trainer.world_size > 1:
+        raise ConfigError(
+            f"trainer.devices: a run uses one device, got {trainer.world_size}; split the work with -m"
+        )
+    return trainer

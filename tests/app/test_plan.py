@@ -1,0 +1,79 @@
+"""`run.plan=true` says what a run costs before it runs, and leaves nothing."""
+
+import re
+
+import pytest
+
+from tests.app.command import PAIRS, Command
+from tests.app.test_run import rows_of
+from tests.models.tiny import tiny_checkpoint
+
+
+def rows_in(text: str) -> list[tuple[int, int]]:
+    """Rows spent and alone, of every plan in a text."""
+    return [(int(a), int(b)) for a, b in re.findall(r"UNet rows: (\d+) spent, (\d+) if every", text)]
+
+
+@pytest.mark.parametrize("max_rows", [64, 6])
+def test_a_plan_tells_the_rows_that_the_run_takes(command: Command, max_rows: int) -> None:
+    settings = ("tau=sweep11", "run.baseline=true", "sampler.steps=5", f"sampler.max_rows={max_rows}")
+    plan = command.bench(*settings, "run.plan=true")
+    assert plan.code == 0, plan.err
+    assert "swap: 'a red circle on grass', source and 12 edits" in plan.out
+    assert "steps 0 to 1: auto 0.4/0.4; auto 0.5/0.4; auto 0.6/0.4; auto 0.7/0.4; and 3 more" in plan.out
+    assert "48 edits of 3 pairs; 5 steps" in plan.out
+    assert re.search(r"time: about \d+ s of sampling, at \d+ rows a second", plan.out)
+    assert {path.name for path in command.folder.iterdir()} == {"pairs.jsonl"}
+    assert command.bench(*settings, "run.dir=out", "logger=none", "run.images=0").code == 0
+    rows = rows_of(command.folder / "out").values()
+    ((spent, alone),) = rows_in(plan.out)
+    assert sum(row["unet_rows_spent"] for row in rows) == pytest.approx(spent)
+    assert sum(row["unet_rows"] for row in rows) == alone
+    assert spent < alone
+
+
+def test_a_sweep_is_planned_in_groups(command: Command) -> None:
+    sweep = ("-m", "tau.cross=0.0,0.5,1.0", "seed=0,1", "run.plan=true", "sampler.steps=10")
+    shared = command.bench(*sweep, "hydra/launcher=shared")
+    assert shared.code == 0, shared.err
+    assert shared.out.count("3 jobs in one pass") == 2
+    assert "tau.cross=0.5, seed=1: auto" in shared.out
+    alone = command.bench(*sweep, "hydra/launcher=basic")
+    assert len(rows_in(shared.out)) == 2
+    assert len(rows_in(alone.out)) == 6
+    assert sum(rows for _, rows in rows_in(shared.out)) == sum(rows for _, rows in rows_in(alone.out))
+    assert sum(rows for rows, _ in rows_in(shared.out)) < 0.7 * sum(rows for rows, _ in rows_in(alone.out))
+    assert {path.name for path in command.folder.iterdir()} == {"pairs.jsonl"}
+
+
+def test_what_cannot_be_made_is_left_out(command: Command) -> None:
+    outcome = command.bench("controller=replace", "run.plan=true")
+    assert outcome.code == 0
+    assert "2 edits of 2 pairs, 2 cannot be made" in outcome.out
+    outcome = command.bench(
+        "run.plan=true", pairs=[{"id": "only", "source": "a cat", "target": "a cat " * 30}]
+    )
+    assert outcome.code == 0
+    assert "0 edits of 0 pairs, 1 cannot be made" in outcome.out
+    assert "nothing to sample" in outcome.out
+
+
+def test_without_weights_the_time_is_left_out(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    from p2p_bench.errors import MissingWeightsError
+
+    def absent(self: object, *args: object) -> None:
+        raise MissingWeightsError("the weights are elsewhere")
+
+    monkeypatch.setattr(type(tiny_checkpoint()), "load", absent)
+    outcome = command.bench("run.plan=true", pairs=PAIRS[:1])
+    assert outcome.code == 0
+    assert rows_in(outcome.out) == [(8, 8)]
+    assert "not estimated, since the model could not be loaded (the weights are elsewhere)" in outcome.out
+
+
+def test_faults_stop_a_plan_too(command: Command) -> None:
+    assert command.bench("run.plan=true", "tau.cross=2").code == 2
+    assert command.bench("run.plan=maybe").code == 2
+    outcome = command("-m", "tau.cross=interval(0,1)", "run.plan=true")
+    assert outcome.code == 2
+    assert "not known before it runs" in outcome.err
