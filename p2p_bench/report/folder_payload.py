@@ -72,6 +72,7 @@ def summary_payload(data: JointData, page_dir: Path, num_files: int) -> dict[str
     by_category = category_means(data.entries, data.columns)
     return {
         "title": data.title,
+        "pictures": list(PICTURES),
         "numFiles": num_files,
         "metrics": [_metric(column, column.name in main, counts) for column in data.columns],
         "axes": {"x": axes.x, "y": axes.y} if axes else None,

@@ -1,20 +1,53 @@
-"""Tables and W&B runs as functions of a finished run."""
+"""Tables, TensorBoard and W&B runs as functions of a finished run."""
 
 import csv
+import json
+import socket
+from importlib.util import find_spec
 
 import pytest
 import wandb
+from PIL import Image
 
-from p2p_bench.bench import loggers
-from p2p_bench.bench.loggers import CSVLogger, FinishedRun, WandbLogger
+from p2p_bench.bench import loggers, wandb_logger
+from p2p_bench.bench.loggers import CSVLogger, FinishedRun, TensorBoardLogger
+from p2p_bench.bench.wandb_logger import WandbLogger, wandb_key_present
+from p2p_bench.errors import ConfigError
+from tests.bench.test_rows import make_row
 from tests.bench.test_summary import ROWS, make_summary
 from tests.bench.wandb_records import read_offline_run
+
+KEY = "x" * 40
 
 
 @pytest.fixture
 def finished(tmp_path):
-    """A finished run without pictures."""
+    """A finished run of two variants without pictures."""
     return FinishedRun(tmp_path, "id", "demo", "sweep", "seed=3", {"seed": 3}, make_summary(), ROWS)
+
+
+@pytest.fixture
+def single(finished):
+    """The same run with its first variant alone, a picture and a report."""
+    Image.new("RGB", (4, 4), "red").save(finished.dir / "target.png")
+    (finished.dir / "report.html").write_text("<p>report</p>")
+    summary = {**finished.summary, "variants": {"none": finished.summary["variants"]["none"]}}
+    first = make_row("a", "none", psnr=10.0, category="colour", image_target="target.png")
+    return FinishedRun(finished.dir, "id", "demo", "", "", {"seed": 3}, summary, [first, *ROWS[1:3]])
+
+
+@pytest.fixture(autouse=True)
+def no_key(monkeypatch, tmp_path):
+    """A machine without a key or a proxy."""
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "NETRC", "HTTPS_PROXY", "https_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+
+def offline_runs(folder):
+    """The runs in a directory, in the order they were started."""
+    paths = sorted(folder.glob("wandb/offline-run-*/*.wandb"), key=lambda path: path.stat().st_ctime_ns)
+    return [read_offline_run(path) for path in paths]
 
 
 def test_the_csv_table(finished):
@@ -26,41 +59,118 @@ def test_the_csv_table(finished):
     assert table[1]["psnr"] == ""
 
 
-def test_an_offline_run_of_several_variants(finished):
+def test_an_offline_run_per_variant(finished):
     where = WandbLogger(project="mine").write(finished)
-    (record,) = finished.dir.glob("wandb/offline-run-*/*.wandb")
-    assert str(record.parent) in where
+    assert "offline-run-" in where
+    assert where.endswith(" and 1 more")
     assert wandb.run is None
-    run = read_offline_run(record)
-    assert (run.project, run.group, run.name, run.exit_code) == ("mine", "sweep", "demo seed=3", 0)
-    steps = [item for item in run.history if "variant" in item]
-    assert [(item["variant"], item.get("psnr")) for item in steps] == [("none", 15.0), ("r", None)]
-    assert run.summary["none/psnr"] == 15.0
-    assert run.summary["totals/failed"] == 1
-    assert "r/psnr" not in run.summary  # undefined
+    none, replace = sorted(offline_runs(finished.dir), key=lambda run: run.name)
+    assert (none.project, none.group, none.name, none.exit_code) == ("mine", "sweep", "demo seed=3 none", 0)
+    assert (replace.group, replace.name) == ("sweep", "demo seed=3 r")
+    assert replace.config["seed"] == 3
+    assert replace.config["variant"] == {
+        "name": "r", "controller": "replace", "tau_cross": "0.8", "tau_self": "0.4",
+    }  # fmt: skip
+    (step,) = (item for item in replace.history if "variant" in item)
+    assert (step["variant"], step["tau_cross"], step["unet_rows"]) == ("r", 0.8, 8.0)
+    assert "psnr" not in step, "undefined"
+    assert none.summary["psnr"] == 15.0
+    assert none.summary["psnr/count"] == 2
+    assert none.summary["totals/failed"] == 1
 
 
-def test_a_failing_connection_ends_offline(finished, monkeypatch):
-    init = wandb.init
+def test_directions_are_told_by_what_the_summary_keeps(finished):
+    WandbLogger().write(finished)
+    for run in offline_runs(finished.dir):
+        assert run.metrics["psnr"] == {"max"}
+        assert run.metrics["lpips"] == {"min"}
+        assert run.metrics["seconds"] == {"last"}
 
-    def unreachable(**options):
+
+def test_a_run_of_one_variant_has_its_config_table_categories_and_report(single):
+    where = WandbLogger().write(single)
+    assert "more" not in where
+    (run,) = offline_runs(single.dir)
+    assert {key: value for key, value in run.config.items() if key != "_wandb"} == {"seed": 3}
+    assert (run.name, run.group) == ("demo", "")
+    assert run.summary["category/colour/psnr"] == 10.0
+    assert set(run.artifacts) == {"run_table", "report"}
+    (page,) = run.artifacts["report"].values()
+    assert page.read_text() == "<p>report</p>"
+    table = json.loads(run.artifacts["run_table"]["edits.table.json"].read_text())
+    assert [line[0] for line in table["data"]] == ["a"], "only edits with pictures"
+    assert dict(zip(table["columns"], table["data"][0], strict=True))["image_target"]["width"] == 4
+
+
+def test_an_absent_server_costs_no_time(finished, monkeypatch):
+    def away(address, timeout):
+        assert address == ("here.invalid", 8080)
+        raise TimeoutError("timed out")
+
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://here.invalid:8080")
+    monkeypatch.setattr(socket, "create_connection", away)
+    where = WandbLogger().write(finished)
+    assert where.endswith("(offline: here.invalid does not answer: timed out)")
+    assert len(offline_runs(finished.dir)) == 2
+
+
+def test_a_refused_key_ends_offline_and_is_never_shown(finished, monkeypatch):
+    init, modes = wandb.init, []
+
+    def refused(**options):
+        modes.append(options["mode"])
         if options["mode"] == "online":
-            raise wandb.errors.CommError("the server is away\nand more")
+            raise wandb.errors.AuthenticationError(f"the key {KEY} is unknown\nand more")
         return init(**options)
 
-    monkeypatch.setattr(loggers.wandb, "init", unreachable)
-    monkeypatch.delenv("WANDB_MODE", raising=False)
-    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    monkeypatch.setattr(wandb_logger.wandb, "init", refused)
+    monkeypatch.setattr(wandb_logger, "_mode", lambda: ("online", ""))
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
     where = WandbLogger().write(finished)
-    assert where.endswith("(offline: the server is away)")
-    assert len(list(finished.dir.glob("wandb/offline-run-*/*.wandb"))) == 1
+    assert where.endswith("(offline: the key … is unknown)")
+    assert modes == ["online", "offline", "offline"], "the other variants do not try again"
+    assert len(offline_runs(finished.dir)) == 2
 
 
 def test_the_run_is_closed_when_logging_fails(finished, monkeypatch):
-    def broken(self, run):
+    def broken(self, run, rows):
         raise OSError("the disk is full")
 
     monkeypatch.setattr(WandbLogger, "_table", broken)
     with pytest.raises(OSError, match="full"):
         WandbLogger().write(finished)
     assert wandb.run is None
+
+
+def test_a_key_is_found_where_wandb_looks(monkeypatch, tmp_path):
+    assert not wandb_key_present()
+    monkeypatch.setenv("WANDB_BASE_URL", "https://mine.invalid")
+    (tmp_path / "netrc").write_text(f"machine mine.invalid login user password {KEY}\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert wandb_key_present()
+    monkeypatch.setenv("WANDB_BASE_URL", "https://other.invalid")
+    assert not wandb_key_present()
+
+
+def test_tensorboard_scalars_come_back(finished):
+    if find_spec("tensorboard") is None:
+        pytest.skip("needs the extra tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert str(finished.dir / "tensorboard") in TensorBoardLogger().write(finished)
+    found = []
+    for folder in (finished.dir / "tensorboard").iterdir():
+        events = EventAccumulator(str(folder)).Reload()
+        found.append({tag: events.Scalars(tag)[0].value for tag in events.Tags()["scalars"]})
+    none, replace = sorted(found, key=len, reverse=True)
+    assert none["psnr"] == 15.0
+    assert none["cost/count"] == 2
+    assert "psnr" not in replace, "undefined"
+    assert replace["cost/unet_rows"] == 8.0
+
+
+def test_tensorboard_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setattr(loggers, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"not installed; add the extra p2p_bench\[tensorboard\]"):
+        TensorBoardLogger()

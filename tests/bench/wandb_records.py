@@ -26,6 +26,8 @@ class OfflineRun:
     summary: dict[str, Any] = field(default_factory=dict)
     artifacts: dict[str, dict[str, Path]] = field(default_factory=dict)
     """Kind of artifact to the files in it: name in the artifact to place on the disk."""
+    metrics: dict[str, set[str]] = field(default_factory=dict)
+    """Name of a defined metric to what its summary keeps."""
     exit_code: int | None = None
 
 
@@ -51,6 +53,11 @@ def _read(path: Path) -> OfflineRun:
             run.history.append(_values(record.history.item))
         elif kind == "summary":
             run.summary.update(_values(record.summary.update))
+        elif kind == "metric":
+            kept = record.metric.summary
+            run.metrics[record.metric.name] = {
+                name for name in ("min", "max", "mean", "last") if getattr(kept, name)
+            }
         elif kind == "artifact":
             files = {entry.path: Path(entry.local_path) for entry in record.artifact.manifest.contents}
             run.artifacts.setdefault(record.artifact.type, {}).update(files)

@@ -81,7 +81,7 @@ def _places() -> Iterator[Finding]:
     import torch
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    from p2p_bench.bench.loggers import wandb_key_present
+    from p2p_bench.bench.wandb_logger import wandb_key_present
 
     caches = {
         "Hugging Face": Path(HF_HUB_CACHE),

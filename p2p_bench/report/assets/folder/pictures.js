@@ -1,6 +1,5 @@
 // Pictures, cards of edits, film strips over tau and the worst edits of each metric.
-const PICTURES = ["original", "source", "target", "difference", "heatSource", "heatTarget", "heatTokens"];
-const pictureOf = (row, kind) => row.pictures[PICTURES.indexOf(kind)];
+const pictureOf = (row, kind) => row.pictures[data.pictures.indexOf(kind)];
 
 function thumb(number, alt, open) {
   const file = number == null ? null : thumbs[number];

@@ -1,4 +1,6 @@
 // One edit, enlarged, with every score; the arrow keys go through the list it was opened from.
+const PICTURE_NAMES = { original: "real image", vae: "through the VAE and back", target: "edit", heatSource: "attention, source",
+  heatTarget: "attention, edit", heatTokens: "attention to every token" };
 let viewed = null, viewedList = [];
 
 function largeFigure(number, name) {
@@ -20,14 +22,12 @@ function openViewer(row, list) {
   writeHash();
   const viewer = $("viewer"), sample = data.samples[row.sample];
   const button = (label, name, action) => h("button", { type: "button", "aria-label": name, title: name, onclick: action }, label);
-  const names = { original: "real image", source: "source", target: "edit", difference: "difference", heatSource: "attention, source", heatTarget: "attention, edit",
-    heatTokens: "attention to every token" };
   const same = pictureOf(row, "original") === pictureOf(row, "source");
   viewer.replaceChildren(
     h("div", { class: "viewer-head" }, h("h2", {}, entrySwatch(row.entry), data.entries[row.entry].name, h("small", { class: "mono" }, " " + sample[0])),
       h("span", { class: "viewer-buttons" }, button("←", "previous edit", () => stepViewer(-1)), button("→", "next edit", () => stepViewer(1)), button("✕", "close", () => viewer.close()))),
     h("div", { class: "prompts" }, h("p", {}, h("span", { class: "role" }, "source"), promptSpan(sample[3], "from")), h("p", {}, h("span", { class: "role" }, "target"), promptSpan(sample[4], "to"))),
-    row.error == null ? h("div", { class: "figures" }, PICTURES.filter((kind) => !(same && kind === "original")).map((kind) => largeFigure(pictureOf(row, kind), names[kind])))
+    row.error == null ? h("div", { class: "figures" }, data.pictures.filter((kind) => !(same && kind === "original")).map((kind) => largeFigure(pictureOf(row, kind), PICTURE_NAMES[kind] || kind)))
       : h("p", { class: "reason wide-reason" }, h("b", {}, "failed"), " ", row.error),
     h("dl", { class: "pairs all-scores" }, measured.map((metric) => h("div", {}, h("dt", {}, named(metric, metric.title) + " " + arrow(metric), " ", backbone(metric)),
       h("dd", {}, format(scoreOf(row, metric.name)))))));

@@ -1,0 +1,224 @@
+"""Weights & Biases: a run per variant, written from a finished run."""
+
+import netrc
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import wandb
+
+from p2p_bench.bench.loggers import COSTS, FinishedRun, fraction, undefined
+from p2p_bench.bench.rows import IMAGE_COLUMNS
+from p2p_bench.hashing import digest
+from p2p_bench.stats import mean_interval
+
+_TEXTS = ("sample_id", "variant", "target_index", "category", "source_prompt", "target_prompt", "status")
+_SECONDS_TO_CONNECT = 5.0
+_SECONDS_TO_START = 30.0
+_SECONDS_TO_FINISH = 120
+
+
+@dataclass(frozen=True)
+class WandbLogger:
+    """A Weights & Biases run per variant: configuration, metrics, table of pictures; the report as artifact.
+
+    Runs are written in the order of the variants, after the rows are on the disk, so they say what the
+    rows say. Offline, into the run directory, unless a key is present and the server answers; a
+    connection that fails later ends offline too, and nothing waits for an upload longer than two minutes
+    (what is left is on the disk for `wandb sync`). The runs of a sweep, or of the variants of one run,
+    share a `group`.
+
+    A metric stands under its plain name, with `/low`, `/high` and `/count`, and as
+    `category/<category>/<metric>`; its direction is told by what its summary keeps, `min` or `max`.
+    Where a run has several variants each one's own settings stand in the configuration as `variant`.
+
+    Attributes:
+        project: Project of the runs.
+        entity: User or team; None is the key's own.
+        max_table_rows: Edits in a variant's table of pictures; only those with pictures on disk.
+    """
+
+    project: str = "p2p_bench"
+    entity: str | None = None
+    max_table_rows: int = 256
+
+    def write(self, run: FinishedRun) -> str:
+        """Writes the runs and closes them, whatever happens."""
+        mode, note = _mode()
+        places: list[str] = []
+        with _staging(run.dir / "wandb"):
+            for variant in run.summary["variants"]:
+                try:
+                    active, failure = self._start(run, variant, mode)
+                    if failure:
+                        mode, note = "offline", failure
+                    self._log(active, run, variant)
+                    if not places:
+                        _add_report(active, run)
+                    places.append(str(active.settings.sync_dir if active.offline else active.url))
+                finally:
+                    wandb.finish()
+        more = f" and {len(places) - 1} more" if len(places) > 1 else ""
+        return f"wandb: {places[0]}{more}{f' (offline: {note})' if note else ''}"
+
+    def _start(self, run: FinishedRun, variant: str, mode: str) -> tuple[wandb.Run, str]:
+        """The open run, and why it is offline where it should not be."""
+        try:
+            return self._init(run, variant, mode), ""
+        except wandb.Error as error:
+            if mode != "online":
+                raise
+            wandb.finish(exit_code=1)
+            return self._init(run, variant, "offline"), _without_key(str(error).splitlines()[0])
+
+    def _init(self, run: FinishedRun, variant: str, mode: str) -> wandb.Run:
+        several = len(run.summary["variants"]) > 1
+        facts = run.summary["variants"][variant]
+        own = {key: facts[key] for key in ("controller", "tau_cross", "tau_self")}
+        config = {**run.config, "variant": {"name": variant, **own}} if several else dict(run.config)
+        return wandb.init(
+            project=self.project,
+            entity=self.entity,
+            dir=run.dir,
+            mode=mode,  # type: ignore[arg-type]  # read from the environment
+            id=digest([run.run_id, run.group, run.job, str(run.dir.resolve()), variant])[:16],
+            resume="allow" if mode == "online" else None,
+            name=" ".join(part for part in (run.name, run.job, variant if several else "") if part),
+            group=run.group or (f"{run.name} {run.run_id}" if several else None),
+            job_type=facts["controller"],
+            config=config,
+            settings=wandb.Settings(
+                silent=True,
+                console="off",
+                x_disable_stats=True,
+                init_timeout=_SECONDS_TO_START,
+                finish_timeout=_SECONDS_TO_FINISH,
+            ),
+        )
+
+    def _log(self, active: wandb.Run, run: FinishedRun, variant: str) -> None:
+        facts = run.summary["variants"][variant]
+        rows = [row for row in run.rows if row["variant"] == variant]
+        for name, about in run.summary["metrics"].items():
+            active.define_metric(name, summary=_kept(about["higher_is_better"]))
+        for cost in COSTS:
+            active.define_metric(cost, summary="last")
+        means = {name: mean for name, mean in facts["metrics"].items() if not undefined(mean["mean"])}
+        taus = {key: fraction(facts[key]) for key in ("tau_cross", "tau_self")}
+        active.log(
+            {
+                "variant": variant,
+                **{key: tau for key, tau in taus.items() if tau is not None},
+                **{name: mean["mean"] for name, mean in means.items()},
+                **{cost: facts[cost] for cost in COSTS},
+            }
+        )
+        for name, mean in means.items():
+            ends = {key: mean[key] for key in ("low", "high") if not undefined(mean[key])}
+            active.summary.update({name: mean["mean"], f"{name}/count": mean["count"]})
+            active.summary.update({f"{name}/{key}": value for key, value in ends.items()})
+        active.summary.update(_by_category(rows, list(means)))
+        active.summary.update({f"totals/{key}": value for key, value in run.summary["totals"].items()})
+        active.log({"edits": self._table(run, rows)})
+
+    def _table(self, run: FinishedRun, rows: Sequence[Mapping[str, Any]]) -> wandb.Table:
+        metrics = list(run.summary["metrics"])
+        shown = [row for row in rows if any(row[column] for column in IMAGE_COLUMNS)]
+        return wandb.Table(
+            columns=[*_TEXTS, *IMAGE_COLUMNS, *metrics],
+            data=[
+                [
+                    *(row[name] for name in _TEXTS),
+                    *(wandb.Image(str(run.dir / row[name])) if row[name] else None for name in IMAGE_COLUMNS),
+                    *(None if undefined(row[name]) else row[name] for name in metrics),
+                ]
+                for row in shown[: self.max_table_rows]
+            ],
+        )
+
+
+def wandb_key_present() -> bool:
+    """Whether a Weights & Biases key is known on this machine; the key itself is never shown."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    for path in (os.environ.get("NETRC"), Path.home() / ".netrc", Path.home() / "_netrc"):
+        try:
+            if path and netrc.netrc(str(path)).authenticators(_server()[0]):
+                return True
+        except (OSError, netrc.NetrcParseError):
+            continue
+    return False
+
+
+def _mode() -> tuple[str, str]:
+    """The mode to start in, and why it is offline although a key is there."""
+    asked = os.environ.get("WANDB_MODE")
+    if asked:
+        return asked, ""
+    if not wandb_key_present():
+        return "offline", ""
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return "online", ""  # the proxy reaches what this machine may not
+    host, port = _server()
+    try:
+        with socket.create_connection((host, port), timeout=_SECONDS_TO_CONNECT):
+            return "online", ""
+    except OSError as error:
+        return "offline", f"{host} does not answer: {error}"
+
+
+def _server() -> tuple[str, int]:
+    """Host and port that runs are sent to."""
+    address = urlsplit(os.environ.get("WANDB_BASE_URL") or wandb.Settings().base_url)
+    return address.hostname or "", address.port or (80 if address.scheme == "http" else 443)
+
+
+def _without_key(message: str) -> str:
+    key = os.environ.get("WANDB_API_KEY")
+    return message.replace(key, "…") if key else message
+
+
+def _kept(higher_is_better: bool | None) -> str:
+    return {True: "max", False: "min", None: "last"}[higher_is_better]
+
+
+def _by_category(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> dict[str, float]:
+    """Means per category, as `category/<category>/<metric>`; undefined ones are left out."""
+    found = {}
+    good = [row for row in rows if row["status"] == "ok"]
+    for category in dict.fromkeys(row["category"] for row in good if row["category"]):
+        part = [row for row in good if row["category"] == category]
+        for name in metrics:
+            mean = mean_interval([row[name] for row in part], resamples=1).mean
+            if not undefined(mean):
+                found[f"category/{category}/{name}"] = mean
+    return found
+
+
+def _add_report(active: wandb.Run, run: FinishedRun) -> None:
+    """Attaches the report of the run, where one was written; it covers all variants."""
+    page = run.dir / "report.html"
+    if page.is_file():
+        artifact = wandb.Artifact(f"report-{active.id}", type="report", description=run.name)
+        artifact.add_file(str(page))
+        active.log_artifact(artifact)
+
+
+@contextmanager
+def _staging(folder: Path) -> Iterator[None]:
+    """Keeps the files that wandb stages for an upload beside the run, not in the user's home."""
+    before = os.environ.get("WANDB_DATA_DIR")
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ["WANDB_DATA_DIR"] = str(folder)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["WANDB_DATA_DIR"]
+        else:
+            os.environ["WANDB_DATA_DIR"] = before
