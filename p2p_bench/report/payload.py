@@ -15,6 +15,7 @@ from p2p_bench.stats import Mean, mean_interval
 
 PICTURES = {
     "original": "image_original",
+    "vae": "image_vae",
     "source": "image_source",
     "target": "image_target",
     "difference": "image_difference",

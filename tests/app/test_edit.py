@@ -90,6 +90,9 @@ def test_a_given_image_is_inverted(edit):
     outcome = edit("--source", RED, "--target", BLUE, "--image", "grey.png", "--out", "out")
     assert outcome.code == 0, outcome.err
     assert "10 UNet rows" in outcome.out  # 2 x 2 x 2 for source and target, 2 for the inversion
+    out = edit.folder / "out"
+    strip = {"image", "vae_reconstruction", "source_inverted", "target_1"}
+    assert strip < {path.stem for path in out.iterdir()}
     outcome = edit(
         "--source", RED, "--target", BLUE, "--image", "grey.png", "--out", "plain", "inversion=none"
     )

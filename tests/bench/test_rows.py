@@ -25,7 +25,8 @@ def make_row(sample="a", variant="none", index=0, **values):
     """A complete row."""
     row = dict.fromkeys(row_schema(COLUMNS).names, "")
     row.update(sample_id=sample, variant=variant, target_index=index, steps=2, seed=2**63 - 1, status="ok")
-    row.update(dict.fromkeys(["guidance", "seconds", "unet_rows", "unet_rows_spent", "peak_memory_mb"], 1.0))
+    numbers = ("guidance", "seconds", "unet_rows", "unet_rows_spent", "unet_rows_backward", "peak_memory_mb")
+    row.update(dict.fromkeys(numbers, 1.0))
     row.update(psnr=20.0, lpips=float("nan"))
     return {**row, **values}
 

@@ -94,6 +94,7 @@ def fake_row(
         "seconds": 0.4 + 0.05 * rng.normal(),
         "unet_rows": 100.0,
         "unet_rows_spent": 75.0,
+        "unet_rows_backward": 0.0,
         "peak_memory_mb": 900.0,
     }
 
@@ -117,7 +118,7 @@ def add_pictures(row: dict[str, Any], run_dir: Path, sample: int, side: int) -> 
     paint(run_dir / names["heatmap_source"], 2, "#ffb000", old, side)
     paint(run_dir / names["heatmap_target"], 3, "#ff6000", new, side)
     paint(run_dir / names["heatmap_tokens"], 4, "#ff6000", new, 2 * side)
-    row.update(names, image_original="")
+    row.update(names, image_original="", image_vae="")
 
 
 def summarise(

@@ -129,6 +129,7 @@ def _edit(parts: "Parts", options: argparse.Namespace, image: "Tensor | None", d
             truncate=task.truncate,
             progress=lambda step, steps: display.step(1, step, steps),
             cache=task.cache,
+            repair=task.repair.without_mask() or False,
         )
 
 
@@ -178,6 +179,8 @@ def _write(result: "EditResult", image: "Tensor | None", directory: Path) -> Pat
     from p2p_bench.bench.pictures import difference_image, heatmap_image, save_png, strip
 
     pictures = {} if image is None else {"image": image}
+    if result.vae_reconstruction is not None:
+        pictures["vae_reconstruction"] = result.vae_reconstruction
     pictures["source" if image is None else "source_inverted"] = result.images[0]
     titles = {}
     heatmaps = {}

@@ -33,6 +33,7 @@ function openViewer(sample, edit) {
     prompts(sample),
     h("div", { class: "figures" },
       pictures.original !== pictures.source ? large(pictures.original, "real image") : null,
+      large(pictures.vae, "through the VAE and back"),
       large(pictures.source, sourceName(edit)), large(pictures.target, "edit"), large(pictures.difference, "difference"),
       large(pictures.heatSource, "attention, source"), large(pictures.heatTarget, "attention, edit"),
       large(pictures.heatTokens, "attention to every token")),
