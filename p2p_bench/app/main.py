@@ -13,9 +13,10 @@ usage: p2p-bench [VERB] ...
 
   [run] KEY=VALUE ... [-m]                                 the benchmark; -m runs a job per combination
   edit --source S --target T [--image F] [KEY=VALUE ...]   one edit, as pictures
-  report DIR ...                                           one page over finished runs
+  report DIR ...                                           a page over a run, a folder over many
   resume DIR                                               finish a run or a sweep
   cache list|verify|clear                                  the inversions that are kept
+  dashboard DIR ...                                        a W&B workspace for logged runs
   doctor                                                   versions, devices, checkpoints at hand
   train-world [KEY=VALUE ...]                              train the embedded world anew
 
@@ -30,6 +31,7 @@ VERBS = {
     "edit": "p2p_bench.app.verbs.edit",
     "report": "p2p_bench.app.verbs.report",
     "resume": "p2p_bench.app.verbs.resume",
+    "dashboard": "p2p_bench.app.verbs.dashboard",
     "cache": "p2p_bench.app.verbs.cache",
     "doctor": "p2p_bench.app.verbs.doctor",
     "train-world": "p2p_bench.app.verbs.train_world",

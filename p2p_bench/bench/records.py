@@ -103,6 +103,7 @@ class RowMaker:
             "tau_cross": variant.cross,
             "tau_self": variant.self_attn,
             "inversion": self.task.inversion_name if pair.has_image else "",
+            "inversion_from": "",
             "dataset": self.task.dataset.name,
             "steps": self.spec.steps if sampler.steps is None else sampler.steps,
             "guidance": self.spec.guidance if sampler.guidance is None else sampler.guidance,
@@ -199,7 +200,7 @@ def _error_of(edited: Edited, place: int) -> str:
     return "" if error is None else str(error)
 
 
-def _costs(result: EditResult | None, place: int) -> dict[str, float]:
+def _costs(result: EditResult | None, place: int) -> dict[str, float | str]:
     """What the edit costs alone, and its share of what was spent: source and inversion serve all edits.
 
     An inversion that was recalled is part of the cost and not of what was spent.
@@ -211,10 +212,18 @@ def _costs(result: EditResult | None, place: int) -> dict[str, float]:
     shared = result.source_rows * result.source_passes
     shared += 0 if result.inversion_recalled else result.inversion_rows
     return {
+        "inversion_from": _origin(result),
         "unet_rows": float(alone),
         "unet_rows_spent": shared / len(result.target_rows) + own,
         "unet_rows_backward": float(result.inversion_rows_backward),
     }
+
+
+def _origin(result: EditResult) -> str:
+    """Where the inversion came from; "" where none took any rows."""
+    if result.inversion_recalled:
+        return "cache"
+    return "network" if result.inversion_rows + result.inversion_rows_backward else ""
 
 
 def _view(edited: Edited, place: int, device: torch.device) -> EditView:

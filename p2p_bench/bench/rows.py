@@ -7,6 +7,7 @@
 | `category`, `source_prompt`, `target_prompt` | of the pair |
 | `model`, `controller`, `tau_cross`, `tau_self` | settings of the variant |
 | `inversion`, `dataset`, `steps`, `guidance` | settings of the run; no inversion without an image |
+| `inversion_from` | `network` where the inversion was computed here, `cache` where it was recalled, else "" |
 | `seed` | seed of the sample's noise |
 | `status`, `error` | `ok`, or `error` and its reason |
 | metric columns | float64, NaN where undefined |
@@ -49,6 +50,7 @@ _HEAD = (
     ("tau_cross", pa.string()),
     ("tau_self", pa.string()),
     ("inversion", pa.string()),
+    ("inversion_from", pa.string()),
     ("dataset", pa.string()),
     ("steps", pa.int64()),
     ("guidance", pa.float64()),

@@ -19,24 +19,24 @@ def picture(tmp_path: Path) -> Path:
     return tmp_path / "real.png"
 
 
-def costs(directory: str) -> tuple[float, float]:
+def costs(directory: str) -> tuple[float, float, str]:
     (row,) = pq.read_table(Path(directory) / "results.parquet").to_pylist()
     assert row["status"] == "ok"
-    return row["unet_rows"], row["unet_rows_spent"]
+    return row["unet_rows"], row["unet_rows_spent"], row["inversion_from"]
 
 
 def test_a_second_run_does_not_invert_again(command: Command, picture: Path) -> None:
-    def ran(name: str, *overrides: str) -> tuple[float, float]:
+    def ran(name: str, *overrides: str) -> tuple[float, float, str]:
         outcome = command.bench("inversion=ddim", f"run.dir={name}", "logger=none", *overrides, pairs=[PAIR])
         assert outcome.code == 0, outcome.err
         return costs(name)
 
-    assert ran("first") == (10, 10)
+    assert ran("first") == (10, 10, "network")
     (entry,) = Cache(default_directory()).entries()
     # Neither the controller nor its schedule is part of the key.
-    assert ran("second", "controller=replace", "tau.cross=0.3") == (10, 8)
-    assert ran("third", "run.cache=false") == (10, 10)
-    assert ran("fourth", "run.cache=elsewhere") == (10, 10)
+    assert ran("second", "controller=replace", "tau.cross=0.3") == (10, 8, "cache")
+    assert ran("third", "run.cache=false") == (10, 10, "network")
+    assert ran("fourth", "run.cache=elsewhere") == (10, 10, "network")
     assert len(Cache(Path("elsewhere")).entries()) == 1
     # A run may be finished with another cache: that decides no number.
     outcome = command.bench("inversion=ddim", "run.dir=first", "logger=none", "run.cache=false", pairs=[PAIR])
@@ -45,7 +45,7 @@ def test_a_second_run_does_not_invert_again(command: Command, picture: Path) -> 
     entry.path.write_bytes(entry.path.read_bytes()[:-1])
     outcome = command.bench("inversion=ddim", "run.dir=fifth", "logger=none", pairs=[PAIR])
     assert f"warning: cache: {entry.path.name} is damaged" in outcome.err
-    assert costs("fifth") == (10, 10)
+    assert costs("fifth") == (10, 10, "network")
 
 
 def test_edit_keeps_inversions_and_fits_images(command: Command, picture: Path) -> None:

@@ -84,6 +84,7 @@ def fake_row(
         "tau_cross": "" if tau is None else f"{tau:g}",
         "tau_self": "" if tau is None else f"{tau / 2:g}",
         "inversion": "none",
+        "inversion_from": "",
         "dataset": "world_pairs",
         "steps": 25,
         "guidance": 5.0,

@@ -42,7 +42,7 @@ def sweep(root: Path, samples: int = 6, **options: Any) -> Path:
             samples=samples,
             variants={**({"none": None} if number == 0 else {}), "auto": tau},
             settings=settings,
-            every={"inversion": inversion},
+            every={"inversion": inversion, "inversion_from": "cache" if number % 3 else "network"},
             seed=number,
             **options,
         )
@@ -149,7 +149,10 @@ def test_pictures_that_are_none_are_left_out(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "run", samples=1, variants={"auto": 0.5})
     (run / "images" / "pair-000-auto.png").write_text("<svg onload=alert(1)>")
     page = write_folder_report([run], tmp_path / "out").page
-    assert payload(page.parent / "data" / "rows-000.js")[0][4][2] is None
+    kinds = payload(page.parent / "data" / "summary.js")["pictures"]
+    shown = payload(page.parent / "data" / "rows-000.js")[0][4]
+    assert shown[kinds.index("source")] is not None
+    assert shown[kinds.index("target")] is None
     outside = fake_run(
         tmp_path / "bad", samples=1, changes={(0, "none"): {"image_target": "../run/summary.json"}}
     )
@@ -273,6 +276,8 @@ def test_means_by_category_are_means_of_the_rows(summary: dict, root: Path) -> N
 
 def test_costs_and_references(summary: dict, tmp_path: Path) -> None:
     assert summary["entries"][0]["share"][0] == 0.75, "rows spent of rows alone"
+    cold = [(entry["cold"], entry["cached"]) for entry in summary["entries"]]
+    assert cold == [(6, 0), (6, 0), (0, 6), (0, 6), (6, 0), (0, 6), (0, 6)]
     assert [entry["plain"] for entry in summary["entries"]] == [True] + [False] * 6
     assert (summary["noEdit"]["lpips"], summary["noEdit"]["attribute_changed"]) == (0, 0)
     assert summary["noEdit"]["psnr"] is None, "without limit"

@@ -98,6 +98,7 @@ def test_a_click_on_a_heading_sorts(page: Path, root: Path, tmp_path: Path) -> N
         click("lpips"); out.down = names(); out.mark = texts("#runs [aria-sort=descending]")[0];
         click("lpips"); out.up = names(); out.hash = location.hash;
         click("name"); out.named = names();
+        out.costs = texts("#runs tbody tr:nth-child(2) td").slice(-7);
         """,
     )
     runs = [f"inversion={inversion} tau.cross={tau:g}" for inversion in ("ddim", "direct") for tau in TAUS]
@@ -108,6 +109,7 @@ def test_a_click_on_a_heading_sorts(page: Path, root: Path, tmp_path: Path) -> N
     assert out["down"][-1] == "no edit", "the reference stays below"
     assert "LPIPS" in out["mark"]
     assert out["hash"] == "#sort=lpips&dir=up"
+    assert out["costs"][1:] == ["100", "75", "900", "0.750", "8 cold", "0"], "rows alone, spent, memory, ..."
     assert out["named"][:-1] == sorted(out["named"][:-1])
 
 
