@@ -1,7 +1,7 @@
 """What a controller is: a description that, bound to a prompt pair, says what each step does at each site."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from p2p_bench.attention.sites import Site
@@ -44,6 +44,10 @@ class BoundController(ABC):
     @abstractmethod
     def signature(self, step: int) -> Hashable:
         """Equal, also between controllers, exactly where the step's edits (and blends) are equal."""
+
+    def changes(self) -> Sequence[int] | None:
+        """Steps whose signature may differ from that of the step before; None: any may."""
+        return None
 
     @property
     def blend(self) -> BoundBlend | None:

@@ -2,9 +2,12 @@
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import lru_cache, reduce
+from itertools import groupby
 
+from jaxtyping import Float64
 from PIL import Image
+from torch import Tensor
 
 from p2p_bench.attention.columns import Zero
 from p2p_bench.attention.sites import Site
@@ -13,7 +16,17 @@ from p2p_bench.controllers.base import BoundController, EditContext
 from p2p_bench.controllers.blend import BoundBlend
 from p2p_bench.controllers.local_blend import BoundLocalBlend
 from p2p_bench.controllers.self_edit import NO_SELF_EDIT, SelfEdit, injection, override
-from p2p_bench.controllers.tau import Tau, cross_gate, self_steps
+from p2p_bench.controllers.tau import (
+    PerWord,
+    Ramp,
+    Schedule,
+    Tau,
+    cross_gate,
+    parse_interval,
+    parse_tau,
+    schedule_gate,
+    self_steps,
+)
 from p2p_bench.controllers.timetable import Timetable, draw, write
 from p2p_bench.errors import ConfigError, PromptError
 
@@ -47,6 +60,15 @@ class BoundP2P(BoundController):
     def signature(self, step: int) -> Hashable:
         """See `BoundController`."""
         return self.cross[step], self.self_edits[step]
+
+    def changes(self) -> Sequence[int]:
+        """See `BoundController`."""
+        cross, own = self.cross, self.self_edits
+        return [
+            step
+            for step in range(1, len(cross))
+            if cross[step] is not cross[step - 1] or own[step] is not own[step - 1]
+        ]
 
     def __repr__(self) -> str:
         """The edit in one line."""
@@ -83,20 +105,53 @@ def bind_p2p(
     Raises:
         PromptError: A schedule names a word that the target does not have.
     """
-    start, stop = self_steps(self_attn, context.steps)
+    steps = context.steps
+    # Every variant of a sweep binds anew, so what the prompts do not decide is computed once.
+    tau = cross if isinstance(cross, float | Ramp | PerWord) else parse_tau(cross)
+    runs = _runs(cross_gate(tau, context.target, steps)) if isinstance(tau, PerWord) else None
+    edits: list[ColumnEdit] = []
+    for run in _shared_runs(tau, context.target.width, steps) if runs is None else runs:
+        edits += [run.gated(edit)] * run.steps
+    start, stop = _self_steps(self_attn if isinstance(self_attn, float) else parse_interval(self_attn), steps)
     there = injection(context.self_fraction) if self_edit is None else self_edit
-    gates = cross_gate(cross, context.target, context.steps)
-    gated: dict[bytes, ColumnEdit] = {}
-    for alpha in gates:
-        key = alpha.numpy().tobytes()
-        if key not in gated:
-            gated[key] = gate(edit, alpha)
-    return BoundP2P(
-        title,
-        context,
-        cross=tuple(gated[alpha.numpy().tobytes()] for alpha in gates),
-        self_edits=tuple(there if start <= step < stop else NO_SELF_EDIT for step in range(context.steps)),
-    )
+    self_edits = (NO_SELF_EDIT,) * start + (there,) * (stop - start) + (NO_SELF_EDIT,) * (steps - stop)
+    return BoundP2P(title, context, tuple(edits), self_edits)
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """Consecutive steps with one gate; `whole` where it is all on or all off."""
+
+    steps: int
+    alpha: Float64[Tensor, " w"]
+    whole: bool | None
+
+    def gated(self, edit: ColumnEdit) -> ColumnEdit:
+        """The edit during these steps."""
+        if self.whole is None:
+            return gate(edit, self.alpha)
+        return edit if self.whole else NO_EDIT
+
+
+def _runs(gates: Float64[Tensor, "steps w"]) -> tuple[_Run, ...]:
+    found = []
+    for _, members in groupby(gates, key=lambda alpha: alpha.numpy().tobytes()):
+        alphas = list(members)
+        first = alphas[0]
+        whole = bool(first[0]) if bool((first == first[0]).all()) and float(first[0]) in (0.0, 1.0) else None
+        found.append(_Run(len(alphas), first, whole))
+    return tuple(found)
+
+
+@lru_cache(maxsize=1024)
+def _shared_runs(schedule: Schedule, width: int, steps: int) -> tuple[_Run, ...]:
+    """Runs of a schedule that names no word."""
+    return _runs(schedule_gate(schedule, width, steps))
+
+
+@lru_cache(maxsize=1024)
+def _self_steps(tau: float | tuple[float, float], steps: int) -> tuple[int, int]:
+    return self_steps(tau, steps)
 
 
 def then(first: BoundP2P, second: BoundP2P) -> BoundP2P:

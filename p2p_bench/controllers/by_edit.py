@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from p2p_bench.controllers.base import BlendWords, BoundController, Controller, EditContext
 from p2p_bench.controllers.refine import Refine
@@ -40,7 +41,7 @@ class ByEdit(Controller):
             PromptError: A weighted word is not in the target prompt.
         """
         swap = len(context.source.words) == len(context.target.words)
-        inner = (Replace if swap else Refine)(self.cross, self.self_attn)
+        inner = _inner(swap, self.cross, self.self_attn)
         if self.weights:
             return Reweight(self.weights, self.cross, 0.0, inner).bind(context)
         return inner.bind(context)
@@ -50,3 +51,9 @@ class ByEdit(Controller):
     ) -> "ByEdit":
         """The same with the pair's word weights, if it has any."""
         return replace(self, weights=word_weights) if word_weights else self
+
+
+@lru_cache(maxsize=1024)
+def _inner(swap: bool, cross: Tau, self_attn: Tau) -> Replace | Refine:
+    """The edit without weights; the same for every pair."""
+    return (Replace if swap else Refine)(cross, self_attn)

@@ -1,6 +1,7 @@
 """Adding to a prompt."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from p2p_bench.attention.columns import Zero, dense
 from p2p_bench.attention.terms import ColumnEdit, gate
@@ -9,6 +10,7 @@ from p2p_bench.controllers.bound import BoundP2P, bind_p2p
 from p2p_bench.controllers.checks import check_preset
 from p2p_bench.controllers.tau import Tau, parse_interval, parse_tau
 from p2p_bench.prompts.alignment import refinement_map
+from p2p_bench.prompts.words import TokenizedPrompt
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,12 @@ class Refine(Controller):
         Raises:
             PromptError: A schedule names a word that the target does not have.
         """
-        P, aligned = refinement_map(context.source, context.target, as_released=self.preset == "paper")
-        edit = gate(ColumnEdit(dense(P), Zero()), aligned)
+        edit = _edit(context.source, context.target, self.preset == "paper")
         return bind_p2p("refine", context, edit, self.cross, self.self_attn)
+
+
+@lru_cache(maxsize=256)
+def _edit(source: TokenizedPrompt, target: TokenizedPrompt, as_released: bool) -> ColumnEdit:
+    """The edit without its schedule; the variants of a sweep share it."""
+    P, aligned = refinement_map(source, target, as_released)
+    return gate(ColumnEdit(dense(P), Zero()), aligned)

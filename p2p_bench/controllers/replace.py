@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from p2p_bench.attention.columns import Zero, dense
 from p2p_bench.attention.terms import ColumnEdit, gate
@@ -11,6 +12,7 @@ from p2p_bench.controllers.checks import check_preset
 from p2p_bench.controllers.tau import Tau, parse_interval, parse_tau
 from p2p_bench.errors import ConfigError
 from p2p_bench.prompts.alignment import phrase_map, replacement_map
+from p2p_bench.prompts.words import TokenizedPrompt
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,11 @@ class Replace(Controller):
             M, aligned = phrase_map(context.source, context.target, self.words, self.align)
             edit = gate(ColumnEdit(dense(M), Zero()), aligned)
         else:
-            M = replacement_map(context.source, context.target, as_released=self.preset == "paper")
-            edit = ColumnEdit(dense(M), Zero())
+            edit = _edit(context.source, context.target, self.preset == "paper")
         return bind_p2p("replace", context, edit, self.cross, self.self_attn)
+
+
+@lru_cache(maxsize=256)
+def _edit(source: TokenizedPrompt, target: TokenizedPrompt, as_released: bool) -> ColumnEdit:
+    """The swap by position without its schedule; the variants of a sweep share it."""
+    return ColumnEdit(dense(replacement_map(source, target, as_released)), Zero())

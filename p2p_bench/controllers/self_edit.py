@@ -5,6 +5,7 @@ Two things can be done at a site: *injection*, the source's map on the target's 
 """
 
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from math import inf
 
 from p2p_bench.attention.sites import Site
@@ -92,6 +93,14 @@ class SelfEdit:
 
     levels: tuple[LevelEdit, ...] = (LevelEdit(),) * LEVELS
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """Computed once: the planner of a sweep asks for it at every step."""
+        return hash(self.levels)
+
     def terms(self, site: Site) -> SiteEdit | None:
         """Terms that replace the target's self-attention at `site`, or None."""
         level = self.levels[min(site.level, LEVELS - 1)]
@@ -113,6 +122,7 @@ class SelfEdit:
 NO_SELF_EDIT = SelfEdit()
 
 
+@lru_cache(maxsize=64)
 def injection(fraction: float | int) -> SelfEdit:
     """Injection at maps of at most a fraction of the latent side."""
     return SelfEdit(tuple(LevelEdit(injected=2.0**-level <= fraction) for level in range(LEVELS)))

@@ -133,10 +133,15 @@ def cross_gate(tau: Tau, target: TokenizedPrompt, steps: int) -> Float64[Tensor,
     """
     parsed = parse_tau(tau)
     default, words = (parsed.default, parsed.words) if isinstance(parsed, PerWord) else (parsed, ())
-    gate = _curve(default, steps)[:, None].repeat(1, target.width)
+    gate = schedule_gate(default, target.width, steps)
     for word, schedule in words:
         gate[:, list(columns_of(target, word))] = _curve(schedule, steps)[:, None]
     return gate
+
+
+def schedule_gate(schedule: Schedule, width: int, steps: int) -> Float64[Tensor, "steps w"]:
+    """The gate of a schedule that holds for all columns."""
+    return _curve(schedule, steps)[:, None].repeat(1, width)
 
 
 def cross_steps(tau: float | Sequence[float], steps: int) -> tuple[int, int]:

@@ -147,9 +147,11 @@ def edit_tree(targets: Suited, first_step: int, steps: int) -> tuple[Stretch, ..
     """The prefix tree of one source's targets, which it counts in their own order."""
 
     def signature(prompt: TokenizedPrompt, edit: BoundController, step: int) -> Hashable:
-        return prompt.ids, edit.signature(step)
+        # Other prompts part at once, and what has parted stays so.
+        return (prompt.ids, edit.signature(step)) if step == first_step else edit.signature(step)
 
-    return prefix_tree([partial(signature, *target) for target in targets.values()], first_step, steps)
+    signatures = [partial(signature, *target) for target in targets.values()]
+    return prefix_tree(signatures, first_step, steps, [edit.changes() for _, edit in targets.values()])
 
 
 def suited_targets(prepared: PreparedRequest, chunk: Collection[int] | None = None) -> Suited:

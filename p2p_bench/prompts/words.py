@@ -52,6 +52,10 @@ class TokenizedPrompt:
     words: tuple[WordSpan, ...]
     truncated: bool = False
 
+    def __hash__(self) -> int:
+        """That of the text, which Python keeps: prompts are keys of what is computed once per pair."""
+        return hash(self.text)
+
     @property
     def width(self) -> int:
         """Number W of text columns, padding included."""

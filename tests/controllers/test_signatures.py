@@ -128,3 +128,12 @@ def test_inside_a_ramp_every_step_is_different() -> None:
     assert [soft.signature(step) == hard.signature(step) for step in range(STEPS)] == (
         [True] * 4 + [False] * 4 + [True] * 2
     )
+
+
+@settings(deadline=None, max_examples=60)
+@given(single)
+def test_signatures_change_only_where_they_say(make: Make) -> None:
+    bound = bind(make())
+    changed = [step for step in range(1, STEPS) if bound.signature(step) != bound.signature(step - 1)]
+    assert set(changed) <= set(bound.changes())
+    assert bind(make()).changes() == bound.changes()

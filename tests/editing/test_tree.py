@@ -51,5 +51,7 @@ def test_targets_share_a_row_exactly_while_their_prefixes_agree(tables: list[lis
             for j in range(i):
                 same = tables[i][first : step + 1] == tables[j][first : step + 1]
                 assert (frozenset((i, j)) in together) == same
+    changes = [[s for s in range(1, 6) if table[s] != table[s - 1]] for table in tables]
+    assert prefix_tree([table.__getitem__ for table in tables], first, 6, changes) == tree
     total = sum((stretch.stop - stretch.start) * len(stretch.groups) for stretch in tree)
     assert abs(sum(shares(tree, len(tables))) - total) < 1e-9
