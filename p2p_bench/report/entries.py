@@ -10,7 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from p2p_bench.report.columns import COSTS, Column, metric_columns, number
-from p2p_bench.report.labels import run_labels, setting_labels, short_settings, without_schedule
+from p2p_bench.report.labels import (
+    directory_name,
+    run_labels,
+    setting_labels,
+    short_settings,
+    without_schedule,
+)
 from p2p_bench.report.runs import Row, Run
 
 NO_CONTROL = "none"
@@ -83,12 +89,14 @@ def _controlled(run: Run) -> set[str]:
 def _method_names(runs: Sequence[Run]) -> dict[int, str]:
     """For each run (by identity) the settings but tau in which the runs differ."""
     settings = {id(run): without_schedule(short_settings(run)) for run in runs}
-    different = {tuple(sorted(one.items())): one for one in settings.values()}
-    if len(different) == 1:
+    first: dict[tuple[tuple[str, str], ...], Run] = {}
+    for run in runs:
+        first.setdefault(tuple(sorted(settings[id(run)].items())), run)
+    if len(first) == 1:
         return dict.fromkeys(settings, "")
-    labels = setting_labels(list(different.values()))
-    names = labels or [f"settings {i + 1}" for i in range(len(different))]
-    by_settings = dict(zip(different, names, strict=True))
+    labels = setting_labels([settings[id(run)] for run in first.values()])
+    names = labels or [directory_name(run, runs) for run in first.values()]
+    by_settings = dict(zip(first, names, strict=True))
     return {key: by_settings[tuple(sorted(one.items()))] for key, one in settings.items()}
 
 

@@ -20,10 +20,9 @@ _NO_EDIT = {
     "psnr_outside": math.inf,
     "others_kept": 1.0,
     "attribute_changed": 0.0,
-    "clip_direction": 0.0,
 }
 """Scores of the untouched source that follow from what the metric means, for the metric's plain name.
-Without any error a PSNR has no finite value."""
+Without any error a PSNR has no finite value; without any change a direction has none at all."""
 
 _BOUNDED = ("psnr", "psnr_outside", "recon_psnr")
 """Fidelities that the VAE's own error limits and that are told in the unit of its bound."""

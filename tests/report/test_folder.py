@@ -365,3 +365,39 @@ def test_methods_are_compared_overall_and_per_category() -> None:
     assert overall.paired.p_permutation == 2 / 2**7
     assert overall.p_holm == pytest.approx(3 * 2 / 2**7), "three tests, the smallest p counts three times"
     assert all(one.p_holm >= one.paired.p_permutation for one in found)
+
+
+def test_the_exact_answer_judges_the_choice_of_tau(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METRICS, "answer_psnr", (True, "dB", "PSNR to the exact answer", "other", ""))
+    for number, tau in enumerate(TAUS):
+        settings = {"tau": {"cross": tau}}
+        answers = {(i, "auto"): {"answer_psnr": 20.0 + number * (1 if i else -1)} for i in range(4)}
+        fake_run(
+            tmp_path / str(number), samples=4, variants={"auto": tau}, settings=settings, changes=answers,
+            pictures=False, seed=number,
+        )  # fmt: skip
+    found = payload(write_folder_report([tmp_path], tmp_path / "out").page.parent / "data" / "summary.js")
+    tables = found["tables"]
+    assert tables["columns"] == ["attribute_changed", "psnr_outside", "answer_psnr"]
+    (method,) = tables["autoTau"]
+    means = {way["name"]: way["means"][2] for way in method["ways"]}
+    # Three samples have every metric; the first does best at the smallest tau, the others at the largest.
+    assert means["best fixed tau"][:2] == [pytest.approx((18 + 22 + 22) / 3, rel=1e-5), 3]
+    assert means["oracle, upper bound"][0] == pytest.approx((20 + 22 + 22) / 3, rel=1e-5)
+    assert means["auto-tau"][0] <= means["oracle, upper bound"][0]
+    assert method["ways"][0]["taus"] == [["0.8/0.4", 3]]
+    assert method["ways"][2]["taus"] == [["0.2/0.1", 1], ["0.8/0.4", 2]]
+    gain = method["gain"]["difference"][0]
+    assert gain == pytest.approx(means["auto-tau"][0] - means["best fixed tau"][0], abs=1e-4)
+    assert tables["compared"] is None, "one method alone"
+
+
+def test_methods_of_a_sweep_are_compared_with_the_best(summary: dict) -> None:
+    compared = summary["tables"]["compared"]
+    assert {compared["best"], *(row["method"] for row in compared["rows"])} == {
+        "inversion=ddim",
+        "inversion=direct",
+    }
+    assert {row["category"] for row in compared["rows"]} >= {"", "colour", "shape"}
+    curves = summary["tables"]["curves"]["rows"]
+    assert all(0 <= curve["hypervolume"] <= curve["area"][0] <= 1 for curve in curves)

@@ -205,7 +205,7 @@ function drawReferences(x, y) {
   const still = (metric) => (!(metric.name in data.noEdit) ? null : `${metric.short} ${data.noEdit[metric.name] == null ? "without limit" : format(data.noEdit[metric.name])}`);
   if (x && y) {
     const known = [x, y].map(still).filter(Boolean), unknown = [x, y].filter((metric) => !(metric.name in data.noEdit)).map((metric) => metric.short);
-    if (known.length) parts.push("No edit (the source copied) has by definition " + known.join(" and ") + (unknown.length ? "; its " + unknown.join(" and ") + " is not in the rows." : "."));
+    if (known.length) parts.push("No edit (the source copied) has by definition " + known.join(" and ") + (unknown.length ? "; its " + unknown.join(" and ") + " has no value here." : "."));
   }
   parts.push(data.entries.some((entry) => entry.plain) ? "Hollow diamonds ignore the source: plain generation from the target prompt." :
     "No run here ignores the source; run.baseline=true adds plain generation as a reference.");

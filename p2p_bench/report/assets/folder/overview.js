@@ -10,6 +10,8 @@ function drawFilters() {
   metricOptions($("axis-y"), measured, state.y);
   $("all-metrics").checked = state.all;
   for (const tab of $("tabs").children) tab.setAttribute("aria-selected", String(tab.dataset.view === state.view));
+  const active = $("tabs").querySelector('[aria-selected="true"]'), frame = active.closest(".bar-in");
+  frame.scrollLeft = active.offsetLeft - frame.clientWidth / 3; // on a narrow screen the tabs scroll
   for (const view of VIEWS) $("view-" + view).hidden = view !== state.view;
 }
 
