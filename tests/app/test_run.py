@@ -98,7 +98,7 @@ def test_costs_alone_and_shared(command):
     # Two steps, conditional and unconditional: an image costs 4 rows, an edit alone two images.
     assert {row["unet_rows"] for row in rows.values()} == {8.0}
     spent = sum(row["unet_rows_spent"] for row in rows.values())
-    # None and 0.2 edit neither step, 0.5 the first, 0.8 both: two rows in the first step, three in the second.
+    # None and 0.2 edit neither step, 0.5 the first, 0.8 both: two rows in the first, three in the second.
     assert spent == pytest.approx(4 * len(PAIRS) + 2 * (2 + 3) * TARGETS)
     totals = json.loads((command.folder / "out" / "summary.json").read_text())["totals"]
     assert totals["unet_rows_spent"] == pytest.approx(spent)

@@ -1,6 +1,6 @@
 """Captions: the grammar that names a scene's attributes and never its layout."""
 
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from p2p_bench.world.scenes.attributes import (
 FILLER_WORDS = ("a", "and", "on", "in", "of", "object")
 
 
-BACKGROUND_OWNER = "background"
+BACKGROUND_OWNER: Final = "background"
 Owner = int | Literal["background"] | None
 """Whose pixels a word of a caption names: an object, by index, the background, or nobody's."""
 

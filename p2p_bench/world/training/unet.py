@@ -110,7 +110,7 @@ class UNetModule(lightning.LightningModule):
         self.averaged_text = build_text_encoder(*text)
         self.averaged_unet.load_state_dict(self.unet.state_dict())
         self.averaged_text.load_state_dict(self.text.state_dict())
-        self.unet.set_attn_processor(KeepingAttnProcessor())
+        self.unet.set_attn_processor(KeepingAttnProcessor())  # type: ignore[arg-type]  # diffusers lists its own only
         for module in (self.unet, self.averaged_unet):
             module.to(memory_format=torch.channels_last)  # type: ignore[call-arg]  # torch stubs lack memory_format
         self._averages = (
