@@ -84,7 +84,7 @@ def summary_payload(data: JointData, page_dir: Path, num_files: int) -> dict[str
         "noEdit": {name: finite(value) for name, value in known.no_edit.items()},
         "bound": mean_json(known.vae_bound) if known.vae_bound else None,
         "bounded": list(known.bounded),
-        "tables": tables(data.entries, basis, Criterion(basis.x, basis.y)) if basis else None,
+        "tables": tables(data.entries, basis, Criterion(basis.x, basis.y), known) if basis else None,
     }
 
 

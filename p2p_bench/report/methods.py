@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from p2p_bench.report.columns import Column
 from p2p_bench.report.entries import Entry, Key
+from p2p_bench.report.references import References
 from p2p_bench.stats import Mean, Paired, area_interval, compare_paired, holm, hypervolume
 
 _RESAMPLES = 2000
@@ -94,19 +95,24 @@ def oriented(column: Column) -> float:
     return -1.0 if column.higher_is_better is False else 1.0
 
 
-def trade_off_ranges(entries: Sequence[Entry], x: Column, y: Column) -> Ranges | None:
-    """Ranges from the worst to the best mean among all entries, references included.
+def trade_off_ranges(entries: Sequence[Entry], x: Column, y: Column, known: References) -> Ranges | None:
+    """Ranges from the worst to the best mean among all entries, widened by the references.
+
+    Editability starts at that of no edit, fidelity ends at the bound of the VAE, where these are known.
 
     Returns:
         None where the means of one of the two do not differ.
     """
 
-    def ends(column: Column) -> tuple[float, float]:
+    def ends(column: Column, *more: float) -> tuple[float, float]:
         values = [list(entry.values(column.name).values()) for entry in entries]
-        means = [oriented(column) * float(np.mean(one)) for one in values if one]
-        return (min(means), max(means)) if means else (0.0, 0.0)
+        means = [float(np.mean(one)) for one in values if one]
+        found = [oriented(column) * mean for mean in (*means, *more) if math.isfinite(mean)]
+        return (min(found), max(found)) if means else (0.0, 0.0)
 
-    found = Ranges(ends(x), ends(y))
+    still = [known.no_edit[x.name]] if x.name in known.no_edit else []
+    bound = [known.vae_bound.mean] if known.vae_bound and y.name in known.bounded else []
+    found = Ranges(ends(x, *still), ends(y, *bound))
     return found if found.x[0] < found.x[1] and found.y[0] < found.y[1] else None
 
 

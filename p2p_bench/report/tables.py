@@ -17,6 +17,7 @@ from p2p_bench.report.methods import (
     trade_off_ranges,
 )
 from p2p_bench.report.payload import finite
+from p2p_bench.report.references import References
 from p2p_bench.stats import Mean, mean_interval
 
 JUDGE = "answer_psnr"
@@ -50,13 +51,14 @@ class Basis:
         return tuple(found.values())
 
 
-def tables(entries: Sequence[Entry], basis: Basis, criterion: Criterion) -> dict[str, Any]:
+def tables(entries: Sequence[Entry], basis: Basis, criterion: Criterion, known: References) -> dict[str, Any]:
     """Every table, ready for JSON.
 
     Args:
         entries: The entries of the report.
         basis: Metrics of the tables.
         criterion: How auto-tau chooses.
+        known: The references, which span the curves' rectangle.
     """
     methods = methods_of(entries)
     chosen = {
@@ -67,15 +69,17 @@ def tables(entries: Sequence[Entry], basis: Basis, criterion: Criterion) -> dict
     return {
         "columns": [column.name for column in basis.columns],
         "methods": [{"name": method.name, "entries": list(method.entries)} for method in methods],
-        "curves": _curves(entries, methods, basis),
+        "curves": _curves(entries, methods, basis, known),
         "rule": criterion.text,
         "autoTau": [_auto(one, entries, basis) for one in chosen.values() if one is not None],
         "compared": _compared(entries, methods, chosen, basis),
     }
 
 
-def _curves(entries: Sequence[Entry], methods: Sequence[Method], basis: Basis) -> dict[str, Any] | None:
-    ranges = trade_off_ranges(entries, basis.x, basis.y)
+def _curves(
+    entries: Sequence[Entry], methods: Sequence[Method], basis: Basis, known: References
+) -> dict[str, Any] | None:
+    ranges = trade_off_ranges(entries, basis.x, basis.y, known)
     if ranges is None:
         return None
     curves = [curve_of(entries, method, basis.x, basis.y, ranges) for method in methods]

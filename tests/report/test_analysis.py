@@ -11,7 +11,9 @@ from p2p_bench.report.auto_tau import Criterion, auto_tau, choose
 from p2p_bench.report.columns import Column
 from p2p_bench.report.entries import Entry, make_entries
 from p2p_bench.report.methods import Method, compare_methods, curve_of, methods_of, trade_off_ranges
+from p2p_bench.report.references import References, references
 from p2p_bench.report.runs import read_run
+from p2p_bench.stats import Mean
 from tests.report.test_folder import FAILED, sweep
 
 X = Column("attribute_changed", "x", "changed", True, "editability")
@@ -66,8 +68,9 @@ def test_a_criterion_out_of_range_is_refused() -> None:
 
 
 def test_better_curves_have_more_area(entries: tuple[Entry, ...]) -> None:
-    ranges = trade_off_ranges(entries, X, Y)
+    ranges = trade_off_ranges(entries, X, Y, references(entries, [X, Y]))
     assert ranges is not None
+    assert ranges.x[0] == 0, "no edit changes nothing"
     assert ranges.y[0] < ranges.y[1] < 0, "lower LPIPS is better, so it is turned round"
     whole = methods_of(entries)[0]
     part = Method(whole.name, whole.entries[:1])
@@ -92,3 +95,14 @@ def test_methods_are_compared_overall_and_per_category() -> None:
     assert overall.paired.p_permutation == 2 / 2**7
     assert overall.p_holm == pytest.approx(3 * 2 / 2**7), "three tests, the smallest p counts three times"
     assert all(one.p_holm >= one.paired.p_permutation for one in found)
+
+
+def test_the_bound_of_the_vae_ends_the_range_of_fidelity(entries: tuple[Entry, ...]) -> None:
+    y = Column("psnr", "psnr", "PSNR", True, "fidelity", "dB")
+    known = References({}, Mean(40.0, 3, 39.0, 41.0), ("psnr",))
+    bounded, free = (trade_off_ranges(entries, X, y, one) for one in (known, References({}, None, ())))
+    assert bounded is not None
+    assert free is not None
+    assert bounded.y == (free.y[0], 40.0)
+    assert free.y[1] < 40
+    assert bounded.x == free.x

@@ -72,7 +72,7 @@ function chartTitles(x, y, box, width, height, narrow) {
 
 function boundLine(py, box, value) {
   return s("g", { class: "bound" }, s("line", { x1: box[0], x2: box[2], y1: py, y2: py }),
-    s("text", { x: box[0] + 6, y: py - 6 }, "the VAE alone: " + format(value) + " dB"));
+    s("text", { x: box[2] - 6, y: py + 16, "text-anchor": "end" }, "the VAE alone: " + format(value) + " dB"));
 }
 
 // The untouched source, at its editability and, where it has no error at all, at the upper edge.

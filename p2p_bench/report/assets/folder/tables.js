@@ -23,7 +23,7 @@ function curvesSection(found) {
   const order = curves.map((_, k) => k).sort((p, q) => curves[q].area[0] - curves[p].area[0]);
   const best = (value, all) => all.length > 1 && format(value) === format(Math.max(...all));
   return [h("h2", {}, "Curves"), h("p", { class: "note lead" },
-    `Editability (${x.title}, ${format(x0)} to ${format(x1)}) against fidelity (${y.title}, ${format(y0)} to ${format(y1)}), as shares of that rectangle, which spans the means of all runs. ` +
+    `Editability (${x.title}, ${format(x0)} to ${format(x1)}) against fidelity (${y.title}, ${format(y0)} to ${format(y1)}), as shares of that rectangle. It spans the means of all runs, from no edit and up to the VAE's bound where these are known. ` +
     "Hypervolume: what the method's points dominate. Area: under its front joined by lines; interval by bootstrap over source scenes."),
   plainTable(["Method", "Settings", "Hypervolume ↑", "Area under the front ↑"], order.map((k) => h("tr", {},
     h("th", { scope: "row" }, swatch(k), found.methods[k].name), h("td", { class: "number" }, String(found.methods[k].entries.length)),
