@@ -146,8 +146,9 @@ def _picture(pair: EditPair, tree: Sequence[Stretch], names: Sequence[str]) -> T
             if parent == group:
                 below[group] = branches[group]
                 continue
-            stop = _end(group, tree[number:])
-            label = f"steps {stretch.start} to {stop - 1}: {_listed([names[index] for index in group])}"
+            last = _end(group, tree[number:]) - 1
+            steps = f"step {last}" if last == stretch.start else f"steps {stretch.start} to {last}"
+            label = f"{steps}: {_listed([names[index] for index in group])}"
             below[group] = (root if parent is None else branches[parent]).add(Text(label))
         branches = below
     return root

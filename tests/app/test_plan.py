@@ -20,7 +20,7 @@ def test_a_plan_tells_the_rows_that_the_run_takes(command: Command, max_rows: in
     plan = command.bench(*settings, "run.plan=true")
     assert plan.code == 0, plan.err
     assert "swap: 'a red circle on grass', source and 12 edits" in plan.out
-    assert "steps 0 to 1: auto 0.4/0.4; auto 0.5/0.4; auto 0.6/0.4; auto 0.7/0.4; and 3 more" in plan.out
+    assert "step 1: auto 0.4/0.4; auto 0.5/0.4; auto 0.6/0.4; auto 0.7/0.4; and 3 more" in plan.out
     assert "48 edits of 3 pairs; 5 steps" in plan.out
     assert re.search(r"time: about \d+ s of sampling, at \d+ rows a second", plan.out)
     assert {path.name for path in command.folder.iterdir()} == {"pairs.jsonl"}

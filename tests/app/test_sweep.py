@@ -1,5 +1,7 @@
 """The shared launcher: a sweep leaves what Hydra's own launcher leaves, for fewer rows of the network."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,8 @@ import yaml
 from PIL import Image
 
 import p2p_bench.bench.run as bench_run
+from p2p_bench.app.compose import compose
+from p2p_bench.app.sweep import group_key
 from p2p_bench.bench.rows import RowWriter
 from tests.app.command import PAIRS, Command
 from tests.app.test_run import assert_same_rows, pixels, rows_of
@@ -15,6 +19,8 @@ from tests.app.test_run import assert_same_rows, pixels, rows_of
 SWEEP = ("-m", "tau.cross=0.0,0.5,1.0", "inversion=ddim,negative_prompt")
 SETTINGS = ("metrics=pixel", "logger=csv", "run.baseline=true", "run.batch_size=1")
 JOBS = 6
+SPENT = ("unet_rows_spent", "inversion_from")
+"""Columns that tell what was computed for a job; they depend on its company, and on what the cache holds."""
 
 
 def sweep(command: Command, name: str, launcher: str = "shared", *overrides: str):
@@ -51,7 +57,7 @@ def assert_equal_jobs(one: Path, other: Path) -> None:
         assert files_of(a) == files_of(b)
         assert {"run.log", "report.html", "summary.json", "metrics.csv"} <= files_of(b)
         assert settings_of(a) == settings_of(b)
-        assert_same_rows(rows_of(a), rows_of(b), apart_from=("unet_rows_spent",))
+        assert_same_rows(rows_of(a), rows_of(b), apart_from=SPENT)
         for picture in (name for name in files_of(a) if name.startswith("images/")):
             assert np.abs(pixels(a / picture) - pixels(b / picture)).max() <= 1
 
@@ -59,6 +65,34 @@ def assert_equal_jobs(one: Path, other: Path) -> None:
 def spent(folder: Path) -> float:
     """UNet rows that a sweep took."""
     return sum(row["unet_rows_spent"] for job in jobs_of(folder) for row in rows_of(job).values())
+
+
+TOGETHER = (
+    "tau.cross=0.3",
+    "tau=sweep3",
+    "controller=refine",
+    "run.baseline=true",
+    "logger=none",
+    "run.images=3",
+)
+APART = (
+    "seed=1", "inversion=none", "sampler.guidance=2", "sampler.max_rows=8", "dataset.limit=1", "metrics=none",
+    "model.dtype=bfloat16", "run.truncate=true", "run.batch_size=2", "run.cache=false",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("override", [*TOGETHER, *APART])
+def test_jobs_share_their_work_if_they_differ_in_what_the_tree_can_share(override):
+    one, other = (compose(overrides, keep_hydra=True) for overrides in ([], [override]))
+    assert (group_key(one) == group_key(other)) == (override in TOGETHER)
+
+
+def test_the_plugin_is_light():
+    plugin = "hydra_plugins.p2p_shared_launcher.shared_launcher"
+    code = f"import sys, {plugin}; print([name for name in ('torch', 'p2p_bench') if name in sys.modules])"
+    root = str(Path(__file__).resolve().parents[2])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
+    assert done.stdout.strip() == "[]"
 
 
 def test_shared_jobs_equal_jobs_alone(command):
@@ -108,7 +142,7 @@ def test_a_killed_sweep_is_resumed(command, monkeypatch):
     assert "are there already" in outcome.err
     whole, killed = (command.folder / name for name in ("whole", "killed"))
     for a, b in zip(jobs_of(whole), jobs_of(killed), strict=True):
-        assert_same_rows(rows_of(a), rows_of(b), apart_from=("unet_rows_spent",))
+        assert_same_rows(rows_of(a), rows_of(b), apart_from=SPENT)
         assert (b / "report.html").is_file()
     outcome = command("resume", str(command.folder / "killed"))
     assert outcome.code == 0
@@ -142,6 +176,29 @@ def test_a_job_that_fails_does_not_lose_the_others_of_its_group(command):
     good = [(command.folder / "sweep" / str(number) / "summary.json").exists() for number in range(3)]
     assert good == [False, True, True]
     assert "2 of 3 jobs" in outcome.out
+
+
+def test_a_damaged_job_does_not_lose_the_others_of_its_group(command):
+    assert sweep(command, "sweep", "shared", "run.images=0").code == 0
+    before = rows_of(command.folder / "sweep" / "2")
+    for job in (0, 2):
+        (command.folder / "sweep" / str(job) / "rows" / "part-000000.parquet").unlink()
+    (command.folder / "sweep" / "0" / "rows" / "part-000007.parquet").write_bytes(b"PAR1 half a file")
+    outcome = command("resume", "sweep")
+    assert outcome.code == 1
+    assert "part-000007.parquet: not a readable part of rows" in outcome.err
+    assert outcome.err.count("error") == 1
+    assert f"{JOBS - 1} of {JOBS} jobs" in outcome.out
+    assert_same_rows(before, rows_of(command.folder / "sweep" / "2"), apart_from=SPENT)
+
+
+@pytest.mark.parametrize("swept", ["tau.crss=0.2,0.4", "+extra=1,2", "sampler.stps=range(1,3)"])
+def test_a_sweep_over_an_unknown_key_does_not_begin(command, swept):
+    outcome = command.bench("-m", swept, "hydra/launcher=shared", "run.dir=sweep")
+    assert outcome.code == 2
+    assert "unknown key" in outcome.err
+    assert outcome.err.count("error:") == 1
+    assert not (command.folder / "sweep").exists()
 
 
 def test_a_run_is_resumed(command, monkeypatch):
