@@ -69,6 +69,9 @@ COSTS = (
 )
 """What an edit costs; columns of every run."""
 
+BACKWARD = Column("unet_rows_backward", "UNet rows backward", "UNet rows backward", False, "cost")
+"""Rows through the network backward: zero but for inversions that optimise."""
+
 
 def metric_columns(metrics: Mapping[str, Mapping[str, Any]]) -> tuple[Column, ...]:
     """The metric columns of a run, from the `metrics` entry of its summary."""

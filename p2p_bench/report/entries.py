@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from p2p_bench.report.columns import COSTS, Column, metric_columns, number
+from p2p_bench.report.columns import BACKWARD, COSTS, Column, metric_columns, number
 from p2p_bench.report.labels import (
     directory_name,
     run_labels,
@@ -160,7 +160,7 @@ def joint_columns(runs: Sequence[Run]) -> tuple[tuple[Column, ...], list[str]]:
     ]
     order = {"editability": 0, "fidelity": 1}
     ordered = sorted(columns.values(), key=lambda column: order.get(column.role, len(order)))
-    return (*ordered, *COSTS), notes
+    return (*ordered, *COSTS, BACKWARD), notes
 
 
 def category_means(

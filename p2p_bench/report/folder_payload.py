@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from p2p_bench.report.auto_tau import Criterion
 from p2p_bench.report.changes import changed_words
-from p2p_bench.report.columns import COSTS, Column, main_metrics, number
+from p2p_bench.report.columns import BACKWARD, Column, main_metrics, number
 from p2p_bench.report.entries import Entry, Key, category_means
 from p2p_bench.report.gather import LeftOut
 from p2p_bench.report.payload import PICTURES, finite
@@ -92,6 +92,8 @@ def _counts(data: JointData) -> Counter[str]:
     counts: Counter[str] = Counter()
     for entry in data.entries:
         counts.update({column.name: len(entry.values(column.name)) for column in data.columns})
+    if not any(value for entry in data.entries for value in entry.values(BACKWARD.name).values()):
+        counts[BACKWARD.name] = 0  # a column of zeros tells nothing
     return counts
 
 
@@ -162,7 +164,7 @@ def _entry(
 
 def _mean(entry: Entry, column: Column) -> list[float | int | None]:
     """The mean that the run's summary states, else one from the rows; costs go without an interval."""
-    if column in COSTS:
+    if column.role == "cost":
         values = list(entry.values(column.name).values())
         mean = math.fsum(values) / len(values) if values else math.nan
         return mean_json(Mean(mean, len(values), math.nan, math.nan))

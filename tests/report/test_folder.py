@@ -312,3 +312,15 @@ def test_methods_of_a_sweep_are_compared_with_the_best(summary: dict) -> None:
     assert {row["category"] for row in compared["rows"]} >= {"", "colour", "shape"}
     curves = summary["tables"]["curves"]["rows"]
     assert all(0 <= curve["hypervolume"] <= curve["area"][0] <= 1 for curve in curves)
+
+
+def test_backward_rows_have_a_column_where_there_are_any(summary: dict, tmp_path: Path) -> None:
+    def counts(found: dict) -> dict[str, int]:
+        return {metric["name"]: metric["count"] for metric in found["metrics"]}
+
+    assert counts(summary)["unet_rows_backward"] == 0
+    run = fake_run(tmp_path / "run", samples=2, pictures=False, every={"unet_rows_backward": 12.0})
+    found = payload(write_folder_report([run], tmp_path / "out").page.parent / "data" / "summary.js")
+    assert counts(found)["unet_rows_backward"] == 8
+    column = list(counts(found)).index("unet_rows_backward")
+    assert found["entries"][0]["means"][column] == [12.0, 2, None, None]
