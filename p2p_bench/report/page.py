@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -32,26 +32,15 @@ def write_report(run_dir: Path | str) -> Path:
         DataError: The directory has no rows or no summary, or one of them cannot be read.
     """
     run = read_run(Path(run_dir))
-    return write_page([("", run)], run.name, Path(run_dir) / "report.html")
-
-
-def write_page(runs: Sequence[tuple[str, Run]], title: str, out: Path) -> Path:
-    """Write the page over some runs.
-
-    Args:
-        runs: Runs, each with the prefix of its variants' names.
-        title: Heading of the page.
-        out: File to write; it appears whole or not at all.
-    """
-    html = render(runs, title, out.parent)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    out = Path(run_dir) / "report.html"
+    html = render(run, out.parent)
     write_atomically(out, lambda temporary: temporary.write_text(html, encoding="utf-8", newline="\n"))
     return out
 
 
-def render(runs: Sequence[tuple[str, Run]], title: str, page_dir: Path) -> str:
-    """The page as text; see `write_page`."""
-    payload = build_payload(runs, page_dir)
+def render(run: Run, page_dir: Path) -> str:
+    """The page of a run as text; its links are relative to `page_dir`."""
+    payload = build_payload(run, page_dir)
     style, script = _asset("report.css"), "\n".join(_asset(name) for name in _SCRIPTS)
     script = f'"use strict";\n(() => {{\n{script}\n}})();'
     failures = [
@@ -66,18 +55,18 @@ def render(runs: Sequence[tuple[str, Run]], title: str, page_dir: Path) -> str:
     ]
     template = _environment().get_template("report.html.j2")
     return template.render(
-        title=title,
+        title=run.name,
         style=Markup(style),
         script=Markup(script),
         policy=_policy(style, script),
         data=script_json(payload),
-        facts=facts(runs),
-        totals=totals(runs),
+        facts=facts(run),
+        totals=totals(run),
         world=any(metric["backbone"] == "world" for metric in payload["metrics"]),
         num_variants=len(payload["variants"]),
         failures=failures,
-        details=[(prefix, _details(run.summary)) for prefix, run in runs],
-        schema_version=runs[0][1].summary["schema_version"],
+        details=_details(run.summary),
+        schema_version=run.summary["schema_version"],
     )
 
 

@@ -1,7 +1,6 @@
 """The data a page holds: variants with their means, samples with their edits, pictures."""
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,36 +29,31 @@ _ROLES = {"editability": 0, "fidelity": 1}
 _SETTINGS = ("model", "controller", "tau_cross", "tau_self", "inversion", "dataset", "steps", "guidance")
 
 
-def build_payload(runs: Sequence[tuple[str, Run]], page_dir: Path) -> dict[str, Any]:
+def build_payload(run: Run, page_dir: Path) -> dict[str, Any]:
     """Everything the page's script shows, ready for JSON: undefined numbers are None.
 
     Args:
-        runs: Runs with the prefix that tells their variants apart (empty for a single run). Metric
-            columns of the same name must agree between runs.
+        run: The run.
         page_dir: Directory the page is written to.
     """
-    metrics = {column.name: column for _, run in runs for column in metric_columns(run.summary["metrics"])}
-    counts: Counter[str] = Counter()
-    for _, run in runs:
-        counts.update(metric_counts(run.summary))
-    axes = choose_axes(tuple(metrics.values()), counts)
-    columns = (*sorted(metrics.values(), key=lambda metric: _ROLES.get(metric.role, len(_ROLES))), *COSTS)
-    main = main_metrics([name for name in metrics if counts[name]])
+    metrics = metric_columns(run.summary["metrics"])
+    counts = metric_counts(run.summary)
+    axes = choose_axes(metrics, counts)
+    columns = (*sorted(metrics, key=lambda metric: _ROLES.get(metric.role, len(_ROLES))), *COSTS)
+    main = main_metrics([column.name for column in metrics if counts[column.name]])
     store = PictureStore(page_dir)
-    categories = sorted({row["category"] or "" for _, run in runs for row in run.rows})
-    variants = [(prefix, run, name) for prefix, run in runs for name in run.variants]
-    numbers = {(id(run), name): i for i, (_, run, name) in enumerate(variants)}
+    categories = sorted({row["category"] or "" for row in run.rows})
+    numbers = {name: i for i, name in enumerate(run.variants)}
     samples: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for _, run in runs:
-        for row in run.rows:
-            key = (row["sample_id"], row["target_index"], row["source_prompt"], row["target_prompt"])
-            sample = samples.setdefault(key, _sample(row))
-            sample["edits"].append(_edit(row, run, numbers[id(run), row["variant"]], columns, store))
+    for row in run.rows:
+        key = (row["sample_id"], row["target_index"], row["source_prompt"], row["target_prompt"])
+        sample = samples.setdefault(key, _sample(row))
+        sample["edits"].append(_edit(row, run, numbers[row["variant"]], columns, store))
     return {
         "metrics": [{**_column(column), "main": column.name in main} for column in columns],
         "axes": {"x": axes.x, "y": axes.y} if axes else None,
         "categories": categories,
-        "variants": [_variant(prefix, run, name, columns, categories) for prefix, run, name in variants],
+        "variants": [_variant(run, name, columns, categories) for name in run.variants],
         "samples": list(samples.values()),
         "pictures": [[picture.uri, picture.link, picture.note] for picture in store.pictures],
     }
@@ -101,9 +95,7 @@ def _edit(row: Row, run: Run, variant: int, columns: Sequence[Column], store: Pi
     }
 
 
-def _variant(
-    prefix: str, run: Run, name: str, columns: Sequence[Column], categories: Sequence[str]
-) -> dict[str, Any]:
+def _variant(run: Run, name: str, columns: Sequence[Column], categories: Sequence[str]) -> dict[str, Any]:
     rows = [row for row in run.rows if row["variant"] == name]
     summary = run.summary["variants"].get(name, {})
     overall = _means(rows, columns)
@@ -116,8 +108,7 @@ def _variant(
     settings = {key: ", ".join(_values(rows, key)) for key in _SETTINGS}
     first = rows[0] if rows else {}
     return {
-        "name": f"{prefix}{name}",
-        "short": name,
+        "name": name,
         "settings": settings,
         "series": " | ".join(text for key, text in settings.items() if not key.startswith("tau")),
         "tau": [_tau(first.get("tau_cross")), _tau(first.get("tau_self"))],
@@ -159,10 +150,10 @@ def finite(value: float) -> float | None:
     return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
-def facts(runs: Sequence[tuple[str, Run]]) -> list[tuple[str, str]]:
-    """What was run, as (term, description) pairs read off the rows and the summaries."""
-    values = {key: _values((row for _, run in runs for row in run.rows), key) for key in _SETTINGS}
-    values["seed"] = _values((run.summary for _, run in runs), "seed")
+def facts(run: Run) -> list[tuple[str, str]]:
+    """What was run, as (term, description) pairs read off the rows and the summary."""
+    values = {key: _values(run.rows, key) for key in _SETTINGS}
+    values["seed"] = _values([run.summary], "seed")
     terms = {"tau_cross": "cross tau", "tau_self": "self tau"}
     pairs = []
     for key, texts in values.items():
@@ -172,9 +163,9 @@ def facts(runs: Sequence[tuple[str, Run]]) -> list[tuple[str, str]]:
     return pairs
 
 
-def totals(runs: Sequence[tuple[str, Run]]) -> Mapping[str, int | float]:
-    """Sizes and cost of all runs together, from the rows."""
-    rows = [row for _, run in runs for row in run.rows]
+def totals(run: Run) -> Mapping[str, int | float]:
+    """Sizes and cost of the run, from the rows."""
+    rows = run.rows
 
     def total(key: str) -> float:
         return math.fsum(value for value in (number(row.get(key)) for row in rows) if not math.isnan(value))
