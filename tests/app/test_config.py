@@ -128,5 +128,6 @@ def test_results_go_where_they_are_told():
     hydra = compose(["experiment=demo"], keep_hydra=True).hydra
     assert hydra.run.dir.startswith("outputs/demo/2")
     assert hydra.sweep.dir.startswith("outputs/demo/sweep-2")
+    assert hydra.runtime.choices["hydra/launcher"] == "shared"
     hydra = compose(["run.dir=here"], keep_hydra=True).hydra
     assert hydra.run.dir == hydra.sweep.dir == "here"
