@@ -77,19 +77,7 @@ def run_edits(
         except P2PError as error:
             results[place] = _refused(model, request, error)
     editor = _Editor(model, steps, stepper or DDIM(), kept, truncate, cache, _Ticker(progress, steps))
-    waiting = batches(prepared, budget.rows, steps)
-    editor.tick.expect(waiting)
-    while waiting:
-        batch = waiting.pop(0)
-        done = editor.tick.done
-        made = editor.run(batch)
-        if made is not None:
-            results.update(zip(batch.places, made, strict=True))
-            continue
-        budget.halve(batch.rows)
-        before = [batch, *waiting]
-        waiting = batches([one for other in before for one in other.requests], budget.rows, steps)
-        editor.tick.again(done, before, waiting)
+    results |= editor.run_all(prepared, budget)
     return [_repaired(results[place], request) for place, request in enumerate(requests)]
 
 
@@ -155,6 +143,25 @@ class _Editor:
     truncate: bool
     cache: Cache | None
     tick: _Ticker
+
+    def run_all(
+        self, prepared: Sequence[tuple[int, PreparedRequest]], budget: RowBudget
+    ) -> dict[int, EditResult]:
+        """Results of all requests by their place, in smaller batches where memory does not suffice."""
+        results: dict[int, EditResult] = {}
+        waiting = batches(prepared, budget.rows, self.steps)
+        self.tick.expect(waiting)
+        while waiting:
+            batch, done = waiting.pop(0), self.tick.done
+            made = self.run(batch)
+            if made is not None:
+                results.update(zip(batch.places, made, strict=True))
+                continue
+            budget.halve(batch.rows)
+            before = [batch, *waiting]
+            waiting = batches([one for other in before for one in other.requests], budget.rows, self.steps)
+            self.tick.again(done, before, waiting)
+        return results
 
     def run(self, batch: Batch) -> list[EditResult] | None:
         """Results of the batch's requests; None where memory did not suffice and smaller batches may fit."""
