@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -317,11 +318,18 @@ def ranks(rows: Sequence[Mapping[str, Any]], scale: float) -> str:
         rho = _rho(np.nanmean(values, 0) * sign)
         draws = draw_groups(len(values), 0, 2000)
         low, high = np.percentile([_rho(np.nanmean(values[draw], 0) * sign) for draw in draws], [2.5, 97.5])
-        here = [order[place] for place in np.argsort(-sign * np.nanmean(values, 0), kind="stable")]
-        lines.append(
-            f"| {question} | {' > '.join(order)} | {' > '.join(here)} | {rho:.2f} ({low:.2f} to {high:.2f}) |"
-        )
+        here = _ordered(order, np.nanmean(values, 0) * sign)
+        lines.append(f"| {question} | {' > '.join(order)} | {here} | {rho:.2f} ({low:.2f} to {high:.2f}) |")
     return "\n".join(lines)
+
+
+def _ordered(names: Sequence[str], scores: np.ndarray) -> str:
+    """Names from the best score down, with = between equal ones."""
+    places = np.argsort(-scores, kind="stable")
+    text = names[places[0]]
+    for before, place in pairwise(places):
+        text += (" = " if scores[before] == scores[place] else " > ") + names[place]
+    return text
 
 
 def _by_scene(rows: Sequence[Mapping[str, Any]], column: str, methods: Sequence[str]) -> np.ndarray:
