@@ -18,6 +18,8 @@ from p2p_bench.hashing import digest
 from p2p_bench.stats import mean_interval
 
 _TEXTS = ("sample_id", "variant", "target_index", "category", "source_prompt", "target_prompt", "status")
+_CLOUD, _CLOUD_DOMAINS = "api.wandb.ai", (".wandb.ai", ".coreweave.com")
+"""Host that keys of the public service are kept under, whatever name it answers to."""
 _SECONDS_TO_CONNECT = 5.0
 _SECONDS_TO_START = 30.0
 _SECONDS_TO_FINISH = 120
@@ -146,9 +148,11 @@ def wandb_key_present() -> bool:
     """Whether a Weights & Biases key is known on this machine; the key itself is never shown."""
     if os.environ.get("WANDB_API_KEY"):
         return True
+    host = _server()[0]
+    hosts = {host, _CLOUD} if host.endswith(_CLOUD_DOMAINS) else {host}
     for path in (os.environ.get("NETRC"), Path.home() / ".netrc", Path.home() / "_netrc"):
         try:
-            if path and netrc.netrc(str(path)).authenticators(_server()[0]):
+            if path and any(map(netrc.netrc(str(path)).authenticators, hosts)):
                 return True
         except (OSError, netrc.NetrcParseError):
             continue

@@ -72,8 +72,8 @@ def test_edit_keeps_inversions_and_fits_images(command: Command, picture: Path) 
 def test_list_verify_clear(command: Command, picture: Path) -> None:
     assert "0 entries" in command("cache", "list").out
     assert command("cache", "verify").code == 0
-    command.bench("inversion=ddim", "run.cache=kept", "logger=none", pairs=[PAIR])
-    command.bench("inversion=direct", "run.cache=kept", "logger=none", pairs=[PAIR])
+    command.bench("inversion=ddim", "run.dir=a", "run.cache=kept", "logger=none", pairs=[PAIR])
+    command.bench("inversion=direct", "run.dir=b", "run.cache=kept", "logger=none", pairs=[PAIR])
     listed = command("cache", "list", "--dir", "kept").out
     for said in ("DDIMInversion", "DirectInversion", "local", "a red circle", "2 entries"):
         assert said in listed
