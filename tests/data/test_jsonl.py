@@ -56,7 +56,7 @@ def test_load_crops_image_and_mask_alike(tmp_path: Path) -> None:
     assert torch.equal(pixels.mask[0], torch.tensor([1.0, 1, 1, 1, 0, 0, 0, 0]))
     assert pixels.answer is None
     strict = JsonlPairs(tmp_path / "my_pairs.jsonl", fit="error")
-    with pytest.raises(DataError, match=r"set dataset\.fit=crop"):
+    with pytest.raises(DataError, match=r"dataset\.fit in a run\) to crop"):
         strict.load(strict.pairs()[0], (8, 8))
 
 
