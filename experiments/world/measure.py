@@ -247,8 +247,12 @@ def main() -> None:
             print(f"{key:28s} {value:8.3f}", flush=True)
         print(f"  {name}: {time.monotonic() - started:.0f} s", flush=True)
     settings = {"samples": options.samples, "steps": options.steps, "guidance": options.guidance}
+    file = options.out / "results.json"
+    before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    if before.get("settings") == settings:  # a part measured anew
+        results = before["figures"] | results
     text = json.dumps({"settings": settings, "figures": results}, indent=2) + "\n"
-    (options.out / "results.json").write_text(text, encoding="utf-8")
+    file.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
