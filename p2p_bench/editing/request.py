@@ -82,12 +82,6 @@ class PreparedRequest:
     controllers: tuple[BoundController | P2PError, ...]
     guidance: float
 
-    @property
-    def images(self) -> tuple[int, ...]:
-        """Indices of the images that are made: the source, and the targets without an error."""
-        fine = [index for index, made in enumerate(self.controllers) if not isinstance(made, P2PError)]
-        return (0, *(1 + index for index in fine))
-
 
 def prepare(
     model: DiffusionModel, request: EditRequest, steps: int, guidance: float, truncate: bool

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from p2p_bench.attention.terms import Role
 from p2p_bench.inversion.base import Inversion, StepProgress, check_number, part_of, tick_all
+from p2p_bench.inversion.ddim import StartReplay
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.sampling.ddim import DDIM, ddim_sigma, ddim_step
 from p2p_bench.sampling.noise import step_noise
@@ -24,7 +25,7 @@ from p2p_bench.sampling.stepper import Stepper
 
 
 @dataclass(frozen=True, eq=False)
-class EditFriendlyReplay(Replay):
+class EditFriendlyReplay(StartReplay):
     """DDPM sampling (DDIM with eta 1) with noise that rebuilds the source and is shared by the targets.
 
     Attributes:
@@ -37,28 +38,16 @@ class EditFriendlyReplay(Replay):
         rows: UNet rows spent on the noise.
     """
 
-    latents: Float[Tensor, "c h w"]
     noises: Float[Tensor, "s c h w"]
     remainder: Float[Tensor, "c h w"]
     first: int
     source_guidance: float
     target_guidance: float | None
-    rows: int
-
-    @property
-    def start(self) -> tuple[Float[Tensor, "c h w"], ...]:
-        """The start latents."""
-        return (self.latents,)
 
     @property
     def first_step(self) -> int:
         """The first step that is not skipped."""
         return self.first
-
-    @property
-    def unet_rows(self) -> int:
-        """UNet rows spent on the noise."""
-        return self.rows
 
     def stepper(self) -> Stepper:
         """DDIM with the noise of DDPM, whatever the sampler of the run."""
@@ -156,7 +145,7 @@ class EditFriendlyInversion(Inversion):
         rows = (steps - first) * (1 if self.source_guidance == 1 else 2)
         drawn = torch.stack(noises, 1) if noises else x_0.new_empty((len(x_0), 0, *x_0.shape[1:]))
         return [
-            EditFriendlyReplay(latents, z, rest, first, self.source_guidance, self.target_guidance, rows)
+            EditFriendlyReplay(latents, rows, z, rest, first, self.source_guidance, self.target_guidance)
             for latents, z, rest in zip(start, drawn, remainder, strict=True)
         ]
 

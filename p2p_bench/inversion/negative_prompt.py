@@ -8,13 +8,13 @@ from torch import Tensor
 
 from p2p_bench.attention.terms import Role
 from p2p_bench.inversion.base import Inversion, StepProgress, check_number
-from p2p_bench.inversion.ddim import ddim_trajectory
+from p2p_bench.inversion.ddim import StartReplay, ddim_trajectory
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.sampling.replay import Replay
 
 
 @dataclass(frozen=True, eq=False)
-class NegativePromptReplay(Replay):
+class NegativePromptReplay(StartReplay):
     """Sampling in which guidance leads away from the source prompt.
 
     Attributes:
@@ -23,19 +23,7 @@ class NegativePromptReplay(Replay):
         rows: UNet rows spent on the start latents.
     """
 
-    latents: Float[Tensor, "c h w"]
     embedding: Float[Tensor, "l d"]
-    rows: int
-
-    @property
-    def start(self) -> tuple[Float[Tensor, "c h w"], ...]:
-        """The start latents."""
-        return (self.latents,)
-
-    @property
-    def unet_rows(self) -> int:
-        """UNet rows spent on the start latents."""
-        return self.rows
 
     def unconditional(self, step: int, role: Role) -> Float[Tensor, "l d"]:
         """The source prompt's embedding, for all rows."""
@@ -85,6 +73,6 @@ class NegativePromptInversion(Inversion):
         pivot = ddim_trajectory(model, latents, embeddings, steps, self.guidance, progress)
         rows = steps * (1 if self.guidance == 1 else 2)
         return [
-            NegativePromptReplay(start, embedding, rows)
+            NegativePromptReplay(start, rows, embedding)
             for start, embedding in zip(pivot[-1], embeddings, strict=True)
         ]

@@ -20,7 +20,7 @@ from torch import Tensor
 from p2p_bench.attention.terms import Role
 from p2p_bench.errors import ConfigError, P2PError, nearest
 from p2p_bench.inversion.base import Inversion, StepProgress, check_number
-from p2p_bench.inversion.ddim import ddim_trajectory
+from p2p_bench.inversion.ddim import StartReplay, ddim_trajectory
 from p2p_bench.inversion.descent import Descent
 from p2p_bench.inversion.direct import noise_trajectory
 from p2p_bench.inversion.memory import checkpointed
@@ -38,7 +38,7 @@ _PUBLISHED_STEPS = 50
 
 
 @dataclass(frozen=True, eq=False)
-class NullTextReplay(Replay):
+class NullTextReplay(StartReplay):
     """Sampling with an unconditional embedding of its own at every step.
 
     Attributes:
@@ -53,25 +53,13 @@ class NullTextReplay(Replay):
         rows_backward: Rows that went backward.
     """
 
-    latents: Float[Tensor, "c h w"]
     embeddings: Float[Tensor, "steps l d"] | None
     offsets: Float[Tensor, "steps c h w"] | None
     source_only: bool
     losses: Float[Tensor, "steps inner"]
     distance: float
     converged: bool
-    rows: int
     rows_backward: int
-
-    @property
-    def start(self) -> tuple[Float[Tensor, "c h w"], ...]:
-        """The end of the pivot."""
-        return (self.latents,)
-
-    @property
-    def unet_rows(self) -> int:
-        """UNet rows of the pivot and of the optimisation."""
-        return self.rows
 
     @property
     def unet_rows_backward(self) -> int:

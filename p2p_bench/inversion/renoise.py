@@ -20,13 +20,14 @@ from torch import Tensor
 
 from p2p_bench.errors import ConfigError
 from p2p_bench.inversion.base import Inversion, StepProgress, check_number
+from p2p_bench.inversion.ddim import StartReplay
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.sampling.ddim import ddim_inverse_step
 from p2p_bench.sampling.replay import Replay, classifier_free
 
 
 @dataclass(frozen=True, eq=False)
-class ReNoiseReplay(Replay):
+class ReNoiseReplay(StartReplay):
     """Plain sampling from latents that were found by iteration.
 
     Attributes:
@@ -36,20 +37,8 @@ class ReNoiseReplay(Replay):
         rows: UNet rows spent.
     """
 
-    latents: Float[Tensor, "c h w"]
     residuals: Float[Tensor, " steps"]
     iterations: Int64[Tensor, " steps"]
-    rows: int
-
-    @property
-    def start(self) -> tuple[Float[Tensor, "c h w"], ...]:
-        """The start latents."""
-        return (self.latents,)
-
-    @property
-    def unet_rows(self) -> int:
-        """UNet rows of the inversion."""
-        return self.rows
 
 
 @dataclass(frozen=True)
@@ -114,7 +103,7 @@ class ReNoiseInversion(Inversion):
         by_step = torch.stack(residuals[::-1], 1), torch.stack(counts[::-1], 1)
         passes = 1 if self.guidance == 1 else 2
         return [
-            ReNoiseReplay(start, residual, count, passes * (steps + int(count.sum())))
+            ReNoiseReplay(start, passes * (steps + int(count.sum())), residual, count)
             for start, residual, count in zip(x_t, *by_step, strict=True)
         ]
 

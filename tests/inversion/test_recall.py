@@ -112,7 +112,7 @@ def test_replays_survive_packing(method: Inversion) -> None:
     (replay,) = method.invert(model, images(1), [SOURCE], 4, [3])
     back = unpack(pack(replay), method, model.device)
     assert type(back) is type(replay)
-    for field in dataclasses.fields(replay):  # type: ignore[arg-type]
+    for field in dataclasses.fields(replay):  # type: ignore[arg-type]  # every replay is a dataclass
         value, found = getattr(replay, field.name), getattr(back, field.name)
         if isinstance(value, Tensor):
             assert value.dtype == found.dtype

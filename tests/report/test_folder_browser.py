@@ -240,7 +240,7 @@ def test_the_difference_of_two_runs(page: Path, root: Path, tmp_path: Path) -> N
     found = compare_paired(first, second)
     cells = [cell.replace("−", "-") for cell in out["cells"]]
     assert float(cells[0]) == pytest.approx(np.nanmean(first), rel=2e-3)
-    assert float(re.match(r"\+?([\d.]+\d)\+", cells[2])[1][:5]) == pytest.approx(  # type: ignore[index]
+    assert float(re.match(r"\+?([\d.]+\d)\+", cells[2])[1][:5]) == pytest.approx(  # type: ignore[index]  # no match fails here
         found.difference.mean, rel=2e-3
     )
     assert cells[3:5] == ["7", "7"], "the failed edit has no pair"
