@@ -7,7 +7,7 @@ from typing import Any
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
@@ -19,6 +19,16 @@ from p2p_bench.resources import resource_path
 
 CONFIG_NAME = "config"
 HYDRA_VERSION_BASE = "1.3"
+_EXTRAS = {
+    "hydra/sweeper/optuna": "search",
+    **dict.fromkeys(
+        ("hydra/launcher/joblib", "hydra/launcher/submitit_local", "hydra/launcher/submitit_slurm"),
+        "launchers",
+    ),
+}
+"""Options of Hydra's own groups that are installed apart, and the extra that holds them."""
+
+_BASIC = "BasicSweeper"
 _COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
 
 
@@ -92,9 +102,36 @@ def one_job_each(overrides: Sequence[str]) -> list[list[str]]:
 
 
 def swept_keys(overrides: Sequence[str]) -> tuple[str, ...]:
-    """Keys of the overrides that have several choices, in order."""
+    """Keys of the overrides that have several choices, or a range to choose from, in order."""
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     return tuple(override.get_key_element() for override in parsed if override.is_sweep_override())
+
+
+def searches(hydra: DictConfig) -> bool:
+    """Whether the sweeper chooses jobs by what earlier ones returned.
+
+    Args:
+        hydra: Hydra's own node.
+    """
+    return not str(hydra.sweeper.get("_target_", _BASIC)).endswith(_BASIC)
+
+
+def intervals(overrides: Sequence[str]) -> list[str]:
+    """The overrides whose values only a sweeper that searches can choose."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    return [str(one.input_line) for one in parsed if isinstance(one.value(), IntervalSweep)]
+
+
+def with_sweeper_params(overrides: Sequence[str], hydra: DictConfig) -> list[str]:
+    """The overrides of a sweep, before them those of the sweeper's own `params` that they leave alone.
+
+    Args:
+        overrides: As returned by `checked_overrides` with `multirun`.
+        hydra: Hydra's own node.
+    """
+    keys = {one.get_key_element() for one in OverridesParser.create().parse_overrides(list(overrides))}
+    params = hydra.sweeper.get("params") or {}
+    return [f"{key}={value}" for key, value in params.items() if key not in keys] + list(overrides)
 
 
 def _parse(text: str, faults: list[ConfigError]) -> Override | None:
@@ -110,11 +147,12 @@ def _is_group(override: Override) -> bool:
 
 
 def _choices(override: Override, multirun: bool) -> list[str]:
-    """The override once per choice of its sweep; choices that only the sweeper knows are left out."""
+    """The override once per choice of its sweep; of an interval the two ends."""
     if not (multirun and override.is_sweep_override()):
         return [override.input_line or ""]
-    if not override.is_discrete_sweep():
-        return []
+    value = override.value()
+    if isinstance(value, IntervalSweep):
+        return [f"{override.get_key_element()}={end}" for end in (value.start, value.end)]
     return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
 
 
@@ -170,9 +208,10 @@ def _explained(text: str, error: Exception, config: DictConfig) -> ConfigError:
     if isinstance(error, MissingConfigException):
         group, _, option = (error.missing_cfg_file or value).rpartition("/")
         options = error.options or group_options(group or key)
+        extra = _EXTRAS.get(f"{group or key}/{option}")
+        hint = f" It comes with the extra p2p_bench[{extra}]." if extra else nearest(option, options)
         return ConfigError(
-            f"{text}: group {group or key!r} has no option {option!r}.{nearest(option, options)} "
-            f"Options: {', '.join(options)}"
+            f"{text}: group {group or key!r} has no option {option!r}.{hint} Options: {', '.join(options)}"
         )
     if isinstance(error, ConfigCompositionException) and "Ambiguous value" in str(error):
         return ConfigError(

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from p2p_bench.app.build import Parts, build, chosen_options, without_hydra
 from p2p_bench.app.console import result_console, status_console
+from p2p_bench.app.search import objective_values
 from p2p_bench.bench.run import run_benchmark
 from p2p_bench.report import summary_table, write_report
 
@@ -20,6 +21,7 @@ STARTED = "started"
 
 _FAILED = 1
 _SHOWN = 5
+_LONG = 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,15 +87,36 @@ def job_of(
         run_dir=run_dir.absolute(),
         overrides=overrides,
         group=Path(str(hydra.sweep.dir)).name if sweep else "",
-        name=", ".join(text for text in overrides if text.split("=", 1)[0] in swept) if sweep else "",
+        name=", ".join(_rounded(text) for text in overrides if text.split("=", 1)[0] in swept)
+        if sweep
+        else "",
     )
 
 
-def run_job(job: Job) -> int:
-    """Edits what the job's directory lacks, reports and logs.
+def _rounded(text: str) -> str:
+    """An override without the last digits of a number that a sweeper computed, such as 0.6000000000000001."""
+    key, _, value = text.partition("=")
+    try:
+        return f"{key}={float(value):.6g}" if len(value) > _LONG else text
+    except ValueError:
+        return text
 
-    Returns:
-        0, or 1 if some edits failed.
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended.
+
+    Attributes:
+        code: 0, or 1 if some edits failed.
+        objectives: What a sweeper that searches is told: see `objective_values`.
+    """
+
+    code: int
+    objectives: tuple[float, ...] | float | None = None
+
+
+def run_job(job: Job) -> Outcome:
+    """Edits what the job's directory lacks, reports and logs.
 
     Raises:
         P2PError: The job cannot run.
@@ -125,7 +148,8 @@ def run_job(job: Job) -> int:
     result.print(f"results: {job.run_dir}", markup=False)
     result.print(f"report: {report}", markup=False)
     _tell_failures(finished.rows, status)
-    return _FAILED if any(row["status"] != "ok" for row in finished.rows) else 0
+    code = _FAILED if any(row["status"] != "ok" for row in finished.rows) else 0
+    return Outcome(code, objective_values(job.config, finished.summary))
 
 
 def tell_how_to_go_on(directory: Path) -> None:

@@ -5,11 +5,10 @@ from dataclasses import replace
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from p2p_bench.app.build import build, chosen_options, without_hydra
-from p2p_bench.app.compose import compose, swept_keys
+from p2p_bench.app.compose import compose, one_job_each, searches, swept_keys
 from p2p_bench.app.console import result_console, status_console
 from p2p_bench.app.sweep import group_key
 from p2p_bench.bench.open_run import read_facts
@@ -24,7 +23,7 @@ def show_plans(overrides: Sequence[str], multirun: bool) -> int:
     """Prints the plan of every group of jobs that share their work.
 
     Args:
-        overrides: As returned by `checked_overrides`.
+        overrides: As returned by `checked_overrides`, with the sweeper's own.
         multirun: Whether they describe a sweep.
 
     Returns:
@@ -48,13 +47,9 @@ def show_plans(overrides: Sequence[str], multirun: bool) -> int:
 
 def _jobs(overrides: Sequence[str]) -> list[list[str]]:
     """Overrides of every job of a sweep."""
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    try:
-        (jobs,) = BasicSweeper.split_arguments(parsed, None)
-    except HydraException as error:
-        raise ConfigError(
-            "run.plan: the jobs of this sweep are not known before it runs; give choices, such as a,b,c"
-        ) from error
+    if searches(compose(one_job_each(overrides)[0], keep_hydra=True).hydra):
+        raise ConfigError("run.plan: the jobs of a search are not known before it runs")
+    (jobs,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(list(overrides)), None)
     return jobs
 
 

@@ -56,6 +56,7 @@ class RunNode:
             `$P2P_BENCH_CACHE`, else `p2p_bench` in `$XDG_CACHE_HOME` or `~/.cache`; false always inverts.
         cache_gb: Gigabytes that the cache may take; the least recently used entries make room.
         plan: Shows what would be computed, and what it would cost, instead of running.
+        objectives: Metric columns whose means a job returns to a sweeper that searches, such as optuna's.
     """
 
     name: str = "run"
@@ -70,6 +71,7 @@ class RunNode:
     cache: Any = True
     cache_gb: float = 4.0
     plan: bool = False
+    objectives: list[str] = field(default_factory=list)
 
 
 @dataclass

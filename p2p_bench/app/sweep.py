@@ -25,7 +25,7 @@ from hydra.core.utils import (
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from p2p_bench.app.compose import swept_keys
+from p2p_bench.app.compose import swept_keys, with_sweeper_params
 from p2p_bench.app.console import status_console
 from p2p_bench.app.schema import register_schema
 from p2p_bench.errors import P2PError
@@ -238,7 +238,8 @@ def _pass(sweep: Sweep, group: Sequence[Numbered]) -> None:
     from p2p_bench.app.jobs import job_of
     from p2p_bench.bench.run import Member, prefill
 
-    swept = swept_keys(sweep.config.hydra.overrides.task)
+    hydra = sweep.config.hydra
+    swept = swept_keys(with_sweeper_params(hydra.overrides.task, hydra))
     members, all_parts = [], []
     for numbered in group:
         config = sweep.composed(numbered.number, numbered.overrides)

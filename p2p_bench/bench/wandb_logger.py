@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -82,13 +83,16 @@ class WandbLogger:
         several = len(run.summary["variants"]) > 1
         facts = run.summary["variants"][variant]
         own = {key: facts[key] for key in ("controller", "tau_cross", "tau_self")}
+        run_id = digest([run.run_id, run.group, run.job, str(run.dir.resolve()), variant])[:16]
+        if mode == "offline":
+            _forget_unsent(run.dir, run_id)
         config = {**run.config, "variant": {"name": variant, **own}} if several else dict(run.config)
         return wandb.init(
             project=self.project,
             entity=self.entity,
             dir=run.dir,
             mode=mode,  # type: ignore[arg-type]  # read from the environment
-            id=digest([run.run_id, run.group, run.job, str(run.dir.resolve()), variant])[:16],
+            id=run_id,
             resume="allow" if mode == "online" else None,
             name=" ".join(part for part in (run.name, run.job, variant if several else "") if part),
             group=run.group or (f"{run.name} {run.run_id}" if several else None),
@@ -157,6 +161,13 @@ def wandb_key_present() -> bool:
         except (OSError, netrc.NetrcParseError):
             continue
     return False
+
+
+def _forget_unsent(run_dir: Path, run_id: str) -> None:
+    """Deletes what an earlier writing of a run left offline, unless it has been synced."""
+    for folder in (run_dir / "wandb").glob(f"offline-run-*-{run_id}"):
+        if not any(folder.glob("*.synced")):
+            rmtree(folder)
 
 
 def _mode() -> tuple[str, str]:

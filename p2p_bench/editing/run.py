@@ -33,7 +33,7 @@ def run_edits(
     steps: int | None = None,
     guidance: float | None = None,
     stepper: Stepper | None = None,
-    max_rows: int | RowBudget = 64,
+    max_rows: int | RowBudget = 80,
     record: bool | Record = False,
     truncate: bool = False,
     progress: Progress | None = None,

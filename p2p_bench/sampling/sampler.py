@@ -14,13 +14,14 @@ class DDIMSampler:
         steps: Number of denoising steps; None is the model's own.
         guidance: Guidance scale; None is the model's own.
         eta: Share of DDPM's noise that is added, in [0, 1].
-        max_rows: Samples through the network at once, conditional and unconditional counted apart.
+        max_rows: Samples through the network at once, conditional and unconditional counted apart. The
+            default holds a 6 x 6 grid of taus with its source.
     """
 
     steps: int | None = None
     guidance: float | None = None
     eta: float = 0.0
-    max_rows: int = 64
+    max_rows: int = 80
 
     def __post_init__(self) -> None:
         """Checks the values.

@@ -76,4 +76,4 @@ def test_faults_stop_a_plan_too(command: Command) -> None:
     assert command.bench("run.plan=maybe").code == 2
     outcome = command("-m", "tau.cross=interval(0,1)", "run.plan=true")
     assert outcome.code == 2
-    assert "not known before it runs" in outcome.err
+    assert "an interval is for a sweeper that searches" in outcome.err

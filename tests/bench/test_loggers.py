@@ -79,6 +79,18 @@ def test_an_offline_run_per_variant(finished):
     assert none.summary["totals/failed"] == 1
 
 
+def test_a_run_written_again_replaces_what_was_not_synced(finished):
+    for _ in range(2):
+        WandbLogger(project="mine").write(finished)
+        assert len(offline_runs(finished.dir)) == 2
+    folder = next((finished.dir / "wandb").glob("offline-run-*"))
+    record = next(folder.glob("*.wandb"))
+    record.with_name(record.name + ".synced").touch()
+    WandbLogger(project="mine").write(finished)
+    assert len(offline_runs(finished.dir)) == 3
+    assert folder.is_dir()
+
+
 def test_directions_are_told_by_what_the_summary_keeps(finished):
     WandbLogger().write(finished)
     for run in offline_runs(finished.dir):

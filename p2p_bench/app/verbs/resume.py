@@ -80,7 +80,7 @@ def _resume_run(directory: Path) -> int:
     with _folder(Path(started["cwd"])):
         config = compose(checked_overrides(started["overrides"]), keep_hydra=True)
         job = job_of(config, config.hydra, directory)
-        return run_job(job.resumed(started["group"], started["job"], started["overrides"]))
+        return run_job(job.resumed(started["group"], started["job"], started["overrides"])).code
 
 
 def _what_else(directory: Path) -> str:

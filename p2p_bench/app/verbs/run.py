@@ -20,8 +20,11 @@ from p2p_bench.app.compose import (
     checked_overrides,
     compose,
     config_dir,
+    intervals,
     one_job_each,
+    searches,
     swept_keys,
+    with_sweeper_params,
 )
 from p2p_bench.app.console import result_console, show_error
 from p2p_bench.errors import ConfigError, ErrorList, P2PError
@@ -47,21 +50,23 @@ def main(arguments: list[str], debug: bool) -> int:
     if {"--help", "-h"} & set(flags) or not set(flags) <= set(_MULTIRUN):
         return _hydra(flags + overrides, lambda config: None)
     checked = checked_overrides(overrides, multirun)
-    if _refuse_faulty(checked, multirun):
+    sweep = _whole_sweep(checked) if multirun else checked
+    if _refuse_faulty(one_job_each(sweep) if multirun else [sweep], multirun):
         from p2p_bench.app.plan import show_plans
 
-        return show_plans(checked, multirun)
-    swept = swept_keys(checked) if multirun else ()
+        return show_plans(sweep, multirun)
+    swept = swept_keys(sweep) if multirun else ()
     codes: list[int] = []
     sweeps: list[str] = []
     parent = os.getpid()
 
-    def job(config: DictConfig) -> None:
+    def job(config: DictConfig) -> Any:
         sweeps.append(HydraConfig.get().sweep.dir)
-        code = _job(config, swept, debug)
+        code, objectives = _job(config, swept, debug)
         if os.getpid() != parent and code:  # a launcher's own process: the code reaches us as a failed job
             raise JobFailedError(code)
         codes.append(code)
+        return objectives
 
     try:
         _hydra([*flags, *checked], job)
@@ -85,22 +90,46 @@ class JobFailedError(Exception):
         self.code = code
 
 
-def _refuse_faulty(overrides: Sequence[str], multirun: bool) -> bool:
+def _whole_sweep(overrides: Sequence[str]) -> list[str]:
+    """The overrides of a sweep, with those of the sweeper's own `params`.
+
+    Raises:
+        ConfigError: The sweeper cannot choose so.
+        ErrorList: A choice of the sweeper's params is faulty; those of the overrides are known to be good.
+    """
+    hydra = compose(one_job_each(overrides)[0], keep_hydra=True).hydra
+    everything = with_sweeper_params(overrides, hydra)
+    if not searches(hydra) and (unbound := intervals(everything)):
+        raise ConfigError(
+            f"{unbound[0]}: an interval is for a sweeper that searches, such as hydra/sweeper=optuna (extra "
+            "p2p_bench[search]); give choices, such as 0.2,0.4"
+        )
+    return checked_overrides(everything, multirun=True)
+
+
+def _refuse_faulty(jobs: Sequence[Sequence[str]], multirun: bool) -> bool:
     """Stops before any job starts if the configuration of one is faulty.
+
+    Args:
+        jobs: Overrides of jobs that together hold every choice.
+        multirun: Whether a sweep was asked for.
 
     Returns:
         Whether a plan is asked for instead of a run.
     """
     # Imported late: this loads torch, and a mere usage error need not wait for it.
     from p2p_bench.app.build import build, chosen_options, without_hydra
+    from p2p_bench.app.search import search_faults
 
     faults: dict[str, P2PError] = {}
     plan = False
-    for job in one_job_each(overrides) if multirun else [list(overrides)]:
+    for job in jobs:
         config = compose(job, keep_hydra=True)
         plan = plan or config.run.plan
         try:
-            build(without_hydra(config), chosen_options(config.hydra))
+            task = build(without_hydra(config), chosen_options(config.hydra)).task
+            if wrong := list(search_faults(config, task, multirun)):
+                raise ErrorList(wrong)
         except ErrorList as error:
             faults.update((str(fault), fault) for fault in error.errors)
     if faults:
@@ -145,20 +174,21 @@ def _command_line(arguments: Sequence[str]) -> Iterator[None]:
         sys.argv = before
 
 
-def _job(config: DictConfig, swept: Sequence[str], debug: bool) -> int:
-    """One job: the exit code, after the user was told what there is to tell."""
+def _job(config: DictConfig, swept: Sequence[str], debug: bool) -> tuple[int, Any]:
+    """One job: the exit code and its objectives, after the user was told what there is to tell."""
     from p2p_bench.app.jobs import job_of, run_job
 
     settings = HydraConfig.get()
     job = job_of(config, settings, Path(settings.runtime.output_dir), swept)
     label = f"job {settings.job.num} ({job.name})" if settings.mode == RunMode.MULTIRUN else ""
     try:
-        return run_job(job)
+        ended = run_job(job)
+        return ended.code, ended.objectives
     except P2PError as error:
         log.error("%s", error)
         show_error(error, debug, label)
-        return error.exit_code
+        return error.exit_code, None
     except Exception as error:  # a job of a sweep must not take the others with it
         log.exception("unexpected")
         show_error(error, debug, label)
-        return _FAILED
+        return _FAILED, None
