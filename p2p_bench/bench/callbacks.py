@@ -9,20 +9,22 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 
 from p2p_bench.bench.module import Edited
+from p2p_bench.bench.open_run import OpenRun
 from p2p_bench.bench.progress import ProgressDisplay
 from p2p_bench.bench.provenance import peak_memory_mb
-from p2p_bench.bench.records import RowMaker, share_seconds
-from p2p_bench.bench.rows import RowWriter
+from p2p_bench.bench.records import share_seconds
+from p2p_bench.bench.references import Place, place_of
+from p2p_bench.bench.scoring import score_references
 
 
 class WriteRows(Callback):
     """Scores each batch as soon as it is edited and puts its rows on the disk.
 
     Args:
-        runs: What makes rows and pictures, and what writes the rows, of every run that shares the pass.
+        runs: Every run that shares the pass.
     """
 
-    def __init__(self, runs: Sequence[tuple[RowMaker, RowWriter]]) -> None:
+    def __init__(self, runs: Sequence[OpenRun]) -> None:
         self.runs = runs
         self._started = 0.0
 
@@ -52,10 +54,26 @@ class WriteRows(Callback):
             torch.cuda.synchronize(pl_module.device)
         seconds = time.perf_counter() - self._started
         memory = peak_memory_mb(pl_module.device)
-        rows = [maker.rows(edited, memory, pl_module.device) for maker, _ in self.runs]
+        rows = [run.maker.rows(edited, memory, pl_module.device) for run in self.runs]
         share_seconds(list(chain.from_iterable(rows)), seconds)
-        for (_, writer), own in zip(self.runs, rows, strict=True):
-            writer.append(own)
+        self._write_references(edited, pl_module.device)
+        for run, own in zip(self.runs, rows, strict=True):
+            run.writer.append(own)
+
+    def _write_references(self, edited: Sequence[Edited], device: torch.device) -> None:
+        """Scores what any of the runs lacks once; before the rows, so that a run with rows has references."""
+        lacking = [run.references.lacks(_places(edited, run.maker.number)) for run in self.runs]
+        wanted: set[Place] = set().union(*lacking)
+        found = score_references(self.runs[0].maker.task.metrics, edited, wanted, device)
+        for run, own in zip(self.runs, lacking, strict=True):
+            run.references.append([row for row in found if place_of(row) in own])
+
+
+def _places(batch: Sequence[Edited], run: int) -> set[Place]:
+    """Samples and targets that a run edits in a batch."""
+    return {
+        (edited.loaded.pair.id, asked.index) for edited in batch for asked in edited.edits if asked.run == run
+    }
 
 
 class ShowProgress(Callback):

@@ -9,6 +9,7 @@ from typing import Any
 from p2p_bench.bench.directory import claim, locked
 from p2p_bench.bench.lint import lint_pairs, refuse_if_hopeless
 from p2p_bench.bench.records import RowMaker
+from p2p_bench.bench.references import ReferenceWriter, open_references
 from p2p_bench.bench.rows import Key, RowWriter, key_of, read_rows
 from p2p_bench.bench.task import Keep, Task, Variant
 from p2p_bench.errors import ErrorList, P2PError
@@ -48,6 +49,7 @@ class OpenRun:
     Attributes:
         maker: Makes its rows.
         writer: Writes them.
+        references: Writes its references.
         subjects: Pair and variant of each of its edits, in the order of the results.
         pending: The edits to make.
         there: Number of edits that were there before.
@@ -55,6 +57,7 @@ class OpenRun:
 
     maker: RowMaker
     writer: RowWriter
+    references: ReferenceWriter
     subjects: Mapping[Key, tuple[EditPair, Variant]]
     pending: tuple[Key, ...]
     there: int
@@ -87,10 +90,12 @@ def opened(
         pictured = frozenset(pair.id for pair in facts.pairs[: keep.images])
         maker = RowMaker(task, facts.spec, run_id, run_dir, pictured, keep.heatmaps, number)
         writer = RowWriter(run_dir, facts.names)
+        references = open_references(run_dir, facts.names, begun="ok" in there.values())
         new_faults = [key for key in faults if key not in there]
         writer.append([maker.failed(*subjects[key], key[2], faults[key]) for key in new_faults])
         pending = tuple(key for key in subjects if key not in faults and there.get(key) != "ok")
-        yield OpenRun(maker, writer, subjects, pending, len(subjects) - len(pending) if there else 0)
+        already = len(subjects) - len(pending) if there else 0
+        yield OpenRun(maker, writer, references, subjects, pending, already)
 
 
 def read_facts(task: Task) -> Facts:

@@ -1,6 +1,5 @@
 """From edits to rows: costs, scores and pictures."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +14,12 @@ from p2p_bench.bench.changes import bare_words, changed_words
 from p2p_bench.bench.module import Edited, sample_seed
 from p2p_bench.bench.pictures import difference_image, file_stem, heatmap_image, save_png
 from p2p_bench.bench.rows import IMAGE_COLUMNS
+from p2p_bench.bench.scoring import edit_view, score
 from p2p_bench.bench.task import Task, Variant
 from p2p_bench.editing import EditResult
-from p2p_bench.metrics.base import EditView, all_columns, evaluate
+from p2p_bench.metrics.base import EditView, all_columns
 from p2p_bench.models import ModelSpec
 from p2p_bench.types import EditPair
-
-log = logging.getLogger(__name__)
 
 NAN = float("nan")
 
@@ -80,9 +78,9 @@ class RowMaker:
                 rows.append({**row, **_costs(edited.result, place), "peak_memory_mb": peak_memory_mb})
                 if not reason:
                     scored.append(len(rows) - 1)
-                    views.append(_view(edited, place, device))
+                    views.append(edit_view(edited, place, device))
                     rows[-1].update(status="ok", **self._pictures(edited, place))
-        for place, (values, error) in zip(scored, self._scores(views), strict=True):
+        for place, (values, error) in zip(scored, score(self.task.metrics, views), strict=True):
             rows[place].update(values)
             if error:
                 rows[place].update(status="error", error=error)
@@ -111,21 +109,6 @@ class RowMaker:
             "status": status,
             "error": error,
         }
-
-    def _scores(self, views: Sequence[EditView]) -> list[tuple[dict[str, float], str]]:
-        """Scores of each edit, and the reason where one cannot be scored."""
-        try:
-            return [(values, "") for values in evaluate(self.task.metrics, views)]
-        except RuntimeError as error:
-            log.warning("a metric failed on a batch, trying its edits one by one: %s", error)
-        return [self._score_alone(view) for view in views]
-
-    def _score_alone(self, view: EditView) -> tuple[dict[str, float], str]:
-        try:
-            return evaluate(self.task.metrics, [view])[0], ""
-        except RuntimeError as error:
-            log.exception("a metric failed")
-            return {}, str(error)
 
     def _pictures(self, edited: Edited, place: int) -> dict[str, str]:
         """Writes the pictures of an edit; their paths relative to the run directory."""
@@ -224,26 +207,3 @@ def _origin(result: EditResult) -> str:
     if result.inversion_recalled:
         return "cache"
     return "network" if result.inversion_rows + result.inversion_rows_backward else ""
-
-
-def _view(edited: Edited, place: int, device: torch.device) -> EditView:
-    assert edited.result is not None, "only edits without an error are scored"
-    loaded, pair, index = edited.loaded, edited.loaded.pair, edited.edits[place].index
-
-    def moved(image: Tensor | None) -> Tensor | None:
-        return None if image is None else image.to(device)
-
-    images = edited.result.images.to(device)
-    real = loaded.image is not None
-    return EditView(
-        source=loaded.image.to(device) if loaded.image is not None else images[0],
-        edited=images[1 + place],
-        source_prompt=pair.source_prompt,
-        target_prompt=pair.target_prompts[index],
-        reconstruction=images[0] if real else None,
-        vae_reconstruction=moved(edited.result.vae_reconstruction),
-        mask=moved(loaded.mask),
-        answer=moved(loaded.answer),
-        scene=pair.scene,
-        scene_edit=pair.scene_edit,
-    )

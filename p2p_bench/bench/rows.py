@@ -36,6 +36,7 @@ IMAGE_COLUMNS = (
     "heatmap_source", "heatmap_target", "heatmap_tokens",
 )  # fmt: skip
 RESULTS = "results.parquet"
+_FOLDER = "rows"
 
 _HEAD = (
     ("run_id", pa.string()),
@@ -98,19 +99,18 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             os.close(folder)
 
 
-class RowWriter:
-    """Appends rows to `rows/part-*.parquet` of a run directory.
+class PartWriter:
+    """Appends rows to a folder as `part-*.parquet`, each of which appears whole or not at all.
 
     Args:
-        run_dir: The run directory; the caller holds its lock.
-        metric_columns: Names of the metric columns.
+        folder: The folder, made with its first part; the caller holds the lock of its run directory.
+        schema: Columns and types of the rows.
     """
 
-    def __init__(self, run_dir: Path, metric_columns: Sequence[str]) -> None:
-        self.schema = row_schema(metric_columns)
-        self._folder = run_dir / "rows"
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._next = 1 + max((_part_number(path) for path in _parts(run_dir)), default=-1)
+    def __init__(self, folder: Path, schema: pa.Schema) -> None:
+        self._folder = folder
+        self._schema = schema
+        self._next = 1 + max((_part_number(path) for path in _parts(folder)), default=-1)
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes rows as one new part; they are on the disk when this returns.
@@ -120,16 +120,38 @@ class RowWriter:
         """
         if not rows:
             return
-        names = set(self.schema.names)
+        names = set(self._schema.names)
         for row in rows:
             if set(row) != names:
                 raise ValueError(
-                    f"row {key_of(row)}: its columns differ from the schema by {sorted(names ^ set(row))}"
+                    f"row of {row.get('sample_id')!r}: its columns differ from the schema by "
+                    f"{sorted(names ^ set(row))}"
                 )
-        table = pa.Table.from_pylist([dict(row) for row in rows], schema=self.schema)
+        table = pa.Table.from_pylist([dict(row) for row in rows], schema=self._schema)
+        self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"part-{self._next:06d}.parquet"
         write_atomically(path, lambda temporary: pq.write_table(table, temporary))
         self._next += 1
+
+
+class RowWriter:
+    """Appends rows to `rows/part-*.parquet` of a run directory.
+
+    Args:
+        run_dir: The run directory; the caller holds its lock.
+        metric_columns: Names of the metric columns.
+    """
+
+    def __init__(self, run_dir: Path, metric_columns: Sequence[str]) -> None:
+        self._parts = PartWriter(run_dir / _FOLDER, row_schema(metric_columns))
+
+    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Writes rows as one new part; they are on the disk when this returns.
+
+        Raises:
+            ValueError: A row lacks a column or has one too many.
+        """
+        self._parts.append(rows)
 
 
 def read_rows(run_dir: Path) -> list[dict[str, Any]]:
@@ -138,9 +160,18 @@ def read_rows(run_dir: Path) -> list[dict[str, Any]]:
     Raises:
         DataError: A part cannot be read, or the parts do not share their columns.
     """
-    rows: dict[Key, dict[str, Any]] = {}
+    return list({key_of(row): row for row in read_parts(run_dir / _FOLDER)}.values())
+
+
+def read_parts(folder: Path) -> list[dict[str, Any]]:
+    """All rows of a folder of parts, in the order they were written.
+
+    Raises:
+        DataError: A part cannot be read, or the parts do not share their columns.
+    """
+    rows: list[dict[str, Any]] = []
     columns: list[str] | None = None
-    for path in _parts(run_dir):
+    for path in _parts(folder):
         try:
             table = pq.read_table(path, partitioning=None)
         except (pa.ArrowException, OSError) as error:
@@ -152,8 +183,8 @@ def read_rows(run_dir: Path) -> list[dict[str, Any]]:
                 f"{path}: its columns differ from those of the parts before; use a new run directory"
             )
         columns = table.column_names
-        rows.update((key_of(row), row) for row in table.to_pylist())
-    return list(rows.values())
+        rows += table.to_pylist()
+    return rows
 
 
 def compact(run_dir: Path, metric_columns: Sequence[str], order: Iterable[Key]) -> list[dict[str, Any]]:
@@ -174,8 +205,8 @@ def compact(run_dir: Path, metric_columns: Sequence[str], order: Iterable[Key]) 
     return ordered
 
 
-def _parts(run_dir: Path) -> list[Path]:
-    return sorted(run_dir.glob("rows/part-*.parquet"))
+def _parts(folder: Path) -> list[Path]:
+    return sorted(folder.glob("part-*.parquet"))
 
 
 def _part_number(path: Path) -> int:

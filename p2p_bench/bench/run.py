@@ -11,6 +11,7 @@ from rich.console import Console
 
 from p2p_bench.bench.loggers import FinishedRun
 from p2p_bench.bench.open_run import OpenRun, opened, read_facts
+from p2p_bench.bench.references import compact_references
 from p2p_bench.bench.rows import compact
 from p2p_bench.bench.shared_pass import edit_pending
 from p2p_bench.bench.summary import summarise, write_summary
@@ -66,8 +67,10 @@ def run_benchmark(
         if run.pending:
             edit_pending([run], facts, trainer=trainer, batch_size=batch_size, console=console)
         rows = compact(run_dir, facts.names, run.subjects)
+        references = compact_references(run_dir, facts.names, ((key[0], key[2]) for key in run.subjects))
         summary = summarise(
             rows,
+            references,
             name=name,
             variants=task.variants,
             columns=facts.columns,

@@ -48,8 +48,7 @@ def edit_pending(
     with ProgressDisplay(console, len(pairs)) as display:
         module = EditModule(task, asked, record, display.step)
         data = PairDataModule(task.dataset, batch_size, facts.spec.image_size, pairs)
-        write = WriteRows([(run.maker, run.writer) for run in runs])
-        runner = _trainer(trainer, [write, ShowProgress(display)])
+        runner = _trainer(trainer, [WriteRows(runs), ShowProgress(display)])
         try:
             runner.test(module, dataloaders=data.test_dataloader(), verbose=False)
         except SystemExit as error:

@@ -20,6 +20,7 @@ Row = Mapping[str, Any]
 
 def summarise(
     rows: Sequence[Row],
+    references: Sequence[Row] = (),
     *,
     name: str,
     variants: Sequence[Variant],
@@ -32,6 +33,7 @@ def summarise(
 
     Args:
         rows: All rows of the run.
+        references: Its references; they are in no other count.
         name: Name of the run.
         variants: The variants, in the order they are shown.
         columns: The metric columns.
@@ -48,6 +50,10 @@ def summarise(
                 [row for row in rows if row["variant"] == variant.name], variant, columns
             )
             for variant in variants
+        },
+        "references": {
+            kind: _reference_summary([row for row in references if row["reference"] == kind], columns)
+            for kind in dict.fromkeys(row["reference"] for row in references)
         },
         "metrics": {
             column.name: {key: value for key, value in asdict(column).items() if key != "name"}
@@ -80,20 +86,28 @@ def _variant_summary(
     rows: Sequence[Row], variant: Variant, columns: Sequence[MetricColumn]
 ) -> dict[str, Any]:
     good = [row for row in rows if row["status"] == "ok"]
-    samples = [row["sample_id"] for row in good]
     return {
         "controller": variant.controller_name,
         "tau_cross": variant.cross,
         "tau_self": variant.self_attn,
         "count": len(good),
         "failed": len(rows) - len(good),
-        "metrics": {
-            column.name: asdict(mean_interval([row[column.name] for row in good], groups=samples))
-            for column in columns
-        },
+        "metrics": _means(good, columns),
         "unet_rows": sum(row["unet_rows"] for row in rows),
         "unet_rows_spent": sum(row["unet_rows_spent"] for row in rows),
         "seconds": sum(row["seconds"] for row in rows),
+    }
+
+
+def _reference_summary(rows: Sequence[Row], columns: Sequence[MetricColumn]) -> dict[str, Any]:
+    return {"count": len(rows), "metrics": _means(rows, columns)}
+
+
+def _means(rows: Sequence[Row], columns: Sequence[MetricColumn]) -> dict[str, dict[str, float]]:
+    samples = [row["sample_id"] for row in rows]
+    return {
+        column.name: asdict(mean_interval([row[column.name] for row in rows], groups=samples))
+        for column in columns
     }
 
 

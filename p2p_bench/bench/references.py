@@ -1,0 +1,118 @@
+"""References: what the untouched source and the VAE alone score, beside the rows and never among them.
+
+They depend on no variant, so each (sample, target) is scored once, where its first edit is.
+
+| column | value |
+|---|---|
+| `sample_id`, `target_index`, `reference` | together the key of a row |
+| `category` | of the pair |
+| metric columns | float64, NaN where undefined: the picture in the place of the edit |
+
+| reference | picture |
+|---|---|
+| `no_edit` | the source: the real image where there is one, else the generated one |
+| `vae` | the real image through the model's VAE and back; no row without a real image |
+"""
+
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from p2p_bench.bench.rows import PartWriter, read_parts, write_atomically
+
+REFERENCES = "references.parquet"
+
+NO_EDIT, VAE = "no_edit", "vae"
+KINDS = (NO_EDIT, VAE)
+
+Place = tuple[str, int]
+"""Sample and target."""
+
+_FOLDER = "references"
+
+
+def reference_schema(metric_columns: Sequence[str]) -> pa.Schema:
+    """Columns and types of the references of a run with these metric columns."""
+    head = (("sample_id", pa.string()), ("target_index", pa.int64()), ("reference", pa.string()))
+    scores = ((name, pa.float64()) for name in metric_columns)
+    return pa.schema([*head, ("category", pa.string()), *scores])
+
+
+class ReferenceWriter:
+    """Appends references to `references/part-*.parquet` of a run directory.
+
+    Args:
+        run_dir: The run directory; the caller holds its lock.
+        metric_columns: Names of the metric columns.
+        there: Samples and targets whose references are there.
+        wanted: Whether the run has references at all.
+    """
+
+    def __init__(
+        self, run_dir: Path, metric_columns: Sequence[str], there: Iterable[Place] = (), wanted: bool = True
+    ) -> None:
+        self._parts = PartWriter(run_dir / _FOLDER, reference_schema(metric_columns))
+        self._there = set(there)
+        self._wanted = wanted
+
+    def lacks(self, places: Iterable[Place]) -> set[Place]:
+        """Those of some samples and targets that have no references yet and should."""
+        return set(places) - self._there if self._wanted else set()
+
+    def append(self, references: Sequence[Mapping[str, Any]]) -> None:
+        """Writes references as one new part; they are on the disk when this returns."""
+        self._parts.append(references)
+        self._there |= {place_of(row) for row in references}
+
+
+def open_references(run_dir: Path, metric_columns: Sequence[str], begun: bool) -> ReferenceWriter:
+    """What writes the references of a run.
+
+    References go to the disk before the rows of their batch, so a run with finished edits and without any
+    was made before there were references: half of them would be no mean of the run. Those of a run without
+    finished edits may belong to other settings and are removed.
+
+    Args:
+        run_dir: The run directory; the caller holds its lock and knows that its rows are of these settings.
+        metric_columns: Names of the metric columns.
+        begun: Whether any edit is finished.
+
+    Raises:
+        DataError: A part cannot be read.
+    """
+    if not begun:
+        shutil.rmtree(run_dir / _FOLDER, ignore_errors=True)
+    there = [place_of(row) for row in read_parts(run_dir / _FOLDER)]
+    wanted = bool(metric_columns) and (bool(there) or not begun)
+    return ReferenceWriter(run_dir, metric_columns, there, wanted)
+
+
+def compact_references(
+    run_dir: Path, metric_columns: Sequence[str], order: Iterable[Place]
+) -> list[dict[str, Any]]:
+    """Writes `references.parquet`: the references of the parts, in the order of their samples and targets.
+
+    Args:
+        run_dir: The run directory.
+        metric_columns: Names of the metric columns.
+        order: Samples and targets of the run.
+
+    Returns:
+        What was written; where there is nothing, no file is.
+    """
+    rows = {(place_of(row), row["reference"]): row for row in read_parts(run_dir / _FOLDER)}
+    keys = [(place, kind) for place in dict.fromkeys(order) for kind in KINDS]
+    ordered = [rows[key] for key in keys if key in rows]
+    if ordered:
+        table = pa.Table.from_pylist(ordered, schema=reference_schema(metric_columns))
+        write_atomically(run_dir / REFERENCES, lambda temporary: pq.write_table(table, temporary))
+    return ordered
+
+
+def place_of(row: Mapping[str, Any]) -> Place:
+    """Sample and target of a row."""
+    return row["sample_id"], row["target_index"]
