@@ -7,7 +7,7 @@ from typing import Any
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
@@ -87,7 +87,7 @@ def checked_overrides(
 
 
 def one_job_each(overrides: Sequence[str]) -> list[list[str]]:
-    """Jobs that together hold every choice of a sweep: the first of each, then each other alone.
+    """Jobs that together hold every choice of a sweep, the ends of a range: all firsts, then each other alone.
 
     Args:
         overrides: As returned by `checked_overrides` with `multirun`.
@@ -136,7 +136,11 @@ def with_sweeper_params(overrides: Sequence[str], hydra: DictConfig) -> list[str
 
 def _parse(text: str, faults: list[ConfigError]) -> Override | None:
     try:
-        return OverridesParser.create().parse_override(text)
+        override = OverridesParser.create().parse_override(text)
+        if override.is_range_sweep() and not list(override.sweep_iterator()):
+            faults.append(ConfigError(f"{text}: the range is empty; the first number comes before the last"))
+            return None
+        return override
     except HydraException:
         faults.append(ConfigError(f"{text!r} is not a setting; expected KEY=VALUE, such as tau.cross=0.6"))
         return None
@@ -147,13 +151,14 @@ def _is_group(override: Override) -> bool:
 
 
 def _choices(override: Override, multirun: bool) -> list[str]:
-    """The override once per choice of its sweep; of an interval the two ends."""
+    """The override once per choice of its sweep; of a range or an interval the two ends."""
     if not (multirun and override.is_sweep_override()):
         return [override.input_line or ""]
     value = override.value()
     if isinstance(value, IntervalSweep):
         return [f"{override.get_key_element()}={end}" for end in (value.start, value.end)]
-    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+    choices = [f"{override.get_key_element()}={choice}" for choice in override.sweep_string_iterator()]
+    return list(dict.fromkeys([*choices[:1], *choices[-1:]])) if isinstance(value, RangeSweep) else choices
 
 
 def _all_compose(jobs: Iterable[Sequence[str]], config_name: str) -> bool:

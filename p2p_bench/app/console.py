@@ -21,6 +21,7 @@ _NOISY = (
     "open_clip",
     "PIL",
     "wandb",
+    "alembic",  # part of optuna
 )
 
 

@@ -73,9 +73,11 @@ def _sweeper_faults(
     sweeper: DictConfig, names: list[str], columns: Mapping[str, Any], multirun: bool
 ) -> Iterator[ConfigError]:
     title = str(sweeper._target_).rpartition(".")[2]
-    if not multirun:
-        yield ConfigError(f"{title} chooses jobs one after the other: add -m")
-    if not names:
+    if names and not multirun:
+        yield ConfigError(
+            f"{title} chooses jobs one after the other: add -m, or run.objectives=[] for a single run"
+        )
+    if multirun and not names:
         yield ConfigError(
             f"{title} needs objectives: name metric columns, such as run.objectives=[background_error,"
             "clip_direction]"

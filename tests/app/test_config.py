@@ -109,6 +109,17 @@ def test_a_sweep_keeps_the_order_as_typed():
     ]
 
 
+def test_of_ranges_the_ends_are_tried():
+    jobs = one_job_each(["tau.cross=range(0,1,step=0.25)", "tau.self_attn=interval(0,2)", "seed=range(3,4)"])
+    assert jobs == [
+        ["tau.cross=0.0", "tau.self_attn=0.0", "seed=3"],
+        ["tau.cross=0.75", "tau.self_attn=0.0", "seed=3"],
+        ["tau.cross=0.0", "tau.self_attn=2.0", "seed=3"],
+    ]
+    with pytest.raises(ErrorList, match="the range is empty"):
+        checked_overrides(["seed=range(3,3)"], multirun=True)
+
+
 def test_lists_are_values_and_not_sweeps():
     assert compose(checked_overrides(["tau.cross=[0.2,0.8]"])).tau.cross == [0.2, 0.8]
     config = compose(checked_overrides(["logger=[csv,wandb]"]))

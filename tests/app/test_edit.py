@@ -90,6 +90,7 @@ def test_a_given_image_is_inverted(edit):
     outcome = edit("--source", RED, "--target", BLUE, "--image", "grey.png", "--out", "out")
     assert outcome.code == 0, outcome.err
     assert "10 UNet rows" in outcome.out  # 2 x 2 x 2 for source and target, 2 for the inversion
+    assert "image: grey.png (40 x 24 pixels, its middle brought to 16 x 16)\n" in outcome.out
     out = edit.folder / "out"
     strip = {"image", "vae_reconstruction", "source_inverted", "target_1"}
     assert strip < {path.stem for path in out.iterdir()}

@@ -123,10 +123,12 @@ def test_a_search_that_cannot_work_does_not_begin(command, overrides, message):
 def test_a_search_needs_several_jobs_and_an_interval_a_search(command):
     outcome = command.bench(*SEARCH[1:], "dataset.limit=1")
     assert (outcome.code, "chooses jobs one after the other: add -m" in outcome.err) == (2, True)
-    outcome = command.bench("-m", "tau.cross=interval(0,1)", "logger=none", "run.dir=search")
+    assert command.bench(*SEARCH[1:], "dataset.limit=1", "run.objectives=[]").code == 0
+    before = sorted(command.folder.iterdir())
+    outcome = command.bench("-m", "tau.cross=interval(0,1)", "logger=none", "run.dir=other")
     assert outcome.code == 2
     assert "tau.cross=interval(0,1): an interval is for a sweeper that searches" in outcome.err
-    assert not command.ran
+    assert sorted(command.folder.iterdir()) == before
 
 
 @pytest.mark.skipif(

@@ -44,7 +44,7 @@ def main(arguments: list[str], debug: bool) -> int:
     from p2p_bench.app.build import build, chosen_options, without_hydra
 
     parts = build(without_hydra(config), chosen_options(config.hydra))
-    image = _image(parts, options)
+    image, fitted = _image(parts, options)
     result = _edit(parts, options, image, _device(config))
     directory = Path(config.run.dir or options.out or _new_directory())
     strip_path = _write(result, image, directory)
@@ -52,6 +52,8 @@ def main(arguments: list[str], debug: bool) -> int:
         heatmaps = directory / "heatmaps" if options.heatmaps == Path() else options.heatmaps
         _write_heatmaps(result, heatmaps)
     console = result_console()
+    if image is not None:
+        console.print(f"image: {options.image}{fitted}", markup=False)
     console.print(f"source: {options.source}", markup=False)
     for target in options.target:
         console.print(f"target: {target}", markup=False)
@@ -95,12 +97,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _image(parts: "Parts", options: argparse.Namespace) -> "Tensor | None":
-    """The given image at the model's size."""
-    from p2p_bench.editing.images import as_source_image
+def _image(parts: "Parts", options: argparse.Namespace) -> "tuple[Tensor | None, str]":
+    """The given image at the model's size, and what was done to bring it there, in words."""
+    from p2p_bench.data.images import fit_image, load_image
 
-    size = parts.task.checkpoint.spec().image_size
-    return None if options.image is None else as_source_image(options.image, size, options.fit)
+    if options.image is None:
+        return None, ""
+    image = load_image(options.image)
+    height, width = parts.task.checkpoint.spec().image_size
+    fitted = fit_image(image, (height, width), options.fit)
+    if image.shape == fitted.shape:
+        return fitted, ""
+    done = {"crop": "its middle brought", "pad": "padded", "resize": "stretched"}[options.fit]
+    return fitted, f" ({image.shape[2]} x {image.shape[1]} pixels, {done} to {width} x {height})"
 
 
 def _edit(parts: "Parts", options: argparse.Namespace, image: "Tensor | None", device: str) -> "EditResult":
