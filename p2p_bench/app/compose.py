@@ -87,7 +87,7 @@ def checked_overrides(
 
 
 def one_job_each(overrides: Sequence[str]) -> list[list[str]]:
-    """Jobs that together hold every choice of a sweep, the ends of a range: all firsts, then each other alone.
+    """Jobs that hold every choice of a sweep, and the ends of a range: all firsts, then each other alone.
 
     Args:
         overrides: As returned by `checked_overrides` with `multirun`.
