@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -64,8 +65,8 @@ class WorldDemo:
 
 
 @dataclass(frozen=True)
-class WorldPairs:
-    """Pairs drawn from a seed whose source is sampled from noise.
+class DrawnPairs:
+    """Pairs drawn from a seed.
 
     Attributes:
         count: Number of pairs drawn.
@@ -79,7 +80,10 @@ class WorldPairs:
     seed: int = 0
     categories: Sequence[str] | None = None
     limit: int | None = None
-    name: str = "world_pairs"
+    name: str = ""
+
+    REAL: ClassVar[bool]
+    """Whether sources are rendered, else they are sampled from noise."""
 
     def pairs(self) -> list[EditPair]:
         """The pairs in the order drawn.
@@ -87,42 +91,27 @@ class WorldPairs:
         Raises:
             ConfigError: `count`, `seed`, `categories` or `limit` is not usable.
         """
-        return take(_drawn(self.count, self.seed, self.categories, real=False), self.limit)
-
-    def load(self, pair: EditPair, size: tuple[int, int]) -> PairImages:
-        """No pixels: the source comes from noise."""
-        return load_scene(pair, size)
-
-
-@dataclass(frozen=True)
-class WorldReal:
-    """Pairs drawn from a seed whose source is a rendered image, with exact answer and exact mask.
-
-    Attributes:
-        count: Number of pairs drawn.
-        seed: Seed of the drawing; the noise follows the run's seed.
-        categories: Kinds of edit, in turn; None takes all.
-        limit: Number of pairs from the start; None takes all.
-        name: Name in results.
-    """
-
-    count: int = 64
-    seed: int = 0
-    categories: Sequence[str] | None = None
-    limit: int | None = None
-    name: str = "world_real"
-
-    def pairs(self) -> list[EditPair]:
-        """The pairs in the order drawn.
-
-        Raises:
-            ConfigError: `count`, `seed`, `categories` or `limit` is not usable.
-        """
-        return take(_drawn(self.count, self.seed, self.categories, real=True), self.limit)
+        return take(_drawn(self.count, self.seed, self.categories, self.REAL), self.limit)
 
     def load(self, pair: EditPair, size: tuple[int, int]) -> PairImages:
         """Renders a pair; see `load_scene`."""
         return load_scene(pair, size)
+
+
+@dataclass(frozen=True)
+class WorldPairs(DrawnPairs):
+    """Pairs drawn from a seed whose source is sampled from noise: they have no pixels. See `DrawnPairs`."""
+
+    name: str = "world_pairs"
+    REAL = False
+
+
+@dataclass(frozen=True)
+class WorldReal(DrawnPairs):
+    """Pairs drawn from a seed whose source is rendered, with exact answer and mask. See `DrawnPairs`."""
+
+    name: str = "world_real"
+    REAL = True
 
 
 def _drawn(count: int, seed: int, categories: Sequence[str] | None, real: bool) -> list[EditPair]:
