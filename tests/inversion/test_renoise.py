@@ -3,10 +3,11 @@ from typing import Any
 import pytest
 import torch
 
+import p2p_bench as p2p
+from p2p_bench.data.world import WorldReal
 from p2p_bench.errors import ConfigError
 from p2p_bench.inversion import DDIMInversion, ReNoiseInversion
 from p2p_bench.inversion.renoise import ReNoiseReplay
-from p2p_bench.models import DiffusionModel
 from p2p_bench.sampling import ddim_inverse_step
 from tests.inversion.runs import SOURCE, distance, edited, encoded, images
 from tests.models.tiny import tiny_model
@@ -33,13 +34,19 @@ def test_the_fixed_point_leads_back_exactly() -> None:
     assert distance(edited(DDIMInversion(), steps=40, guidance=1.0).latents[0], encoded()) > 1e-3
 
 
-def test_on_the_embedded_model(world: DiffusionModel) -> None:
-    generator = torch.Generator().manual_seed(3)
-    rough = torch.rand(2, 3, 8, 8, generator=generator)
-    pictures = torch.nn.functional.interpolate(rough, world.spec.image_size, mode="bicubic").clamp(0, 1)
-    replays = ReNoiseInversion(iterations=40).invert(world, pictures, ["a red circle on grass"] * 2, 25)
+@pytest.mark.parametrize("count", [1, pytest.param(8, marks=pytest.mark.slow)])
+def test_on_rendered_images(count: int) -> None:
+    model = p2p.load_model("world", dtype=torch.float64)
+    data = WorldReal(count, seed=77)
+    loaded = [data.load(pair, model.spec.image_size).image for pair in data.pairs()]
+    pictures = torch.stack([image for image in loaded if image is not None]).double()
+    prompts = [pair.source_prompt for pair in data.pairs()]
+    replays = ReNoiseInversion().invert(model, pictures, prompts, 25)
     residuals = torch.stack([replay.residuals for replay in replays if isinstance(replay, ReNoiseReplay)])
-    assert float((residuals <= 1e-6).float().mean()) >= 0.95
+    missed = (residuals > 1e-6).nonzero()
+    assert 1 - len(missed) / residuals.numel() >= 0.95
+    assert set(missed[:, 1].tolist()) <= {23}  # of 25, noisiest first
+    assert float(residuals.max()) < 1e-3
 
 
 def test_residuals_are_those_of_the_equation() -> None:
