@@ -2,13 +2,14 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from p2p_bench.bench.references import place_of
 from p2p_bench.report.columns import BACKWARD, COSTS, Column, metric_columns, number
 from p2p_bench.report.labels import (
     directory_name,
@@ -17,10 +18,7 @@ from p2p_bench.report.labels import (
     short_settings,
     without_schedule,
 )
-from p2p_bench.report.runs import Row, Run
-
-NO_CONTROL = "none"
-"""Controller of plain generation from the target prompt: the row that ignores the source."""
+from p2p_bench.report.runs import NO_CONTROL, Row, Run
 
 Tau = tuple[float | None, float | None]
 Key = tuple[str, int]
@@ -65,9 +63,7 @@ def make_entries(runs: Sequence[Run]) -> tuple[Entry, ...]:
     for run, label in zip(runs, labels, strict=True):
         by_variant: dict[str, dict[Key, Row]] = {name: {} for name in run.variants}
         for row in run.rows:
-            by_variant[row["variant"]][row["sample_id"], row["target_index"]] = {
-                renamed[id(run)].get(key, key): value for key, value in row.items()
-            }
+            by_variant[row["variant"]][place_of(row)] = _renamed(row, renamed[id(run)])
         for variant, rows in by_variant.items():
             first: Row = next(iter(rows.values()), {})
             plain = first.get("controller") == NO_CONTROL
@@ -79,6 +75,17 @@ def make_entries(runs: Sequence[Run]) -> tuple[Entry, ...]:
             tau = _fraction(first.get("tau_cross")), _fraction(first.get("tau_self"))
             entries.append(Entry(name, run, variant, method, tau, rows, plain))
     return tuple(entries)
+
+
+def reference_rows(runs: Sequence[Run]) -> Iterator[Row]:
+    """The reference rows of some runs; metrics that mean different things are renamed as in their entries."""
+    for run, names in zip(runs, column_names(runs), strict=True):
+        for row in run.references:
+            yield _renamed(row, names)
+
+
+def _renamed(row: Row, names: Mapping[str, str]) -> Row:
+    return {names.get(key, key): value for key, value in row.items()}
 
 
 def _controlled(run: Run) -> set[str]:

@@ -15,16 +15,16 @@ from p2p_bench.report.columns import number
 from p2p_bench.report.entries import joint_columns, make_entries
 from p2p_bench.report.folder_payload import PICTURES, JointData, summary_payload
 from p2p_bench.report.gather import Gathered, LeftOut, gather
+from p2p_bench.report.numbers import finite
 from p2p_bench.report.page import script_json
-from p2p_bench.report.payload import finite
 from p2p_bench.report.runs import Row
 from p2p_bench.report.thumbnails import ThumbnailStore
 
 _ASSETS = Path(__file__).parent / "assets"
 _SCRIPTS = (
-    "helpers.js", "folder/state.js", "folder/statistics.js", "folder/chart.js", "folder/overview.js",
-    "folder/tables.js", "folder/pictures.js", "folder/gallery.js", "folder/difference.js",
-    "folder/viewer.js", "folder/main.js",
+    "helpers.js", "references.js", "folder/state.js", "folder/statistics.js", "folder/chart.js",
+    "folder/overview.js", "folder/tables.js", "folder/pictures.js", "folder/gallery.js",
+    "folder/difference.js", "folder/viewer.js", "folder/main.js",
 )  # fmt: skip
 _STYLES = ("report.css", "folder/folder.css")
 _OWN_FILES = re.compile(r"rows-\d+\.js|[0-9a-f]{16}\.(png|jpg|webp)")

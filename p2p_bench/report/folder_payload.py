@@ -13,12 +13,13 @@ from urllib.parse import quote
 from p2p_bench.report.auto_tau import Criterion
 from p2p_bench.report.changes import changed_words
 from p2p_bench.report.columns import BACKWARD, Column, main_metrics, number
-from p2p_bench.report.entries import Entry, Key, category_means
+from p2p_bench.report.entries import Entry, Key, category_means, reference_rows
 from p2p_bench.report.gather import LeftOut
-from p2p_bench.report.payload import PICTURES, finite
-from p2p_bench.report.references import references
+from p2p_bench.report.numbers import finite, mean_json
+from p2p_bench.report.payload import PICTURES
+from p2p_bench.report.references import references, references_json
 from p2p_bench.report.runs import Row, Run
-from p2p_bench.report.tables import JUDGE, Basis, mean_json, tables, tau_text
+from p2p_bench.report.tables import JUDGE, Basis, tables, tau_text
 from p2p_bench.report.tradeoff import choose_axes
 from p2p_bench.stats import Mean, mean_interval, ratio_interval
 
@@ -63,7 +64,7 @@ def summary_payload(data: JointData, page_dir: Path, num_files: int) -> dict[str
     counts = _counts(data)
     axes = choose_axes([column for column in data.columns if column.role != "cost"], counts)
     by_name = {column.name: column for column in data.columns}
-    known = references(data.entries, data.columns)
+    known = references(reference_rows(data.runs), data.columns)
     main = main_metrics([name for name in counts if by_name[name].role != "cost" and counts[name]])
     basis = None
     if axes is not None:
@@ -81,9 +82,7 @@ def summary_payload(data: JointData, page_dir: Path, num_files: int) -> dict[str
         "entries": [
             _entry(i, entry, data.columns, by_category, page_dir) for i, entry in enumerate(data.entries)
         ],
-        "noEdit": {name: finite(value) for name, value in known.no_edit.items()},
-        "bound": mean_json(known.vae_bound) if known.vae_bound else None,
-        "bounded": list(known.bounded),
+        **references_json(known, data.columns),
         "tables": tables(data.entries, basis, Criterion(basis.x, basis.y), known) if basis else None,
     }
 

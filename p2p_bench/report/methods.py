@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from p2p_bench.report.columns import Column
 from p2p_bench.report.entries import Entry, Key
-from p2p_bench.report.references import References
+from p2p_bench.report.references import References, bound, no_edit
 from p2p_bench.stats import Mean, Paired, area_interval, compare_paired, holm, hypervolume
 
 _RESAMPLES = 2000
@@ -104,15 +104,13 @@ def trade_off_ranges(entries: Sequence[Entry], x: Column, y: Column, known: Refe
         None where the means of one of the two do not differ.
     """
 
-    def ends(column: Column, *more: float) -> tuple[float, float]:
+    def ends(column: Column, reference: float) -> tuple[float, float]:
         values = [list(entry.values(column.name).values()) for entry in entries]
         means = [float(np.mean(one)) for one in values if one]
-        found = [oriented(column) * mean for mean in (*means, *more) if math.isfinite(mean)]
+        found = [oriented(column) * mean for mean in (*means, reference) if math.isfinite(mean)]
         return (min(found), max(found)) if means else (0.0, 0.0)
 
-    still = [known.no_edit[x.name]] if x.name in known.no_edit else []
-    bound = [known.vae_bound.mean] if known.vae_bound and y.name in known.bounded else []
-    found = Ranges(ends(x, *still), ends(y, *bound))
+    found = Ranges(ends(x, no_edit(known, x)), ends(y, bound(known, y)))
     return found if found.x[0] < found.x[1] and found.y[0] < found.y[1] else None
 
 

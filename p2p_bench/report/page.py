@@ -16,7 +16,9 @@ from p2p_bench.report.payload import build_payload, facts, totals
 from p2p_bench.report.runs import Run, flatten, read_run, text_of
 
 _ASSETS = Path(__file__).parent / "assets"
-_SCRIPTS = ("helpers.js", "state.js", "summary.js", "plot.js", "gallery.js", "viewer.js", "main.js")
+_SCRIPTS = (
+    "helpers.js", "references.js", "state.js", "summary.js", "plot.js", "gallery.js", "viewer.js", "main.js",
+)  # fmt: skip
 
 
 def write_report(run_dir: Path | str) -> Path:

@@ -7,8 +7,10 @@ from typing import Any
 
 from p2p_bench.report.changes import changed_words
 from p2p_bench.report.columns import COSTS, Column, main_metrics, metric_columns, metric_counts, number
+from p2p_bench.report.numbers import finite, mean_json
 from p2p_bench.report.pictures import PictureStore
-from p2p_bench.report.runs import Row, Run, text_of
+from p2p_bench.report.references import references, references_json
+from p2p_bench.report.runs import NO_CONTROL, Row, Run, text_of
 from p2p_bench.report.tradeoff import choose_axes
 from p2p_bench.stats import Mean, mean_interval
 
@@ -54,6 +56,7 @@ def build_payload(run: Run, page_dir: Path) -> dict[str, Any]:
         "axes": {"x": axes.x, "y": axes.y} if axes else None,
         "categories": categories,
         "variants": [_variant(run, name, columns, categories) for name in run.variants],
+        **references_json(references(run.references, columns), columns),
         "samples": list(samples.values()),
         "pictures": [[picture.uri, picture.link, picture.note] for picture in store.pictures],
     }
@@ -103,7 +106,9 @@ def _variant(run: Run, name: str, columns: Sequence[Column], categories: Sequenc
         stated = summary.get("metrics", {}).get(column.name)
         if stated is not None:
             low, high = stated.get("low"), stated.get("high")
-            overall[i] = _mean(Mean(number(stated["mean"]), int(stated["count"]), number(low), number(high)))
+            overall[i] = mean_json(
+                Mean(number(stated["mean"]), int(stated["count"]), number(low), number(high))
+            )
     by_category = {name: [row for row in rows if (row["category"] or "") == name] for name in categories}
     settings = {key: ", ".join(_values(rows, key)) for key in _SETTINGS}
     first = rows[0] if rows else {}
@@ -111,6 +116,7 @@ def _variant(run: Run, name: str, columns: Sequence[Column], categories: Sequenc
         "name": name,
         "settings": settings,
         "series": " | ".join(text for key, text in settings.items() if not key.startswith("tau")),
+        "plain": first.get("controller") == NO_CONTROL,
         "tau": [_tau(first.get("tau_cross")), _tau(first.get("tau_self"))],
         "counts": {"": _counts(rows), **{key: _counts(part) for key, part in by_category.items() if key}},
         "means": {"": overall, **{key: _means(part, columns) for key, part in by_category.items() if key}},
@@ -138,16 +144,9 @@ def _counts(rows: Sequence[Row]) -> list[int]:
 def _means(rows: Sequence[Row], columns: Sequence[Column]) -> list[list[float | int | None]]:
     ok = [row for row in rows if row["status"] == "ok"]
     groups = [row["sample_id"] for row in ok]
-    return [_mean(mean_interval([number(row.get(column.name)) for row in ok], groups)) for column in columns]
-
-
-def _mean(mean: Mean) -> list[float | int | None]:
-    return [finite(mean.mean), mean.count, finite(mean.low), finite(mean.high)]
-
-
-def finite(value: float) -> float | None:
-    """A number for the page's JSON, which has six digits there and no NaN: None stands for it."""
-    return float(f"{value:.6g}") if math.isfinite(value) else None
+    return [
+        mean_json(mean_interval([number(row.get(column.name)) for row in ok], groups)) for column in columns
+    ]
 
 
 def facts(run: Run) -> list[tuple[str, str]]:

@@ -9,10 +9,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from p2p_bench.bench.references import REFERENCES
 from p2p_bench.bench.rows import RESULTS, read_rows
 from p2p_bench.errors import DataError
 
 Row = Mapping[str, Any]
+
+NO_CONTROL = "none"
+"""Controller of plain generation from the target prompt: the row that ignores the source."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +27,13 @@ class Run:
         path: The run directory.
         summary: `summary.json`.
         rows: All rows, one mapping each.
+        references: What the untouched source and the VAE alone score; runs of older versions have none.
     """
 
     path: Path
     summary: Mapping[str, Any]
     rows: tuple[Row, ...]
+    references: tuple[Row, ...] = ()
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -56,16 +62,16 @@ def read_run(path: Path) -> Run:
             f"{path}: no rows here, expected results.parquet or rows/part-*.parquet; "
             "give the directory of a run (the one with config.yaml)"
         )
-    rows = tuple(_read_results(path) if (path / RESULTS).is_file() else read_rows(path))
+    rows = tuple(_read_table(path / RESULTS) if (path / RESULTS).is_file() else read_rows(path))
     if not rows:
         raise DataError(
             f"{path}: its tables hold no row; finish the run by starting it again in the same directory"
         )
-    return Run(path=path, summary=_read_summary(path), rows=rows)
+    found = _read_table(path / REFERENCES) if (path / REFERENCES).is_file() else []
+    return Run(path=path, summary=_read_summary(path), rows=rows, references=tuple(found))
 
 
-def _read_results(path: Path) -> list[dict[str, Any]]:
-    file = path / RESULTS
+def _read_table(file: Path) -> list[dict[str, Any]]:
     try:
         return pq.read_table(file, partitioning=None).to_pylist()
     except (pa.ArrowException, OSError) as error:

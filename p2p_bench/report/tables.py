@@ -16,7 +16,7 @@ from p2p_bench.report.methods import (
     oriented,
     trade_off_ranges,
 )
-from p2p_bench.report.payload import finite
+from p2p_bench.report.numbers import finite, mean_json
 from p2p_bench.report.references import References
 from p2p_bench.stats import Mean, mean_interval
 
@@ -179,8 +179,3 @@ def tau_text(entry: Entry) -> str:
     if cross is None and self_attn is None:
         return entry.name
     return "/".join(f"{part:g}" for part in (cross, self_attn) if part is not None)
-
-
-def mean_json(mean: Mean) -> list[float | int | None]:
-    """A mean as the page has it: mean, count, low, high."""
-    return [finite(mean.mean), mean.count, finite(mean.low), finite(mean.high)]

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from p2p_bench.report.columns import Column, main_metrics, metric_columns, metric_counts, number
+from p2p_bench.report.references import NAMES
 
 _UNIT_WIDTH = 4
 """Longest unit written in a heading; the page has room for the others."""
@@ -18,7 +19,8 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
     """Variants as rows, the main metrics as columns with an arrow for the better direction.
 
     A cell is the mean, below it half the width of its 95 % interval and its count where that
-    differs from the variant's. Failed edits stand below the scored ones. Undefined means are "–".
+    differs from the variant's. Failed edits stand below the scored ones. Undefined means are "–". The
+    references, in italics, end the table.
 
     Args:
         summary: Contents of a run's `summary.json`.
@@ -44,6 +46,9 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
             _edits(int(facts["count"]), int(facts.get("failed", 0))),
             *(_cell(facts["metrics"].get(name), int(facts["count"])) for name in names),
         )
+    for kind, facts in summary.get("references", {}).items():
+        cells = (_cell(facts["metrics"].get(name), int(facts["count"])) for name in names)
+        table.add_row(Text(NAMES[kind]), Text(str(facts["count"])), *cells, style="italic")
     return table
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
+from p2p_bench.bench.references import REFERENCES, reference_schema
 from p2p_bench.bench.rows import IMAGE_COLUMNS, RESULTS, row_schema
 from p2p_bench.stats import mean_interval
 
@@ -37,6 +38,16 @@ COLOURS = {"red": "#c8352b", "blue": "#2b59c8", "square": "#2f9950", "star": "#2
 
 VARIANTS = {"none": None, "tau=0.2": 0.2, "tau=0.5": 0.5, "tau=0.8": 0.8}
 """Variant to the cross tau; None is plain generation."""
+
+
+NO_EDIT = {
+    "clip_target": 22.0, "clip_direction": math.nan, "lpips": 0.0, "psnr": 100.0, "ssim": 1.0,
+    "psnr_outside": 100.0, "recon_psnr": math.nan, "attribute_changed": 0.0, "others_kept": 1.0,
+}  # fmt: skip
+"""What the untouched source scores."""
+
+VAE = {**NO_EDIT, "lpips": 0.02, "psnr": 31.0, "ssim": 0.97, "psnr_outside": 32.0, "recon_psnr": 31.0}
+"""What the VAE alone leaves of it."""
 
 
 def paint(path: Path, seed: int, colour: str, shape: str = "circle", side: int = 64) -> None:
@@ -172,6 +183,7 @@ def fake_run(
     variants: Mapping[str, float | None] = VARIANTS,
     changes: Mapping[tuple[int, str], Mapping[str, Any]] | None = None,
     settings: Mapping[str, Any] | None = None,
+    references: Mapping[str, Mapping[str, float]] | None = None,
     every: Mapping[str, Any] | None = None,
     pictures: bool = True,
     side: int = 64,
@@ -185,6 +197,7 @@ def fake_run(
         variants: Variant to cross tau.
         changes: Fields to set in the row of (sample number, variant).
         settings: The summary's settings.
+        references: Scores by reference, the same for every sample; None is that of no edit.
         every: Fields to set in every row.
         pictures: False leaves every picture out.
         side: Side of the pictures in pixels.
@@ -205,4 +218,20 @@ def fake_run(
         "seed": 0,
         "dataset": {"limit": samples},
     }
-    return write_run(run_dir, rows, summarise(rows, "demo", settings))
+    write_run(run_dir, rows, summarise(rows, "demo", settings))
+    write_references(run_dir, rows, {"no_edit": NO_EDIT} if references is None else references)
+    return run_dir
+
+
+def write_references(
+    run_dir: Path, rows: Sequence[Mapping[str, Any]], references: Mapping[str, Mapping[str, float]]
+) -> None:
+    """Write the references of the samples of some rows."""
+    samples = {row["sample_id"]: row["category"] for row in rows}
+    found = [
+        {"sample_id": sample, "target_index": 0, "reference": kind, "category": category, **scores}
+        for sample, category in samples.items()
+        for kind, scores in references.items()
+    ]
+    table = pa.Table.from_pylist(found, schema=reference_schema(list(METRICS)))
+    pq.write_table(table, run_dir / REFERENCES)

@@ -1,5 +1,6 @@
 """Auto-tau, curves and comparisons of methods against their definitions."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,10 @@ from hypothesis import strategies as st
 
 from p2p_bench.report.auto_tau import Criterion, auto_tau, choose
 from p2p_bench.report.columns import Column
-from p2p_bench.report.entries import Entry, make_entries
+from p2p_bench.report.entries import Entry, make_entries, reference_rows
 from p2p_bench.report.methods import Method, compare_methods, curve_of, methods_of, trade_off_ranges
-from p2p_bench.report.references import References, references
-from p2p_bench.report.runs import read_run
-from p2p_bench.stats import Mean
+from p2p_bench.report.references import bound, no_edit, references
+from p2p_bench.report.runs import Run, read_run
 from tests.report.test_folder import FAILED, sweep
 
 X = Column("attribute_changed", "x", "changed", True, "editability")
@@ -21,9 +21,14 @@ Y = Column("lpips", "y", "LPIPS", False, "fidelity")
 
 
 @pytest.fixture(scope="module")
-def entries(tmp_path_factory: pytest.TempPathFactory) -> tuple[Entry, ...]:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
     root = sweep(tmp_path_factory.mktemp("runs"), changes={(1, "auto"): FAILED}, pictures=False)
-    return make_entries([read_run(path) for path in sorted(Path(root).iterdir())])
+    return [read_run(path) for path in sorted(Path(root).iterdir())]
+
+
+@pytest.fixture(scope="module")
+def entries(runs: list[Run]) -> tuple[Entry, ...]:
+    return make_entries(runs)
 
 
 LEVEL = st.integers(0, 5).map(float)
@@ -67,8 +72,8 @@ def test_a_criterion_out_of_range_is_refused() -> None:
         Criterion(X, Y, 1.5)
 
 
-def test_better_curves_have_more_area(entries: tuple[Entry, ...]) -> None:
-    ranges = trade_off_ranges(entries, X, Y, references(entries, [X, Y]))
+def test_better_curves_have_more_area(entries: tuple[Entry, ...], runs: list[Run]) -> None:
+    ranges = trade_off_ranges(entries, X, Y, references(reference_rows(runs), [X, Y]))
     assert ranges is not None
     assert ranges.x[0] == 0, "no edit changes nothing"
     assert ranges.y[0] < ranges.y[1] < 0, "lower LPIPS is better, so it is turned round"
@@ -97,12 +102,35 @@ def test_methods_are_compared_overall_and_per_category() -> None:
     assert all(one.p_holm >= one.paired.p_permutation for one in found)
 
 
+def reference(kind: str, sample: str, category: str = "", **scores: float) -> dict:
+    return {"reference": kind, "sample_id": sample, "target_index": 0, "category": category, **scores}
+
+
 def test_the_bound_of_the_vae_ends_the_range_of_fidelity(entries: tuple[Entry, ...]) -> None:
-    y = Column("psnr", "psnr", "PSNR", True, "fidelity", "dB")
-    known = References({}, Mean(40.0, 3, 39.0, 41.0), ("psnr",))
-    bounded, free = (trade_off_ranges(entries, X, y, one) for one in (known, References({}, None, ())))
-    assert bounded is not None
-    assert free is not None
-    assert bounded.y == (free.y[0], 40.0)
-    assert free.y[1] < 40
-    assert bounded.x == free.x
+    columns = [X, Column("psnr", "psnr", "PSNR", True, "fidelity", "dB"), Y]
+    known = references([reference("vae", "a", psnr=40.0, lpips=0.001, attribute_changed=0.0)], columns)
+    for y, best in zip(columns[1:], (40.0, -0.001), strict=True):
+        bounded, free = (trade_off_ranges(entries, X, y, one) for one in (known, {}))
+        assert bounded is not None
+        assert free is not None
+        assert bounded.y == (free.y[0], best)
+        assert free.y[1] < best
+        assert bounded.x == free.x, "what the VAE changes is no editability"
+
+
+def test_a_sample_that_several_runs_score_counts_once() -> None:
+    rows = [
+        reference("no_edit", "a", "colour", lpips=0.0, attribute_changed=math.nan),
+        reference("no_edit", "a", "colour", lpips=0.2, attribute_changed=math.nan),
+        reference("no_edit", "b", "shape", lpips=0.4, attribute_changed=1.0),
+        reference("vae", "b", "shape", lpips=0.1),
+    ]
+    known = references(rows, [X, Y])
+    still, vae = known["no_edit"], known["vae"]
+    assert (dict(still.count), dict(vae.count)) == ({"": 2, "colour": 1, "shape": 1}, {"": 1, "shape": 1})
+    assert still.mean("lpips") == pytest.approx((0.1 + 0.4) / 2)
+    assert still.means[""]["attribute_changed"].count == 1
+    assert still.means["colour"]["lpips"].mean == pytest.approx(0.1)
+    assert math.isnan(bound(known, X)), "only fidelities are bounded"
+    assert (bound(known, Y), no_edit(known, X)) == (0.1, 1.0)
+    assert math.isnan(no_edit(references([], [X, Y]), Y))

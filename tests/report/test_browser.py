@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from p2p_bench.report import write_report
-from tests.report.fake_run import METRICS, VARIANTS, fake_run
+from tests.report.fake_run import METRICS, NO_EDIT, VAE, VARIANTS, fake_run
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs chromium, chromium-browser or google-chrome")
@@ -67,6 +67,23 @@ def test_everything_is_drawn_and_nothing_undefined_shows(page: Path, tmp_path: P
     assert re.search(r'class="number undefined">–<', document), "refinements have no attribute to change"
     assert not re.search(r"\b(NaN|null|undefined|Infinity)\b", words(document))
     assert 'class="badge"' in document, "numbers of the world are marked"
+
+
+def test_references_stand_below_the_variants_and_in_the_plot(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "run", samples=4, references={"no_edit": NO_EDIT, "vae": VAE})
+    document = dom(write_report(run), tmp_path / "profile", "x=attribute_changed&y=lpips&metric=lpips&all=1")
+    rows = re.findall(r'<tr class="reference">(.*?)</tr>', document)
+    assert [words(row).split("reference")[0].strip() for row in rows] == ["no edit", "VAE alone"]
+    assert "100" in words(rows[0]).split()
+    assert re.search(r'class="number undefined">–<', rows[0]), "an unchanged picture has no direction"
+    notes = re.findall(r'class="bound-note"[^>]*>VAE alone ([\d.]+)<', document)
+    assert notes == ["0.0200", "31", "0.970", "32", "1.000"], "every fidelity"
+    assert document.count('class="still"') == document.count('class="bound"') == 1
+    assert document.count("ignores the source") == 1
+    assert '<th scope="col" class="number">VAE alone</th>' in document, "by category too"
+    document = dom(write_report(run), tmp_path / "profile", "x=clip_direction&y=lpips")
+    assert 'class="still"' not in document
+    assert "No edit, the source untouched, has no CLIP direction." in words(document)
 
 
 def test_sorting_by_the_worst_edit(page: Path, tmp_path: Path) -> None:
@@ -178,7 +195,7 @@ def test_controls_search_reset_hide_and_step(page: Path, tmp_path: Path) -> None
         "search": "pair-001 pair-005",
         "nothing": True,
         "reset": 8,
-        "rows": len(VARIANTS) - 1,
+        "rows": len(VARIANTS) - 1 + 1,  # a variant is hidden, a reference is there
         "hash": "#hide=0",
         "heat": 0,
         "opened": "tau=0.2 pair-000",

@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from p2p_bench.bench.references import REFERENCES
 from p2p_bench.errors import DataError, ErrorList
 from p2p_bench.report import FolderReport, write_folder_report
-from tests.report.fake_run import METRICS, fake_run
+from tests.report.fake_run import METRICS, NO_EDIT, VAE, fake_run
 
 TAUS = (0.2, 0.5, 0.8)
 FAILED = {"status": "error", "error": "it </script> broke", **dict.fromkeys(METRICS, math.nan)}
@@ -260,22 +261,48 @@ def test_costs_and_references(summary: dict, tmp_path: Path) -> None:
     cold = [(entry["cold"], entry["cached"]) for entry in summary["entries"]]
     assert cold == [(6, 0), (6, 0), (0, 6), (0, 6), (6, 0), (0, 6), (0, 6)]
     assert [entry["plain"] for entry in summary["entries"]] == [True] + [False] * 6
-    assert (summary["noEdit"]["lpips"], summary["noEdit"]["attribute_changed"]) == (0, 0)
-    assert summary["noEdit"]["psnr"] is None, "without limit"
-    assert "clip_target" not in summary["noEdit"], "has to be measured"
-    assert summary["bound"] is None
+    (still,) = summary["references"]
+    means = dict(zip([metric["name"] for metric in summary["metrics"]], still["means"][""], strict=True))
+    assert (still["name"], still["counts"]["shape"]) == ("no edit", 2)
+    assert means["clip_target"] == [22, 6, 22, 22], "six samples, though seven runs score them"
+    assert means["clip_direction"] == [None, 0, None, None], "an unchanged picture has none"
+    assert means["seconds"][0] is None
+    assert summary["bounded"] == []
 
 
-def test_the_bound_of_the_vae_is_a_mean_over_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(METRICS, "vae_psnr", (True, "dB", "VAE", "other", ""))
-    changes = {(i, name): {"vae_psnr": 30.0 + i} for i in range(3) for name in ("none", "tau=0.5")}
-    run = fake_run(
-        tmp_path / "run", samples=3, variants={"none": None, "tau=0.5": 0.5}, pictures=False,
-        every={"vae_psnr": math.nan}, changes=changes,
-    )  # fmt: skip
+def test_the_bound_of_the_vae_stands_beside_every_fidelity(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "run", samples=3, pictures=False, references={"no_edit": NO_EDIT, "vae": VAE})
     found = payload(write_folder_report([run], tmp_path / "out").page.parent / "data" / "summary.js")
-    assert found["bound"][:2] == [31.0, 3]
-    assert found["bounded"] == ["psnr", "psnr_outside", "recon_psnr"]
+    names = [metric["name"] for metric in found["metrics"]]
+    fidelities = [metric["name"] for metric in found["metrics"] if metric["role"] == "fidelity"]
+    assert found["bounded"] == [*fidelities, "recon_psnr"]
+    assert found["references"][1]["means"][""][names.index("psnr")][:2] == [31.0, 3]
+    assert found["tables"]["curves"]["x"][0] == 0, "the range starts at no edit"
+    assert found["tables"]["curves"]["y"][1] == VAE[found["axes"]["y"]]
+
+
+def test_runs_without_references_are_shown_without(tmp_path: Path) -> None:
+    for name, references in (("old", {}), ("new", None)):
+        fake_run(tmp_path / name, samples=3, pictures=False, references=references)
+    (tmp_path / "old" / REFERENCES).unlink()
+    found = payload(write_folder_report([tmp_path / "old"], tmp_path / "a").page.parent / "data/summary.js")
+    assert (found["references"], found["bounded"]) == ([], [])
+    both = [tmp_path / "old", tmp_path / "new"]
+    found = payload(write_folder_report(both, tmp_path / "b").page.parent / "data/summary.js")
+    assert [one["counts"][""] for one in found["references"]] == [3]
+    (tmp_path / "old" / REFERENCES).write_bytes(b"PAR1 half a file")
+    left_out = write_folder_report(both, tmp_path / "c").left_out
+    assert [one.path.name for one in left_out] == ["old"]
+    assert "references.parquet: not a readable table" in left_out[0].reason
+
+
+def test_references_of_a_metric_that_means_two_things_stay_apart(tmp_path: Path) -> None:
+    runs = [fake_run(tmp_path / name, samples=2, pictures=False) for name in ("a", "b")]
+    change_summary(runs[1], metrics__lpips__version=2)
+    found = payload(write_folder_report(runs, tmp_path / "out").page.parent / "data" / "summary.js")
+    names = [metric["name"] for metric in found["metrics"]]
+    means = dict(zip(names, found["references"][0]["means"][""], strict=True))
+    assert means["lpips@1/world"][:2] == means["lpips@2/world"][:2] == [0, 2]
 
 
 def test_the_exact_answer_judges_the_choice_of_tau(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

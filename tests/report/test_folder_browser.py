@@ -13,7 +13,7 @@ import pytest
 
 from p2p_bench.report import folder, write_folder_report
 from p2p_bench.stats import compare_paired, holm
-from tests.report.fake_run import fake_run
+from tests.report.fake_run import NO_EDIT, VAE, fake_run
 from tests.report.test_browser import ATTACK, BROWSER, dom
 from tests.report.test_folder import FAILED, TAUS, sweep
 
@@ -222,6 +222,49 @@ def test_worst_edits_and_film_strips(page: Path, root: Path, tmp_path: Path) -> 
         "next": "inversion=ddim tau.cross=0.5 pair-000",
         "closed": "#view=strips",
     }
+
+
+OVERLAPS = """
+const marks = [".better", ".still text", ".bound text"].map((one) => all("#plot-svg " + one)[0]);
+const boxes = marks.map((mark) => mark.getBoundingClientRect());
+const overlap = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+out.hidden = boxes.flatMap((a, i) => boxes.slice(0, i).filter((b) => overlap(a, b))).length;
+"""
+
+
+@pytest.mark.parametrize(("width", "up"), [(1300, "psnr"), (500, "psnr"), (1300, "lpips"), (500, "lpips")])
+def test_references_stand_in_the_chart_and_hide_nothing(tmp_path: Path, width: int, up: str) -> None:
+    variants = {"none": None, "low": 0.2, "high": 0.8}
+    known = {"no_edit": NO_EDIT, "vae": VAE}
+    run = fake_run(tmp_path / "run", samples=4, variants=variants, references=known, pictures=False)
+    page = write_folder_report([run], tmp_path / "out").page
+    out = act(
+        page,
+        tmp_path / "profile",
+        OVERLAPS
+        + """
+        out.texts = texts("#plot-svg .still text, #plot-svg .bound text");
+        out.notes = texts("#runs .bound-note"); out.rows = texts("#runs .reference .variant-name");
+        const at = all("#runs thead th").findIndex((cell) => cell.textContent.includes("LPIPS"));
+        out.cells = all("#runs .reference").map((row) => row.children[at].querySelector(".mean").textContent);
+        out.note = texts("#references")[0];
+        fire("axis-x", "clip_direction");
+        out.absent = all("#plot-svg .still").length; out.why = texts("#references")[0];
+        """,
+        f"x=attribute_changed&y={up}&all=1",
+        width,
+    )
+    bounds = {"psnr": "VAE alone 31 dB", "lpips": "VAE alone 0.0200"}
+    assert out["texts"] == [bounds[up], "no edit 100 ↑" if up == "psnr" else "no edit"]
+    assert out["hidden"] == 0
+    assert "The triangle is no edit" in out["note"]
+    assert "The dotted line is the VAE alone" in out["note"]
+    assert out["rows"] == ["no edit", "VAE alone"]
+    assert out["cells"] == ["0", "0.0200"]
+    beside = [f"VAE alone {bound}" for bound in ("0.0200", "31", "0.970", "32", "1.000")]
+    assert out["notes"] == beside, "every fidelity"
+    assert out["absent"] == 0
+    assert "has no CLIP direction" in out["why"]
 
 
 def test_the_difference_of_two_runs(page: Path, root: Path, tmp_path: Path) -> None:

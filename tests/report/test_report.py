@@ -21,7 +21,7 @@ from p2p_bench.report.changes import changed_words
 from p2p_bench.report.columns import Column, main_metrics
 from p2p_bench.report.page import script_json
 from p2p_bench.report.tradeoff import Axes, choose_axes
-from tests.report.fake_run import METRICS, VARIANTS, fake_run
+from tests.report.fake_run import METRICS, VAE, VARIANTS, fake_run
 
 FAILED = {"status": "error", "error": "the latent <b>broke</b> & died", **dict.fromkeys(METRICS, math.nan)}
 
@@ -199,6 +199,15 @@ def test_terminal_table_shows_arrows_counts_and_failures(run: Path) -> None:
     mean = read_summary(run)["variants"]["none"]["metrics"]["psnr_outside"]
     assert f"{mean['mean']:.2f}" in text
     assert f"±{(mean['high'] - mean['low']) / 2:.2f}" in text
+
+
+def test_terminal_table_ends_with_the_references(run: Path) -> None:
+    summary = read_summary(run)
+    means = {name: {"mean": value, "count": 8, "low": value, "high": value} for name, value in VAE.items()}
+    text = table_text({**summary, "references": {"vae": {"count": 8, "metrics": means}}})
+    last = text.rsplit("VAE alone", 1)[1].split()
+    assert last[0] == "8"
+    assert "0.0200" in last
 
 
 def test_terminal_table_cuts_nothing_off_at_eighty_columns(run: Path) -> None:

@@ -1,8 +1,8 @@
 // The trade-off plot: a point per variant, drawn as SVG at the width there is.
 
 // A scale that grows towards "better", whichever way the metric runs.
-function scale(metric, spans, from, to) {
-  let low = Math.min(...spans.map((span) => span[0])), high = Math.max(...spans.map((span) => span[1]));
+function scale(metric, values, from, to) {
+  let low = Math.min(...values), high = Math.max(...values);
   const room = (high - low) * 0.08 || Math.abs(high) * 0.1 || 1;
   low -= room; high += room;
   const flipped = metric.higher === false;
@@ -52,6 +52,7 @@ function drawPlot() {
   const svg = $("plot-svg"), width = Math.max(300, $("plot").clientWidth), height = Math.round(Math.min(520, Math.max(340, width * 0.46)));
   const x = data.metrics[metricIndex.get(state.x)], y = data.metrics[metricIndex.get(state.y)];
   $("tip").hidden = true;
+  $("references").textContent = x && y ? referenceText(x, y) : "";
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   svg.setAttribute("height", height);
   const points = x && y ? plotPoints(x, y) : [];
@@ -60,10 +61,12 @@ function drawPlot() {
       "No variant has a value of both metrics here."));
     return;
   }
-  const box = [64, 16, width - 16, height - 52];
-  const sx = scale(x, points.map((point) => span(point.x)), box[0], box[2]);
-  const sy = scale(y, points.map((point) => span(point.y)), box[3], box[1]);
-  svg.replaceChildren(grid(sx, sy, box), axisTexts(x, y, box, width, height), lines(points, sx, sy), marks(points, x, y, sx, sy, box));
+  const box = [64, 28, width - 16, height - 52];
+  const sx = scale(x, withReferences(x, points.flatMap((point) => span(point.x)), false), box[0], box[2]);
+  const sy = scale(y, withReferences(y, points.flatMap((point) => span(point.y)), true), box[3], box[1]);
+  const still = stillPlace(x, y, sx, sy, box);
+  svg.replaceChildren(grid(sx, sy, box), axisTexts(x, y, box, width, height), boundOf(y) ? boundLine(y, sy, box, still) : s("g"),
+    lines(points, sx, sy), still ? stillMark(still) : s("g"), marks(points, x, y, sx, sy, box, still));
 }
 
 function grid(sx, sy, box) {
@@ -81,7 +84,7 @@ function axisTexts(x, y, box, width, height) {
   return s("g", { class: "axis" },
     s("text", { x: (box[0] + box[2]) / 2, y: height - 8, "text-anchor": "middle" }, axisTitle(x, width < 520) + " →"),
     s("text", { x: 14, y: middle, "text-anchor": "middle", transform: `rotate(-90 14 ${middle})` }, axisTitle(y, width < 520) + " →"),
-    x.higher != null && y.higher != null ? [s("text", { class: "better", x: box[2] - 8, y: box[1] + 18, "text-anchor": "end" }, "better ↗")] : []);
+    x.higher != null && y.higher != null ? [s("text", { class: "better", x: box[2], y: box[1] - 10, "text-anchor": "end" }, "better ↗")] : []);
 }
 
 function lines(points, sx, sy) {
@@ -95,9 +98,10 @@ function lines(points, sx, sy) {
     s("polyline", { points: members.sort(order).map((point) => sx.at(point.x[0]) + "," + sy.at(point.y[0])).join(" ") })));
 }
 
-function marks(points, x, y, sx, sy, box) {
+function marks(points, x, y, sx, sy, box, still) {
   const places = points.map((point) => [sx.at(point.x[0]), sy.at(point.y[0])]);
   const taken = places.map(([px, py]) => [px - 8, py - 8, px + 8, py + 8]);
+  if (still) taken.push([still.px - (still.right ? 9 : 80), still.py - 9, still.px + (still.right ? 80 : 9), still.py + 9]);
   return s("g", {}, points.map((point, k) => {
     const [px, py] = places[k], name = data.variants[point.i].name, [xl, xh] = span(point.x), [yl, yh] = span(point.y);
     const words = `${name}: ${named(x, x.title)} ${format(point.x[0])}, ${named(y, y.title)} ${format(point.y[0])}`;

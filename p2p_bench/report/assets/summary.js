@@ -26,7 +26,7 @@ function metricHead(metric) {
   const title = [metric.title, notes.filter(Boolean).join(", "), metric.version ? "version " + metric.version : ""];
   return h("th", { scope: "col", class: "number role-" + metric.role, title: title.filter(Boolean).join(" · ") },
     h("span", { class: "metric-name" }, metric.short + " ", h("span", { class: "arrow" }, arrow(metric))),
-    h("span", { class: "unit" }, metric.unit, " ", backbone(metric)));
+    h("span", { class: "unit" }, metric.unit, " ", backbone(metric), boundNote(metric)));
 }
 
 // A row above the metrics' names that says what they are about.
@@ -56,10 +56,11 @@ function drawMeans() {
     const [count, failed] = variant.counts[state.category];
     const settings = Object.entries(variant.settings).map(([name, text]) => name + ": " + text).join("\n");
     return h("tr", {},
-      h("th", { scope: "row", title: settings }, swatch(i), h("span", { class: "variant-name" }, variant.name)),
+      h("th", { scope: "row", title: settings }, swatch(i), h("span", { class: "variant-name" }, variant.name), variant.plain ? h("span", { class: "badge plain" }, "ignores the source") : null),
       h("td", { class: "number" }, String(count), failed ? h("span", { class: "failed" }, failed + " failed") : null),
       columns.map(({ means, bounds, best }) => meanCell(means[row], count, bounds, format(means[row][0]) === best)));
   }));
+  body.append(...referenceRows(metrics));
   $("means").replaceChildren(head, body);
 }
 
@@ -72,12 +73,14 @@ function drawCategories() {
   const shown = visible();
   const bounds = range(metric, names.flatMap((name) => shown.map((i) => data.variants[i].means[name][index])));
   const head = h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Category"),
-    shown.map((i) => h("th", { scope: "col", class: "number" }, swatch(i), data.variants[i].name))));
+    shown.map((i) => h("th", { scope: "col", class: "number" }, swatch(i), data.variants[i].name)),
+    data.references.map((one) => h("th", { scope: "col", class: "number" }, one.name))));
   const body = h("tbody", {}, [...names, ""].map((name) => {
     const means = shown.map((i) => data.variants[i].means[name][index]);
     const best = bestOf(metric, means.map((mean) => mean[0]));
     return h("tr", { class: name === "" ? "total" : state.category === name ? "chosen" : null }, h("th", { scope: "row" }, name || "All"),
-      shown.map((i, k) => meanCell(means[k], data.variants[i].counts[name][0], bounds, format(means[k][0]) === best)));
+      shown.map((i, k) => meanCell(means[k], data.variants[i].counts[name][0], bounds, format(means[k][0]) === best)),
+      data.references.map((one) => referenceCell(metric, referenceMean(one.kind, metric.name, name), one.counts[name] || 0)));
   }));
   $("categories").replaceChildren(head, body);
 }

@@ -35,17 +35,16 @@ function drawChart() {
     svg.replaceChildren(s("text", { class: "empty-plot", x: width / 2, y: height / 2, "text-anchor": "middle" }, "No run has a value of both metrics here."));
     return;
   }
-  const narrow = width < 520, box = [60, 18, width - 14, height - 50];
+  const narrow = width < 520, box = [60, 28, width - 14, height - 50];
   const few = points.length <= 40 ? spanOf : (mean) => [mean[0]]; // intervals of many points hide them
-  const bound = data.bound && data.bounded.includes(y.name) ? data.bound[0] : null;
-  const still = state.x in data.noEdit && state.y in data.noEdit && data.noEdit[state.x] != null;
-  const sx = axisScale(x, [...points.flatMap((point) => few(point.x)), ...(still ? [data.noEdit[state.x]] : [])], box[0], box[2]);
-  const sy = axisScale(y, [...points.flatMap((point) => few(point.y)), ...(bound == null ? [] : [bound])], box[3], box[1]);
+  const sx = axisScale(x, withReferences(x, points.flatMap((point) => few(point.x)), false), box[0], box[2]);
+  const sy = axisScale(y, withReferences(y, points.flatMap((point) => few(point.y)), true), box[3], box[1]);
+  const still = stillPlace(x, y, sx, sy, box);
   const places = new Map(points.map((point) => [point.i, [sx.at(point.x[0]), sy.at(point.y[0])]]));
   chart = { x, y, points, places, box };
   svg.replaceChildren(chartGrid(sx, sy, box), chartTitles(x, y, box, width, height, narrow),
-    bound == null ? s("g") : boundLine(sy.at(bound), box, bound), frontLine(frontOf(points, x, y), places), methodLines(places),
-    still ? stillMark(sx, sy, box) : s("g"), s("rect", { id: "brush", class: "brush", width: 0, height: 0 }),
+    boundOf(y) ? boundLine(y, sy, box, still) : s("g"), frontLine(frontOf(points, x, y), places), methodLines(places),
+    still ? stillMark(still) : s("g"), s("rect", { id: "brush", class: "brush", width: 0, height: 0 }),
     chartMarks(points, places, sx, sy, points.length <= 40));
   markSelection();
 }
@@ -67,21 +66,7 @@ function chartTitles(x, y, box, width, height, narrow) {
   return s("g", { class: "axis" },
     s("text", { x: (box[0] + box[2]) / 2, y: height - 6, "text-anchor": "middle" }, title(x) + " →"),
     s("text", { x: 13, y: middle, "text-anchor": "middle", transform: `rotate(-90 13 ${middle})` }, title(y) + " →"),
-    x.higher != null && y.higher != null ? [s("text", { class: "better", x: box[2] - 6, y: box[1] + 14, "text-anchor": "end" }, "better ↗")] : []);
-}
-
-function boundLine(py, box, value) {
-  return s("g", { class: "bound" }, s("line", { x1: box[0], x2: box[2], y1: py, y2: py }),
-    s("text", { x: box[2] - 6, y: py + 16, "text-anchor": "end" }, "the VAE alone: " + format(value) + " dB"));
-}
-
-// The untouched source, at its editability and, where it has no error at all, at the upper edge.
-function stillMark(sx, sy, box) {
-  const value = data.noEdit[state.y], px = sx.at(data.noEdit[state.x]);
-  const py = Math.max(box[1] + 7, value == null ? 0 : sy.at(value));
-  const right = px < (box[0] + box[2]) / 2;
-  return s("g", { class: "still" }, s("path", { d: `M${px},${py - 7}l7,12h-14z` }),
-    s("text", { x: px + (right ? 12 : -12), y: py + 5, "text-anchor": right ? "start" : "end" }, "no edit"));
+    x.higher != null && y.higher != null ? [s("text", { class: "better", x: box[2], y: box[1] - 10, "text-anchor": "end" }, "better ↗")] : []);
 }
 
 function frontLine(front, places) {
@@ -201,17 +186,8 @@ function installBrush() {
 }
 
 function drawReferences(x, y) {
-  const parts = [];
-  const still = (metric) => (!(metric.name in data.noEdit) ? null : `${metric.short} ${data.noEdit[metric.name] == null ? "without limit" : format(data.noEdit[metric.name])}`);
-  if (x && y) {
-    const known = [x, y].map(still).filter(Boolean), unknown = [x, y].filter((metric) => !(metric.name in data.noEdit)).map((metric) => metric.short);
-    if (known.length) parts.push("No edit (the source copied) has by definition " + known.join(" and ") + (unknown.length ? "; its " + unknown.join(" and ") + " has no value here." : "."));
-  }
+  const parts = x && y ? [referenceText(x, y)] : [];
   parts.push(data.entries.some((entry) => entry.plain) ? "Hollow diamonds ignore the source: plain generation from the target prompt." :
     "No run here ignores the source; run.baseline=true adds plain generation as a reference.");
-  if (y && y.role === "fidelity") {
-    parts.push(!data.bound ? "The rows hold no bound of the VAE (it needs real source images)." : data.bounded.includes(y.name)
-      ? `The VAE alone reaches ${format(data.bound[0])} dB on the whole picture: no edit can keep more.` : `The VAE's bound is measured as PSNR only: ${format(data.bound[0])} dB.`);
-  }
   $("references").textContent = parts.join(" ");
 }

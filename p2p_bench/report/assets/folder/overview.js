@@ -55,11 +55,6 @@ function tableHead(columns) {
       : heading(key, title)))));
 }
 
-// Beside every fidelity measured as PSNR: what the VAE alone reaches.
-function boundNote(metric) {
-  return data.bound && data.bounded.includes(metric.name) ? h("span", { class: "bound-note" }, "VAE alone " + format(data.bound[0])) : null;
-}
-
 function sortTable(key) {
   const first = key === "name" ? "up" : "down", other = first === "up" ? "down" : "up";
   set({ sort: key, dir: state.sort === key && state.dir === first ? other : first }, drawTable);
@@ -86,14 +81,7 @@ function drawTable() {
     h("td", { class: "number" }, entry.counts[0].toLocaleString("en")),
     columns.map(({ cell, metric }, k) => cell(i, bests[k] != null && format(meanOf(i, metric.name)[0]) === bests[k])));
   }));
-  if (Object.keys(data.noEdit).length) body.append(noEditRow(columns));
+  body.append(...referenceRows(columns.map((column) => column.metric)));
   $("runs").replaceChildren(tableHead(columns), body);
   $("runs-shown").textContent = entries.length === data.entries.length ? `${entries.length} runs` : `${entries.length} of ${data.entries.length} runs`;
-}
-
-// The source copied: what doing nothing would score, by definition of the metrics.
-function noEditRow(columns) {
-  return h("tr", { class: "reference" }, h("th", { scope: "row" }, h("span", { class: "variant-name" }, "no edit"), h("span", { class: "badge plain" }, "by definition")),
-    h("td", { class: "number" }, "–"),
-    columns.map(({ metric }) => h("td", { class: "number" }, metric && metric.name in data.noEdit ? (data.noEdit[metric.name] == null ? "∞" : format(data.noEdit[metric.name])) : "–")));
 }

@@ -5,7 +5,7 @@ const meanTd = (mean, best) => h("td", { class: "number" + (best ? " best" : "")
 const LEFT = ["Method", "Metric", "Category", "Tau", "Taus chosen, cross/self (edits)"];
 const plainTable = (head, body, label) => h("div", { class: "scroll card", tabindex: 0, role: "region", "aria-label": label },
   h("table", { class: "means" }, h("thead", {}, h("tr", {}, head.map((name) => h("th", { scope: "col", class: LEFT.includes(name) ? null : "number" }, name)))), h("tbody", {}, body)));
-const metricHeading = (name) => { const metric = metricOf(name); return h("span", {}, metric.short + " " + arrow(metric), h("span", { class: "unit" }, metric.unit, " ", backbone(metric), boundNote(metric))); };
+const metricHeading = (name) => { const metric = metricOf(name); return h("span", {}, metric.short + " " + arrow(metric), h("span", { class: "unit" }, metric.unit, " ", backbone(metric), boundNote(metric, ""))); };
 
 function drawTables() {
   const target = $("view-tables"), found = data.tables;
