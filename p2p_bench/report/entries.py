@@ -18,7 +18,7 @@ from p2p_bench.report.labels import (
     short_settings,
     without_schedule,
 )
-from p2p_bench.report.runs import NO_CONTROL, Row, Run
+from p2p_bench.report.runs import NO_CONTROL, Row, Run, plain_generation
 
 Tau = tuple[float | None, float | None]
 Key = tuple[str, int]
@@ -36,7 +36,7 @@ class Entry:
         method: What it is but for its tau; entries of one method make a curve.
         tau: Cross and self tau; None where there is none or it is no single fraction.
         rows: Its rows by sample and target.
-        ignores_source: It is plain generation: a reference, not a method.
+        plain: What readers call it if it is plain generation, a reference and no method; "" for a method.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Entry:
     method: str
     tau: Tau
     rows: Mapping[Key, Row]
-    ignores_source: bool
+    plain: str
 
     def values(self, column: str) -> dict[Key, float]:
         """The defined values of a column by sample and target; failed edits have none."""
@@ -66,7 +66,7 @@ def make_entries(runs: Sequence[Run]) -> tuple[Entry, ...]:
             by_variant[row["variant"]][place_of(row)] = _renamed(row, renamed[id(run)])
         for variant, rows in by_variant.items():
             first: Row = next(iter(rows.values()), {})
-            plain = first.get("controller") == NO_CONTROL
+            plain = plain_generation(rows.values())
             name = f"{label} · {variant}" if label and (several or plain) else label or variant
             controller = str(first.get("controller") or variant)
             method = methods[id(run)] or controller

@@ -141,7 +141,7 @@ def _entry(
         "method": entry.method,
         "tau": list(entry.tau),
         "tauText": tau_text(entry),
-        "plain": entry.ignores_source,
+        "plain": entry.plain,
         "counts": [len(rows) - failed, failed],
         "means": [_mean(entry, column) for column in columns],
         "categories": {

@@ -80,7 +80,7 @@ def methods_of(entries: Sequence[Entry]) -> tuple[Method, ...]:
     """The methods among some entries; references are none."""
     members: dict[str, list[int]] = {}
     for i, entry in enumerate(entries):
-        if not entry.ignores_source:
+        if not entry.plain:
             members.setdefault(entry.method, []).append(i)
 
     def tau(i: int) -> tuple[float, float]:

@@ -10,7 +10,7 @@ from p2p_bench.report.columns import COSTS, Column, main_metrics, metric_columns
 from p2p_bench.report.numbers import finite, mean_json
 from p2p_bench.report.pictures import PictureStore
 from p2p_bench.report.references import references, references_json
-from p2p_bench.report.runs import NO_CONTROL, Row, Run, text_of
+from p2p_bench.report.runs import Row, Run, plain_generation, text_of
 from p2p_bench.report.tradeoff import choose_axes
 from p2p_bench.stats import Mean, mean_interval
 
@@ -116,7 +116,7 @@ def _variant(run: Run, name: str, columns: Sequence[Column], categories: Sequenc
         "name": name,
         "settings": settings,
         "series": " | ".join(text for key, text in settings.items() if not key.startswith("tau")),
-        "plain": first.get("controller") == NO_CONTROL,
+        "plain": plain_generation(rows),
         "tau": [_tau(first.get("tau_cross")), _tau(first.get("tau_self"))],
         "counts": {"": _counts(rows), **{key: _counts(part) for key, part in by_category.items() if key}},
         "means": {"": overall, **{key: _means(part, columns) for key, part in by_category.items() if key}},

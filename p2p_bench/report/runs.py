@@ -1,7 +1,7 @@
 """Reading a finished run from its directory: rows and summary, nothing else."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ from p2p_bench.errors import DataError
 Row = Mapping[str, Any]
 
 NO_CONTROL = "none"
-"""Controller of plain generation from the target prompt: the row that ignores the source."""
+"""Controller of plain generation from the target prompt."""
+
+_NO_INVERSION = ("", "none")
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,17 @@ class Run:
     def name(self) -> str:
         """What was run: the experiment, or the directory where it has no name."""
         return str(self.summary.get("experiment") or self.path.resolve().name)
+
+
+def plain_generation(rows: Iterable[Row]) -> str:
+    """What a variant without control is to readers; "" for one with control.
+
+    From a noise of its own it ignores the source; what starts from an inverted image does not.
+    """
+    inversions = {row["inversion"] for row in rows if row["controller"] == NO_CONTROL}
+    if not inversions:
+        return ""
+    return "ignores the source" if inversions <= set(_NO_INVERSION) else "no control"
 
 
 def has_rows(path: Path) -> bool:

@@ -56,7 +56,7 @@ function drawMeans() {
     const [count, failed] = variant.counts[state.category];
     const settings = Object.entries(variant.settings).map(([name, text]) => name + ": " + text).join("\n");
     return h("tr", {},
-      h("th", { scope: "row", title: settings }, swatch(i), h("span", { class: "variant-name" }, variant.name), variant.plain ? h("span", { class: "badge plain" }, "ignores the source") : null),
+      h("th", { scope: "row", title: settings }, swatch(i), h("span", { class: "variant-name" }, variant.name), variant.plain ? h("span", { class: "badge plain" }, variant.plain) : null),
       h("td", { class: "number" }, String(count), failed ? h("span", { class: "failed" }, failed + " failed") : null),
       columns.map(({ means, bounds, best }) => meanCell(means[row], count, bounds, format(means[row][0]) === best)));
   }));

@@ -117,7 +117,7 @@ function showTip(point, px, py) {
   const line = (metric, mean) => h("div", {}, h("span", {}, named(metric, metric.short)), h("b", {}, format(mean[0])),
     h("small", {}, (mean[2] == null ? "" : format(mean[2]) + " to " + format(mean[3]) + ", ") + "n = " + mean[1]));
   const tip = $("tip"), entry = data.entries[point.i];
-  tip.replaceChildren(h("strong", {}, entrySwatch(point.i), entry.name), entry.plain ? h("div", {}, "ignores the source") : "",
+  tip.replaceChildren(h("strong", {}, entrySwatch(point.i), entry.name), entry.plain ? h("div", {}, entry.plain) : "",
     line(chart.x, point.x), line(chart.y, point.y));
   tip.hidden = false;
   tip.style.left = Math.max(0, Math.min($("plot").clientWidth - tip.offsetWidth, px + 16)) + "px";
@@ -187,7 +187,7 @@ function installBrush() {
 
 function drawReferences(x, y) {
   const parts = x && y ? [referenceText(x, y)] : [];
-  parts.push(data.entries.some((entry) => entry.plain) ? "Hollow diamonds ignore the source: plain generation from the target prompt." :
-    "No run here ignores the source; run.baseline=true adds plain generation as a reference.");
+  parts.push(data.entries.some((entry) => entry.plain) ? "Hollow diamonds are plain generation from the target prompt; it ignores the source, unless it starts from the inverted image." :
+    "No run here is without control; run.baseline=true adds plain generation as a reference.");
   $("references").textContent = parts.join(" ");
 }

@@ -77,7 +77,7 @@ function drawTable() {
   const body = h("tbody", {}, entries.map((i) => {
     const entry = data.entries[i], name = h("span", { class: "variant-name" }, entry.name);
     return h("tr", { "data-entry": i }, h("th", { scope: "row", title: entry.run },
-      entrySwatch(i), entry.link ? h("a", { href: entry.link }, name) : name, entry.plain ? h("span", { class: "badge plain" }, "ignores the source") : null),
+      entrySwatch(i), entry.link ? h("a", { href: entry.link }, name) : name, entry.plain ? h("span", { class: "badge plain" }, entry.plain) : null),
     h("td", { class: "number" }, entry.counts[0].toLocaleString("en")),
     columns.map(({ cell, metric }, k) => cell(i, bests[k] != null && format(meanOf(i, metric.name)[0]) === bests[k])));
   }));
