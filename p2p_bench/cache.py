@@ -15,7 +15,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,13 +75,14 @@ class Cache:
         path = self._path(key)
         try:
             _, body = read_entry(path)
-            os.utime(path)
         except FileNotFoundError:
             return None
         except (DamagedEntryError, OSError) as error:
             log.warning("cache: %s; what it held is computed again", error)
             self._remove(path)
             return None
+        with suppress(OSError):  # in a cache that is only lent, as by a colleague, its use stays unknown
+            os.utime(path)
         return body
 
     def write(self, key: str, body: bytes, about: Mapping[str, Any]) -> bool:

@@ -74,6 +74,21 @@ def test_an_entry_under_another_name_is_not_taken_for_it(tmp_path: Path) -> None
     assert cache.read("cd") is None
 
 
+def test_a_cache_that_may_only_be_read_is_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = Cache(tmp_path)
+    cache.write("ab", b"body", {})
+
+    def refused(*arguments: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "utime", refused)
+    assert cache.read("ab") == b"body"
+    assert not caplog.text
+    assert len(cache.entries()) == 1
+
+
 def test_the_least_recently_used_make_room(tmp_path: Path) -> None:
     size = size_of(b"x" * 100, tmp_path)
     cache = Cache(tmp_path / "cache", max_bytes=3 * size)
