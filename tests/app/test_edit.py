@@ -100,6 +100,16 @@ def test_a_given_image_is_inverted(edit):
     assert "8 UNet rows" in outcome.out
 
 
+@pytest.mark.parametrize("option", ["--out", "--heatmaps"])
+def test_a_folder_that_cannot_be_written_is_refused_before_the_work(edit, option):
+    (edit.folder / "taken").write_text("a file where a folder would have to be")
+    outcome = edit("--source", RED, "--target", BLUE, option, "taken/file")
+    assert outcome.code == 2
+    assert "(taken is no folder that may be written)" in outcome.err
+    assert "loading model" not in outcome.err
+    assert {path.name for path in edit.folder.iterdir()} == {"taken"}
+
+
 def test_without_out_a_new_folder_is_made(edit):
     assert edit("--source", RED, "--target", BLUE).code == 0
     assert len(list(edit.folder.glob("outputs/edit/*/strip.png"))) == 1

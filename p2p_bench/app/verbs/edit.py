@@ -1,6 +1,7 @@
 """`p2p-bench edit`: one edit, as pictures."""
 
 import argparse
+import os
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,12 +45,13 @@ def main(arguments: list[str], debug: bool) -> int:
     from p2p_bench.app.build import build, chosen_options, without_hydra
 
     parts = build(without_hydra(config), chosen_options(config.hydra))
+    directory = Path(config.run.dir or options.out or _new_directory())
+    heatmaps = directory / "heatmaps" if options.heatmaps == Path() else options.heatmaps
+    _check_folders(directory, heatmaps)
     image, fitted = _image(parts, options)
     result = _edit(parts, options, image, _device(config))
-    directory = Path(config.run.dir or options.out or _new_directory())
     strip_path = _write(result, image, directory)
-    if options.heatmaps is not None:
-        heatmaps = directory / "heatmaps" if options.heatmaps == Path() else options.heatmaps
+    if heatmaps is not None:
         _write_heatmaps(result, heatmaps)
     console = result_console()
     if image is not None:
@@ -61,7 +63,7 @@ def main(arguments: list[str], debug: bool) -> int:
     recalled = f", {saved} of them saved: the image was inverted before" if saved else ""
     console.print(f"{result.unet_rows} UNet rows{recalled}", markup=False)
     console.print(f"pictures: {strip_path}", markup=False)
-    if options.heatmaps is not None:
+    if heatmaps is not None:
         console.print(f"attention: {heatmaps}", markup=False)
     return 0
 
@@ -211,9 +213,7 @@ def _write(result: "EditResult", image: "Tensor | None", directory: Path) -> Pat
             strip({titles.get(name, name.replace("_", " ")): picture for name, picture in shown.items()}),
         )
     except OSError as error:
-        raise P2PError(
-            f"{directory}: the pictures cannot be written ({error}); choose another with --out DIR"
-        ) from error
+        raise _unwritable(directory, error) from error
     return directory / "strip.png"
 
 
@@ -236,10 +236,22 @@ def _write_heatmaps(result: "EditResult", directory: Path) -> None:
             save_png(directory / f"steps_{target}.png", step_sheet(result, target))
             save_gif(directory / f"steps_{target}.gif", step_frames(result, target))
     except OSError as error:
-        raise P2PError(
-            f"{directory}: the pictures of attention cannot be written ({error}); "
-            "choose another with --heatmaps DIR"
-        ) from error
+        raise _unwritable(directory, error, attention=True) from error
+
+
+def _check_folders(directory: Path, heatmaps: Path | None) -> None:
+    """Refuses folders that cannot be written before any work is done for them; makes none."""
+    for folder, attention in ((directory, False), (heatmaps, True)):
+        if folder is None:
+            continue
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        if not (there.is_dir() and os.access(there, os.W_OK)):
+            raise _unwritable(folder, f"{there} is no folder that may be written", attention)
+
+
+def _unwritable(directory: Path, reason: object, attention: bool = False) -> P2PError:
+    what, option = ("pictures of attention", "--heatmaps") if attention else ("pictures", "--out")
+    return P2PError(f"{directory}: the {what} cannot be written ({reason}); choose another with {option} DIR")
 
 
 def _file_name(name: str) -> str:
