@@ -262,8 +262,6 @@ def test_costs_and_references(summary: dict, tmp_path: Path) -> None:
     assert cold == [(6, 0), (6, 0), (0, 6), (0, 6), (6, 0), (0, 6), (0, 6)]
     plain = [entry["plain"] for entry in summary["entries"]]
     assert plain == ["no control"] + [""] * 6, "it starts from an inversion"
-        "it starts from an inversion"
-    )
     (still,) = summary["references"]
     means = dict(zip([metric["name"] for metric in summary["metrics"]], still["means"][""], strict=True))
     assert (still["name"], still["counts"]["shape"]) == ("no edit", 2)
