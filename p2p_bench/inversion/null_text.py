@@ -4,7 +4,7 @@ Notation:
     pivot    latents from the image (first) to the noise (last), one per noise level
     x_t      the latents that guided sampling has reached
     null     the unconditional embedding of a step
-    loss     mean squared distance of the guided step from the pivot
+    loss     mean squared distance of the guided step from the pivot, and the embedding's decay
 """
 
 import logging
@@ -88,6 +88,11 @@ class NullTextInversion(Inversion):
     of another length i is scaled to 50. An image that has stopped leaves the batch, and no image's result
     depends on the others. Weights take no gradient, and the conditional prediction is made once a step.
 
+    The embedding ends where it predicts about what the source prompt does. Targets that share it are then
+    pushed by their difference from the source alone, as in negative-prompt inversion, times the guidance:
+    at a scale far above the model's own, colours run to the complement of what was replaced and words that
+    both prompts hold lose their pull. `decay` and `serves="source"` are the remedies.
+
     Attributes:
         guidance: Guidance the embeddings are made for; None: that of the request. 1 leaves nothing to do.
         inversion_guidance: Guidance of the backward pass that makes the pivot.
@@ -101,6 +106,9 @@ class NullTextInversion(Inversion):
         pivot: "ddim", or "noise": the image under one random noise at every level (ablation).
         per_step: An embedding per step; False: one for all steps (ablation), which takes `inner_steps`
             passes over the pivot at the same cost.
+        decay: Weight of the embedding's mean squared distance from the empty prompt's, added to the loss and
+            so to what decides when a step stops; 0 as published. An embedding that is free to go far leads
+            the source back and the targets astray, see above.
         batch_size: Images that are optimised at once.
         autocast: The passes that are differentiated run in bfloat16; embeddings stay in float32.
         checkpointing: Recompute activations in the backward pass: less memory, a third more time.
@@ -115,6 +123,7 @@ class NullTextInversion(Inversion):
     serves: Serves = "all"
     pivot: Pivot = "ddim"
     per_step: bool = True
+    decay: float = 0.0
     batch_size: int = 8
     autocast: bool = False
     checkpointing: bool = False
@@ -135,7 +144,7 @@ class NullTextInversion(Inversion):
                 )
         check_number("inner_steps", self.inner_steps, 0)
         check_number("batch_size", self.batch_size, 1)
-        for key in ("guidance", "inversion_guidance", "learning_rate", "tolerance", "gate"):
+        for key in ("guidance", "inversion_guidance", "learning_rate", "tolerance", "decay", "gate"):
             if getattr(self, key) is not None:
                 check_number(key, getattr(self, key), 0)
 
@@ -312,7 +321,7 @@ class _Optimisation:
     def _loss(
         self, x_t: Float[Tensor, "n c h w"], conditional: Float[Tensor, "n c h w"], step: int
     ) -> Callable[[Tensor, Tensor], Tensor]:
-        """Distance of the guided step from the pivot, per image."""
+        """Distance of the guided step from the pivot, per image, and what the embedding's own costs."""
         wanted = self.pivot[self.steps - 1 - step]
 
         def losses(null: Float[Tensor, "k l d"], rows: Int64[Tensor, " k"]) -> Float[Tensor, " k"]:
@@ -320,7 +329,10 @@ class _Optimisation:
             with checkpointed(self.model.unet, self.method.checkpointing), self._precision():
                 unconditional = self._epsilon(x, step, null)
             x_prev = self._guided_step(x, unconditional, c, step)
-            return (x_prev - wanted.index_select(0, rows)).square().flatten(1).mean(1)
+            loss = (x_prev - wanted.index_select(0, rows)).square().flatten(1).mean(1)
+            if self.method.decay == 0:
+                return loss
+            return loss + self.method.decay * (null - self.empty[: len(null)]).square().flatten(1).mean(1)
 
         return losses
 

@@ -147,6 +147,26 @@ def test_pivot_of_noise() -> None:
     assert replay.unet_rows == replay.unet_rows_backward + 2 * STEPS
 
 
+def test_decay_holds_the_embeddings_near_the_empty_prompt() -> None:
+    empty = tiny_model().encode_prompts([""])[0]
+
+    def went(decay: float) -> tuple[float, NullTextReplay]:
+        (replay,) = replays(NullTextInversion(decay=decay, tolerance=0.0, **FAST))
+        assert replay.embeddings is not None
+        return float((replay.embeddings - empty).square().mean()), replay
+
+    (far, free), (near, held), (stuck, _) = went(0.0), went(0.1), went(1e6)
+    assert near < 0.7 * far
+    assert stuck < 0.1 * far
+    assert held.distance < 0.9 * replays(NullTextInversion(inner_steps=0))[0].distance
+    # At the first update the embedding is the empty prompt's, and there is nothing to hold.
+    assert distance(held.losses[0, 0], free.losses[0, 0]) <= 1e-10
+    together = replays(NullTextInversion(decay=0.1, **GENTLE), 3)
+    alone = replays(NullTextInversion(decay=0.1, batch_size=1, **GENTLE), 3)
+    for one, other in zip(together, alone, strict=True):
+        assert distance(one.losses.nan_to_num(-1), other.losses.nan_to_num(-1)) <= 1e-10
+
+
 def test_one_embedding_for_all_steps() -> None:
     (replay,) = replays(NullTextInversion(per_step=False, tolerance=0.0, **FAST))
     assert replay.embeddings is not None
