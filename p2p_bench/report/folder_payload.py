@@ -20,7 +20,7 @@ from p2p_bench.report.payload import PICTURES
 from p2p_bench.report.references import references, references_json
 from p2p_bench.report.runs import Row, Run
 from p2p_bench.report.tables import JUDGE, Basis, tables, tau_text
-from p2p_bench.report.tradeoff import choose_axes
+from p2p_bench.report.tradeoff import choose_axes, level_metrics
 from p2p_bench.stats import Mean, mean_interval, ratio_interval
 
 __all__ = ["PICTURES", "JointData", "summary_payload"]
@@ -62,7 +62,8 @@ def summary_payload(data: JointData, page_dir: Path, num_files: int) -> dict[str
         num_files: Number of files that hold the rows.
     """
     counts = _counts(data)
-    axes = choose_axes([column for column in data.columns if column.role != "cost"], counts)
+    level = level_metrics(run.summary for run in data.runs)
+    axes = choose_axes([column for column in data.columns if column.role != "cost"], counts, level)
     by_name = {column.name: column for column in data.columns}
     known = references(reference_rows(data.runs), data.columns)
     main = main_metrics([name for name in counts if by_name[name].role != "cost" and counts[name]])

@@ -11,7 +11,7 @@ from p2p_bench.report.numbers import finite, mean_json
 from p2p_bench.report.pictures import PictureStore
 from p2p_bench.report.references import references, references_json
 from p2p_bench.report.runs import Row, Run, plain_generation, text_of
-from p2p_bench.report.tradeoff import choose_axes
+from p2p_bench.report.tradeoff import choose_axes, level_metrics
 from p2p_bench.stats import Mean, mean_interval
 
 PICTURES = {
@@ -40,7 +40,7 @@ def build_payload(run: Run, page_dir: Path) -> dict[str, Any]:
     """
     metrics = metric_columns(run.summary["metrics"])
     counts = metric_counts(run.summary)
-    axes = choose_axes(metrics, counts)
+    axes = choose_axes(metrics, counts, level_metrics([run.summary]))
     columns = (*sorted(metrics, key=lambda metric: _ROLES.get(metric.role, len(_ROLES))), *COSTS)
     main = main_metrics([column.name for column in metrics if counts[column.name]])
     store = PictureStore(page_dir)

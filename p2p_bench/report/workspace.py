@@ -1,7 +1,7 @@
 """A Weights & Biases workspace over logged runs: trade-off, curves, categories, gallery, costs."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from p2p_bench.report.columns import Column, main_metrics, metric_counts
 from p2p_bench.report.entries import joint_columns
 from p2p_bench.report.gather import gather
 from p2p_bench.report.runs import Run
-from p2p_bench.report.tradeoff import choose_axes
+from p2p_bench.report.tradeoff import choose_axes, level_metrics
 
 if TYPE_CHECKING:
     from wandb_workspaces.reports.v2 import Layout
@@ -59,7 +59,7 @@ def make_workspace(run_dirs: Iterable[Path | str], project: str, entity: str, na
         entity=entity,
         project=project,
         name=name,
-        sections=_sections(metrics, counts, categories),
+        sections=_sections(metrics, counts, level_metrics(run.summary for run in runs), categories),
         runset_settings=workspaces.RunsetSettings(
             groupby=[workspaces.Metric("Group")] if _several_groups(runs) else []
         ),
@@ -71,13 +71,15 @@ def _several_groups(runs: Sequence[Run]) -> bool:
     return len({run.path.resolve().parent for run in runs}) > 1
 
 
-def _sections(metrics: Sequence[Column], counts: Counter[str], categories: Sequence[str]) -> "list[Section]":
+def _sections(
+    metrics: Sequence[Column], counts: Counter[str], level: Collection[str], categories: Sequence[str]
+) -> "list[Section]":
     from wandb_workspaces.reports import v2
     from wandb_workspaces.workspaces import Section
 
     by_name = {column.name: column for column in metrics}
     main = [by_name[name] for name in main_metrics(by_name)]
-    axes = choose_axes(metrics, counts)
+    axes = choose_axes(metrics, counts, level)
     assert axes is not None, "some metric has a value"
     wide = v2.Layout(w=24, h=12)
     sections = [

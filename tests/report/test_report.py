@@ -20,7 +20,7 @@ from p2p_bench.report import summary_table, write_report
 from p2p_bench.report.changes import changed_words
 from p2p_bench.report.columns import Column, main_metrics
 from p2p_bench.report.page import script_json
-from p2p_bench.report.tradeoff import Axes, choose_axes
+from p2p_bench.report.tradeoff import Axes, choose_axes, level_metrics
 from tests.report.fake_run import METRICS, VAE, VARIANTS, fake_run
 
 FAILED = {"status": "error", "error": "the latent <b>broke</b> & died", **dict.fromkeys(METRICS, math.nan)}
@@ -248,6 +248,28 @@ def test_axes_come_from_roles_and_defined_values() -> None:
     assert axes(ssim=1) == Axes(x="ssim", y="ssim")
     assert axes(ssim=0) is None
     assert axes() is None
+
+
+def test_a_metric_that_tells_variants_apart_goes_before_one_that_is_level() -> None:
+    metrics = [column(name, "editability") for name in ("attribute_changed", "clip_target")]
+    metrics.append(column("ssim", "fidelity"))
+    counts = {metric.name: 8 for metric in metrics}
+
+    def summary(*variants: tuple[float, float, float]) -> dict:
+        names = [metric.name for metric in metrics]
+        return {
+            "variants": {
+                str(number): {"metrics": {n: {"mean": m} for n, m in zip(names, means, strict=True)}}
+                for number, means in enumerate(variants)
+            }
+        }
+
+    runs = [summary((1.0, 70.0, 0.5)), summary((1.0, 71.0, 0.5), (1.0, 70.0, 0.5))]
+    level = level_metrics(runs)
+    assert level == {"attribute_changed", "ssim"}
+    assert choose_axes(metrics, counts, level) == Axes(x="clip_target", y="ssim")
+    assert choose_axes(metrics, counts) == Axes(x="attribute_changed", y="ssim")
+    assert level_metrics(runs[:1]) == set(), "one variant alone"
 
 
 def test_main_metrics_are_the_well_known_ones_then_the_rest() -> None:
