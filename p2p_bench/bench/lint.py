@@ -6,7 +6,7 @@ from p2p_bench.bench.rows import Key
 from p2p_bench.bench.task import Variant
 from p2p_bench.controllers import EditContext
 from p2p_bench.errors import DataError, ErrorList, P2PError
-from p2p_bench.prompts.words import TextTokenizer, TokenizedPrompt, tokenize
+from p2p_bench.prompts.words import TextTokenizer, tokenize
 from p2p_bench.types import EditPair
 
 _SHOWN = 10
@@ -71,7 +71,7 @@ def _pair_faults(
 ) -> Iterator[tuple[Key, str]]:
     try:
         _check_files(pair)
-        source = _tokenized(pair.source_prompt, tokenizer, truncate, "source")
+        source = tokenize(pair.source_prompt, tokenizer, truncate, role="source prompt")
     except P2PError as error:
         for variant in variants:
             yield from (
@@ -80,7 +80,7 @@ def _pair_faults(
         return
     for index, prompt in enumerate(pair.target_prompts):
         try:
-            target = _tokenized(prompt, tokenizer, truncate, f"target {index}")
+            target = tokenize(prompt, tokenizer, truncate, role=f"target prompt {index}")
         except P2PError as error:
             yield from (((pair.id, variant.name, index), str(error)) for variant in variants)
             continue
@@ -90,13 +90,6 @@ def _pair_faults(
                 variant.controller.for_pair(pair.word_weights, pair.blend_words).bind(context)
             except P2PError as error:
                 yield (pair.id, variant.name, index), f"variant {variant.name!r}: {error}"
-
-
-def _tokenized(prompt: str, tokenizer: TextTokenizer, truncate: bool, role: str) -> TokenizedPrompt:
-    try:
-        return tokenize(prompt, tokenizer, truncate=truncate)
-    except P2PError as error:
-        raise type(error)(f"{role}: {error}") from error
 
 
 def _check_files(pair: EditPair) -> None:

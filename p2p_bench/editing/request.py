@@ -101,9 +101,10 @@ def prepare(
     scale = guidance if request.guidance is None else request.guidance
     faults: list[P2PError] = list(_start_faults(model.spec, request))
     prompts = []
-    for text in request.prompts:
+    for number, text in enumerate(request.prompts):
         try:
-            prompts.append(tokenize(text, model.tokenizer, truncate=truncate))
+            role = "target prompt" if number else "source prompt"
+            prompts.append(tokenize(text, model.tokenizer, truncate, role=role))
         except P2PError as error:
             faults.append(error)
     try:

@@ -68,7 +68,11 @@ class TokenizedPrompt:
 
 
 def tokenize(
-    prompt: str, tokenizer: TextTokenizer, truncate: bool = False, allow_empty: bool = False
+    prompt: str,
+    tokenizer: TextTokenizer,
+    truncate: bool = False,
+    allow_empty: bool = False,
+    role: str = "prompt",
 ) -> TokenizedPrompt:
     """Tokenize a prompt and find the columns of its words.
 
@@ -77,18 +81,19 @@ def tokenize(
         tokenizer: Any tokenizer that puts one special token before and one after the text.
         truncate: Cut a prompt that is too long instead of refusing it.
         allow_empty: Accept a prompt without words.
+        role: What the prompt is, for messages.
 
     Raises:
         PromptError: The prompt is empty, or longer than the model allows (by how much).
     """
     if not prompt.strip() and not allow_empty:
-        raise PromptError("prompt: expected some words, got an empty prompt")
+        raise PromptError(f"{role}: expected some words, got an empty prompt")
     width = tokenizer.model_max_length
     encoded = _encode(prompt, tokenizer)
     over = len(encoded) - width
     if over > 0 and not truncate:
         raise PromptError(
-            f"prompt {prompt!r} is {over} token{'s' if over > 1 else ''} too long: "
+            f"{role} {prompt!r} is {over} token{'s' if over > 1 else ''} too long: "
             f"it has {len(encoded) - 2}, the model takes {width - 2}; shorten it, or cut it with "
             "truncate=True (on the command line run.truncate=true)"
         )

@@ -45,8 +45,8 @@ def test_a_bad_source_concerns_all_and_a_bad_target_itself():
         ("a", "none", 0), ("a", "none", 1), ("a", "auto", 0), ("a", "auto", 1),
         ("b", "none", 1), ("b", "auto", 1),
     ]  # fmt: skip
-    assert faults["a", "none", 0].startswith("source: ")
-    assert faults["b", "none", 1].startswith("target 1: ")
+    assert faults["a", "none", 0].startswith("source prompt ")
+    assert faults["b", "none", 1].startswith("target prompt 1 ")
     assert lint([EditPair("a", long, ("a dog",))], [NONE], truncate=True) == {}
 
 

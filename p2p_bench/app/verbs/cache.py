@@ -5,6 +5,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
@@ -12,6 +13,7 @@ from p2p_bench.app.console import result_console
 from p2p_bench.cache import Cache, DamagedEntryError, Entry, default_directory, read_entry
 
 _FAILED = 1
+_WIDTH = 150
 
 
 def main(arguments: list[str], debug: bool) -> int:
@@ -38,21 +40,24 @@ def main(arguments: list[str], debug: bool) -> int:
 
 
 def _list(cache: Cache) -> int:
-    table = Table(title=f"cache in {cache.directory}", title_justify="left")
-    for name in ("method", "model", "prompt"):
-        table.add_column(name)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("method", "model"):
+        table.add_column(name, no_wrap=True)
     for name in ("steps", "UNet rows", "size", "last used", "key"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("prompt", max_width=_WIDTH // 3, no_wrap=True)
     entries = cache.entries()
     for entry in reversed(entries):
         about, fault = _about(entry)
         method = "damaged" if fault else about.get("method", "")
-        said = [about.get(name, "") for name in ("model", "prompt", "steps", "unet_rows")]
+        said = [about.get(name, "") for name in ("model", "steps", "unet_rows")]
         used = datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d %H:%M")
-        cells = (method, *said, _bytes(entry.size), used, entry.key[:12])
+        cells = (method, *said, _bytes(entry.size), used, entry.key[:12], about.get("prompt", ""))
         table.add_row(*(Text(str(cell)) for cell in cells))
     console = result_console()
     if entries:
+        # Columns squeezed to a narrow terminal cannot be read; its lines break instead.
+        console.width = max(console.width, _WIDTH)
         console.print(table)
     console.print(_total(entries, cache), markup=False)
     return 0
@@ -84,7 +89,8 @@ def _about(entry: Entry) -> tuple[dict[str, Any], str]:
 
 
 def _total(entries: list[Entry], cache: Cache) -> str:
-    return f"{len(entries)} entries, {_bytes(sum(entry.size for entry in entries))}, in {cache.directory}"
+    count = "1 entry" if len(entries) == 1 else f"{len(entries)} entries"
+    return f"{count}, {_bytes(sum(entry.size for entry in entries))}, in {cache.directory}"
 
 
 def _bytes(size: int) -> str:

@@ -157,7 +157,10 @@ def _checked_variant(parts: "Parts", options: argparse.Namespace) -> "Variant":
     faults = {}
     for target in options.target:
         try:
-            source, edited = (tokenize(text, tokenizer, task.truncate) for text in (options.source, target))
+            source, edited = (
+                tokenize(text, tokenizer, task.truncate, role=role)
+                for role, text in (("--source", options.source), ("--target", target))
+            )
             variants[0].controller.bind(EditContext(source, edited, steps, spec.self_fraction))
         except P2PError as error:
             faults[str(error)] = error
