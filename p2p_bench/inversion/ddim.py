@@ -96,20 +96,42 @@ def ddim_trajectory(
         progress: Called after each step.
     """
     schedule = model.schedule
-    empty = model.encode_prompts([""]).expand_as(embeddings) if guidance != 1 else None
-    scale = latents.new_full((len(latents), 1, 1, 1), guidance)
+    empty = model.encode_prompts([""])
     pivot = [latents]
     for timestep in reversed(schedule.timesteps(steps)):
         # The published code asks the network at the timestep the step leads to; so does the forward pass.
         x_prev = pivot[-1]
-        conditional = schedule.to_epsilon(model.predict(x_prev, timestep, embeddings), x_prev, timestep)
-        epsilon = conditional
-        if empty is not None:
-            unconditional = schedule.to_epsilon(model.predict(x_prev, timestep, empty), x_prev, timestep)
-            epsilon = classifier_free(unconditional, conditional, scale)
+        epsilon = guided_epsilon(model, x_prev, timestep, embeddings, empty, guidance)
         alpha_bar_t = schedule.alpha_bar(timestep)
         alpha_bar_prev = schedule.alpha_bar(schedule.previous(timestep, steps))
         pivot.append(ddim_inverse_step(x_prev, epsilon, alpha_bar_t, alpha_bar_prev))
         if progress is not None:
             progress()
     return pivot
+
+
+def guided_epsilon(
+    model: DiffusionModel,
+    x_t: Float[Tensor, "n c h w"],
+    timestep: int,
+    embeddings: Float[Tensor, "n l d"],
+    empty: Float[Tensor, "1 l d"],
+    guidance: float,
+) -> Float[Tensor, "n c h w"]:
+    """The noise predicted at a guidance scale; 1 takes no unconditional pass.
+
+    Args:
+        model: The model.
+        x_t: Latents.
+        timestep: Their noise level.
+        embeddings: Of the prompts.
+        empty: Of the empty prompt.
+        guidance: Guidance scale.
+    """
+    schedule = model.schedule
+    conditional = schedule.to_epsilon(model.predict(x_t, timestep, embeddings), x_t, timestep)
+    if guidance == 1:
+        return conditional
+    unconditional = model.predict(x_t, timestep, empty.expand_as(embeddings))
+    unconditional = schedule.to_epsilon(unconditional, x_t, timestep)
+    return classifier_free(unconditional, conditional, x_t.new_full((len(x_t), 1, 1, 1), guidance))

@@ -17,9 +17,10 @@ from torch import Tensor
 from p2p_bench.attention.terms import Role
 from p2p_bench.errors import ConfigError
 from p2p_bench.inversion.base import Inversion, StepProgress, check_number, part_of, tick_all
+from p2p_bench.inversion.ddim import guided_epsilon
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.models.schedule import NoiseSchedule
-from p2p_bench.sampling.replay import Replay, classifier_free
+from p2p_bench.sampling.replay import Replay
 from p2p_bench.sampling.stepper import RowState, StepContext, Stepper
 
 Epsilon = Callable[[Float[Tensor, "n c h w"]], Float[Tensor, "n c h w"]]
@@ -203,13 +204,5 @@ def _in_turn(step: int, state: RowState, move: Callable[[Pair], Pair]) -> RowSta
 
 def _guided(model: DiffusionModel, timestep: int, text: Float[Tensor, "n l d"], guidance: float) -> Epsilon:
     """Noise predicted at a timestep, guided by the prompts."""
-    empty = model.encode_prompts([""]).expand_as(text)
-
-    def epsilon(x_t: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        conditional = model.schedule.to_epsilon(model.predict(x_t, timestep, text), x_t, timestep)
-        if guidance == 1:
-            return conditional
-        unconditional = model.schedule.to_epsilon(model.predict(x_t, timestep, empty), x_t, timestep)
-        return classifier_free(unconditional, conditional, x_t.new_full((len(x_t), 1, 1, 1), guidance))
-
-    return epsilon
+    empty = model.encode_prompts([""])
+    return lambda x_t: guided_epsilon(model, x_t, timestep, text, empty, guidance)

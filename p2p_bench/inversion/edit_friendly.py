@@ -16,11 +16,11 @@ from torch import Tensor
 
 from p2p_bench.attention.terms import Role
 from p2p_bench.inversion.base import Inversion, StepProgress, check_number, part_of, tick_all
-from p2p_bench.inversion.ddim import StartReplay
+from p2p_bench.inversion.ddim import StartReplay, guided_epsilon
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.sampling.ddim import DDIM, ddim_sigma, ddim_step
 from p2p_bench.sampling.noise import step_noise
-from p2p_bench.sampling.replay import Replay, classifier_free
+from p2p_bench.sampling.replay import Replay
 from p2p_bench.sampling.stepper import Stepper
 
 
@@ -126,11 +126,12 @@ class EditFriendlyInversion(Inversion):
         x_0 = model.encode_images(images)
         x_t = start = self._noised(model, x_0, seeds or [0] * len(images), first, steps)
         embeddings = model.encode_prompts(prompts, truncate=truncate)
+        empty = model.encode_prompts([""])
         noises, remainder = [], torch.zeros_like(x_0)
         for step in range(first, steps):
             x_prev = self._noised(model, x_0, seeds or [0] * len(images), step + 1, steps)
             timestep = model.schedule.timesteps(steps)[step]
-            epsilon = self._epsilon(model, x_t, timestep, embeddings)
+            epsilon = guided_epsilon(model, x_t, timestep, embeddings, empty, self.source_guidance)
             levels = (
                 model.schedule.alpha_bar(timestep),
                 model.schedule.alpha_bar(model.schedule.previous(timestep, steps)),
@@ -148,23 +149,6 @@ class EditFriendlyInversion(Inversion):
             EditFriendlyReplay(latents, rows, z, rest, first, self.source_guidance, self.target_guidance)
             for latents, z, rest in zip(start, drawn, remainder, strict=True)
         ]
-
-    def _epsilon(
-        self,
-        model: DiffusionModel,
-        x_t: Float[Tensor, "n c h w"],
-        timestep: int,
-        embeddings: Float[Tensor, "n l d"],
-    ) -> Float[Tensor, "n c h w"]:
-        """Noise predicted at the source's guidance, as the source row's will be."""
-        conditional = model.schedule.to_epsilon(model.predict(x_t, timestep, embeddings), x_t, timestep)
-        if self.source_guidance == 1:
-            return conditional
-        empty = model.encode_prompts([""]).expand_as(embeddings)
-        unconditional = model.schedule.to_epsilon(model.predict(x_t, timestep, empty), x_t, timestep)
-        return classifier_free(
-            unconditional, conditional, x_t.new_full((len(x_t), 1, 1, 1), self.source_guidance)
-        )
 
     def _noised(
         self,

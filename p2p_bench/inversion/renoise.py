@@ -20,10 +20,10 @@ from torch import Tensor
 
 from p2p_bench.errors import ConfigError
 from p2p_bench.inversion.base import Inversion, StepProgress, check_number
-from p2p_bench.inversion.ddim import StartReplay
+from p2p_bench.inversion.ddim import StartReplay, guided_epsilon
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.sampling.ddim import ddim_inverse_step
-from p2p_bench.sampling.replay import Replay, classifier_free
+from p2p_bench.sampling.replay import Replay
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,9 +95,9 @@ class ReNoiseInversion(Inversion):
     ) -> Sequence[Replay]:
         """See `Inversion.invert`."""
         x_t, text = model.encode_images(images), model.encode_prompts(prompts, truncate=truncate)
-        residuals, counts = [], []
+        empty, residuals, counts = model.encode_prompts([""]), [], []
         for timestep in reversed(model.schedule.timesteps(steps)):
-            x_t, residual, count = self._step(model, x_t, text, timestep, steps)
+            x_t, residual, count = self._step(model, x_t, (text, empty), timestep, steps)
             residuals.append(residual)
             counts.append(count)
             if progress is not None:
@@ -113,12 +113,12 @@ class ReNoiseInversion(Inversion):
         self,
         model: DiffusionModel,
         x_prev: Float[Tensor, "n c h w"],
-        text: Float[Tensor, "n l d"],
+        prompts: tuple[Float[Tensor, "n l d"], Float[Tensor, "1 l d"]],
         timestep: int,
         steps: int,
     ) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, " n"], Int64[Tensor, " n"]]:
         """One backward step: the latents, their last residuals, and the refinements each image took."""
-        schedule = model.schedule
+        schedule, (text, empty) = model.schedule, prompts
         alpha_bar_t = schedule.alpha_bar(timestep)
         alpha_bar_prev = schedule.alpha_bar(schedule.previous(timestep, steps))
         x_k, mean = x_prev, torch.zeros_like(x_prev)
@@ -126,7 +126,8 @@ class ReNoiseInversion(Inversion):
         counts = torch.zeros(len(x_prev), dtype=torch.int64, device=x_prev.device)
         rows = torch.arange(len(x_prev), device=x_prev.device)
         for k in range(self.iterations + 1):
-            epsilon = self._epsilon(model, x_k.index_select(0, rows), timestep, text.index_select(0, rows))
+            noisy, words = x_k.index_select(0, rows), text.index_select(0, rows)
+            epsilon = guided_epsilon(model, noisy, timestep, words, empty, self.guidance)
             estimate = ddim_inverse_step(x_prev.index_select(0, rows), epsilon, alpha_bar_t, alpha_bar_prev)
             if self.average is not None and self.average[0] <= k < self.average[1]:
                 mean = mean.index_add(0, rows, estimate / (self.average[1] - self.average[0]))
@@ -141,17 +142,3 @@ class ReNoiseInversion(Inversion):
                     break
         # A step is linear in epsilon, so the step with the mean prediction is the mean of the steps.
         return (x_k if self.average is None else mean), residuals, counts
-
-    def _epsilon(
-        self,
-        model: DiffusionModel,
-        x_t: Float[Tensor, "n c h w"],
-        timestep: int,
-        text: Float[Tensor, "n l d"],
-    ) -> Float[Tensor, "n c h w"]:
-        conditional = model.schedule.to_epsilon(model.predict(x_t, timestep, text), x_t, timestep)
-        if self.guidance == 1:
-            return conditional
-        empty = model.encode_prompts([""]).expand_as(text)
-        unconditional = model.schedule.to_epsilon(model.predict(x_t, timestep, empty), x_t, timestep)
-        return classifier_free(unconditional, conditional, x_t.new_full((len(x_t), 1, 1, 1), self.guidance))

@@ -3,11 +3,8 @@
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from p2p_bench.bench.rows import write_atomically
 from p2p_bench.errors import DataError
@@ -18,9 +15,9 @@ from p2p_bench.report.gather import Gathered, LeftOut, gather
 from p2p_bench.report.numbers import finite
 from p2p_bench.report.page import script_json
 from p2p_bench.report.runs import Row
+from p2p_bench.report.templates import asset, environment
 from p2p_bench.report.thumbnails import ThumbnailStore
 
-_ASSETS = Path(__file__).parent / "assets"
 _SCRIPTS = (
     "helpers.js", "references.js", "folder/state.js", "folder/statistics.js", "folder/chart.js",
     "folder/overview.js", "folder/tables.js", "folder/pictures.js", "folder/gallery.js",
@@ -75,8 +72,8 @@ def write_folder_report(run_dirs: Iterable[Path | str], out: Path | str) -> Fold
     _write_script(out / "data" / "pictures.js", "pictures", [list(pair) for pair in store.files])
     _write_script(out / "data" / "summary.js", "summary", summary_payload(data, out, len(chunks)))
     _remove_stale(out, len(chunks), {name for name, _ in store.files})
-    _write(out / "assets" / "report.css", "\n".join(_asset(name) for name in _STYLES))
-    script = "\n".join(_asset(name) for name in _SCRIPTS)
+    _write(out / "assets" / "report.css", "\n".join(asset(name) for name in _STYLES))
+    script = "\n".join(asset(name) for name in _SCRIPTS)
     _write(out / "assets" / "report.js", f'"use strict";\n(() => {{\n{script}\n}})();\n')
     _write(out / "index.html", _page(data))
     return FolderReport(out / "index.html", len(gathered.runs), gathered.left_out, data.notices)
@@ -124,7 +121,7 @@ def _pictures(row: Row, root: Path, store: ThumbnailStore) -> list[int | None]:
 
 def _page(data: JointData) -> str:
     return (
-        _environment()
+        environment()
         .get_template("folder/index.html.j2")
         .render(
             title=data.title,
@@ -155,18 +152,3 @@ def _remove_stale(out: Path, num_chunks: int, thumbnails: set[str]) -> None:
         for path in (out / folder).iterdir():
             if _OWN_FILES.fullmatch(path.name) and path.name not in current:
                 path.unlink()
-
-
-def _asset(name: str) -> str:
-    return (_ASSETS / name).read_text(encoding="utf-8")
-
-
-@lru_cache
-def _environment() -> Environment:
-    return Environment(
-        loader=FileSystemLoader(_ASSETS),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )

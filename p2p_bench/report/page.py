@@ -4,18 +4,16 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from p2p_bench.bench.rows import write_atomically
 from p2p_bench.report.payload import build_payload, facts, totals
 from p2p_bench.report.runs import Run, flatten, read_run, text_of
+from p2p_bench.report.templates import asset, environment
 
-_ASSETS = Path(__file__).parent / "assets"
 _SCRIPTS = (
     "helpers.js", "references.js", "state.js", "summary.js", "plot.js", "gallery.js", "viewer.js", "main.js",
 )  # fmt: skip
@@ -43,7 +41,7 @@ def write_report(run_dir: Path | str) -> Path:
 def render(run: Run, page_dir: Path) -> str:
     """The page of a run as text; its links are relative to `page_dir`."""
     payload = build_payload(run, page_dir)
-    style, script = _asset("report.css"), "\n".join(_asset(name) for name in _SCRIPTS)
+    style, script = asset("report.css"), "\n".join(asset(name) for name in _SCRIPTS)
     script = f'"use strict";\n(() => {{\n{script}\n}})();'
     failures = [
         {
@@ -55,7 +53,7 @@ def render(run: Run, page_dir: Path) -> str:
         for edit in sample["edits"]
         if edit["failed"]
     ]
-    template = _environment().get_template("report.html.j2")
+    template = environment().get_template("report.html.j2")
     return template.render(
         title=run.name,
         style=Markup(style),
@@ -110,20 +108,4 @@ def _policy(style: str, script: str) -> str:
     return (
         f"default-src 'none'; img-src data:; style-src {source(style)}; script-src {source(script)}; "
         "base-uri 'none'; form-action 'none'"
-    )
-
-
-@lru_cache
-def _asset(name: str) -> str:
-    return (_ASSETS / name).read_text(encoding="utf-8")
-
-
-@lru_cache
-def _environment() -> Environment:
-    return Environment(
-        loader=FileSystemLoader(_ASSETS),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
     )

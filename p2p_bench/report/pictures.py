@@ -63,11 +63,7 @@ class PictureStore:
         """
         if not relative:
             return None
-        path = (root / relative).resolve()
-        if not path.is_relative_to(root.resolve()):
-            raise DataError(
-                f"{root}: a row names the picture {relative!r}, which is outside the run directory"
-            )
+        path = path_inside(root, relative)
         try:
             data = path.read_bytes()
         except OSError:
@@ -97,3 +93,15 @@ class PictureStore:
         if exact:
             return Picture(uri)
         return Picture(uri, link=quote(Path(os.path.relpath(path, self._page_dir)).as_posix()))
+
+
+def path_inside(root: Path, relative: str) -> Path:
+    """Where a run's picture is.
+
+    Raises:
+        DataError: The path leaves the run directory.
+    """
+    path = (root / relative).resolve()
+    if not path.is_relative_to(root.resolve()):
+        raise DataError(f"{root}: a row names the picture {relative!r}, which is outside the run directory")
+    return path

@@ -8,8 +8,7 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from p2p_bench.errors import DataError
-from p2p_bench.report.pictures import EXACT_SIDE, THUMBNAIL_SIDE
+from p2p_bench.report.pictures import EXACT_SIDE, THUMBNAIL_SIDE, path_inside
 
 _ENDINGS = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}
 
@@ -49,12 +48,7 @@ class ThumbnailStore:
             return None
         if (root, relative) in self._by_path:
             return self._by_path[root, relative]
-        path = (root / relative).resolve()
-        if not path.is_relative_to(root.resolve()):
-            raise DataError(
-                f"{root}: a row names the picture {relative!r}, which is outside the run directory"
-            )
-        number = self._store(path)
+        number = self._store(path_inside(root, relative))
         if number is not None:
             self._by_path[root, relative] = number
         return number

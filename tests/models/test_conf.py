@@ -29,5 +29,5 @@ def test_the_sampler_makes_its_step_function() -> None:
     node = OmegaConf.load(resource_path("conf", "sampler") / "ddim.yaml")
     node.eta = 0.5
     sampler = instantiate(node, "sampler")
-    assert (sampler.steps, sampler.guidance, sampler.max_rows) == (None, None, 64)
+    assert (sampler.steps, sampler.guidance, sampler.max_rows) == (None, None, 80)
     assert sampler.stepper() == DDIM(0.5)
