@@ -29,6 +29,7 @@ FLOORS = {
     "p2p_bench.report": 9,
     "p2p_bench.app": 10,
     "hydra_plugins": 10,
+    "p2p_bench.__main__": 11,
 }
 SAME_FLOOR = {
     ("p2p_bench.resources", "p2p_bench.errors"),

@@ -326,7 +326,7 @@ def test_one_failing_job_does_not_lose_the_others(command):
 
 def test_the_process_leaves_with_the_exit_code(tmp_path):
     process = subprocess.run(
-        [sys.executable, "-m", "p2p_bench.app.main", "controller=replce"],
+        [sys.executable, "-m", "p2p_bench", "controller=replce"],
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert process.returncode == 2

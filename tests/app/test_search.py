@@ -147,7 +147,7 @@ def test_a_sweeper_that_is_not_installed_is_named(command):
 def test_the_committed_search(tmp_path):
     pairs = write_pairs(tmp_path / "pairs.jsonl")
     command = [
-        sys.executable, "-m", "p2p_bench.app.main", "-m", *tiny_overrides(pairs), "experiment=search",
+        sys.executable, "-m", "p2p_bench", "-m", *tiny_overrides(pairs), "experiment=search",
         "dataset=jsonl", "~dataset.count", "~dataset.seed", "~dataset.categories", "metrics=pixel",
         "run.objectives=[mse,psnr]", "hydra.sweeper.n_trials=4", "run.dir=search",
     ]  # fmt: skip

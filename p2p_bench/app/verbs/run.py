@@ -26,7 +26,7 @@ from p2p_bench.app.compose import (
     swept_keys,
     with_sweeper_params,
 )
-from p2p_bench.app.console import result_console, show_error
+from p2p_bench.app.console import result_console, show_error, status_console
 from p2p_bench.errors import ConfigError, ErrorList, P2PError
 
 _MULTIRUN = ("-m", "--multirun")
@@ -64,7 +64,7 @@ def main(arguments: list[str], debug: bool) -> int:
         sweeps.append(HydraConfig.get().sweep.dir)
         code, objectives = _job(config, swept, debug)
         if os.getpid() != parent and code:  # a launcher's own process: the code reaches us as a failed job
-            raise JobFailedError(code)
+            raise JobFailedError(code, HydraConfig.get().runtime.output_dir)
         codes.append(code)
         return objectives
 
@@ -72,6 +72,9 @@ def main(arguments: list[str], debug: bool) -> int:
         _hydra([*flags, *checked], job)
     except JobFailedError as failure:
         codes.append(failure.code)
+        status_console().print(
+            f"a job in a process of its own failed; why: {failure.run_dir}/run.log", markup=False, style="red"
+        )
     if multirun and sweeps:
         good = sum(code == 0 for code in codes)
         result_console().print(
@@ -83,11 +86,17 @@ def main(arguments: list[str], debug: bool) -> int:
 
 
 class JobFailedError(Exception):
-    """A job in a process of its own ended with this exit code; the user has been told why."""
+    """A job in a process of its own failed.
 
-    def __init__(self, code: int) -> None:
-        super().__init__(code)
+    Attributes:
+        code: Its exit code.
+        run_dir: Its directory, where `run.log` says why; what it printed may have gone elsewhere.
+    """
+
+    def __init__(self, code: int, run_dir: str) -> None:
+        super().__init__(code, run_dir)  # all arguments: it is pickled
         self.code = code
+        self.run_dir = run_dir
 
 
 def _whole_sweep(overrides: Sequence[str]) -> list[str]:

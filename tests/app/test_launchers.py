@@ -1,0 +1,41 @@
+"""Another launcher, whose jobs run in processes of their own."""
+
+import pickle
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+
+from p2p_bench.app.verbs.run import JobFailedError
+from tests.app.command import PAIRS, tiny_overrides
+from tests.app.test_run import assert_same_rows, rows_of
+
+JOBS = ("-m", "inversion=none,ddim", "controller=replace,refine", "run.images=0", "logger=none")
+"""Two groups; in each, `replace` cannot edit the pair."""
+
+
+def test_the_failure_of_another_process_reaches_this_one():
+    failure = pickle.loads(pickle.dumps(JobFailedError(2, "sweep/1")))
+    assert (failure.code, failure.run_dir) == (2, "sweep/1")
+
+
+@pytest.mark.skipif(
+    find_spec("hydra_plugins.hydra_joblib_launcher") is None,
+    reason="needs hydra-joblib-launcher, the extra p2p_bench[launchers]",
+)
+def test_groups_in_other_processes_leave_what_jobs_here_leave(command):
+    assert command.bench(*JOBS, "run.dir=here", pairs=[PAIRS[1]]).code == 1
+    # In a process of its own: what pytest hangs on this one cannot be pickled.
+    settings = tiny_overrides(command.folder / "pairs.jsonl")
+    launcher = ("hydra/launcher=shared_joblib", "hydra.launcher.inner.n_jobs=2", "run.dir=there")
+    typed = [sys.executable, "-m", "p2p_bench", *settings, *JOBS, *launcher]
+    ended = subprocess.run(typed, cwd=command.folder, capture_output=True, text=True, check=False)
+    log = command.folder / "there" / "0" / "run.log"
+    assert ended.returncode == 2, ended.stderr
+    assert f"failed; why: {log}" in ended.stderr
+    assert "replace" in log.read_text()
+    for job in ("1", "3"):
+        one, other = (command.folder / sweep / job for sweep in ("here", "there"))
+        assert_same_rows(rows_of(one), rows_of(other), apart_from=("unet_rows_spent", "inversion_from"))
+        assert (other / "report.html").is_file()
