@@ -11,14 +11,13 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from tables import HIGH, OWN, report
 
 import p2p_bench as p2p
 from p2p_bench.bench.pictures import heatmap_image, save_png, strip
@@ -40,19 +39,19 @@ from p2p_bench.metrics.base import EditView
 from p2p_bench.metrics.pixel import psnr
 from p2p_bench.metrics.world import WorldAnswer, WorldAttributes
 from p2p_bench.sampling import Replay
-from p2p_bench.stats import draw_groups, mean_interval
 from p2p_bench.types import EditPair
 
 HERE = Path(__file__).resolve().parent
 BATCH = 8
 PAIR_SEED = 77
-OWN, HIGH = 4.0, 7.5
 CONTROLLER = p2p.ByEdit(cross=0.8, self_attn=0.4)
 JUDGE = WorldAttributes()
 
 METHODS: dict[str, tuple[Inversion, tuple[float, ...]]] = {
     "ddim": (DDIMInversion(), (OWN, HIGH)),
     "null_text": (NullTextInversion(learning_rate=0.1), (OWN, HIGH)),
+    "null_text, decay": (NullTextInversion(learning_rate=0.1, decay=1e-3), (OWN, HIGH)),
+    "null_text, source": (NullTextInversion(learning_rate=0.1, serves="source"), (OWN, HIGH)),
     "negative_prompt": (NegativePromptInversion(), (OWN, HIGH)),
     "proximal": (ProximalInversion(), (OWN, HIGH)),
     "direct": (DirectInversion(), (OWN, HIGH)),
@@ -64,22 +63,6 @@ METHODS: dict[str, tuple[Inversion, tuple[float, ...]]] = {
     "noising 0.8": (NoisingInversion(strength=0.8), (OWN,)),
 }
 """Method -> the inversion and the guidance scales of the edit; EDICT keeps to its own in any case."""
-
-COLUMNS = {
-    "recon_image": ("reconstruction, dB to the image", 1.0, 1),
-    "recon_vae": ("dB to the VAE's", 1.0, 1),
-    "background_error": ("background error x 1e3", 1e3, 2),
-    "answer_psnr": ("dB to the exact answer", 1.0, 1),
-    "attribute_changed": ("changed %", 100.0, 0),
-    "others_kept": ("others kept %", 100.0, 0),
-}
-"""Column -> title, factor, digits."""
-
-FIDELITY = ("direct", "null_text", "negative_prompt", "ddim")
-"""Published order on PIE-Bench, best first: structure distance, PSNR, LPIPS, MSE and SSIM all agree on it."""
-
-EDITABILITY = ("ddim", "direct", "negative_prompt", "null_text")
-"""Published order of the CLIP score of the edited part, best first."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +101,7 @@ def main() -> None:
         for first in range(arguments.first, arguments.first + arguments.images, BATCH):
             measure_batch(bench, range(first, min(first + BATCH, len(bench.pairs))), file)
         captions(bench, arguments.out / "captions.png")
-    text = report(known_rows(bench, file))
+    text = report(known_rows(bench, file), METHODS)
     (arguments.out / "results.md").write_text(text, encoding="utf-8")
     print(text)
 
@@ -239,113 +222,6 @@ def _psnr(a: torch.Tensor | None, b: torch.Tensor | None) -> float:
     assert a is not None
     assert b is not None
     return psnr(a[None], b[None]).item()
-
-
-def report(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The tables, over the images that every method has."""
-    wanted = {(name, scale) for name, (_, scales) in METHODS.items() for scale in scales}
-    seen: dict[str, set[tuple[str, float]]] = {}
-    for row in rows:
-        seen.setdefault(row["sample"], set()).add((row["method"], row["guidance"]))
-    whole = {sample for sample, have in seen.items() if have >= wanted}
-    kept = [row for row in rows if row["sample"] in whole]
-    if not kept:
-        return "No image has been edited with every method yet.\n"
-    bound = mean_interval([row["vae_image"] for row in kept], [row["sample"] for row in kept])
-    parts = [
-        f"{len(whole)} images, {kept[0]['steps']} steps; 95 % intervals from resampling scenes. The VAE "
-        f"alone reaches {bound.mean:.1f} dB ({bound.low:.1f} to {bound.high:.1f}). Seconds are CPU time of "
-        f"one image with its inversion and its edit, in batches of {BATCH}."
-    ]
-    scales = sorted({row["guidance"] for row in kept})
-    parts += [
-        f"**Guidance {scale:g}**\n\n{table([row for row in kept if row['guidance'] == scale])}"
-        for scale in scales
-    ]
-    parts += [ranks(kept, scale) for scale in (OWN, HIGH)]
-    return "\n\n".join(parts) + "\n"
-
-
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One line per method."""
-    titles = [title for title, _, _ in COLUMNS.values()]
-    lines = [
-        f"| method | {' | '.join(titles)} | s | UNet rows (backward) |",
-        "|---" * (len(titles) + 3) + "|",
-    ]
-    for name in METHODS:
-        own = [row for row in rows if row["method"] == name]
-        if not own:
-            continue
-        cells = [
-            _cell([_number(row[column]) for row in own], factor, digits)
-            for column, (_, factor, digits) in COLUMNS.items()
-        ]
-        means = {
-            key: np.mean([row[key] for row in own]) for key in ("seconds", "unet_rows", "unet_rows_backward")
-        }
-        cost = f"{means['unet_rows']:.0f}" + (
-            f" ({means['unet_rows_backward']:.0f})" if means["unet_rows_backward"] else ""
-        )
-        lines.append(f"| {name} | {' | '.join(cells)} | {means['seconds']:.1f} | {cost} |")
-    return "\n".join(lines)
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else value
-
-
-def _cell(values: Sequence[float], factor: float, digits: int) -> str:
-    mean = mean_interval(values)
-    low, middle, high = (f"{factor * value:.{digits}f}" for value in (mean.low, mean.mean, mean.high))
-    return f"{middle} ({low} to {high})"
-
-
-def ranks(rows: Sequence[Mapping[str, Any]], scale: float) -> str:
-    """Rank correlation of four methods here with their published order, over resampled scenes."""
-    own = [row for row in rows if row["guidance"] == scale]
-    lines = [
-        f"**Ranks at guidance {scale:g}**",
-        "",
-        "| question | published order | order here | Spearman's rho (95 % interval) |",
-        "|---|---|---|---|",
-    ]
-    for question, column, sign, order in (
-        ("keeps the background", "background_error", -1.0, FIDELITY),
-        ("changes the attribute", "attribute_changed", 1.0, EDITABILITY),
-    ):
-        values = _by_scene(own, column, order)
-        rho = _rho(np.nanmean(values, 0) * sign)
-        draws = draw_groups(len(values), 0, 2000)
-        low, high = np.percentile([_rho(np.nanmean(values[draw], 0) * sign) for draw in draws], [2.5, 97.5])
-        here = _ordered(order, np.nanmean(values, 0) * sign)
-        lines.append(f"| {question} | {' > '.join(order)} | {here} | {rho:.2f} ({low:.2f} to {high:.2f}) |")
-    return "\n".join(lines)
-
-
-def _ordered(names: Sequence[str], scores: np.ndarray) -> str:
-    """Names from the best score down, with = between equal ones."""
-    places = np.argsort(-scores, kind="stable")
-    text = names[places[0]]
-    for before, place in pairwise(places):
-        text += (" = " if scores[before] == scores[place] else " > ") + names[place]
-    return text
-
-
-def _by_scene(rows: Sequence[Mapping[str, Any]], column: str, methods: Sequence[str]) -> np.ndarray:
-    """Values as (scenes, methods), scenes without a value left out."""
-    found: dict[str, dict[str, float]] = {}
-    for row in rows:
-        if row["method"] in methods and row[column] is not None:
-            found.setdefault(row["sample"], {})[row["method"]] = row[column]
-    return np.array([[by[method] for method in methods] for by in found.values() if len(by) == len(methods)])
-
-
-def _rho(scores: np.ndarray) -> float:
-    """Spearman's correlation of scores, best first expected, with that order; ties share their rank."""
-    better = np.array([[(a > b) + 0.5 * (a == b) for b in scores] for a in scores]).sum(1)
-    expected = np.arange(len(scores), 0, -1, dtype=float)
-    return 0.0 if better.std() == 0 else float(np.corrcoef(better, expected)[0, 1])
 
 
 def captions(bench: Bench, path: Path) -> None:
