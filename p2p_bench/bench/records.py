@@ -131,9 +131,10 @@ class RowMaker:
             wanted["image_original"] = (f"images/{sample}/original.png", edited.loaded.image)
         if edited.result.vae_reconstruction is not None:
             wanted["image_vae"] = (f"images/{sample}/vae.png", edited.result.vae_reconstruction)
+        sheet = None
         if self.heatmaps:
-            tokens = token_sheet(edited.result, (0, 1 + place), _TOKEN_SIDE, names=("source", "edit"))
-            wanted["heatmap_tokens"] = (f"heatmaps/{edit}_tokens.png", tokens)
+            sheet = token_sheet(edited.result, (0, 1 + place), _TOKEN_SIDE, names=("source", "edit"))
+            wanted["heatmap_tokens"] = (f"heatmaps/{edit}_tokens.png", sheet)
             for role, at in (("source", 0), ("target", 1 + place)):
                 heat = change_heatmap(edited.result, at, 1 + place, pair.word_weights)
                 if heat is not None:
@@ -142,7 +143,7 @@ class RowMaker:
                         heatmap_image(images[at], heat),
                     )
         for path, image in wanted.values():
-            save_png(self.run_dir / path, image)
+            save_png(self.run_dir / path, image, palette=image is sheet)
         return {column: path for column, (path, _) in wanted.items()}
 
 

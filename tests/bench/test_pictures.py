@@ -6,7 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from p2p_bench.bench.pictures import difference_image, file_stem, heatmap_image, save_png, strip, to_uint8
+from p2p_bench.bench.pictures import (
+    colours,
+    difference_image,
+    file_stem,
+    heatmap_image,
+    save_png,
+    strip,
+    to_uint8,
+)
 
 
 def test_the_difference_has_a_fixed_scale():
@@ -62,3 +70,14 @@ def test_file_stems_are_safe_and_distinct(names):
 def test_harmless_names_stay():
     assert file_stem("swap_colour-003") == "swap_colour-003"
     assert file_stem("../x").startswith("x-")
+
+
+def test_a_palette_keeps_the_picture_in_a_smaller_file(tmp_path):
+    ramp = colours(torch.linspace(0, 1, 64).expand(64, 64) * torch.linspace(0.2, 1, 64)[:, None])
+    for name, palette in (("all", False), ("main", True)):
+        save_png(tmp_path / f"{name}.png", ramp, palette=palette)
+    with Image.open(tmp_path / "all.png") as exact, Image.open(tmp_path / "main.png") as main:
+        difference = np.abs(np.asarray(exact, float) - np.asarray(main.convert("RGB"), float))
+    assert difference.mean() < 4
+    assert difference.max() < 48
+    assert (tmp_path / "main.png").stat().st_size < 0.75 * (tmp_path / "all.png").stat().st_size

@@ -113,7 +113,7 @@ def _whole_sweep(overrides: Sequence[str]) -> list[str]:
             f"{unbound[0]}: an interval is for a sweeper that searches, such as hydra/sweeper=optuna (extra "
             "p2p_bench[search]); give choices, such as 0.2,0.4"
         )
-    return checked_overrides(everything, multirun=True)
+    return everything if everything == list(overrides) else checked_overrides(everything, multirun=True)
 
 
 def _refuse_faulty(jobs: Sequence[Sequence[str]], multirun: bool) -> bool:
