@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from p2p_bench.report.pictures import EXACT_SIDE, THUMBNAIL_SIDE, path_inside
+from p2p_bench.report.pictures import EXACT_SIDE, THUMBNAIL, THUMBNAIL_SIDE, path_inside
 
 _ENDINGS = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}
 
@@ -78,6 +78,6 @@ class ThumbnailStore:
         small = image.convert("RGB")
         small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
         buffer = io.BytesIO()
-        small.save(buffer, "WEBP", quality=80)
+        small.save(buffer, **THUMBNAIL)
         link = quote(Path(os.path.relpath(path, self._page_dir)).as_posix())
         return f"{stem}.webp", link, buffer.getvalue()
