@@ -56,28 +56,28 @@ class ThumbnailStore:
     def _store(self, path: Path) -> int | None:
         try:
             data = path.read_bytes()
+            stem = hashlib.sha256(data).hexdigest()[:16]
+            if stem in self._by_content:  # runs of a sweep have many pictures in common
+                return self._by_content[stem]
             with Image.open(io.BytesIO(data), formats=list(_ENDINGS)) as image:
-                name, link, body = self._made(image, data, path)
+                ending, link, body = self._made(image, data, path)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # Pillow's, for bad files
             return None
-        if name in self._by_content:
-            return self._by_content[name]
-        target = self._folder / name
+        target = self._folder / (stem + ending)
         if not target.is_file() or target.stat().st_size != len(body):  # a size too small: cut off before
             target.write_bytes(body)
-        self._by_content[name] = len(self._files)
-        self._files.append((name, link))
-        return self._by_content[name]
+        self._by_content[stem] = len(self._files)
+        self._files.append((target.name, link))
+        return self._by_content[stem]
 
     def _made(self, image: Image.Image, data: bytes, path: Path) -> tuple[str, str, bytes]:
-        """Name, link and content of a picture's file."""
-        stem = hashlib.sha256(data).hexdigest()[:16]
+        """Ending, link and content of a picture's file."""
         if max(image.size) <= EXACT_SIDE:
             image.verify()
-            return stem + _ENDINGS[str(image.format)], "", data
+            return _ENDINGS[str(image.format)], "", data
         small = image.convert("RGB")
         small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
         buffer = io.BytesIO()
         small.save(buffer, **THUMBNAIL)
         link = quote(Path(os.path.relpath(path, self._page_dir)).as_posix())
-        return f"{stem}.webp", link, buffer.getvalue()
+        return ".webp", link, buffer.getvalue()
