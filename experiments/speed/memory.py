@@ -2,8 +2,9 @@
 
     python experiments/speed/memory.py
 
-Prints a table and writes it to memory.md beside this file. Every cell is a process of its own: the peak of
-its resident memory during two steps, less what was resident with the model loaded. The network is larger
+Prints a table and writes it to memory.md beside this file. Every cell is the median of three processes of
+its own, the ways in turn: the peak of resident memory during two steps, less what was resident with the
+model loaded. The network is larger
 than the world's and has random weights: channels (128, 256, 384), attention at every size but the last.
 Self-attention is injected at all sizes, the largest included.
 """
@@ -16,6 +17,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from measure import SOURCE, SWAPPED, add_tests
@@ -28,6 +30,7 @@ HERE = Path(__file__).resolve().parent
 WAYS = ("plain", "folded", "written out")
 SIDES = (16, 32, 64)
 STEPS, GUIDANCE = 2, 4.0
+ROUNDS = 3
 
 
 def large_model(side: int) -> p2p.DiffusionModel:
@@ -85,13 +88,15 @@ def main() -> None:
         child(chosen[0], int(chosen[1]))
         return
     lines = [
-        "Peak memory above the model, MB, and seconds, of two guided steps of source and one target.",
+        "Peak memory above the model, MB, and seconds, of two guided steps of source and one target; medians "
+        f"of {ROUNDS} processes.",
         "",
         "| latent | plain sampling | edit, folded | edit, maps written out | written out / folded |",
         "|---|---|---|---|---|",
     ]
     for side in SIDES:
-        found = {way: _measured(way, side) for way in WAYS}
+        rounds = [[_measured(way, side) for way in WAYS] for _ in range(ROUNDS)]
+        found = dict(zip(WAYS, np.median(rounds, axis=0).tolist(), strict=True))
         cells = [f"{megabytes:.0f} MB, {seconds:.1f} s" for megabytes, seconds in found.values()]
         ratio = found["written out"][0] / found["folded"][0]
         lines.append(f"| {side} x {side} | {' | '.join(cells)} | {ratio:.1f} x |")
