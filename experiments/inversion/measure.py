@@ -55,12 +55,12 @@ METHODS: dict[str, tuple[Inversion, tuple[float, ...]]] = {
     "negative_prompt": (NegativePromptInversion(), (OWN, HIGH)),
     "proximal": (ProximalInversion(), (OWN, HIGH)),
     "direct": (DirectInversion(), (OWN, HIGH)),
-    "edit_friendly": (EditFriendlyInversion(), (OWN,)),
-    "renoise": (ReNoiseInversion(), (OWN,)),
+    "edit_friendly": (EditFriendlyInversion(), (OWN, HIGH)),
+    "renoise": (ReNoiseInversion(), (OWN, HIGH)),
     "edict": (EDICTInversion(), (3.0,)),
-    "noising 0.5": (NoisingInversion(strength=0.5), (OWN,)),
-    "noising 0.65": (NoisingInversion(strength=0.65), (OWN,)),
-    "noising 0.8": (NoisingInversion(strength=0.8), (OWN,)),
+    "noising 0.5": (NoisingInversion(strength=0.5), (OWN, HIGH)),
+    "noising 0.65": (NoisingInversion(strength=0.65), (OWN, HIGH)),
+    "noising 0.8": (NoisingInversion(strength=0.8), (OWN, HIGH)),
 }
 """Method -> the inversion and the guidance scales of the edit; EDICT keeps to its own in any case."""
 
