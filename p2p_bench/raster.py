@@ -46,6 +46,9 @@ _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 _NO_RANGE = {"I": "32-bit integer", "F": "floating-point"}
 _MOST_COLOUR = 32
 """Largest difference between the channels of a mask's pixel: JPEG leaves a few levels in black and white."""
+LAST_UNTURNED = 4
+"""EXIF orientations up to this one keep width and height."""
+
 _ORIENTATION, _ORIENTATIONS = 0x0112, range(1, 9)
 
 
@@ -87,7 +90,7 @@ def read_picture(path: Path) -> Picture:
         with warnings.catch_warnings():
             # PIL has a limit of its own above ours and only warns there.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path, formats=_FORMATS) as image:
+            with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
                 return as_picture(image, name)
     except Image.DecompressionBombError as error:
         raise _too_large(name, "far too many pixels") from error
@@ -118,7 +121,7 @@ def as_picture(image: Image.Image, name: str) -> Picture:
     try:
         stated = image.getexif().get(_ORIENTATION)  # before loading, with which PIL turns a TIFF
         orientation = stated if stated in _ORIENTATIONS else 1
-        image.load()
+        _load(image, unmapped=image.format == "TIFF" and orientation > LAST_UNTURNED)
         return Picture(name, ImageOps.exif_transpose(image), orientation, sixteen_bits)
     except _DECODE_ERRORS as error:
         raise _damaged(name, error) from error
@@ -226,6 +229,23 @@ def shortened(text: str, most: int = 200) -> str:
     if len(text) > most:
         text = f"{text[: most // 2]}...{text[-most // 4 :]}"
     return text if text.isprintable() else text.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def _load(image: Image.Image, unmapped: bool) -> None:
+    """Decodes an opened file.
+
+    PIL maps an uncompressed TIFF into memory with the width and height that it has after it is turned, which
+    scrambles it; a file without a name it reads instead.
+    """
+    name = getattr(image, "filename", None)
+    if not unmapped or not name:
+        image.load()
+        return
+    image.filename = ""  # type: ignore[attr-defined]  # of files that PIL opened, which this is
+    try:
+        image.load()
+    finally:
+        image.filename = name  # type: ignore[attr-defined]  # as above
 
 
 def _array_kind(dtype: np.dtype[Any]) -> str:

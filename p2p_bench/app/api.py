@@ -200,7 +200,7 @@ def _component(group: str, name: str) -> Any:
     """The component of a file in `conf`; where it wants a schedule, with that of `conf/tau/default.yaml`."""
     tau = OmegaConf.load(resource_path("conf", "tau", "default.yaml"))
     node = OmegaConf.create({"tau": tau, group: OmegaConf.load(resource_path("conf", group, f"{name}.yaml"))})
-    missing = sorted(OmegaConf.missing_keys(node[group]))
+    missing = sorted(key.removeprefix(f"{group}.") for key in OmegaConf.missing_keys(node[group]))
     if group == "controller" and missing:
         raise ConfigError(
             f"controller: {name!r} needs {', '.join(missing)} too; make the object, such as "

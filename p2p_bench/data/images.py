@@ -15,9 +15,6 @@ from p2p_bench.errors import ConfigError, DataError, nearest
 Fit = Literal["crop", "pad", "resize", "error"]
 FITS: tuple[str, ...] = get_args(Fit)
 
-_LAST_UNTURNED = 4
-"""EXIF orientations up to this one keep width and height."""
-
 
 def load_image(path: Path) -> Float[Tensor, "3 h w"]:
     """Reads an image as RGB in [0, 1]; `p2p_bench.raster` says how each kind is read.
@@ -51,7 +48,7 @@ def load_masked_image(path: Path, mask: Path) -> tuple[Float[Tensor, "3 h w"], F
     picture, picture_mask = raster.read_picture(path), raster.read_picture(mask)
     image = torch.from_numpy(raster.rgb(picture))
     height, width = image.shape[-2:]
-    keeps_its_size = picture.orientation <= _LAST_UNTURNED or height == width
+    keeps_its_size = picture.orientation <= raster.LAST_UNTURNED or height == width
     if picture.orientation not in (1, picture_mask.orientation) and keeps_its_size:
         raise DataError(
             f"{picture_mask.name}: its image is turned by EXIF orientation {picture.orientation}, the mask "

@@ -53,16 +53,23 @@ def check_value(name: str, value: str, allowed: tuple[str, ...]) -> str:
     return value
 
 
-def check_number(name: str, value: Any) -> None:
-    """Sees that a place, a size, an angle or a density is a number that can be drawn.
+def check_attribute(name: str, value: Any) -> None:
+    """Sees that a value is one that an attribute of a scene or of an object can have.
 
     Raises:
-        ValueError: naming the attribute, its range and the value.
+        ValueError: naming the attribute, what it can be, and the value.
     """
-    low, high = _RANGES[name]
-    # A comparison that is false for NaN, and that integers of any length stand.
-    if isinstance(value, bool) or not isinstance(value, Real) or not low <= value <= high:
-        raise ValueError(f"{name}: expected a number in [{low:.4g}, {high:.4g}], got {_shown(value)}")
+    words = {**OBJECT_VALUES, **SCENE_VALUES}
+    if name in words:
+        check_value(name, value, words[name])
+    elif name == "seed":
+        if isinstance(value, bool) or not isinstance(value, Integral) or not 0 <= value < 2**63:
+            raise ValueError(f"seed: expected an integer in [0, 2**63), got {_shown(value)}")
+    elif name in _RANGES:
+        low, high = _RANGES[name]
+        # A comparison that is false for NaN, and that integers of any length stand.
+        if isinstance(value, bool) or not isinstance(value, Real) or not low <= value <= high:
+            raise ValueError(f"{name}: expected a number in [{low:.4g}, {high:.4g}], got {_shown(value)}")
 
 
 def _shown(value: Any) -> str:
@@ -96,10 +103,8 @@ class SceneObject:
     angle: float
 
     def __post_init__(self) -> None:
-        for name, allowed in OBJECT_VALUES.items():
-            check_value(name, getattr(self, name), allowed)
-        for name in OBJECT_NUMBERS:
-            check_number(name, getattr(self, name))
+        for name in (*OBJECT_VALUES, *OBJECT_NUMBERS):
+            check_attribute(name, getattr(self, name))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,12 +130,8 @@ class Scene:
     def __post_init__(self) -> None:
         if not 1 <= len(self.objects) <= MAX_OBJECTS:
             raise ValueError(f"a scene has 1 or {MAX_OBJECTS} objects, got {len(self.objects)}")
-        for name, allowed in SCENE_VALUES.items():
-            check_value(name, getattr(self, name), allowed)
-        check_number("weather_strength", self.weather_strength)
-        seed = self.seed
-        if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**63:
-            raise ValueError(f"seed: expected an integer in [0, 2**63), got {_shown(seed)}")
+        for name in (*SCENE_VALUES, *SCENE_NUMBERS):
+            check_attribute(name, getattr(self, name))
 
     def with_attribute(self, name: str, value: Any, index: int = 0) -> "Scene":
         """The counterfactual scene: one attribute changed, all else (seed included) kept.
@@ -143,6 +144,7 @@ class Scene:
         Raises:
             ValueError: for an unknown attribute, value or object.
         """
+        check_attribute(name, value)
         if name in SCENE_VALUES or name in SCENE_NUMBERS:
             return dataclasses.replace(self, **{name: value})
         if name in OBJECT_VALUES or name in OBJECT_NUMBERS:
@@ -171,7 +173,10 @@ class Scene:
         if isinstance(items, str) or not isinstance(items, Sequence):
             raise ValueError(f"objects: expected a list of objects, got {_shown(items)}")
         objects = tuple(_read_object(item, f"objects[{index}]") for index, item in enumerate(items))
-        return cls(objects=objects, **{key: value for key, value in data.items() if key != "objects"})
+        others = {key: value for key, value in data.items() if key != "objects"}
+        for name, value in others.items():
+            check_attribute(name, value)
+        return cls(objects=objects, **others)
 
 
 def _read_object(item: Any, where: str) -> SceneObject:
@@ -179,6 +184,8 @@ def _read_object(item: Any, where: str) -> SceneObject:
         raise ValueError(f"{where}: expected an object {{...}}, got {_shown(item)}")
     _check_keys(item, SceneObject, where)
     try:
+        for name, value in item.items():
+            check_attribute(name, value)
         return SceneObject(**item)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
