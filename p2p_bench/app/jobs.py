@@ -14,6 +14,7 @@ from p2p_bench.app.build import Parts, build, chosen_options, without_hydra
 from p2p_bench.app.console import result_console, status_console
 from p2p_bench.app.search import objective_values
 from p2p_bench.bench.run import run_benchmark
+from p2p_bench.data.base import MASK_NOTES
 from p2p_bench.report import summary_table, write_report
 
 STARTED = "started"
@@ -147,6 +148,7 @@ def run_job(job: Job) -> Outcome:
         result.print(logger.write(finished), markup=False)
     result.print(f"results: {job.run_dir}", markup=False)
     result.print(f"report: {report}", markup=False)
+    _tell_masks(finished.rows, status)
     _tell_failures(finished.rows, status)
     code = _FAILED if any(row["status"] != "ok" for row in finished.rows) else 0
     return Outcome(code, objective_values(job.config, finished.summary))
@@ -159,6 +161,19 @@ def tell_how_to_go_on(directory: Path) -> None:
         markup=False,
         style="yellow",
     )
+
+
+def _tell_masks(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """How many masks divide nothing, so that there are no values outside them."""
+    states = {row["sample_id"]: row.get("mask") for row in rows}
+    for state, note in MASK_NOTES.items():
+        found = [sample for sample, own in states.items() if own == state]
+        if found:
+            console.print(
+                f"{len(found)} of {len(states)} pairs, {found[0]!r} the first: {note}",
+                markup=False,
+                style="yellow",
+            )
 
 
 def _tell_failures(rows: Sequence[Mapping[str, Any]], console: Console) -> None:

@@ -1,5 +1,6 @@
 """What is wrong with the pairs of a data set for the variants of a run, found with the tokenizer alone."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 
 from p2p_bench.bench.rows import Key
@@ -7,7 +8,10 @@ from p2p_bench.bench.task import Variant
 from p2p_bench.controllers import EditContext
 from p2p_bench.errors import DataError, ErrorList, P2PError
 from p2p_bench.prompts.words import TextTokenizer, tokenize
+from p2p_bench.raster import is_file, shortened
 from p2p_bench.types import EditPair
+
+log = logging.getLogger(__name__)
 
 _SHOWN = 10
 """Faults that are listed before the rest is only counted."""
@@ -37,7 +41,12 @@ def lint_pairs(
     """
     faults: dict[Key, str] = {}
     for pair in pairs:
-        faults.update(_pair_faults(pair, variants, tokenizer, steps, self_fraction, truncate))
+        try:
+            faults.update(_pair_faults(pair, variants, tokenizer, steps, self_fraction, truncate))
+        except Exception as error:  # whatever the words of one pair do, the others are edited
+            log.exception("pair %r cannot be checked", pair.id)
+            reason = f"the pair cannot be edited ({type(error).__name__}: {error})"
+            faults.update(_all_of(pair, variants, reason))
     return faults
 
 
@@ -73,10 +82,7 @@ def _pair_faults(
         _check_files(pair)
         source = tokenize(pair.source_prompt, tokenizer, truncate, role="source prompt")
     except P2PError as error:
-        for variant in variants:
-            yield from (
-                ((pair.id, variant.name, index), str(error)) for index in range(len(pair.target_prompts))
-            )
+        yield from _all_of(pair, variants, str(error))
         return
     for index, prompt in enumerate(pair.target_prompts):
         try:
@@ -92,7 +98,15 @@ def _pair_faults(
                 yield (pair.id, variant.name, index), f"variant {variant.name!r}: {error}"
 
 
+def _all_of(pair: EditPair, variants: Sequence[Variant], reason: str) -> Iterator[tuple[Key, str]]:
+    """The same reason for every edit of a pair."""
+    for variant in variants:
+        yield from (((pair.id, variant.name, index), reason) for index in range(len(pair.target_prompts)))
+
+
 def _check_files(pair: EditPair) -> None:
     for kind, path in (("image", pair.image), ("mask", pair.mask)):
-        if path is not None and not path.is_file():
-            raise DataError(f"{kind} {path} is missing; put it there or correct the line of the data set")
+        if path is not None and not is_file(path):
+            raise DataError(
+                f"{kind} {shortened(str(path))} is missing; put it there or correct the line of the data set"
+            )

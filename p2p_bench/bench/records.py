@@ -12,11 +12,12 @@ from torch import Tensor
 from p2p_bench.bench.attention_pictures import token_sheet
 from p2p_bench.bench.changes import bare_words, changed_words
 from p2p_bench.bench.module import Edited, sample_seed
-from p2p_bench.bench.pictures import difference_image, file_stem, heatmap_image, save_png
+from p2p_bench.bench.pictures import difference_image, file_stem, save_png
 from p2p_bench.bench.rows import IMAGE_COLUMNS
 from p2p_bench.bench.scoring import edit_view, score
 from p2p_bench.bench.task import Task, Variant
 from p2p_bench.editing import EditResult
+from p2p_bench.editing.pictures import heatmap_image
 from p2p_bench.metrics.base import EditView, all_columns
 from p2p_bench.models import ModelSpec
 from p2p_bench.types import EditPair
@@ -75,7 +76,8 @@ class RowMaker:
                     continue
                 reason = _error_of(edited, place)
                 row = self.failed(edited.loaded.pair, asked.variant, asked.index, reason)
-                rows.append({**row, **_costs(edited.result, place), "peak_memory_mb": peak_memory_mb})
+                row.update(_costs(edited.result, place), mask=edited.loaded.mask_state)
+                rows.append({**row, "peak_memory_mb": peak_memory_mb})
                 if not reason:
                     scored.append(len(rows) - 1)
                     views.append(edit_view(edited, place, device))
@@ -108,6 +110,7 @@ class RowMaker:
             "seed": sample_seed(self.task, pair),
             "status": status,
             "error": error,
+            "mask": "",
         }
 
     def _pictures(self, edited: Edited, place: int) -> dict[str, str]:

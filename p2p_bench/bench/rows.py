@@ -10,6 +10,7 @@
 | `inversion_from` | `network` where the inversion was computed here, `cache` where it was recalled, else "" |
 | `seed` | seed of the sample's noise |
 | `status`, `error` | `ok`, or `error` and its reason |
+| `mask` | at the model's size: `part` of the image, `empty`, `full`, `lost` by the crop, or "" without one |
 | metric columns | float64, NaN where undefined |
 | `seconds` | wall time of the batch, shared out by UNet rows |
 | `unet_rows`, `unet_rows_spent` | what the edit costs alone, and its share here |
@@ -58,6 +59,7 @@ _HEAD = (
     ("seed", pa.uint64()),
     ("status", pa.string()),
     ("error", pa.string()),
+    ("mask", pa.string()),
 )
 _TAIL = (
     ("seconds", pa.float64()),

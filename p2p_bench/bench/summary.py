@@ -1,6 +1,7 @@
 """Means over rows, as `summary.json`."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -92,6 +93,7 @@ def _variant_summary(
         "tau_self": variant.self_attn,
         "count": len(good),
         "failed": len(rows) - len(good),
+        "masks": dict(Counter(row["mask"] for row in rows if row.get("mask"))),
         "metrics": _means(good, columns),
         "unet_rows": sum(row["unet_rows"] for row in rows),
         "unet_rows_spent": sum(row["unet_rows_spent"] for row in rows),

@@ -36,6 +36,12 @@ def repaired(result: EditResult, repair: Repair, image: Float[Tensor, "3 h w"] |
         except P2PError as error:
             errors[index] = error
             continue
+        if not bool((mask > 0).any()):
+            errors[index] = P2PError(
+                "repair: the mask is empty, so nothing of the edit would be left; give another mask, "
+                "or a lower threshold"
+            )
+            continue
         masks[index] = feathered(mask, repair.feather)
         images[index] = torch.lerp(source, images[index], masks[index])
     return replace(result, images=images, errors=tuple(errors), repair_masks=masks)

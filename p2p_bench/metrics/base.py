@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-from p2p_bench.errors import ConfigError, P2PError
+from p2p_bench.errors import ConfigError, MissingWeightsError
 
 Role = Literal["fidelity", "editability", "other"]
 
@@ -125,8 +125,8 @@ def evaluate(metrics: Mapping[str, Metric], views: Sequence[EditView]) -> list[d
         One dictionary per view, from column name to value, NaN where undefined.
 
     Raises:
-        ConfigError: Two metrics fill the same column.
-        P2PError: As raised by a metric, missing weights for instance.
+        ConfigError: Two metrics fill the same column, or one cannot be used at all.
+        MissingWeightsError: The weights of a metric are absent.
         RuntimeError: A metric failed, or did not return one finite or NaN value for each of its
             columns; names the metric.
     """
@@ -135,7 +135,7 @@ def evaluate(metrics: Mapping[str, Metric], views: Sequence[EditView]) -> list[d
     for name, metric in metrics.items():
         try:
             values = metric(views)
-        except P2PError:
+        except (ConfigError, MissingWeightsError):
             raise
         except Exception as error:  # whatever a metric of somebody else raises, its name must be told
             raise RuntimeError(f"metric {name!r} failed: {type(error).__name__}: {error}") from error

@@ -48,6 +48,7 @@ def main(arguments: list[str], debug: bool) -> int:
     directory = Path(config.run.dir or options.out or _new_directory())
     heatmaps = directory / "heatmaps" if options.heatmaps == Path() else options.heatmaps
     _check_folders(directory, heatmaps)
+    _check_inversion(parts, options)
     image, fitted = _image(parts, options)
     result = _edit(parts, options, image, _device(config))
     strip_path = _write(result, image, directory)
@@ -97,6 +98,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", type=Path, help="directory of the pictures; a new one under outputs/edit/")
     return parser
+
+
+def _check_inversion(parts: "Parts", options: argparse.Namespace) -> None:
+    """Refuses to draw from noise what was to be an edit of a given picture."""
+    from p2p_bench.inversion import NoInversion
+
+    if options.image is not None and isinstance(parts.task.inversion, NoInversion):
+        raise ConfigError(
+            "--image: inversion=none would draw another picture from noise and leave the image alone; choose "
+            "inversion=ddim, null_text or another, or leave --image out"
+        )
 
 
 def _image(parts: "Parts", options: argparse.Namespace) -> "tuple[Tensor | None, str]":
@@ -190,7 +202,8 @@ def _new_directory() -> Path:
 def _write(result: "EditResult", image: "Tensor | None", directory: Path) -> Path:
     """Writes every picture, the given image too, and the strip of all; the strip's path."""
     from p2p_bench.bench.changes import changed_words
-    from p2p_bench.bench.pictures import difference_image, heatmap_image, save_png, strip
+    from p2p_bench.bench.pictures import difference_image, save_png
+    from p2p_bench.editing.pictures import heatmap_image, strip
 
     pictures = {} if image is None else {"image": image}
     if result.vae_reconstruction is not None:
