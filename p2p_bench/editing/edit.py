@@ -1,5 +1,6 @@
 """One edit, in one call."""
 
+import logging
 from collections.abc import Sequence
 
 from jaxtyping import Float
@@ -17,7 +18,10 @@ from p2p_bench.editing.run import Progress, can_record, run_edits
 from p2p_bench.errors import P2PError
 from p2p_bench.inversion import DDIMInversion, Inversion
 from p2p_bench.models import DiffusionModel
+from p2p_bench.models.vocabulary import never_seen, never_seen_message
 from p2p_bench.sampling import DDIM
+
+log = logging.getLogger(__name__)
 
 
 def edit(
@@ -76,6 +80,9 @@ def edit(
         NonFiniteLatentError: The latents became NaN or infinite.
     """
     prompts = [targets] if isinstance(targets, str) else list(targets)
+    unknown = never_seen(model.spec, (source, *prompts))
+    if unknown:
+        log.warning("%s", never_seen_message(model.spec, unknown))
     controllers = _controllers(controller, len(prompts))
     if inversion is not None and image is None:
         raise P2PError("inversion: there is no image to invert; give image=..., or leave the inversion out")
