@@ -10,6 +10,7 @@ from lightning import Trainer
 from rich.console import Console
 
 from p2p_bench.bench.loggers import FinishedRun
+from p2p_bench.bench.notes import warn_of_unknown_words
 from p2p_bench.bench.open_run import OpenRun, opened, read_facts
 from p2p_bench.bench.references import compact_references
 from p2p_bench.bench.rows import compact
@@ -61,6 +62,7 @@ def run_benchmark(
     keep = Keep() if keep is None else keep
     console.print("checking the model, the metrics and the data set")
     facts = read_facts(task)
+    warn_of_unknown_words(facts.spec, facts.pairs)
     with opened(task, facts, run_dir, config, keep) as run:
         if run.there:
             console.print(f"{run.there} of {len(run.subjects)} edits are there already")

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,7 @@ def summarise(
         "git": git_state(),
         "checksums": dict(checksums),
         "seed": seed,
+        "notes": note_counts(row for row in rows if row["status"] == "ok"),
         "totals": {
             "unet_rows": sum(row["unet_rows"] for row in rows),
             "unet_rows_spent": sum(row["unet_rows_spent"] for row in rows),
@@ -95,10 +96,26 @@ def _variant_summary(
         "failed": len(rows) - len(good),
         "masks": dict(Counter(row["mask"] for row in rows if row.get("mask"))),
         "metrics": _means(good, columns),
+        "missing": missing_values(good),
         "unet_rows": sum(row["unet_rows"] for row in rows),
         "unet_rows_spent": sum(row["unet_rows_spent"] for row in rows),
         "seconds": sum(row["seconds"] for row in rows),
     }
+
+
+def note_counts(rows: Iterable[Row]) -> dict[str, int]:
+    """How many edits each note is about, most first."""
+    notes = Counter(note for row in rows for note in (row.get("notes") or "").split("; ") if note)
+    return dict(notes.most_common())
+
+
+def missing_values(rows: Iterable[Row]) -> dict[str, dict[str, int]]:
+    """How often a metric column has no value for which reason, where metrics gave one."""
+    counts: dict[str, Counter[str]] = {}
+    for row in rows:
+        for column, reason in json.loads(row.get("missing") or "{}").items():
+            counts.setdefault(column, Counter())[reason] += 1
+    return {column: dict(reasons) for column, reasons in counts.items()}
 
 
 def _reference_summary(rows: Sequence[Row], columns: Sequence[MetricColumn]) -> dict[str, Any]:

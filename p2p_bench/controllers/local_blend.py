@@ -141,6 +141,11 @@ class BoundLocalBlend(BoundController):
     blending: BoundBlend
 
     @property
+    def control(self) -> str:
+        """That of the inner controller, and the blend."""
+        return f"{self.inner.control}, local blend"
+
+    @property
     def blend(self) -> BoundBlend:
         """See `BoundController`."""
         return self.blending

@@ -1,5 +1,6 @@
 """One edit, in one call."""
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -19,7 +20,10 @@ from p2p_bench.editing.run import Progress, can_record, run_edits
 from p2p_bench.errors import P2PError
 from p2p_bench.inversion import DDIMInversion, Inversion
 from p2p_bench.models import DiffusionModel
+from p2p_bench.models.vocabulary import never_seen, never_seen_message
 from p2p_bench.sampling import DDIM
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -82,6 +86,9 @@ def edit(
     """
     model = arguments.instance("model", model, DiffusionModel, "a model, as load_model gives it")
     prompts = arguments.prompts(targets)
+    unknown = never_seen(model.spec, (arguments.text("source", source), *prompts))
+    if unknown:
+        log.warning("%s", never_seen_message(model.spec, unknown))
     controllers = arguments.controllers(controller, len(prompts))
     if inversion is not None:
         arguments.instance("inversion", inversion, Inversion, "an inversion, such as DDIMInversion()")

@@ -40,6 +40,7 @@ class EditResult:
         vae_reconstruction: A real source image through the VAE and back: what no edit can exceed.
         prompts: Tokenized prompts, source first; empty if the request could not be read.
         attention: Recorded maps, cross-attention before self-attention.
+        controls: What was done to the attention of each target, in a few words; "" where it has an error.
         repair_masks: By image, where a repaired image is the edit (1) and where it is the source (0).
     """
 
@@ -56,6 +57,7 @@ class EditResult:
     inversion_recalled: bool = False
     vae_reconstruction: Float[Tensor, "3 h w"] | None = None
     prompts: tuple[TokenizedPrompt, ...] = ()
+    controls: tuple[str, ...] = ()
     attention: tuple[AttentionMaps, ...] = field(default=(), repr=False)
     repair_masks: Mapping[int, Float[Tensor, "h w"]] = field(default_factory=dict, repr=False)
 

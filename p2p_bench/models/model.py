@@ -74,7 +74,10 @@ class DiffusionModel:
             PromptError: A prompt is longer than the model reads.
         """
         return self.encode_tokens(
-            [tokenize(prompt, self.tokenizer, truncate=truncate, allow_empty=True) for prompt in prompts]
+            [
+                tokenize(prompt, self.tokenizer, truncate, allow_empty=True, vocabulary=self.spec.vocabulary)
+                for prompt in prompts
+            ]
         )
 
     @torch.no_grad()

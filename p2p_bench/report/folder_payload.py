@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from p2p_bench.report.auto_tau import Criterion
-from p2p_bench.report.changes import changed_words
+from p2p_bench.report.changes import highlighted
 from p2p_bench.report.columns import BACKWARD, Column, main_metrics, number
 from p2p_bench.report.entries import Entry, Key, category_means, reference_rows
 from p2p_bench.report.gather import LeftOut
@@ -119,7 +119,7 @@ def _samples(data: JointData) -> list[list[Any]]:
         for key, row in entry.rows.items():
             first.setdefault(key, row)
     return [
-        [key[0], key[1], row["category"] or "", *changed_words(row["source_prompt"], row["target_prompt"])]
+        [key[0], key[1], row["category"] or "", *highlighted(row["source_prompt"], row["target_prompt"])]
         for key, row in first.items()
     ]
 

@@ -159,6 +159,7 @@ def _edit(parts: "Parts", options: argparse.Namespace, image: "Tensor | None", d
 def _checked_variant(parts: "Parts", options: argparse.Namespace) -> "Variant":
     """The one variant to edit with, once it is known to suit the prompts."""
     from p2p_bench.controllers import EditContext
+    from p2p_bench.controllers.binding import bind_edit
     from p2p_bench.prompts.words import tokenize
 
     task, spec = parts.task, parts.task.checkpoint.spec()
@@ -170,10 +171,10 @@ def _checked_variant(parts: "Parts", options: argparse.Namespace) -> "Variant":
     for target in options.target:
         try:
             source, edited = (
-                tokenize(text, tokenizer, task.truncate, role=role)
+                tokenize(text, tokenizer, task.truncate, role=role, vocabulary=spec.vocabulary)
                 for role, text in (("--source", options.source), ("--target", target))
             )
-            variants[0].controller.bind(EditContext(source, edited, steps, spec.self_fraction))
+            bind_edit(variants[0].controller, EditContext(source, edited, steps, spec.self_fraction))
         except P2PError as error:
             faults[str(error)] = error
     if faults:
@@ -201,9 +202,9 @@ def _new_directory() -> Path:
 
 def _write(result: "EditResult", image: "Tensor | None", directory: Path) -> Path:
     """Writes every picture, the given image too, and the strip of all; the strip's path."""
-    from p2p_bench.bench.changes import changed_words
     from p2p_bench.bench.pictures import difference_image, save_png
     from p2p_bench.editing.pictures import heatmap_image, strip
+    from p2p_bench.prompts.changes import changed_words
 
     pictures = {} if image is None else {"image": image}
     if result.vae_reconstruction is not None:
