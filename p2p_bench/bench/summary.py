@@ -63,14 +63,19 @@ def summarise(
         "git": git_state(),
         "checksums": dict(checksums),
         "seed": seed,
-        "totals": {
-            "unet_rows": sum(row["unet_rows"] for row in rows),
-            "unet_rows_spent": sum(row["unet_rows_spent"] for row in rows),
-            "seconds": sum(row["seconds"] for row in rows),
-            "samples": len({row["sample_id"] for row in rows}),
-            "edits": len(rows),
-            "failed": sum(row["status"] != "ok" for row in rows),
-        },
+        "totals": totals(rows),
+    }
+
+
+def totals(rows: Sequence[Row]) -> dict[str, int | float]:
+    """Costs and counts of some rows."""
+    return {
+        "unet_rows": sum(row["unet_rows"] for row in rows),
+        "unet_rows_spent": sum(row["unet_rows_spent"] for row in rows),
+        "seconds": sum(row["seconds"] for row in rows),
+        "samples": len({row["sample_id"] for row in rows}),
+        "edits": len(rows),
+        "failed": sum(row["status"] != "ok" for row in rows),
     }
 
 
