@@ -79,6 +79,7 @@ def run_benchmark(
             settings=task.settings,
             checksums=facts.checksums,
             seed=task.seed,
+            objectives=(config.get("run") or {}).get("objectives") or (),
         )
         write_summary(run_dir, summary)
         own = {variant.name: variant.settings for variant in task.variants}

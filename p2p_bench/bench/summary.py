@@ -28,6 +28,7 @@ def summarise(
     settings: Mapping[str, Any],
     checksums: Mapping[str, str],
     seed: int,
+    objectives: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The summary of a run; means are over rows with `status=ok`, intervals over whole samples.
 
@@ -40,6 +41,7 @@ def summarise(
         settings: The settings that decided the numbers.
         checksums: Checksum of the model and whatever else was read.
         seed: Seed of the run.
+        objectives: Metric columns that a search is told of.
     """
     return {
         "schema_version": SCHEMA_VERSION,
@@ -63,6 +65,7 @@ def summarise(
         "git": git_state(),
         "checksums": dict(checksums),
         "seed": seed,
+        "objectives": list(objectives),
         "totals": totals(rows),
     }
 
