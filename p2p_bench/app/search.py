@@ -42,7 +42,8 @@ def search_faults(config: DictConfig, task: Task, multirun: bool) -> Iterator[Co
     for name in undirected:
         yield ConfigError(f"run.objectives: {name} is neither better nor worse when it is higher")
     if searches(config.hydra):
-        if str(config.hydra.sweeper._target_).endswith(SEARCH) and find_spec("optuna") is None:
+        own = str(config.hydra.sweeper._target_).endswith(SEARCH)
+        if multirun and own and find_spec("optuna") is None:
             yield ConfigError("hydra/sweeper=search needs optuna; add the extra p2p_bench[search]")
         yield from _sweeper_faults(config.hydra.sweeper, names, columns, multirun)
 

@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from p2p_bench.app.build import build, chosen_options, recorded_settings, without_hydra
 from p2p_bench.app.compose import one_job_each, with_sweeper_params
 from p2p_bench.app.console import result_console, status_console
-from p2p_bench.app.study import SearchSettings, Study, parameter_of
+from p2p_bench.app.study import STUDY, SearchSettings, Study, parameter_of
 from p2p_bench.app.sweep import Sweep
 from p2p_bench.bench.directory import locked
 from p2p_bench.bench.rows import write_atomically
@@ -57,35 +57,44 @@ def run_search(
     example = sweep.composed(0, one_job_each(everything)[0])
     sweep.made.clear()
     with locked(sweep.directory):
+        if not (sweep.directory / STUDY).exists():
+            _write_sweep(sweep)  # first of all, so that whatever is begun can be resumed
         shared = _shared_settings(example, [one.key for one in parameters])
         study = Study(sweep.directory, chosen, parameters, _directions(example), shared)
         _write_sweep(sweep)
         returned = _run_again(study, launcher, fixed)
         while len(study.trials) < chosen.n_trials:
-            batch = study.batch()
-            jobs = [[*fixed, *study.overrides(trial)] for trial in batch.trials]
-            first = batch.trials[0].number
-            status_console().print(
-                f"search: trials {first} to {first + len(jobs) - 1} of {chosen.n_trials}", markup=False
-            )
-            ended = list(launcher.launch(jobs, initial_job_idx=first))
+            ended = _run_batch(study, launcher, fixed, sweep.directory)
             returned += ended
-            values = [_values(one) for one in ended]
-            if not study.trials and not any(values):
-                status_console().print(
-                    "search: no trial of the first batch has its objectives; the search stops", markup=False,
-                    style="red",
-                )  # fmt: skip
+            if not study.trials:
                 break
-            _refuse_changed(sweep.directory, [first + place for place, one in enumerate(values) if one])
-            study.tell(batch, values)
         _tell_end(study, sweep.directory)
     for one in returned:
         _ = one.return_value  # raises what a job died of
     return returned
 
 
+def _run_batch(study: Study, launcher: Launcher, fixed: Sequence[str], directory: Path) -> list[JobReturn]:
+    """Chooses jobs, runs them, and tells how they ended; a first batch that failed as a whole is not told."""
+    batch = study.batch()
+    jobs = [[*fixed, *study.overrides(trial)] for trial in batch.trials]
+    first = batch.trials[0].number
+    console = status_console()
+    console.print(
+        f"search: trials {first} to {first + len(jobs) - 1} of {study.settings.n_trials}", markup=False
+    )
+    ended = list(launcher.launch(jobs, initial_job_idx=first))
+    values = [_values(one) for one in ended]
+    if study.trials or any(values):
+        _refuse_changed(directory, [first + place for place, one in enumerate(values) if one])
+        study.tell(batch, values)
+    else:
+        console.print("search: no trial of the first batch has its objectives; the search stops", style="red")
+    return ended
+
+
 def _run_again(study: Study, launcher: Launcher, fixed: Sequence[str]) -> list[JobReturn]:
+    """Runs the trials again that were told to have failed."""
     failed = [trial for trial in study.trials if trial.state == TrialState.FAIL]
     returned: list[JobReturn] = []
     for trial in failed:

@@ -52,8 +52,8 @@ class WandbLogger:
 
     The environment is honoured as wandb documents it, so that `wandb agent` can drive runs:
     `WANDB_PROJECT` and `WANDB_ENTITY` where the attributes are None, `WANDB_RUN_ID` and `WANDB_NAME` (with
-    a suffix where a run has several variants), `WANDB_RUN_GROUP`, `WANDB_TAGS`, `WANDB_SWEEP_ID`,
-    `WANDB_MODE`, `WANDB_DIR`.
+    a suffix for each job of a sweep and each of several variants), `WANDB_RUN_GROUP`, `WANDB_TAGS`,
+    `WANDB_SWEEP_ID`, `WANDB_MODE`, `WANDB_DIR`.
 
     Attributes:
         project: Project of the runs; None is `p2p_bench`.
@@ -103,7 +103,7 @@ class WandbLogger:
         run_id = _run_id(run, variant)
         if mode == "offline":
             _forget_unsent(_root(run), run_id)
-        names = (os.environ.get("WANDB_NAME") or f"{run.name} {run.job}".strip(), variant if several else "")
+        names = (os.environ.get("WANDB_NAME") or run.name, run.job, variant if several else "")
         return wandb.init(
             project=self.project or os.environ.get("WANDB_PROJECT") or PROJECT,
             entity=self.entity or os.environ.get("WANDB_ENTITY"),
@@ -186,13 +186,15 @@ def _run_id(run: FinishedRun, variant: str) -> str:
     if not given:
         return digest([run.run_id, run.group, run.job, str(run.dir.resolve()), variant])[:16]
     variants = list(run.summary["variants"])
-    return given if len(variants) == 1 else f"{given}-{variants.index(variant)}"
+    parts = [given, run.dir.name if run.group else "", variants.index(variant) if len(variants) > 1 else ""]
+    return "-".join(str(part) for part in parts if part != "")
 
 
 def _forget_unsent(root: Path, run_id: str) -> None:
     """Deletes what an earlier writing of a run left offline, unless it has been synced."""
     for folder in (root / "wandb").glob(f"offline-run-*-{run_id}"):
-        if not any(folder.glob("*.synced")):
+        _, _, _, its_id = folder.name.split("-", 3)  # offline-run-<time>-<id>
+        if its_id == run_id and not any(folder.glob("*.synced")):
             rmtree(folder)
 
 

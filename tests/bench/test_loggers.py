@@ -186,16 +186,20 @@ ENVIRONMENT = {
 def test_the_environment_is_honoured(finished, single, monkeypatch, tmp_path, several):
     for name, value in {**ENVIRONMENT, "WANDB_DIR": str(tmp_path / "elsewhere")}.items():
         monkeypatch.setenv(name, value)
+    other = tmp_path / "elsewhere" / "wandb" / "offline-run-20260101_000000-my-abc"
+    other.mkdir(parents=True)
     run = replace(finished if several else single, choices={"model": "world", "inversion": "ddim"})
+    job = run.dir.name
     for _ in range(2):
         WandbLogger(tags=["own"]).write(run)
         found = offline_runs(tmp_path / "elsewhere")
-        assert [one.run_id for one in found] == (["abc-0", "abc-1"] if several else ["abc"])
+        assert [one.run_id for one in found] == ([f"abc-{job}-0", f"abc-{job}-1"] if several else ["abc"])
+    assert other.is_dir(), "the run of another id"
     assert not offline_runs(run.dir)
     for one in found:
         assert (one.project, one.entity, one.group) == ("other", "team", "mine")
         assert set(one.tags) == {"world", "ddim", one.config["variant"]["controller"], "own", "night", "long"}
-        assert one.name == (f"called {one.config['variant']['name']}" if several else "called")
+        assert one.name == (f"called seed=3 {one.config['variant']['name']}" if several else "called")
 
 
 def test_a_disabled_wandb_writes_nothing_and_a_named_project_wins(finished, monkeypatch):
