@@ -24,6 +24,12 @@ _SEVERAL = ("metrics", "logger")
 RECORDED = ("model", "controller", "tau", "inversion", "dataset", "sampler", "metrics", "seed")
 """Parts of the configuration that decide the numbers."""
 
+_NO_CONTROL = {
+    "controller": {"_target_": "p2p_bench.controllers.NoControl"},
+    "tau": {"cross": None, "self_attn": None},
+}
+"""What is a variant's own where nothing is controlled."""
+
 _RECORDED_OF_RUN = ("baseline", "truncate", "repair", "repair_feather")
 
 
@@ -111,9 +117,9 @@ def chosen_options(hydra: DictConfig | HydraConf) -> dict[str, str]:
     return {str(group): str(choices[group]) for group in choices if choices[group] is not None}
 
 
-def recorded_settings(config: DictConfig) -> dict[str, Any]:
-    """The settings that decide the numbers, as plain values."""
-    plain = OmegaConf.to_container(config, resolve=True)
+def recorded_settings(config: DictConfig, resolve: bool = True) -> dict[str, Any]:
+    """The settings that decide the numbers, as plain values; interpolations as they stand if not resolved."""
+    plain = OmegaConf.to_container(config, resolve=resolve)
     assert isinstance(plain, dict)
     settings = {str(key): plain[key] for key in RECORDED}
     settings["sampler"] = {key: value for key, value in plain["sampler"].items() if key != "max_rows"}
@@ -162,7 +168,7 @@ def build_variants(config: DictConfig, controller_name: str) -> tuple[Variant, .
     variants: list[Variant] = []
     faults: dict[str, P2PError] = {}
     if config.run.baseline:
-        variants.append(Variant("none", NoControl(), "none"))
+        variants.append(Variant("none", NoControl(), "none", settings=_NO_CONTROL))
     for where, point in points:
         try:
             parse_tau(_plain(point.cross), f"{where}.cross")
@@ -193,11 +199,15 @@ def _variant(config: DictConfig, point: DictConfig, controller_name: str, single
     at_point = OmegaConf.merge(config, {"tau": {"cross": point.cross, "self_attn": point.self_attn}})
     controller = instantiate(at_point.controller, "controller")
     if isinstance(controller, NoControl):
-        return Variant("none", controller, controller_name)
+        return Variant("none", controller, controller_name, settings=_NO_CONTROL)
     cross = tau_text(_plain(_schedule(at_point.controller, "cross")))
     self_attn = tau_text(_plain(_schedule(at_point.controller, "self_attn")))
     name = controller_name if single else f"{controller_name} {cross}/{self_attn}"
-    return Variant(name, controller, controller_name, cross, self_attn)
+    plain = OmegaConf.to_container(at_point, resolve=True, enum_to_str=True)
+    assert isinstance(plain, dict)
+    schedule = {key: plain["tau"][key] for key in ("cross", "self_attn")}
+    settings = {"controller": plain["controller"], "tau": schedule}
+    return Variant(name, controller, controller_name, cross, self_attn, settings)
 
 
 def _schedule(controller: DictConfig, key: str) -> Any:

@@ -19,13 +19,9 @@ from p2p_bench.resources import resource_path
 
 CONFIG_NAME = "config"
 HYDRA_VERSION_BASE = "1.3"
-_EXTRAS = {
-    "hydra/sweeper/optuna": "search",
-    **dict.fromkeys(
-        ("hydra/launcher/joblib", "hydra/launcher/submitit_local", "hydra/launcher/submitit_slurm"),
-        "launchers",
-    ),
-}
+_EXTRAS = dict.fromkeys(
+    ("hydra/launcher/joblib", "hydra/launcher/submitit_local", "hydra/launcher/submitit_slurm"), "launchers"
+)
 """Options of Hydra's own groups that are installed apart, and the extra that holds them."""
 
 _BASIC = "BasicSweeper"

@@ -133,6 +133,7 @@ def run_job(job: Job) -> Outcome:
             group=job.group,
             job=job.name,
             config=job.record(),
+            choices=job.choices,
             keep=parts.keep,
             trainer=parts.trainer,
             batch_size=parts.batch_size,

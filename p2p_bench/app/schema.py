@@ -56,7 +56,7 @@ class RunNode:
             `$P2P_BENCH_CACHE`, else `p2p_bench` in `$XDG_CACHE_HOME` or `~/.cache`; false always inverts.
         cache_gb: Gigabytes that the cache may take; the least recently used entries make room.
         plan: Shows what would be computed, and what it would cost, instead of running.
-        objectives: Metric columns whose means a job returns to a sweeper that searches, such as optuna's.
+        objectives: Metric columns whose means a job returns to a sweeper that searches.
     """
 
     name: str = "run"

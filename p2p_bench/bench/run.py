@@ -9,7 +9,7 @@ from typing import Any
 from lightning import Trainer
 from rich.console import Console
 
-from p2p_bench.bench.loggers import FinishedRun
+from p2p_bench.bench.finished import FinishedRun
 from p2p_bench.bench.notes import warn_of_unknown_words
 from p2p_bench.bench.open_run import OpenRun, opened, read_facts
 from p2p_bench.bench.references import compact_references
@@ -29,6 +29,7 @@ def run_benchmark(
     group: str = "",
     job: str = "",
     config: Mapping[str, Any] | None = None,
+    choices: Mapping[str, str] | None = None,
     keep: Keep | None = None,
     batch_size: int = 8,
     console: Console | None = None,
@@ -45,6 +46,7 @@ def run_benchmark(
         group: Sweep that the run belongs to.
         job: What sets it apart in the sweep.
         config: The configuration for `config.yaml`; the task's settings where not given.
+        choices: Chosen option per group, for loggers.
         keep: Which pictures are kept; None is `Keep()`.
         batch_size: Pairs edited together.
         console: Where to say what is happening; None says nothing.
@@ -79,9 +81,13 @@ def run_benchmark(
             settings=task.settings,
             checksums=facts.checksums,
             seed=task.seed,
+            objectives=(config.get("run") or {}).get("objectives") or (),
         )
         write_summary(run_dir, summary)
-        return FinishedRun(run_dir, run.maker.run_id, name, group, job, config, summary, rows)
+        own = {variant.name: variant.settings for variant in task.variants}
+        return FinishedRun(
+            run_dir, run.maker.run_id, name, group, job, config, summary, rows, choices or {}, own
+        )
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ def summarise(
     settings: Mapping[str, Any],
     checksums: Mapping[str, str],
     seed: int,
+    objectives: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The summary of a run; means are over rows with `status=ok`, intervals over whole samples.
 
@@ -41,6 +42,7 @@ def summarise(
         settings: The settings that decided the numbers.
         checksums: Checksum of the model and whatever else was read.
         seed: Seed of the run.
+        objectives: Metric columns that a search is told of.
     """
     return {
         "schema_version": SCHEMA_VERSION,
@@ -65,14 +67,20 @@ def summarise(
         "checksums": dict(checksums),
         "seed": seed,
         "notes": note_counts(row for row in rows if row["status"] == "ok"),
-        "totals": {
-            "unet_rows": sum(row["unet_rows"] for row in rows),
-            "unet_rows_spent": sum(row["unet_rows_spent"] for row in rows),
-            "seconds": sum(row["seconds"] for row in rows),
-            "samples": len({row["sample_id"] for row in rows}),
-            "edits": len(rows),
-            "failed": sum(row["status"] != "ok" for row in rows),
-        },
+        "objectives": list(objectives),
+        "totals": totals(rows),
+    }
+
+
+def totals(rows: Sequence[Row]) -> dict[str, int | float]:
+    """Costs and counts of some rows."""
+    return {
+        "unet_rows": sum(row["unet_rows"] for row in rows),
+        "unet_rows_spent": sum(row["unet_rows_spent"] for row in rows),
+        "seconds": sum(row["seconds"] for row in rows),
+        "samples": len({row["sample_id"] for row in rows}),
+        "edits": len(rows),
+        "failed": sum(row["status"] != "ok" for row in rows),
     }
 
 

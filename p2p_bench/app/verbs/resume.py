@@ -15,7 +15,8 @@ from p2p_bench.errors import ConfigError, DataError
 SWEEP = "multirun.yaml"
 """What Hydra's sweeper leaves in the directory of a sweep."""
 
-_BASIC = "BasicSweeper"
+_KNOWN = ("BasicSweeper", "SearchSweeper")
+"""Sweepers that do only what is missing when they are started again."""
 
 
 def main(arguments: list[str], debug: bool) -> int:
@@ -55,7 +56,7 @@ def _resume_sweep(directory: Path, debug: bool) -> int:
         task, own = list(hydra["overrides"]["task"]), list(hydra["overrides"]["hydra"])
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not what a sweep leaves ({error!r}); start the sweep anew") from error
-    if not sweeper.endswith(_BASIC):
+    if not sweeper.endswith(_KNOWN):
         raise ConfigError(
             f"{directory}: {sweeper.rpartition('.')[2]} chooses its jobs as it goes, so the sweep cannot be "
             "resumed; resume single jobs by their directories"

@@ -110,7 +110,7 @@ def _whole_sweep(overrides: Sequence[str]) -> list[str]:
     everything = with_sweeper_params(overrides, hydra)
     if not searches(hydra) and (unbound := intervals(everything)):
         raise ConfigError(
-            f"{unbound[0]}: an interval is for a sweeper that searches, such as hydra/sweeper=optuna (extra "
+            f"{unbound[0]}: an interval is for a sweeper that searches, such as hydra/sweeper=search (extra "
             "p2p_bench[search]); give choices, such as 0.2,0.4"
         )
     return everything if everything == list(overrides) else checked_overrides(everything, multirun=True)
