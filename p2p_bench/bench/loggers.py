@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from p2p_bench.bench.rows import write_atomically
+from p2p_bench.bench.rows import Key, write_atomically
 from p2p_bench.errors import ConfigError
 from p2p_bench.hashing import digest
 
@@ -30,6 +30,7 @@ class FinishedRun:
         config: The configuration, as plain values.
         summary: Contents of `summary.json`.
         rows: All rows.
+        promised: Keys of the rows that the run promised; `whole.shortfall` compares them with the disk.
     """
 
     dir: Path
@@ -40,6 +41,7 @@ class FinishedRun:
     config: Mapping[str, Any]
     summary: Mapping[str, Any]
     rows: Sequence[Mapping[str, Any]]
+    promised: tuple[Key, ...] = ()
 
 
 @runtime_checkable

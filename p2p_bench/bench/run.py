@@ -9,6 +9,7 @@ from typing import Any
 from lightning import Trainer
 from rich.console import Console
 
+from p2p_bench.bench.directory import write_config
 from p2p_bench.bench.loggers import FinishedRun
 from p2p_bench.bench.open_run import OpenRun, opened, read_facts
 from p2p_bench.bench.references import compact_references
@@ -49,7 +50,7 @@ def run_benchmark(
         console: Where to say what is happening; None says nothing.
 
     Returns:
-        The finished run; its rows say which edits failed.
+        The finished run; its rows say which edits failed, and `whole.shortfall` whether all are there.
 
     Raises:
         MissingWeightsError: The model or the weights of a metric are absent.
@@ -77,9 +78,13 @@ def run_benchmark(
             settings=task.settings,
             checksums=facts.checksums,
             seed=task.seed,
+            promised=len(run.subjects),
         )
         write_summary(run_dir, summary)
-        return FinishedRun(run_dir, run.maker.run_id, name, group, job, config, summary, rows)
+        write_config(run_dir, config)  # whoever removed the directory meanwhile removed what `resume` reads
+        return FinishedRun(
+            run_dir, run.maker.run_id, name, group, job, config, summary, rows, tuple(run.subjects)
+        )
 
 
 @dataclass(frozen=True)

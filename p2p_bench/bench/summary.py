@@ -28,6 +28,7 @@ def summarise(
     settings: Mapping[str, Any],
     checksums: Mapping[str, str],
     seed: int,
+    promised: int | None = None,
 ) -> dict[str, Any]:
     """The summary of a run; means are over rows with `status=ok`, intervals over whole samples.
 
@@ -40,6 +41,7 @@ def summarise(
         settings: The settings that decided the numbers.
         checksums: Checksum of the model and whatever else was read.
         seed: Seed of the run.
+        promised: Number of edits that the run promised; as many as there are rows if not given.
     """
     return {
         "schema_version": SCHEMA_VERSION,
@@ -69,6 +71,7 @@ def summarise(
             "seconds": sum(row["seconds"] for row in rows),
             "samples": len({row["sample_id"] for row in rows}),
             "edits": len(rows),
+            "promised": len(rows) if promised is None else promised,
             "failed": sum(row["status"] != "ok" for row in rows),
         },
     }
