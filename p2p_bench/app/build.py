@@ -1,25 +1,31 @@
 """From a composed configuration to the parts of a run, with all faults listed at once."""
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra.conf import HydraConf
 from lightning import Trainer
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from p2p_bench.app.compose import first_line
 from p2p_bench.app.instantiate import instantiate, node_faults
-from p2p_bench.app.schema import COMPONENT_GROUPS, RootConfig, RunNode, TauNode
+from p2p_bench.app.optional import leave_out
+from p2p_bench.app.paths import place_paths, user_path
+from p2p_bench.app.schema import COMPONENT_GROUPS, SEVERAL
+from p2p_bench.app.settings import run_faults, trainer_faults
+from p2p_bench.app.spelling import restore_keys
+from p2p_bench.app.trust import target_faults
 from p2p_bench.bench.loggers import RunLogger
 from p2p_bench.bench.repairs import RepairRule
+from p2p_bench.bench.shared_pass import make_trainer
 from p2p_bench.bench.task import Keep, Task, Variant
 from p2p_bench.cache import Cache, default_directory
 from p2p_bench.controllers import NoControl, parse_interval, parse_tau, tau_text
-from p2p_bench.errors import ConfigError, ErrorList, P2PError, nearest
-
-_SEVERAL = ("metrics", "logger")
-"""Groups whose node maps names to components."""
+from p2p_bench.errors import ConfigError, ErrorList, P2PError
 
 RECORDED = ("model", "controller", "tau", "inversion", "dataset", "sampler", "metrics", "seed")
 """Parts of the configuration that decide the numbers."""
@@ -54,23 +60,30 @@ class Parts:
     name: str
 
 
-def build(config: DictConfig, choices: Mapping[str, str]) -> Parts:
+def build(config: DictConfig, choices: Mapping[str, str], start: Path | None = None) -> Parts:
     """Builds the parts of a run. Nothing heavy is loaded.
 
     Args:
         config: The composed configuration, without Hydra's own node.
         choices: Chosen option per group, for names in results.
+        start: Folder that relative paths start from; None takes the current one.
 
     Raises:
         ErrorList: Every fault of the configuration.
     """
-    faults: list[P2PError] = list(_run_faults(config))
+    start = Path.cwd() if start is None else start
+    faults: list[P2PError] = list(run_faults(config))
+    if faults and not all(key in config and isinstance(config[key], DictConfig) for key in ("run", "tau")):
+        raise ErrorList(faults)  # the groups refer to these
+    placed = copy.deepcopy(config)  # what is recorded says what was typed
     built: dict[str, Any] = {}
     for group in COMPONENT_GROUPS:
         found = list(_group_faults(config, group))
         faults += found
         try:
-            built[group] = None if found else _built_group(config, group, choices)
+            if not found:
+                place_paths(placed[group], start)
+                built[group] = _built_group(placed, group, choices)
         except ErrorList as error:
             faults += error.errors
         except P2PError as error:
@@ -89,7 +102,7 @@ def build(config: DictConfig, choices: Mapping[str, str]) -> Parts:
             seed=config.seed,
             truncate=config.run.truncate,
             repair=RepairRule(config.run.repair, config.run.repair_feather),
-            cache=_cache(config.run),
+            cache=_cache(config.run, start),
             settings=recorded_settings(config),
         ),
         keep=Keep(images=config.run.images, heatmaps=config.run.heatmaps),
@@ -100,15 +113,22 @@ def build(config: DictConfig, choices: Mapping[str, str]) -> Parts:
     )
 
 
-def _cache(run: DictConfig) -> Cache | None:
-    if run.cache is True:
-        return Cache(default_directory(), round(run.cache_gb * 1e9))
-    return Cache(Path(run.cache).expanduser(), round(run.cache_gb * 1e9)) if run.cache else None
+def _cache(run: DictConfig, start: Path) -> Cache | None:
+    if not run.cache:
+        return None
+    directory = default_directory() if run.cache is True else user_path(run.cache)
+    return Cache(start / directory, round(run.cache_gb * 1e9))
 
 
 def without_hydra(config: DictConfig) -> DictConfig:
-    """The configuration without Hydra's own node."""
-    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    """The configuration as components see it, without Hydra's own node.
+
+    Its keys are as they were typed, and what `run.optional` leaves out is left out.
+    """
+    settled = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    leave_out(settled)
+    restore_keys(settled)
+    return settled
 
 
 def chosen_options(hydra: DictConfig | HydraConf) -> dict[str, str]:
@@ -128,10 +148,23 @@ def recorded_settings(config: DictConfig, resolve: bool = True) -> dict[str, Any
 
 
 def _group_faults(config: DictConfig, group: str) -> Iterator[ConfigError]:
-    node = config[group]
+    node = None if group not in config or OmegaConf.is_missing(config, group) else config[group]
     if not isinstance(node, DictConfig):
         yield ConfigError(f"{group}: expected an option's node, got {node!r}; choose one with {group}=OPTION")
         return
+    try:
+        plain = OmegaConf.to_container(node, resolve=True)
+    except OmegaConfBaseException as error:
+        yield ConfigError(f"{group}: {first_line(error)}")
+        return
+    assert isinstance(plain, dict)
+    trusted = bool(OmegaConf.select(config, "run.trust", throw_on_resolution_failure=False))
+    refused = list(target_faults(plain, group, group, trusted))
+    if refused:
+        yield from refused
+        return
+    if group == "trainer":
+        yield from trainer_faults(plain)
     for where, component, supplied in _components(node, group):
         if not isinstance(component, DictConfig) or "_target_" not in component:
             yield ConfigError(f"{where}: expected a component with a `_target_`, got {component!r}")
@@ -140,7 +173,7 @@ def _group_faults(config: DictConfig, group: str) -> Iterator[ConfigError]:
 
 
 def _components(node: DictConfig, group: str) -> Iterator[tuple[str, Any, Sequence[str]]]:
-    if group in _SEVERAL:
+    if group in SEVERAL:
         yield from ((f"{group}.{name!s}", node[name], ()) for name in node)
     else:
         yield group, node, ()
@@ -149,7 +182,11 @@ def _components(node: DictConfig, group: str) -> Iterator[tuple[str, Any, Sequen
 def _built_group(config: DictConfig, group: str, choices: Mapping[str, str]) -> Any:
     if group == "controller":
         return build_variants(config, choices.get("controller", "controller"))
-    if group in _SEVERAL:
+    if group == "trainer":
+        make = instantiate(config.trainer, group)
+        make_trainer(make, [])  # what it refuses is told before anything is loaded
+        return make
+    if group in SEVERAL:
         return {str(name): instantiate(node, f"{group}.{name}") for name, node in config[group].items()}
     return instantiate(config[group], group)
 
@@ -219,30 +256,3 @@ def _schedule(controller: DictConfig, key: str) -> Any:
 
 def _plain(value: Any) -> Any:
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-
-
-def _run_faults(config: DictConfig) -> Iterator[ConfigError]:
-    typed = {"": (config, RootConfig), "run.": (config.run, RunNode), "tau.": (config.tau, TauNode)}
-    for where, (node, schema) in typed.items():
-        known = [field.name for field in fields(schema)]
-        for key in node:
-            if key not in known:
-                yield ConfigError(f"{where}{key}: unknown key.{nearest(str(key), known)}")
-    try:
-        RepairRule(config.run.repair, config.run.repair_feather)
-    except ConfigError as error:
-        yield error
-    if config.run.batch_size < 1:
-        yield ConfigError(f"run.batch_size: expected at least 1, got {config.run.batch_size}")
-    if config.run.images is not None and config.run.images < 0:
-        yield ConfigError(f"run.images: expected at least 0, or null for all pairs, got {config.run.images}")
-    cache = config.run.cache
-    if not (cache is None or isinstance(cache, bool) or (isinstance(cache, str) and cache.strip())):
-        yield ConfigError(f"run.cache: expected true, false or a directory, got {cache!r}")
-    if not 0 < config.run.cache_gb < float("inf"):
-        yield ConfigError(f"run.cache_gb: expected a finite number above 0, got {config.run.cache_gb}")
-    name = config.run.name
-    if not name.strip() or "/" in name or "\\" in name or name in (".", ".."):
-        yield ConfigError(f"run.name: expected the name of a folder, got {name!r}")
-    if config.seed < 0:
-        yield ConfigError(f"seed: expected at least 0, got {config.seed}")

@@ -54,6 +54,7 @@ def quiet_libraries() -> Iterator[None]:
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.ERROR)
     logging.captureWarnings(True)
+    raised, logging.raiseExceptions = logging.raiseExceptions, False  # a full disk is told once, not per line
     shown = _Shown(logging.WARNING)
     project = logging.getLogger("p2p_bench")
     project.addHandler(shown)
@@ -62,6 +63,7 @@ def quiet_libraries() -> Iterator[None]:
     finally:
         project.removeHandler(shown)
         logging.captureWarnings(False)
+        logging.raiseExceptions = raised
 
 
 class _Shown(logging.Handler):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from p2p_bench.bench.rows import Key
 from p2p_bench.bench.summary import totals
 from p2p_bench.stats import mean_interval
 
@@ -32,6 +33,7 @@ class FinishedRun:
         rows: All rows.
         choices: Chosen option per group.
         variant_settings: By variant, the parts of the configuration that are its own.
+        promised: Keys of the rows that the run promised; `whole.shortfall` compares them with the disk.
     """
 
     dir: Path
@@ -44,6 +46,7 @@ class FinishedRun:
     rows: Sequence[Mapping[str, Any]]
     choices: Mapping[str, str] = field(default_factory=dict)
     variant_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    promised: tuple[Key, ...] = ()
 
 
 def rows_of(run: FinishedRun, variant: str) -> list[Mapping[str, Any]]:

@@ -94,6 +94,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         path: The file.
         write: Writes the content to the path it is given.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)  # it may have been removed meanwhile
     temporary = path.with_name(f".{path.name}.tmp")
     write(temporary)
     with temporary.open("rb+") as file:

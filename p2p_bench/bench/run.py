@@ -9,6 +9,7 @@ from typing import Any
 from lightning import Trainer
 from rich.console import Console
 
+from p2p_bench.bench.directory import write_config
 from p2p_bench.bench.finished import FinishedRun
 from p2p_bench.bench.notes import warn_of_unknown_words
 from p2p_bench.bench.open_run import OpenRun, opened, read_facts
@@ -52,7 +53,7 @@ def run_benchmark(
         console: Where to say what is happening; None says nothing.
 
     Returns:
-        The finished run; its rows say which edits failed.
+        The finished run; its rows say which edits failed, and `whole.shortfall` whether all are there.
 
     Raises:
         MissingWeightsError: The model or the weights of a metric are absent.
@@ -82,11 +83,22 @@ def run_benchmark(
             checksums=facts.checksums,
             seed=task.seed,
             objectives=(config.get("run") or {}).get("objectives") or (),
+            promised=len(run.subjects),
         )
         write_summary(run_dir, summary)
-        own = {variant.name: variant.settings for variant in task.variants}
+        write_config(run_dir, config)  # whoever removed the directory meanwhile removed what `resume` reads
         return FinishedRun(
-            run_dir, run.maker.run_id, name, group, job, config, summary, rows, choices or {}, own
+            run_dir,
+            run.maker.run_id,
+            name,
+            group,
+            job,
+            config,
+            summary,
+            rows,
+            choices=choices or {},
+            variant_settings={variant.name: variant.settings for variant in task.variants},
+            promised=tuple(run.subjects),
         )
 
 

@@ -30,6 +30,7 @@ def summarise(
     checksums: Mapping[str, str],
     seed: int,
     objectives: Sequence[str] = (),
+    promised: int | None = None,
 ) -> dict[str, Any]:
     """The summary of a run; means are over rows with `status=ok`, intervals over whole samples.
 
@@ -43,6 +44,7 @@ def summarise(
         checksums: Checksum of the model and whatever else was read.
         seed: Seed of the run.
         objectives: Metric columns that a search is told of.
+        promised: Number of edits that the run promised; as many as there are rows if not given.
     """
     return {
         "schema_version": SCHEMA_VERSION,
@@ -68,7 +70,7 @@ def summarise(
         "seed": seed,
         "notes": note_counts(row for row in rows if row["status"] == "ok"),
         "objectives": list(objectives),
-        "totals": totals(rows),
+        "totals": {**totals(rows), "promised": len(rows) if promised is None else promised},
     }
 
 

@@ -1,13 +1,13 @@
 """`p2p-bench edit`: one edit, as pictures."""
 
 import argparse
-import os
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from p2p_bench.app.compose import checked_overrides, compose
+from p2p_bench.app.compose import checked_overrides, compose, composing
 from p2p_bench.app.console import result_console, status_console
+from p2p_bench.app.paths import folder_fault, user_path
 from p2p_bench.errors import ConfigError, ErrorList, P2PError
 
 if TYPE_CHECKING:
@@ -40,12 +40,13 @@ def main(arguments: list[str], debug: bool) -> int:
         # argparse takes what follows the option, here a KEY=VALUE, for its value
         overrides, options.heatmaps = [str(options.heatmaps), *overrides], Path()
     overrides = ["metrics=none", "logger=none", "tau=default", *overrides]
-    config = compose(checked_overrides(overrides), keep_hydra=True)
+    with composing():
+        config = compose(checked_overrides(overrides), keep_hydra=True)
 
-    from p2p_bench.app.build import build, chosen_options, without_hydra
+        from p2p_bench.app.build import build, chosen_options, without_hydra
 
-    parts = build(without_hydra(config), chosen_options(config.hydra))
-    directory = Path(config.run.dir or options.out or _new_directory())
+        parts = build(without_hydra(config), chosen_options(config.hydra))
+    directory = user_path(config.run.dir) if config.run.dir else options.out or _new_directory()
     heatmaps = directory / "heatmaps" if options.heatmaps == Path() else options.heatmaps
     _check_folders(directory, heatmaps)
     _check_inversion(parts, options)
@@ -80,10 +81,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--source", required=True, help="prompt of the source image")
     parser.add_argument("--target", required=True, action="append", help="prompt of an edit; may be repeated")
-    parser.add_argument("--image", type=Path, help="a real source image; without it the source is generated")
+    parser.add_argument(
+        "--image", type=user_path, help="a real source image; without it the source is generated"
+    )
     parser.add_argument(
         "--heatmaps",
-        type=Path,
+        type=user_path,
         nargs="?",
         const=Path(),
         metavar="DIR",
@@ -96,7 +99,9 @@ def _parser() -> argparse.ArgumentParser:
         default="crop",
         help="what is done with an image that has not the model's size",
     )
-    parser.add_argument("--out", type=Path, help="directory of the pictures; a new one under outputs/edit/")
+    parser.add_argument(
+        "--out", type=user_path, help="directory of the pictures; a new one under outputs/edit/"
+    )
     return parser
 
 
@@ -261,9 +266,8 @@ def _check_folders(directory: Path, heatmaps: Path | None) -> None:
     for folder, attention in ((directory, False), (heatmaps, True)):
         if folder is None:
             continue
-        there = next(path for path in (folder, *folder.parents) if path.exists())
-        if not (there.is_dir() and os.access(there, os.W_OK)):
-            raise _unwritable(folder, f"{there} is no folder that may be written", attention)
+        if fault := folder_fault(folder):
+            raise _unwritable(folder, fault, attention)
 
 
 def _unwritable(directory: Path, reason: object, attention: bool = False) -> P2PError:

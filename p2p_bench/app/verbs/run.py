@@ -6,20 +6,23 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from p2p_bench.app.compose import (
     CONFIG_NAME,
     HYDRA_VERSION_BASE,
     checked_overrides,
     compose,
+    composing,
     config_dir,
+    first_line,
     intervals,
     one_job_each,
     searches,
@@ -27,10 +30,23 @@ from p2p_bench.app.compose import (
     with_sweeper_params,
 )
 from p2p_bench.app.console import result_console, show_error, status_console
+from p2p_bench.app.paths import folder_fault, unwritable
+from p2p_bench.app.trust import hydra_faults
 from p2p_bench.errors import ConfigError, ErrorList, P2PError
+
+if TYPE_CHECKING:
+    from p2p_bench.app.jobs import Outcome
 
 _MULTIRUN = ("-m", "--multirun")
 _FAILED = 1
+_OTHER_CONFIG = "options of your own go into a folder that hydra.searchpath=[file:///DIR] names"
+_REFUSED = {
+    **dict.fromkeys(("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"), _OTHER_CONFIG),
+    **dict.fromkeys(("--run", "-r"), "leave it out: a run is what is done without a flag"),
+    "--experimental-rerun": "p2p-bench resume DIR finishes a run",
+}
+"""Flags of Hydra that are not passed on, and what to do instead."""
+
 log = logging.getLogger(__name__)
 
 
@@ -47,35 +63,56 @@ def main(arguments: list[str], debug: bool) -> int:
     multirun = any(flag in arguments for flag in _MULTIRUN)
     overrides = [argument for argument in arguments if not argument.startswith("-")]
     flags = [argument for argument in arguments if argument.startswith("-")]
+    _check_flags(flags)
     if {"--help", "-h"} & set(flags) or not set(flags) <= set(_MULTIRUN):
         return _hydra(flags + overrides, lambda config: None)
-    checked = checked_overrides(overrides, multirun)
-    sweep = _whole_sweep(checked) if multirun else checked
-    if _refuse_faulty(one_job_each(sweep) if multirun else [sweep], multirun):
+    with composing():
+        checked = checked_overrides(overrides, multirun)
+        sweep = _whole_sweep(checked) if multirun else checked
+        plan = _refuse_faulty(one_job_each(sweep) if multirun else [sweep], multirun)
+    if plan:
         from p2p_bench.app.plan import show_plans
 
         return show_plans(sweep, multirun)
-    swept = swept_keys(sweep) if multirun else ()
+    return _run(checked, swept_keys(sweep) if multirun else (), multirun, debug)
+
+
+def _run(checked: Sequence[str], swept: Sequence[str], multirun: bool, debug: bool) -> int:
+    """Runs what is known to be good.
+
+    Args:
+        checked: Overrides as returned by `checked_overrides`.
+        swept: Keys with several values.
+        multirun: Whether they describe a sweep.
+        debug: Show stack traces.
+
+    Returns:
+        The exit code.
+    """
     codes: list[int] = []
-    sweeps: list[str] = []
+    done: list[tuple[Path, Outcome]] = []
+    sweeps: list[Path] = []
     parent = os.getpid()
 
     def job(config: DictConfig) -> Any:
-        sweeps.append(HydraConfig.get().sweep.dir)
-        code, objectives = _job(config, swept, debug)
-        if os.getpid() != parent and code:  # a launcher's own process: the code reaches us as a failed job
-            raise JobFailedError(code, HydraConfig.get().runtime.output_dir)
-        codes.append(code)
-        return objectives
+        sweeps.append(_from_here(Path(HydraConfig.get().sweep.dir)))
+        outcome = _job(config, swept, debug)
+        run_dir = HydraConfig.get().runtime.output_dir
+        if os.getpid() != parent and outcome.code:  # a launcher's own process: it reaches us as a failed job
+            raise JobFailedError(outcome.code, run_dir)
+        codes.append(outcome.code)
+        done.append((Path(run_dir), outcome))
+        return outcome.objectives
 
     try:
-        _hydra([*flags, *checked], job)
+        _hydra([*_MULTIRUN[:multirun], *checked], job)
     except JobFailedError as failure:
         codes.append(failure.code)
         status_console().print(
             f"a job in a process of its own failed; why: {failure.run_dir}/run.log", markup=False, style="red"
         )
     if multirun and sweeps:
+        codes = [_still_whole(*one) for one in done] + codes[len(done) :]
         good = sum(code == 0 for code in codes)
         result_console().print(
             f"sweep: {sweeps[0]} ({good} of {len(codes)} jobs without a failure); "
@@ -83,6 +120,31 @@ def main(arguments: list[str], debug: bool) -> int:
             markup=False,
         )
     return codes[0] if len(set(codes)) == 1 else max(codes, default=0) and _FAILED
+
+
+def _from_here(path: Path) -> Path:
+    """A path as a user at the present folder would write it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _still_whole(run_dir: Path, outcome: "Outcome") -> int:
+    """The exit code of a job whose directory may have lost rows since it ended."""
+    from p2p_bench.app.jobs import tell_shortfall
+
+    return tell_shortfall(run_dir, outcome.promised, ()) if outcome.code == 0 else outcome.code
+
+
+def _check_flags(flags: Sequence[str]) -> None:
+    """Refuses flags of Hydra that would compose another configuration, or run nothing without a word.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    names = {flag.split("=", 1)[0] for flag in flags}
+    for name in sorted(names & set(_REFUSED)):
+        raise ConfigError(f"{name}: is not taken here; {_REFUSED[name]}")
+    if "--resolve" in names and not names & {"--cfg", "-c", "--help", "-h"}:
+        raise ConfigError("--resolve: goes with --cfg job, which shows the configuration")
 
 
 class JobFailedError(Exception):
@@ -134,16 +196,25 @@ def _refuse_faulty(jobs: Sequence[Sequence[str]], multirun: bool) -> bool:
     plan = False
     for job in jobs:
         config = compose(job, keep_hydra=True)
-        plan = plan or config.run.plan
+        trusted = bool(OmegaConf.select(config, "run.trust", throw_on_resolution_failure=False))
+        wrong: list[P2PError] = list(hydra_faults(config.hydra, trusted))
         try:
             task = build(without_hydra(config), chosen_options(config.hydra)).task
-            if wrong := list(search_faults(config, task, multirun)):
-                raise ErrorList(wrong)
+            plan = plan or config.run.plan
+            wrong += search_faults(config, task, multirun)
+            if not wrong and (fault := folder_fault(Path(_folder_of(config.hydra, multirun)))):
+                wrong.append(ConfigError(f"run.dir: cannot be written ({fault}); choose another"))
         except ErrorList as error:
-            faults.update((str(fault), fault) for fault in error.errors)
+            wrong += error.errors
+        faults.update((str(fault), fault) for fault in wrong)
     if faults:
         raise ErrorList(list(faults.values()))
     return plan
+
+
+def _folder_of(hydra_node: DictConfig, multirun: bool) -> str:
+    """The folder that a run or a sweep writes to."""
+    return str(hydra_node.sweep.dir if multirun else hydra_node.run.dir)
 
 
 def _hydra(arguments: Sequence[str], job: Callable[[Any], Any]) -> int:
@@ -154,8 +225,10 @@ def _hydra(arguments: Sequence[str], job: Callable[[Any], Any]) -> int:
     try:
         with _environment({"HYDRA_FULL_ERROR": "1"}), _command_line(arguments):
             decorated()
-    except HydraException as error:
-        raise ConfigError(str(error).splitlines()[0]) from error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(first_line(error)) from error
+    except OSError as error:  # Hydra's own: a job tells its own
+        raise unwritable(error.filename or "the run's directory", error) from error
     return 0
 
 
@@ -183,21 +256,20 @@ def _command_line(arguments: Sequence[str]) -> Iterator[None]:
         sys.argv = before
 
 
-def _job(config: DictConfig, swept: Sequence[str], debug: bool) -> tuple[int, Any]:
-    """One job: the exit code and its objectives, after the user was told what there is to tell."""
-    from p2p_bench.app.jobs import job_of, run_job
+def _job(config: DictConfig, swept: Sequence[str], debug: bool) -> "Outcome":
+    """One job: how it ended, after the user was told what there is to tell."""
+    from p2p_bench.app.jobs import Outcome, job_of, run_job
 
     settings = HydraConfig.get()
     job = job_of(config, settings, Path(settings.runtime.output_dir), swept)
     label = f"job {settings.job.num} ({job.name})" if settings.mode == RunMode.MULTIRUN else ""
     try:
-        ended = run_job(job)
-        return ended.code, ended.objectives
+        return run_job(job)
     except P2PError as error:
         log.error("%s", error)
         show_error(error, debug, label)
-        return error.exit_code, None
+        return Outcome(error.exit_code)
     except Exception as error:  # a job of a sweep must not take the others with it
         log.exception("unexpected")
         show_error(error, debug, label)
-        return _FAILED, None
+        return Outcome(_FAILED)
