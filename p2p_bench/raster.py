@@ -120,7 +120,7 @@ def as_picture(image: Image.Image, name: str) -> Picture:
     sixteen_bits = image.mode in _SIXTEEN_BITS or (image.mode == "I" and image.format in ("PNG", "PPM"))
     try:
         stated = image.getexif().get(_ORIENTATION)  # before loading, with which PIL turns a TIFF
-        orientation = stated if stated in _ORIENTATIONS else 1
+        orientation = stated if isinstance(stated, int) and stated in _ORIENTATIONS else 1
         _load(image, unmapped=image.format == "TIFF" and orientation > LAST_UNTURNED)
         return Picture(name, ImageOps.exif_transpose(image), orientation, sixteen_bits)
     except _DECODE_ERRORS as error:

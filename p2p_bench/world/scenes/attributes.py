@@ -40,7 +40,7 @@ _RANGES = {
 }
 
 
-def check_value(name: str, value: str, allowed: tuple[str, ...]) -> str:
+def check_value(name: str, value: Any, allowed: tuple[str, ...]) -> str:
     """Returns `value` if it is one of `allowed`.
 
     Raises:
@@ -63,12 +63,13 @@ def check_attribute(name: str, value: Any) -> None:
     if name in words:
         check_value(name, value, words[name])
     elif name == "seed":
-        if isinstance(value, bool) or not isinstance(value, Integral) or not 0 <= value < 2**63:
+        if isinstance(value, bool) or not isinstance(value, Integral) or not 0 <= int(value) < 2**63:
             raise ValueError(f"seed: expected an integer in [0, 2**63), got {_shown(value)}")
     elif name in _RANGES:
         low, high = _RANGES[name]
+        number: Any = value if isinstance(value, Real) and not isinstance(value, bool) else math.nan
         # A comparison that is false for NaN, and that integers of any length stand.
-        if isinstance(value, bool) or not isinstance(value, Real) or not low <= value <= high:
+        if not low <= number <= high:
             raise ValueError(f"{name}: expected a number in [{low:.4g}, {high:.4g}], got {_shown(value)}")
 
 
