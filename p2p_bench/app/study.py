@@ -256,9 +256,9 @@ def _opened(path: Path, directions: Sequence[str]) -> optuna.Study:
     if path.exists():
         _cut_torn_line(path)
     storage = JournalStorage(JournalFileBackend(str(path)))
-    return optuna.create_study(
-        storage=storage, study_name=_NAME, directions=list(directions), load_if_exists=True
-    )
+    if _NAME in optuna.get_all_study_names(storage):
+        return optuna.load_study(study_name=_NAME, storage=storage)
+    return optuna.create_study(storage=storage, study_name=_NAME, directions=list(directions))
 
 
 def _cut_torn_line(path: Path) -> None:

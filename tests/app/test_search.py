@@ -136,9 +136,9 @@ def test_a_search_needs_several_jobs_and_an_interval_a_search(command):
 
 
 SEARCHED = (
-    "-m", "hydra/sweeper=search", "hydra.sweeper.n_trials=5", "hydra.sweeper.n_jobs=2", "metrics=pixel",
+    "-m", "hydra/sweeper=search", "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=2", "metrics=pixel",
     "run.objectives=[mse,psnr]", "tau.cross=range(0,1.05,step=0.05)", "tau.self_attn=interval(0,1)",
-    "logger=none", "run.images=0", "run.heatmaps=false", "dataset.limit=2",
+    "logger=none", "run.images=0", "run.heatmaps=false", "dataset.limit=1",
 )  # fmt: skip
 
 
@@ -154,9 +154,9 @@ def test_a_search_tells_what_its_jobs_scored_and_shares_their_work(command):
     outcome = command.bench(*SEARCHED, "run.dir=search")
     assert outcome.code == 0, outcome.err
     assert "2 jobs; those that can share their work: 2" in outcome.err
-    assert "search: 5 trials, 0 failed; beaten by no other: " in outcome.out
+    assert "search: 3 trials, 0 failed; beaten by no other: " in outcome.out
     trials = told(command.folder / "search")
-    assert len(trials) == 5
+    assert len(trials) == 3
     for number, (params, state, values) in enumerate(trials):
         folder = command.folder / "search" / str(number)
         config = yaml.safe_load((folder / "config.yaml").read_text())
@@ -175,7 +175,7 @@ def test_a_search_that_was_killed_ends_as_if_it_had_not_been(command, monkeypatc
 
     def killed(*arguments, **settings):
         calls.append(settings["job"])
-        if len(calls) == 4:
+        if len(calls) == 3:
             raise KeyboardInterrupt
         return real(*arguments, **settings)
 
@@ -191,18 +191,22 @@ def test_a_search_that_was_killed_ends_as_if_it_had_not_been(command, monkeypatc
     del calls[:]
     outcome = command("resume", "again")
     assert (outcome.code, calls) == (0, []), "there is nothing left to do"
-    assert "search: 5 trials" in outcome.out
-    outcome = command.bench(*SEARCHED, "run.dir=again", "sampler.guidance=3")
+    assert "search: 3 trials" in outcome.out
+    outcome = command.bench(*SEARCHED, "run.dir=again", "sampler.guidance=3.0")
     assert outcome.code == 2
     assert "holds a search with other settings (sampler.guidance: " in outcome.err
-    outcome = command.bench(*SEARCHED, "run.dir=again", "hydra.sweeper.n_trials=6")
-    assert outcome.code == 0
-    assert told(command.folder / "again")[:5] == whole
 
 
 def test_failed_trials_are_told_as_failed_and_tried_again(command):
     pairs = [{"id": "a", "source": "a cat", "target": "a dog"}, {"id": "b", "source": "a", "target": "a cat"}]
-    searched = (*SEARCHED, "run.objectives=[mse]", "run.dir=search", "tau.self_attn=0.2", "tau.cross=0.4")
+    searched = (
+        *SEARCHED,
+        "run.objectives=[mse]",
+        "run.dir=search",
+        "hydra.sweeper.n_jobs=3",
+        "hydra.sweeper.seed=1",
+        "dataset.limit=2",
+    )
     searched = [one for one in searched if "range" not in one and "interval" not in one]
     outcome = command.bench(*searched, "controller=choice(replace,refine)", pairs=pairs)
     assert outcome.code == 1
@@ -212,8 +216,8 @@ def test_failed_trials_are_told_as_failed_and_tried_again(command):
     outcome = command("resume", "search")
     assert outcome.code == 1, "rows are still missing"
     assert outcome.out.count("results: ") == failed
-    assert "search: 5 trials" in outcome.out
-    hopeless = command.bench(*SEARCHED, "run.dir=none", "controller=replace", pairs=pairs)
+    assert "search: 3 trials" in outcome.out
+    hopeless = command.bench(*SEARCHED, "dataset.limit=2", "run.dir=none", "controller=replace", pairs=pairs)
     assert (hopeless.code, told(command.folder / "none")) == (1, [])
     assert "no trial of the first batch has its objectives" in hopeless.err
 
