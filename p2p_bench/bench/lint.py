@@ -6,7 +6,7 @@ from functools import partial
 
 from p2p_bench.bench.rows import Key
 from p2p_bench.bench.task import Variant
-from p2p_bench.controllers import EditContext
+from p2p_bench.controllers import BoundController, Controller, EditContext
 from p2p_bench.controllers.binding import bind_edit, changes_itself
 from p2p_bench.errors import DataError, ErrorList, P2PError, PromptError
 from p2p_bench.prompts.words import TextTokenizer, TokenizedPrompt, tokenize
@@ -55,6 +55,28 @@ def lint_pairs(
     return faults
 
 
+def bind_pair(pair: EditPair, controller: Controller, context: EditContext) -> BoundController:
+    """A controller bound to one edit of a pair.
+
+    Args:
+        pair: The pair.
+        controller: The controller, adapted to the pair.
+        context: The prompts.
+
+    Raises:
+        PromptError: The prompts do not fit the controller, or there is nothing to edit: source and target are
+            equal and no word is weighted, neither by the pair nor by the controller.
+    """
+    bound = bind_edit(controller, context)
+    meant = context.source.text != context.target.text or bool(pair.word_weights)
+    if not meant and not changes_itself(bound, context):
+        raise PromptError(
+            f"source and target prompt are both {context.source.text!r} and nothing is weighted, so there is "
+            "nothing to edit; write what the edit is about, or give the pair word_weights"
+        )
+    return bound
+
+
 def refuse_if_hopeless(
     pairs: Sequence[EditPair], variants: Sequence[Variant], faults: Mapping[Key, str]
 ) -> None:
@@ -97,7 +119,7 @@ def _pair_faults(
         for variant in variants:
             try:
                 context = EditContext(source=source, target=target, steps=steps, self_fraction=self_fraction)
-                _check_edit(pair, variant, context)
+                bind_pair(pair, variant.controller.for_pair(pair.word_weights, pair.blend_words), context)
             except P2PError as error:
                 yield (pair.id, variant.name, index), f"variant {variant.name!r}: {error}"
 
@@ -106,18 +128,6 @@ def _all_of(pair: EditPair, variants: Sequence[Variant], reason: str) -> Iterato
     """The same reason for every edit of a pair."""
     for variant in variants:
         yield from (((pair.id, variant.name, index), reason) for index in range(len(pair.target_prompts)))
-
-
-def _check_edit(pair: EditPair, variant: Variant, context: EditContext) -> None:
-    controller = variant.controller.for_pair(pair.word_weights, pair.blend_words)
-    bound = bind_edit(controller, context)
-    if context.source.text != context.target.text or pair.word_weights:
-        return
-    if not changes_itself(bound, context):
-        raise PromptError(
-            f"source and target prompt are both {context.source.text!r} and nothing is weighted, so there is "
-            "nothing to edit; write what the edit is about, or give the pair word_weights"
-        )
 
 
 def _check_files(pair: EditPair) -> None:

@@ -8,11 +8,11 @@ import torch
 from rich.text import Text
 from rich.tree import Tree
 
+from p2p_bench.bench.lint import bind_pair
 from p2p_bench.bench.notes import warn_of_unknown_words
 from p2p_bench.bench.open_run import Facts
 from p2p_bench.bench.task import Task
 from p2p_bench.controllers import BoundController, EditContext
-from p2p_bench.controllers.binding import bind_edit
 from p2p_bench.editing.budget import batches
 from p2p_bench.editing.request import EditRequest, PreparedRequest, Target
 from p2p_bench.editing.rows import edit_tree, suited_targets
@@ -123,7 +123,7 @@ def _prepared(
         controller = variant.controller.for_pair(pair.word_weights, pair.blend_words)
         for index, target in enumerate(tokenized):
             try:
-                bound = bind_edit(controller, EditContext(source, target, steps, spec.self_fraction))
+                bound = bind_pair(pair, controller, EditContext(source, target, steps, spec.self_fraction))
             except P2PError:
                 continue
             targets.append(Target(target.text, controller))
