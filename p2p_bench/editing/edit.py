@@ -17,9 +17,12 @@ from p2p_bench.editing.run import Progress, can_record, run_edits
 from p2p_bench.errors import P2PError
 from p2p_bench.inversion import DDIMInversion, Inversion
 from p2p_bench.models import DiffusionModel
+from p2p_bench.models.timesteps import Spacing
+from p2p_bench.pinned import with_pinned_settings
 from p2p_bench.sampling import DDIM
 
 
+@with_pinned_settings
 def edit(
     model: DiffusionModel,
     source: str,
@@ -35,6 +38,7 @@ def edit(
     steps: int | None = None,
     guidance: float | None = None,
     eta: float = 0.0,
+    spacing: Spacing | None = None,
     record: bool | Record | None = None,
     truncate: bool = False,
     progress: Progress | None = None,
@@ -42,6 +46,9 @@ def edit(
     repair: bool | Repair = False,
 ) -> EditResult:
     """Edits one source, generated or real, into its targets.
+
+    Threads may share the model: each gets what it would get alone. Settings of the process, such as torch's
+    default number format or an autocast around the call, change nothing (see `p2p_bench.pinned`).
 
     Args:
         model: A loaded model.
@@ -59,6 +66,8 @@ def edit(
         steps: Number of denoising steps; None is the model's own.
         guidance: Classifier-free guidance scale; 1 takes no unconditional pass; None is the model's own.
         eta: Share of DDPM's noise added by each step, in [0, 1].
+        spacing: Layout of the timesteps: "leading", "trailing" or "linspace", see `TimestepLayout`; None is
+            the model's own.
         record: Which attention maps are kept for `EditResult.heatmaps` and its kin: True is `Record()`, None
             is that too where the model has cross-attention at its `record_fraction`.
         truncate: Cut prompts that are too long instead of refusing them.
@@ -96,6 +105,7 @@ def edit(
         steps=steps,
         guidance=guidance,
         stepper=DDIM(eta),
+        spacing=spacing,
         record=can_record(model) if record is None else record,
         truncate=truncate,
         progress=progress,

@@ -1,7 +1,9 @@
 """What is known of a model before its weights are loaded."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
+
+from p2p_bench.models.timesteps import Spacing, TimestepLayout
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,8 @@ class ModelSpec:
         record_fraction: Attention maps are recorded at this fraction of the latent side.
         vae_scaling: Latents are the VAE's mean times this.
         checksum: SHA-256 over the configuration and weight files: equal means the same model.
+        timesteps: Which timesteps a run of so many steps takes.
+        null_text_learning_rate: Where null-text inversion starts, unless it is told another.
     """
 
     name: str
@@ -37,3 +41,11 @@ class ModelSpec:
     record_fraction: float
     vae_scaling: float
     checksum: str
+    timesteps: TimestepLayout = field(default_factory=TimestepLayout)
+    null_text_learning_rate: float = 1e-2
+
+    def spaced(self, spacing: Spacing | None) -> "ModelSpec":
+        """The same with another layout of the timesteps; None keeps the model's own."""
+        if spacing is None:
+            return self
+        return replace(self, timesteps=replace(self.timesteps, spacing=spacing))
