@@ -10,7 +10,7 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-from p2p_bench.errors import ConfigError, MissingWeightsError
+from p2p_bench.errors import MissingWeightsError
 from p2p_bench.metrics import EditView, Lpips
 from p2p_bench.metrics.lpips import load_lpips
 from p2p_bench.metrics.perceptual_trunk import CONFIG, WEIGHTS, PerceptualTrunk, perceptual_distance

@@ -79,7 +79,7 @@ def test_files_that_are_cut_short(tmp_path: Path, part: str) -> None:
 def test_configurations_that_are_wrong(tmp_path: Path, part: str, text: str) -> None:
     copy = Path(shutil.copytree(resource_path("p2p_bench", "world", "weights", part), tmp_path / part))
     (copy / "config.json").write_text(text)
-    with pytest.raises(MissingWeightsError, match="oracle|LPIPS"):
+    with pytest.raises(MissingWeightsError, match=r"oracle|LPIPS"):
         load_networks({"one": FILES[part][1](copy)})
 
 
