@@ -27,7 +27,7 @@ class DataError(P2PError):
 
 
 class MissingWeightsError(P2PError):
-    """A model or its weights are not on this machine."""
+    """A model or its weights are not on this machine, or not whole."""
 
     exit_code = 3
 

@@ -15,6 +15,8 @@ FLOORS = {
     "p2p_bench.cache": 1,
     "p2p_bench.resources": 1,
     "p2p_bench.raster": 1,
+    "p2p_bench.pinned": 1,
+    "p2p_bench.weights": 1,
     "p2p_bench.prompts": 2,
     "p2p_bench.world.scenes": 2,
     "p2p_bench.attention": 3,
@@ -36,6 +38,8 @@ SAME_FLOOR = {
     ("p2p_bench.resources", "p2p_bench.errors"),
     ("p2p_bench.cache", "p2p_bench.errors"),
     ("p2p_bench.raster", "p2p_bench.errors"),
+    ("p2p_bench.pinned", "p2p_bench.errors"),
+    ("p2p_bench.weights", "p2p_bench.errors"),
     ("p2p_bench.controllers", "p2p_bench.attention"),
     ("hydra_plugins", "p2p_bench.app"),
 }

@@ -22,6 +22,7 @@ from p2p_bench.errors import ConfigError, nearest
 from p2p_bench.inversion import Inversion
 from p2p_bench.models import DiffusionModel, UNetCheckpoint
 from p2p_bench.models.checkpoint import DTYPES
+from p2p_bench.models.timesteps import Spacing
 from p2p_bench.raster import shortened
 from p2p_bench.resources import resource_path
 
@@ -69,6 +70,7 @@ def edit(
     steps: int | None = None,
     guidance: float | None = None,
     eta: float = 0.0,
+    spacing: Spacing | None = None,
     record: bool | Record | None = None,
     truncate: bool = False,
     progress: Progress | None = None,
@@ -92,6 +94,7 @@ def edit(
         steps: Number of denoising steps; None is the model's own.
         guidance: Guidance scale; None is the model's own.
         eta: Share of DDPM's noise added by each step.
+        spacing: Layout of the timesteps: "leading", "trailing" or "linspace"; None is the model's own.
         record: Which attention maps are kept.
         truncate: Cut prompts that are too long instead of refusing them.
         progress: Called with the steps taken and their number after each step.
@@ -118,6 +121,7 @@ def edit(
         steps=steps,
         guidance=guidance,
         eta=eta,
+        spacing=spacing,
         record=record,
         truncate=truncate,
         progress=progress,

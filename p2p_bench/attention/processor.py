@@ -1,8 +1,11 @@
 """The attention processor that carries out a plan in one fused call per site."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from diffusers.models.attention_processor import Attention
 from jaxtyping import Float
@@ -66,9 +69,25 @@ class FoldedAttnProcessor:
         return _finished(attn, out.to(query.dtype), residual)
 
 
+@dataclass
+class _Installed:
+    """The processors of a U-Net that were there before, and how many are within `folded_attention` now."""
+
+    before: dict[str, Any]
+    users: int = 0
+
+
+_LOCK = threading.Lock()
+_INSTALLED: "WeakKeyDictionary[Any, _Installed]" = WeakKeyDictionary()
+"""U-Nets that are within `folded_attention` somewhere."""
+
+
 @contextmanager
 def folded_attention(unet: Any) -> Iterator[tuple[Site, ...]]:
     """Install a `FoldedAttnProcessor` at every site of a U-Net; the old processors come back on exit.
+
+    Several threads may be within it with one U-Net: the processors hold no state, since plans come with each
+    pass, and the last to leave puts the old ones back. A pass without a plan computes the same with either.
 
     Args:
         unet: A diffusers `UNet2DConditionModel`.
@@ -77,13 +96,20 @@ def folded_attention(unet: Any) -> Iterator[tuple[Site, ...]]:
         The sites.
     """
     sites = unet_sites(unet)
-    before = dict(unet.attn_processors)
-    folded = {f"{site.name}.processor": FoldedAttnProcessor(site) for site in sites}
-    unet.set_attn_processor({**before, **folded})
+    with _LOCK:
+        if unet not in _INSTALLED:
+            before = dict(unet.attn_processors)
+            folded = {f"{site.name}.processor": FoldedAttnProcessor(site) for site in sites}
+            unet.set_attn_processor({**before, **folded})
+            _INSTALLED[unet] = _Installed(before)
+        _INSTALLED[unet].users += 1
     try:
         yield sites
     finally:
-        unet.set_attn_processor(before)
+        with _LOCK:
+            _INSTALLED[unet].users -= 1
+            if not _INSTALLED[unet].users:
+                unet.set_attn_processor(_INSTALLED.pop(unet).before)
 
 
 def _take(tensor: Tensor, rows: Tensor | None) -> Tensor:

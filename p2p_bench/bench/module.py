@@ -97,6 +97,7 @@ class EditModule(LightningModule):
             steps=sampler.steps,
             guidance=sampler.guidance,
             stepper=sampler.stepper(),
+            spacing=sampler.spacing,
             max_rows=self.budget,
             record=self.record,
             truncate=self.task.truncate,

@@ -14,7 +14,7 @@ from p2p_bench.bench.rows import Key, RowWriter, key_of, read_rows
 from p2p_bench.bench.task import Keep, Task, Variant
 from p2p_bench.errors import ErrorList, P2PError
 from p2p_bench.hashing import digest
-from p2p_bench.inversion.base import unserved
+from p2p_bench.inversion.base import no_step_left, unserved
 from p2p_bench.metrics.base import MetricColumn, all_columns
 from p2p_bench.models import ModelSpec
 from p2p_bench.types import EditPair
@@ -110,8 +110,10 @@ def read_facts(task: Task) -> Facts:
     for metric in task.metrics.values():
         _tried(metric.check, faults)
     pairs = _tried(task.dataset.pairs, faults)
+    steps = None if spec is None else _tried(lambda: task.sampler.steps_on(spec), faults)
     if spec is not None and pairs is not None and any(pair.has_image for pair in pairs):
         faults += filter(None, [unserved(task.inversion, spec)])
+        faults += filter(None, [] if steps is None else [no_step_left(task.inversion, steps)])
     if spec is None or columns is None or pairs is None or faults:
         raise ErrorList(faults)
     checksums = {"model": spec.checksum, "pairs": digest([_content(pair) for pair in pairs])}
@@ -135,7 +137,7 @@ def _faults(task: Task, facts: Facts) -> dict[Key, str]:
         pairs,
         task.variants,
         task.checkpoint.tokenizer(),
-        steps=spec.steps if task.sampler.steps is None else task.sampler.steps,
+        steps=task.sampler.steps_on(spec),
         self_fraction=spec.self_fraction,
         truncate=task.truncate,
         vocabulary=spec.vocabulary,

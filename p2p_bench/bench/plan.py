@@ -65,7 +65,7 @@ def plan_run(task: Task, facts: Facts) -> Plan:
         task: What is to be measured.
         facts: What it reads.
     """
-    steps = facts.spec.steps if task.sampler.steps is None else task.sampler.steps
+    steps = task.sampler.steps_on(facts.spec)
     tokenizer = task.checkpoint.tokenizer()
     warn_of_unknown_words(facts.spec, facts.pairs)
     pairs = inverted = edits = left_out = rows = alone = widest = 0
@@ -97,7 +97,7 @@ def rows_per_second(model: DiffusionModel, rows: int, repeats: int = 2) -> float
     shape = (rows, model.spec.latent_channels, *model.spec.latent_size)
     latents = torch.zeros(shape, dtype=model.dtype, device=model.device)
     embeddings = model.encode_prompts([""]).expand(rows, -1, -1)
-    timestep = model.schedule.timesteps(model.spec.steps)[0]
+    timestep = len(model.schedule.alphas_cumprod) - 1
     for count in (1, repeats):
         started = time.perf_counter()
         for _ in range(count):

@@ -12,6 +12,7 @@ from p2p_bench.bench.open_run import Facts, OpenRun
 from p2p_bench.bench.progress import ProgressDisplay
 from p2p_bench.data.module import PairDataModule
 from p2p_bench.errors import ConfigError
+from p2p_bench.metrics.base import load_networks
 
 
 def edit_pending(
@@ -44,6 +45,7 @@ def edit_pending(
     count = sum(map(len, asked.values()))
     console.print(f"{count} edits of {len(pairs)} pairs to make; loading model {facts.spec.name}")
     task = runs[0].maker.task
+    load_networks(task.metrics)
     with ProgressDisplay(console, len(pairs)) as display:
         module = EditModule(task, asked, record, display.step)
         data = PairDataModule(task.dataset, batch_size, facts.spec.image_size, pairs)

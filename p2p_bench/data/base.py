@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from p2p_bench.errors import ConfigError, P2PError
+from p2p_bench.pinned import with_pinned_settings
 from p2p_bench.types import EditPair
 
 log = logging.getLogger(__name__)
@@ -105,6 +106,7 @@ class PairDataset(Protocol):
         ...
 
 
+@with_pinned_settings
 def load_pair(dataset: PairDataset, pair: EditPair, size: tuple[int, int]) -> LoadedPair:
     """Loads a pair; unusable pixels become its `error`, so that one bad file does not stop a run.
 

@@ -20,7 +20,9 @@ from p2p_bench.editing.run import Progress, can_record, run_edits
 from p2p_bench.errors import P2PError
 from p2p_bench.inversion import DDIMInversion, Inversion
 from p2p_bench.models import DiffusionModel
+from p2p_bench.models.timesteps import SPACINGS, Spacing
 from p2p_bench.models.vocabulary import never_seen, never_seen_message
+from p2p_bench.pinned import with_pinned_settings
 from p2p_bench.sampling import DDIM
 
 log = logging.getLogger(__name__)
@@ -28,6 +30,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
+@with_pinned_settings
 def edit(
     model: DiffusionModel,
     source: str,
@@ -43,6 +46,7 @@ def edit(
     steps: int | None = None,
     guidance: float | None = None,
     eta: float = 0.0,
+    spacing: Spacing | None = None,
     record: bool | Record | None = None,
     truncate: bool = False,
     progress: Progress | None = None,
@@ -50,6 +54,9 @@ def edit(
     repair: bool | Repair = False,
 ) -> EditResult:
     """Edits one source, generated or real, into its targets.
+
+    Threads may share the model: each gets what it would get alone. Settings of the process, such as torch's
+    default number format or an autocast around the call, change nothing (see `p2p_bench.pinned`).
 
     Args:
         model: A loaded model.
@@ -68,6 +75,8 @@ def edit(
         steps: Number of denoising steps; None is the model's own.
         guidance: Classifier-free guidance scale; 1 takes no unconditional pass; None is the model's own.
         eta: Share of DDPM's noise added by each step, in [0, 1].
+        spacing: Layout of the timesteps: "leading", "trailing" or "linspace", see `TimestepLayout`; None is
+            the model's own.
         record: Which attention maps are kept for `EditResult.heatmaps` and its kin: True is `Record()`, None
             is that too where the model has cross-attention at its `record_fraction`.
         truncate: Cut prompts that are too long instead of refusing them.
@@ -111,6 +120,7 @@ def edit(
         steps=_optional(arguments.whole, "steps", steps),
         guidance=_optional(arguments.number, "guidance", guidance),
         stepper=DDIM(arguments.number("eta", eta)),
+        spacing=_spacing(spacing),
         record=_record(model, record),
         truncate=arguments.flag("truncate", truncate),
         progress=_progress(progress),
@@ -127,6 +137,12 @@ def _optional(check: Callable[[str, Any], T], name: str, value: Any) -> T | None
 def _fit(value: Any) -> Fit | None:
     if value is not None and (not isinstance(value, str) or value not in FITS):
         raise arguments.wrong("fit", f"one of {', '.join(FITS)}", value)
+    return value
+
+
+def _spacing(value: Any) -> Spacing | None:
+    if value is not None and (not isinstance(value, str) or value not in SPACINGS):
+        raise arguments.wrong("spacing", f"one of {', '.join(SPACINGS)}", value)
     return value
 
 

@@ -12,7 +12,7 @@ from p2p_bench.editing.masks import check_blend
 from p2p_bench.editing.repair import Repair
 from p2p_bench.errors import DataError, ErrorList, P2PError
 from p2p_bench.inversion import Inversion
-from p2p_bench.inversion.base import unserved
+from p2p_bench.inversion.base import no_step_left, unserved
 from p2p_bench.models import DiffusionModel, ModelSpec
 from p2p_bench.prompts.words import TokenizedPrompt, tokenize
 from p2p_bench.sampling.sampler import check_guidance
@@ -100,7 +100,7 @@ def prepare(
         P2PError: No part of the request can be carried out; all faults found are listed.
     """
     scale = guidance if request.guidance is None else request.guidance
-    faults: list[P2PError] = list(_start_faults(model.spec, request))
+    faults: list[P2PError] = list(_start_faults(model.spec, request, steps))
     prompts = []
     for number, text in enumerate(request.prompts):
         try:
@@ -144,12 +144,12 @@ def _bound(model: DiffusionModel, controller: Controller, context: EditContext) 
         return error
 
 
-def _start_faults(spec: ModelSpec, request: EditRequest) -> list[P2PError]:
+def _start_faults(spec: ModelSpec, request: EditRequest, steps: int) -> list[P2PError]:
     faults: list[P2PError] = []
     if request.inversion is not None and request.image is None:
         faults.append(P2PError("inversion: no image to invert; give an image, or leave the inversion out"))
-    elif request.inversion is not None and (fault := unserved(request.inversion, spec)) is not None:
-        faults.append(fault)
+    elif request.inversion is not None:
+        faults += filter(None, [unserved(request.inversion, spec), no_step_left(request.inversion, steps)])
     if request.inversion_prompt is not None and request.image is None:
         faults.append(P2PError("inversion_prompt: no image to invert; give an image, or leave it out"))
     if request.image is not None and request.inversion is None:

@@ -19,6 +19,8 @@ from p2p_bench.editing.rows import RowTable, Sample, row_tables
 from p2p_bench.errors import ConfigError, P2PError
 from p2p_bench.inversion.recall import Made, invert_or_recall
 from p2p_bench.models import DiffusionModel
+from p2p_bench.models.timesteps import Spacing
+from p2p_bench.pinned import with_pinned_settings
 from p2p_bench.sampling import DDIM, NoiseReplay, Stepper, initial_noise
 from p2p_bench.sampling.sampler import check_guidance, check_steps
 
@@ -26,6 +28,7 @@ Progress = Callable[[int, int], None]
 """Called with the number of steps taken and the number there are, inversions included."""
 
 
+@with_pinned_settings
 def run_edits(
     model: DiffusionModel,
     requests: Sequence[EditRequest],
@@ -33,6 +36,7 @@ def run_edits(
     steps: int | None = None,
     guidance: float | None = None,
     stepper: Stepper | None = None,
+    spacing: Spacing | None = None,
     max_rows: int | RowBudget = 80,
     record: bool | Record = False,
     truncate: bool = False,
@@ -47,6 +51,7 @@ def run_edits(
         steps: Number of denoising steps; None is the model's own.
         guidance: Guidance scale of requests that state none; None is the model's own.
         stepper: Step function; None is DDIM without noise.
+        spacing: Layout of the timesteps, see `TimestepLayout`; None is the model's own.
         max_rows: Samples through the network at once, conditional and unconditional counted apart. A
             request that is larger is sampled in parts of its targets, each with the source; a single edit
             is never divided. Where memory does not suffice it is halved, in the `RowBudget` too if it is one.
@@ -60,8 +65,10 @@ def run_edits(
         non-finite, has a result with its `error`; the others are not affected.
 
     Raises:
-        ConfigError: `steps`, `guidance` or `max_rows` is out of range, or the model has nothing to record.
+        ConfigError: `steps`, `spacing`, `guidance` or `max_rows` is out of range, or the model has nothing to
+            record.
     """
+    model = model.spaced(spacing)
     steps = model.spec.steps if steps is None else steps
     guidance = model.spec.guidance if guidance is None else guidance
     repairs = [request.repair for request in requests if request.repair is not None]
@@ -87,7 +94,7 @@ def _repaired(result: EditResult, request: EditRequest) -> EditResult:
 
 def _check_settings(model: DiffusionModel, steps: int, guidance: float, record: Record | None) -> None:
     check_steps(steps)
-    model.schedule.timesteps(steps)
+    model.schedule.layout.check(steps)
     check_guidance(guidance)
     if record is not None:
         check_record(model, record)

@@ -39,6 +39,14 @@ class Inversion(ABC):
         """This method for requests sampled at a guidance scale: itself, unless it depends on that."""
         return self
 
+    def for_model(self, spec: ModelSpec) -> "Inversion":
+        """This method for a model: itself, unless the model settles something that was left open."""
+        return self
+
+    def steps_taken(self, steps: int) -> int:
+        """Of a run's steps, those that are taken again from what the method finds."""
+        return steps
+
     @abstractmethod
     def invert(
         self,
@@ -73,6 +81,16 @@ def unserved(inversion: Inversion, spec: ModelSpec) -> ConfigError | None:
     return ConfigError(
         f"inversion: {type(inversion).__name__} needs {inversion.needs}, which model {spec.name!r} of family "
         f"{spec.family!r} does not have; it serves models of family {', '.join(inversion.families)}"
+    )
+
+
+def no_step_left(inversion: Inversion, steps: int) -> ConfigError | None:
+    """Why a method leaves no edit of a run of so many steps; None if it leaves one."""
+    if inversion.steps_taken(steps) > 0:
+        return None
+    return ConfigError(
+        f"inversion: {inversion} takes none of the {steps} steps, so that every edit is the image itself; "
+        "take more steps, a higher strength or a lower skip"
     )
 
 

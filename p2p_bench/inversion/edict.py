@@ -159,6 +159,10 @@ class EDICTInversion(Inversion):
         """Without a guidance of its own the method takes that of the request."""
         return self if self.guidance is not None else replace(self, guidance=guidance)
 
+    def steps_taken(self, steps: int) -> int:
+        """See `Inversion.steps_taken`; at least one."""
+        return max(1, part_of(self.strength, steps))
+
     @torch.no_grad()
     def invert(
         self,
@@ -172,7 +176,7 @@ class EDICTInversion(Inversion):
     ) -> Sequence[Replay]:
         """See `Inversion.invert`."""
         scale = model.spec.guidance if self.guidance is None else self.guidance
-        skipped = steps - max(1, part_of(self.strength, steps))
+        skipped = steps - self.steps_taken(steps)
         latents, text = model.encode_images(images), model.encode_prompts(prompts, truncate=truncate)
         state: RowState = (latents, latents)
         timesteps = model.schedule.timesteps(steps)

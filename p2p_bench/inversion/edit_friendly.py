@@ -109,6 +109,10 @@ class EditFriendlyInversion(Inversion):
         """The forward samples are drawn from the seed."""
         return True
 
+    def steps_taken(self, steps: int) -> int:
+        """See `Inversion.steps_taken`."""
+        return steps - part_of(self.skip, steps)
+
     @torch.no_grad()
     def invert(
         self,
@@ -121,7 +125,7 @@ class EditFriendlyInversion(Inversion):
         progress: StepProgress | None = None,
     ) -> Sequence[Replay]:
         """See `Inversion.invert`."""
-        first = part_of(self.skip, steps)
+        first = steps - self.steps_taken(steps)
         tick_all(progress, first)
         x_0 = model.encode_images(images)
         x_t = start = self._noised(model, x_0, seeds or [0] * len(images), first, steps)

@@ -49,8 +49,8 @@ class NoisingInversion(Inversion):
     The source image is not rebuilt: the more noise, the more of it is lost, and the more an edit can change.
 
     Attributes:
-        strength: Part of the steps that are taken, in [0, 1]; 0 leaves the image, 1 starts from what is
-            nearly pure noise. The paper's range is 0.5 to 0.8.
+        strength: Part of the steps that are taken, in [0, 1]; 0 leaves the image, which no run takes for an
+            edit; 1 starts from what is nearly pure noise. The paper's range is 0.5 to 0.8.
     """
 
     strength: float = 0.8
@@ -68,6 +68,10 @@ class NoisingInversion(Inversion):
         """The noise is the seed's."""
         return True
 
+    def steps_taken(self, steps: int) -> int:
+        """See `Inversion.steps_taken`."""
+        return part_of(self.strength, steps)
+
     def invert(
         self,
         model: DiffusionModel,
@@ -79,7 +83,7 @@ class NoisingInversion(Inversion):
         progress: StepProgress | None = None,
     ) -> Sequence[Replay]:
         """See `Inversion.invert`."""
-        first = steps - part_of(self.strength, steps)
+        first = steps - self.steps_taken(steps)
         noised = []
         for x_0, seed in zip(model.encode_images(images), seeds or [0] * len(images), strict=True):
             if first < steps:

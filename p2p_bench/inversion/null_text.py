@@ -25,6 +25,7 @@ from p2p_bench.inversion.descent import Descent
 from p2p_bench.inversion.direct import noise_trajectory
 from p2p_bench.inversion.memory import checkpointed
 from p2p_bench.models.model import DiffusionModel
+from p2p_bench.models.spec import ModelSpec
 from p2p_bench.sampling.ddim import ddim_step
 from p2p_bench.sampling.replay import Replay, classifier_free
 
@@ -100,7 +101,8 @@ class NullTextInversion(Inversion):
         guidance: Guidance the embeddings are made for; None: that of the request. 1 leaves nothing to do.
         inversion_guidance: Guidance of the backward pass that makes the pivot.
         inner_steps: Most updates per step.
-        learning_rate: Adam's, at the first step. Small models want more: the embedded one 0.1.
+        learning_rate: Adam's, at the first step; None: the model's own, which is the published 0.01 where its
+            configuration does not say otherwise. Small models want more: the embedded one has 0.1.
         tolerance: Loss at which the first step stops.
         serves: "all" rows take the embeddings; or the "source" alone (single-branch ablation); or "latent"
             (null-latent ablation): every row keeps the empty prompt, and what the embedding does to the
@@ -121,7 +123,7 @@ class NullTextInversion(Inversion):
     guidance: float | None = None
     inversion_guidance: float = 1.0
     inner_steps: int = 10
-    learning_rate: float = 1e-2
+    learning_rate: float | None = None
     tolerance: float = 1e-5
     serves: Serves = "all"
     pivot: Pivot = "ddim"
@@ -160,6 +162,11 @@ class NullTextInversion(Inversion):
         """Embeddings are made for one guidance scale."""
         return self if self.guidance is not None else replace(self, guidance=guidance)
 
+    def for_model(self, spec: ModelSpec) -> "NullTextInversion":
+        """The learning rate belongs to the model, unless it is stated."""
+        own = spec.null_text_learning_rate
+        return self if self.learning_rate is not None else replace(self, learning_rate=own)
+
     def invert(
         self,
         model: DiffusionModel,
@@ -180,6 +187,7 @@ class NullTextInversion(Inversion):
                 "inversion: null-text needs gradients, which weights loaded within torch.inference_mode() do "
                 "not give; load the model outside of it"
             )
+        method = self.for_model(model.spec)
         tick = _every(-(-len(images) // self.batch_size), progress)
         replays: list[Replay] = []
         # Tensors made in inference mode cannot be differentiated through; everything here is made outside.
@@ -189,7 +197,7 @@ class NullTextInversion(Inversion):
                 latents = model.encode_images(images[part])
                 text = model.encode_prompts(prompts[part], truncate=truncate)
                 pivot = self._pivot(model, latents, text, steps, (seeds or [0] * len(images))[part])
-                run = _Optimisation(self, model, pivot, text, steps, self._scale(model))
+                run = _Optimisation(method, model, pivot, text, steps, self._scale(model))
                 replays += run.replays(tick)
         for prompt, replay in zip(prompts, replays, strict=True):
             if isinstance(replay, NullTextReplay) and not replay.converged:
@@ -239,6 +247,8 @@ class _Optimisation:
         scale: float,
     ) -> None:
         self.method, self.model, self.pivot, self.text, self.steps = method, model, pivot, text, steps
+        assert method.learning_rate is not None, "`for_model` has settled it"
+        self.rate = method.learning_rate
         self.timesteps = model.schedule.timesteps(steps)
         self.guidance = pivot[0].new_full((len(text), 1, 1, 1), scale)
         self.inner_steps = 0 if scale == 1 else method.inner_steps
@@ -313,7 +323,7 @@ class _Optimisation:
             unmet = torch.zeros(len(self.text), dtype=torch.bool, device=rows.device)
             for step in range(self.steps):
                 losses = self._loss(x_ts[step], conditionals[step], step)
-                descent, loss = descent.updated(rows, losses, self.method.learning_rate)
+                descent, loss = descent.updated(rows, losses, self.rate)
                 self._note(rows, step, sweep, loss)
                 unmet[rows] |= loss >= self._threshold(step)
             rows = rows[unmet[rows]]
@@ -367,7 +377,7 @@ class _Optimisation:
         return ddim_step(x_t, epsilon, *levels)
 
     def _learning_rate(self, step: int) -> float:
-        return self.method.learning_rate * (1 - self._published(step) / 100)
+        return self.rate * (1 - self._published(step) / 100)
 
     def _threshold(self, step: int) -> float:
         return self.method.tolerance + self._published(step) * 2e-5

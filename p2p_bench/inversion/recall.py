@@ -72,6 +72,7 @@ def invert_or_recall(
         progress: Called `steps` times, whatever is found.
         cache: Where replays are looked for and kept; None always inverts.
     """
+    inversion = inversion.for_model(model.spec)
     if cache is None:
         made = inversion.invert(model, images, prompts, steps, seeds, truncate, progress)
         return [Made(replay) for replay in made]

@@ -1,6 +1,7 @@
 """What a metric is: named columns, and values for a list of edits."""
 
 import math
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -9,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from p2p_bench.errors import ConfigError, MissingWeightsError
+from p2p_bench.pinned import with_pinned_settings
 
 Role = Literal["fidelity", "editability", "other"]
 
@@ -119,6 +121,35 @@ class Metric(Protocol):
         ...
 
 
+@runtime_checkable
+class HasNetworks(Protocol):
+    """A metric whose networks can be loaded before its first call."""
+
+    def load(self) -> None:
+        """Loads them.
+
+        Raises:
+            MissingWeightsError: A file is absent, or does not hold the network's weights.
+        """
+        ...
+
+
+LOADING = threading.RLock()
+"""Held while a metric loads a network, so that threads which share it load it once."""
+
+
+@with_pinned_settings
+def load_networks(metrics: Mapping[str, Metric]) -> None:
+    """Loads the networks of metrics, so that damaged weights show before anything is computed.
+
+    Raises:
+        MissingWeightsError: See `HasNetworks.load`.
+    """
+    for metric in metrics.values():
+        if isinstance(metric, HasNetworks):
+            metric.load()
+
+
 def all_columns(metrics: Mapping[str, Metric]) -> tuple[MetricColumn, ...]:
     """The columns of several metrics, in order.
 
@@ -142,6 +173,7 @@ def all_columns(metrics: Mapping[str, Metric]) -> tuple[MetricColumn, ...]:
     return tuple(columns)
 
 
+@with_pinned_settings
 def evaluate(metrics: Mapping[str, Metric], views: Sequence[EditView]) -> list[dict[str, float]]:
     """Every metric of every edit.
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from p2p_bench.errors import ConfigError
-from p2p_bench.metrics.base import EditView, MetricColumn, Undefined
+from p2p_bench.metrics.base import LOADING, EditView, MetricColumn, Undefined
 from p2p_bench.metrics.clip_backbone import ClipNetwork, locate_clip
 from p2p_bench.metrics.embedded import WORLD
 
@@ -102,6 +102,14 @@ class ClipScore:
         """
         locate_clip(self.model, self.weights)
 
+    def load(self) -> None:
+        """Loads the network.
+
+        Raises:
+            MissingWeightsError: Its file is absent, or not the network's.
+        """
+        self._load(torch.device("cpu"))
+
     @torch.inference_mode()
     def __call__(self, views: Sequence[EditView]) -> list[dict[str, float]]:
         """Scores each view; see the class."""
@@ -129,9 +137,11 @@ class ClipScore:
         ]
 
     def _load(self, device: torch.device) -> ClipNetwork:
-        if self._network is None or self._network.device != device:
-            self._network = ClipNetwork(locate_clip(self.model, self.weights), device)
-        return self._network
+        with LOADING:
+            if self._network is None:
+                self._network = ClipNetwork(locate_clip(self.model, self.weights), device)
+            self._network.to(device)
+            return self._network
 
 
 def _of_whole_prompts(

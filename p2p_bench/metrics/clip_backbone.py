@@ -1,5 +1,6 @@
 """CLIP networks in open_clip's format: where they are found, and the features they give."""
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +12,19 @@ from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.constants import HF_HUB_CACHE
 from jaxtyping import Float
 from PIL import Image
-from torch import Tensor
+from safetensors import safe_open
+from torch import Tensor, nn
 
 from p2p_bench.errors import ConfigError, MissingWeightsError, nearest
 from p2p_bench.metrics.embedded import embedded_weights
+from p2p_bench.weights import readable, refuse_damaged, refuse_foreign, tensor_keys
 
 _CONFIG = "open_clip_config.json"
 _WEIGHTS = "open_clip_model.safetensors"
+_FOLDER = "local-dir:"
 _BATCH = 32
+_TOKENIZING = threading.Lock()
+"""Tokenizers keep padding and cutting as state between calls."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,11 @@ class ClipFiles:
     name: str
     weights: Path | None
     preprocess: dict[str, Any]
+
+    @property
+    def file(self) -> Path:
+        """The safetensors file, wherever it lies."""
+        return self.weights or Path(self.name.removeprefix(_FOLDER)) / _WEIGHTS
 
 
 def locate_clip(model: str | None, weights: str | Path | None) -> ClipFiles:
@@ -73,7 +84,8 @@ def _locate_folder(folder: Path) -> ClipFiles:
         raise MissingWeightsError(
             f"CLIP weights: {folder / _WEIGHTS} is not there; other formats are not read, convert them"
         )
-    return ClipFiles(f"local-dir:{folder.resolve()}", None, {})
+    tensor_keys(folder / _WEIGHTS, "CLIP")
+    return ClipFiles(f"{_FOLDER}{folder.resolve()}", None, {})
 
 
 def _locate_architecture(model: str, weights: str) -> ClipFiles:
@@ -121,19 +133,28 @@ class ClipNetwork:
         import open_clip  # slow to import
         from open_clip.transform import PreprocessCfg, image_transform_v2
 
-        with torch.random.fork_rng(devices=[]):  # building draws random weights; nobody else may notice
-            self.model = open_clip.create_model(
+        def build() -> Any:
+            return open_clip.create_model(
                 files.name,
                 pretrained=None if files.weights is None else str(files.weights),
                 force_preprocess_cfg=files.preprocess,
                 require_pretrained=True,
                 weights_only=True,
             )
+
+        with torch.random.fork_rng(devices=[]):  # building draws random weights; nobody else may notice
+            self.model = readable(build, "CLIP", files.file)
+        _check_loaded(self.model, files.file)
         self.model = self.model.eval().requires_grad_(False).to(device)
-        self.tokenizer = open_clip.get_tokenizer(files.name)
+        self.tokenizer = readable(lambda: open_clip.get_tokenizer(files.name), "CLIP tokenizer", files.file)
         preprocess = PreprocessCfg(**self.model.visual.preprocess_cfg)
         self.preprocess = image_transform_v2(preprocess, is_train=False)
         self.device = device
+
+    def to(self, device: torch.device) -> None:
+        """Moves the network."""
+        if self.device != device:
+            self.model, self.device = self.model.to(device), device
 
     def image_features(self, images: Sequence[Float[Tensor, "3 h w"]]) -> Float[Tensor, "n d"]:
         """Features of unit length; equal images go through the network once.
@@ -152,7 +173,8 @@ class ClipNetwork:
 
         A prompt longer than the network's context is cut there, as open_clip does; see `cuts`.
         """
-        inputs = self.tokenizer(list(dict.fromkeys(prompts)))
+        with _TOKENIZING:
+            inputs = self.tokenizer(list(dict.fromkeys(prompts)))
         return self._encode(inputs, self.model.encode_text)[_places(prompts)]
 
     def cuts(self, prompts: Sequence[str]) -> list[bool]:
@@ -172,6 +194,17 @@ class ClipNetwork:
     def _encode(self, inputs: Tensor, encode: Any) -> Tensor:
         parts = [encode(part.to(self.device), normalize=True).float() for part in inputs.split(_BATCH)]
         return torch.cat(parts)
+
+
+def _check_loaded(model: nn.Module, file: Path) -> None:
+    """Refuses weights that open_clip has taken but should not: it stretches position embeddings to fit."""
+    own = model.state_dict()
+    with safe_open(file, "pt") as tensors:
+        shapes = {key: tuple(tensors.get_slice(key).get_shape()) for key in tensors.keys()}  # noqa: SIM118  # no dict
+    both = own.keys() & shapes.keys()
+    wrong = [(key, shapes[key], own[key].shape) for key in both if shapes[key] != tuple(own[key].shape)]
+    refuse_foreign(f"CLIP ({file})", mismatched=wrong)
+    refuse_damaged(f"CLIP ({file})", own.items())
 
 
 def _places(keys: Sequence[Any]) -> list[int]:

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -13,9 +13,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from p2p_bench.errors import ConfigError, MissingWeightsError
-from p2p_bench.metrics.base import EditView, MetricColumn
+from p2p_bench.metrics.base import LOADING, EditView, MetricColumn
 from p2p_bench.metrics.embedded import WORLD, embedded_weights
 from p2p_bench.metrics.perceptual_trunk import WEIGHTS, PerceptualTrunk, load_trunk, perceptual_distance
+from p2p_bench.weights import load_weights
 
 Net = Literal["world", "alex", "vgg", "squeeze"]
 
@@ -68,7 +69,7 @@ def load_lpips(net: str, path: Path) -> nn.Module:
         path: State of torchvision's network.
 
     Raises:
-        ConfigError: The file does not hold that network.
+        MissingWeightsError: The file does not hold that network, or the package's heads are damaged.
     """
     import lpips  # imports torchvision, which is slow
 
@@ -80,12 +81,27 @@ def load_lpips(net: str, path: Path) -> nn.Module:
             network = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
         # lpips cuts torchvision's `features` into slices and keeps the numbers of the layers.
         names = {key: f"features.{key.split('.', 1)[1]}" for key in network.net.state_dict()}
-        network.net.load_state_dict({key: state[name] for key, name in names.items()})
+        trunk = {key: state[name] for key, name in names.items() if name in state}
+        heads = torch.load(_heads_file(lpips, net), map_location="cpu", weights_only=True)
+        load_weights(network.net, trunk, f"LPIPS trunk {net!r} ({path})")
+        load_weights(_heads(network), heads, f"LPIPS heads {net!r} (of the package lpips)")
+    except MissingWeightsError:
+        raise
     except _READ_ERRORS as error:
-        raise ConfigError(
+        raise MissingWeightsError(
             f"LPIPS trunk {net!r}: {path} is not the state of torchvision's network ({error!r})"
         ) from error
     return network.eval().requires_grad_(False)
+
+
+def _heads_file(package: Any, net: str) -> Path:
+    return Path(package.__file__).parent / "weights" / "v0.1" / f"{net}.pth"
+
+
+def _heads(network: nn.Module) -> nn.Module:
+    """The linear heads, by the names that they have in the package's file."""
+    children = network.named_children()
+    return nn.ModuleDict({name: part for name, part in children if name.removeprefix("lin").isdigit()})
 
 
 def _read_state(path: Path) -> Mapping[str, Tensor]:
@@ -132,6 +148,14 @@ class Lpips:
         """
         self._locate()
 
+    def load(self) -> None:
+        """Loads the trunk.
+
+        Raises:
+            MissingWeightsError: Its file is absent, or not the trunk's.
+        """
+        self._load()
+
     @torch.inference_mode()
     def __call__(self, views: Sequence[EditView]) -> list[dict[str, float]]:
         """Scores each view; see the class."""
@@ -159,7 +183,8 @@ class Lpips:
         return locate_trunk(self.net, self.trunk)
 
     def _load(self) -> nn.Module:
-        if self._network is None:
-            path = self._locate()
-            self._network = load_trunk(path) if self.net == WORLD else load_lpips(self.net, path)
-        return self._network
+        with LOADING:
+            if self._network is None:
+                path = self._locate()
+                self._network = load_trunk(path) if self.net == WORLD else load_lpips(self.net, path)
+            return self._network

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from p2p_bench.errors import MissingWeightsError
+from p2p_bench.weights import load_weights, readable
 from p2p_bench.world.scenes import BACKGROUNDS, COLOURS, PATTERNS, SHAPES, STYLES, WEATHERS
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -149,7 +150,7 @@ def load_oracle(path: Path | str) -> AttributeOracle:
     """Loads an oracle from a directory with config.json and model.safetensors.
 
     Raises:
-        MissingWeightsError: if a file is absent.
+        MissingWeightsError: if a file is absent, cut short, or does not hold the oracle's weights.
     """
     folder = Path(path)
     for name in (CONFIG, WEIGHTS):
@@ -157,7 +158,15 @@ def load_oracle(path: Path | str) -> AttributeOracle:
             raise MissingWeightsError(
                 f"no oracle at {folder}: {name} is missing; `p2p-bench train-world` makes it"
             )
-    settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    oracle = AttributeOracle(OracleConfig(**{**settings, "widths": tuple(settings["widths"])}))
-    oracle.load_state_dict({name: value.float() for name, value in load_file(folder / WEIGHTS).items()})
+
+    def build() -> AttributeOracle:
+        settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        with torch.random.fork_rng(devices=[]):  # building draws random weights; nobody else may notice
+            return AttributeOracle(OracleConfig(**{**settings, "widths": tuple(settings["widths"])}))
+
+    oracle = readable(build, "oracle", folder / CONFIG)
+    state = readable(lambda: load_file(folder / WEIGHTS), "oracle", folder / WEIGHTS)
+    load_weights(
+        oracle, {name: value.to(torch.float32) for name, value in state.items()}, f"oracle ({folder})"
+    )
     return oracle.eval()

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from p2p_bench.errors import MissingWeightsError
+from p2p_bench.weights import load_weights, readable
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
@@ -60,7 +61,7 @@ def load_trunk(path: Path | str) -> PerceptualTrunk:
     """Loads a trunk from a directory with config.json and model.safetensors.
 
     Raises:
-        MissingWeightsError: if a file is absent.
+        MissingWeightsError: if a file is absent, cut short, or does not hold the trunk's weights.
     """
     folder = Path(path)
     for name in (CONFIG, WEIGHTS):
@@ -68,6 +69,12 @@ def load_trunk(path: Path | str) -> PerceptualTrunk:
             raise MissingWeightsError(
                 f"no LPIPS trunk at {folder}: {name} is missing; `p2p-bench train-world` makes it"
             )
-    trunk = PerceptualTrunk(**json.loads((folder / CONFIG).read_text(encoding="utf-8")))
-    trunk.load_state_dict({name: value.float() for name, value in load_file(folder / WEIGHTS).items()})
+
+    def build() -> PerceptualTrunk:
+        with torch.random.fork_rng(devices=[]):  # building draws random weights; nobody else may notice
+            return PerceptualTrunk(**json.loads((folder / CONFIG).read_text(encoding="utf-8")))
+
+    trunk = readable(build, "LPIPS trunk", folder / CONFIG)
+    state = readable(lambda: load_file(folder / WEIGHTS), "LPIPS trunk", folder / WEIGHTS)
+    load_weights(trunk, {name: value.float() for name, value in state.items()}, f"LPIPS trunk ({folder})")
     return trunk.eval()

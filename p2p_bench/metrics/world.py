@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from p2p_bench.metrics.base import UNDEFINED, EditView, MetricColumn
+from p2p_bench.metrics.base import LOADING, UNDEFINED, EditView, MetricColumn
 from p2p_bench.metrics.embedded import WORLD, embedded_weights
 from p2p_bench.metrics.oracle import LABELS, WEIGHTS, AttributeOracle, OracleReading, load_oracle
 from p2p_bench.metrics.pixel import mse_outside, psnr
@@ -143,6 +143,14 @@ class WorldAttributes:
         """
         self._locate()
 
+    def load(self) -> None:
+        """Loads the oracle.
+
+        Raises:
+            MissingWeightsError: Its files are absent, or not the oracle's.
+        """
+        self._load()
+
     @torch.inference_mode()
     def __call__(self, views: Sequence[EditView]) -> list[dict[str, float]]:
         """Scores each view; see the class."""
@@ -164,12 +172,17 @@ class WorldAttributes:
 
     def _read(self, images: Sequence[Float[Tensor, "3 h w"]]) -> list[OracleReading]:
         """Readings of images, brought to the size the oracle knows."""
-        if self._oracle is None:
-            self._oracle = load_oracle(self._locate())
+        oracle = self._load()
         stacked = torch.stack(list(images))
         if stacked.shape[-2:] != (SIDE, SIDE):
             stacked = interpolate(stacked, size=(SIDE, SIDE), mode="bicubic", antialias=True).clamp(0, 1)
-        return self._oracle.to(stacked.device).read(stacked)
+        return oracle.to(stacked.device).read(stacked)
+
+    def _load(self) -> AttributeOracle:
+        with LOADING:
+            if self._oracle is None:
+                self._oracle = load_oracle(self._locate())
+            return self._oracle
 
     def _locate(self) -> Path:
         return embedded_weights("oracle_b", self.weights, WEIGHTS)

@@ -1,16 +1,13 @@
 """Checkpoints of text-conditioned latent U-Nets, in the `StableDiffusionPipeline` directory format."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from safetensors import SafetensorError
 from transformers import CLIPTextModel, CLIPTokenizer
-from transformers.utils import logging
 
 from p2p_bench.attention.sites import unet_sites
 from p2p_bench.errors import ConfigError, MissingWeightsError, nearest
@@ -19,12 +16,14 @@ from p2p_bench.models.files import (
     checkpoint_checksum,
     checkpoint_directory,
     has_tokenizer,
-    read_json,
 )
 from p2p_bench.models.model import DiffusionModel
+from p2p_bench.models.parts import PartConfig, check_headers, load_part, usable_device
 from p2p_bench.models.schedule import NoiseSchedule, schedule_from_config
 from p2p_bench.models.spec import ModelSpec
+from p2p_bench.models.tokenizer import load_tokenizer
 from p2p_bench.models.vocabulary import read_vocabulary
+from p2p_bench.pinned import with_pinned_settings
 
 DTYPES = {
     "float64": torch.float64,
@@ -32,7 +31,6 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-_READ_ERRORS = (OSError, SafetensorError, RuntimeError, ValueError, KeyError)
 
 
 @dataclass(frozen=True)
@@ -52,6 +50,8 @@ class UNetCheckpoint:
         record_fraction: Attention maps are recorded at this fraction of the latent side, in (0, 1].
         dtype: Number format the weights are loaded in, unless `load` is told another.
         variant: Infix of the weight files, such as "fp16" for `model.fp16.safetensors`.
+        null_text_learning_rate: Where null-text inversion starts on this model, unless it is told another;
+            the default is the published one.
     """
 
     path: Path | str
@@ -62,6 +62,7 @@ class UNetCheckpoint:
     record_fraction: float = 0.25
     dtype: str = "float32"
     variant: str | None = None
+    null_text_learning_rate: float = 1e-2
 
     def __post_init__(self) -> None:
         """Checks the values.
@@ -78,6 +79,11 @@ class UNetCheckpoint:
             raise ConfigError(f"model.steps: expected at least 1, got {self.steps}")
         if not 0 <= self.guidance < float("inf"):
             raise ConfigError(f"model.guidance: expected a finite number of at least 0, got {self.guidance}")
+        if not 0 < self.null_text_learning_rate < float("inf"):
+            raise ConfigError(
+                "model.null_text_learning_rate: expected a finite number above 0, "
+                f"got {self.null_text_learning_rate}"
+            )
         for key in ("self_fraction", "record_fraction"):
             if not 0 < getattr(self, key) <= 1:
                 raise ConfigError(
@@ -85,42 +91,45 @@ class UNetCheckpoint:
                 )
 
     def spec(self) -> ModelSpec:
-        """Reads the configuration files only; an absent or incomplete checkpoint shows here.
+        """Reads configuration files and headers; a checkpoint that is absent, cut short or mixed shows here.
 
         Raises:
-            MissingWeightsError: A file is missing, or the weights are not safetensors.
+            MissingWeightsError: A file is missing, damaged, no safetensors, or of another model than others.
             ConfigError: The checkpoint is of another layout.
         """
         directory = checkpoint_directory(self.path, self.name)
         check_complete(directory, self.name, self.variant)
-        unet = read_json(directory / "unet" / "config.json", self.name)
-        vae = read_json(directory / "vae" / "config.json", self.name)
-        self._check_layout(read_json(directory / "model_index.json", self.name), unet)
+        check_headers(directory, self.name, self.variant)
+        unet, vae, text = (self._config(directory, part) for part in ("unet", "vae", "text_encoder"))
+        self._check_layout(PartConfig.read(directory / "model_index.json", self.name).values, unet.values)
+        _check_together(unet, vae, text)
         schedule = self._schedule(directory)
-        height, width = _pair(unet.get("sample_size"), self.name)
-        factor = 2 ** (len(vae["block_out_channels"]) - 1)
+        height, width = _pair(unet, "sample_size")
+        factor = 2 ** (len(vae.integers("block_out_channels")) - 1)
         return ModelSpec(
             name=self.name,
             family="sd",
-            latent_channels=int(unet["in_channels"]),
+            latent_channels=unet.integer("in_channels"),
             latent_size=(height, width),
             image_size=(height * factor, width * factor),
-            max_tokens=self._max_tokens(directory),
+            max_tokens=text.integer("max_position_embeddings", 77),
             prediction_type=schedule.prediction_type,
             guidance=self.guidance,
             steps=self.steps,
             self_fraction=self.self_fraction,
             record_fraction=self.record_fraction,
-            vae_scaling=float(vae.get("scaling_factor", 0.18215)),
+            vae_scaling=vae.number("scaling_factor", 0.18215),
             checksum=checkpoint_checksum(directory, self.variant),
             vocabulary=read_vocabulary(directory, self.name),
+            timesteps=schedule.layout,
+            null_text_learning_rate=self.null_text_learning_rate,
         )
 
     def tokenizer(self) -> CLIPTokenizer:
         """Loads the tokenizer only.
 
         Raises:
-            MissingWeightsError: Its files are missing.
+            MissingWeightsError: Its files are missing or damaged, or are another model's.
         """
         directory = checkpoint_directory(self.path, self.name)
         if not has_tokenizer(directory):
@@ -128,59 +137,54 @@ class UNetCheckpoint:
                 f"model {self.name!r}: {directory / 'tokenizer'} lacks tokenizer.json "
                 "(or vocab.json with merges.txt)"
             )
-        tokenizer = CLIPTokenizer.from_pretrained(directory / "tokenizer", local_files_only=True)
-        # Some published tokenizers state no limit, or one that the text encoder does not keep.
-        tokenizer.model_max_length = self._max_tokens(directory)
-        return tokenizer
+        text = self._config(directory, "text_encoder")
+        limits = text.integer("max_position_embeddings", 77), text.integer("vocab_size", 49408)
+        return load_tokenizer(directory / "tokenizer", self.name, *limits)
 
+    @with_pinned_settings
     def load(self, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> DiffusionModel:
-        """Loads the weights.
+        """Loads the weights. Nothing around the call decides them, see `p2p_bench.pinned`.
 
         Args:
             device: Where to.
             dtype: Number format; None takes the checkpoint's own `dtype`.
 
         Raises:
-            MissingWeightsError: A file is missing or cannot be read.
+            MissingWeightsError: A file is missing or cannot be read, or holds other tensors than the network
+                needs, or damaged ones.
+            ConfigError: The device is not there, or does not compute in the number format.
         """
         spec = self.spec()
         directory = checkpoint_directory(self.path, self.name)
-        device, dtype = torch.device(device), dtype or DTYPES[self.dtype]
-        unet = self._module(UNet2DConditionModel, directory / "unet", dtype)
+        dtype = dtype or DTYPES[self.dtype]
+        device = usable_device(device, dtype)
+
+        def part(kind: Any, folder: str) -> Any:
+            return load_part(kind, directory / folder, self.name, device, dtype, self.variant)
+
+        tokenizer = self.tokenizer()
+        text_encoder, unet = part(CLIPTextModel, "text_encoder"), part(UNet2DConditionModel, "unet")
         return DiffusionModel(
             spec=spec,
-            tokenizer=self.tokenizer(),
+            tokenizer=tokenizer,
             schedule=self._schedule(directory),
             sites=unet_sites(unet),
-            unet=unet.to(device),
-            vae=self._module(AutoencoderKL, directory / "vae", dtype).to(device),
-            text_encoder=self._module(CLIPTextModel, directory / "text_encoder", dtype).to(device),
+            unet=unet,
+            vae=part(AutoencoderKL, "vae"),
+            text_encoder=text_encoder,
             device=device,
             dtype=dtype,
         )
 
-    def _module(self, kind: Any, folder: Path, dtype: torch.dtype) -> Any:
-        """One component with its weights, frozen."""
-        options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "variant": self.variant}
-        if kind is not CLIPTextModel:
-            options |= {"low_cpu_mem_usage": False, "torch_dtype": dtype}
-        try:
-            with _quiet():
-                module = kind.from_pretrained(folder, **options)
-        except _READ_ERRORS as error:
-            raise MissingWeightsError(
-                f"model {self.name!r}: the weights in {folder} cannot be read ({error}); "
-                "get the checkpoint again"
-            ) from error
-        # The keyword for the number format differs between the releases of transformers.
-        return (module.to(dtype) if kind is CLIPTextModel else module).eval().requires_grad_(False)
+    def _config(self, directory: Path, part: str) -> PartConfig:
+        return PartConfig.read(directory / part / "config.json", self.name)
 
     def _schedule(self, directory: Path) -> NoiseSchedule:
-        return schedule_from_config(read_json(directory / "scheduler" / "scheduler_config.json", self.name))
-
-    def _max_tokens(self, directory: Path) -> int:
-        config = read_json(directory / "text_encoder" / "config.json", self.name)
-        return int(config.get("max_position_embeddings", 77))
+        config = PartConfig.read(directory / "scheduler" / "scheduler_config.json", self.name)
+        try:
+            return schedule_from_config(config.values)
+        except ConfigError as error:
+            raise MissingWeightsError(f"model {self.name!r} in {config.file.parent}: {error}") from error
 
     def _check_layout(self, index: Mapping[str, Any], unet: Mapping[str, Any]) -> None:
         kind = index.get("_class_name")
@@ -202,23 +206,20 @@ class UNetCheckpoint:
                 )
 
 
-def _pair(value: Any, name: str) -> tuple[int, int]:
-    if isinstance(value, int):
-        return value, value
-    if isinstance(value, list) and len(value) == 2:
-        return int(value[0]), int(value[1])
-    raise ConfigError(
-        f"model {name!r}: unet/config.json has sample_size {value!r}, expected one or two integers"
-    )
+def _check_together(unet: PartConfig, vae: PartConfig, text: PartConfig) -> None:
+    """Refuses configurations of other networks than the three, or of networks that do not fit one another."""
+    for config, kind in ((unet, "UNet2DConditionModel"), (vae, "AutoencoderKL"), (text, "CLIPTextModel")):
+        config.check_class(kind)
+    latent, encoded = unet.integer("in_channels"), vae.integer("latent_channels", 4)
+    if latent != encoded:
+        raise vae.fault("latent_channels", f"the {latent} in_channels of the U-Net")
+    attended, written = set(unet.integers("cross_attention_dim")), text.integer("hidden_size")
+    if attended != {written}:
+        raise text.fault("hidden_size", f"the cross_attention_dim of the U-Net ({min(attended)})")
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars of transformers: loading takes seconds, and whoever loads says so."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
+def _pair(config: PartConfig, key: str) -> tuple[int, int]:
+    sides = config.integers(key)
+    if len(sides) > 2:
+        raise config.fault(key, "one or two integers")
+    return sides[0], sides[-1]

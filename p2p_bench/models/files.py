@@ -9,7 +9,7 @@ from typing import Any
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from p2p_bench.errors import ConfigError, MissingWeightsError
+from p2p_bench.errors import MissingWeightsError
 from p2p_bench.hashing import digest, sha256_file
 
 CONFIG_FILES = (
@@ -106,17 +106,21 @@ def read_json(file: Path, name: str) -> dict[str, Any]:
     """Reads a JSON object.
 
     Raises:
-        MissingWeightsError: The file is not there.
-        ConfigError: It is not a JSON object.
+        MissingWeightsError: The file is not there, or holds no JSON object.
     """
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise MissingWeightsError(f"model {name!r}: {file} is missing") from error
-    except ValueError as error:
-        raise ConfigError(f"model {name!r}: {file} is not JSON ({error})") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise MissingWeightsError(
+            f"model {name!r}: {file} is not JSON ({error}); get the checkpoint again"
+        ) from error
     if not isinstance(value, dict):
-        raise ConfigError(f"model {name!r}: {file} holds {type(value).__name__}, expected a JSON object")
+        raise MissingWeightsError(
+            f"model {name!r}: {file} holds a {type(value).__name__}, expected a JSON object; get the "
+            "checkpoint again"
+        )
     return value
 
 

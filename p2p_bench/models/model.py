@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from p2p_bench.attention.processor import folded_attention
 from p2p_bench.attention.sites import Site
 from p2p_bench.models.schedule import NoiseSchedule
 from p2p_bench.models.spec import ModelSpec
+from p2p_bench.models.timesteps import Spacing, check_spacing
 from p2p_bench.prompts.words import TokenizedPrompt, tokenize
 
 _VAE_BATCH = 8
@@ -61,6 +62,18 @@ class DiffusionModel:
     def state_dtype(self) -> torch.dtype:
         """Number format of latents between steps: the model's, and never below float32."""
         return torch.promote_types(self.dtype, torch.float32)
+
+    def spaced(self, spacing: Spacing | None) -> "DiffusionModel":
+        """The same model with another layout of the timesteps; None keeps its own.
+
+        Raises:
+            ConfigError: There is no such layout.
+        """
+        if spacing is None:
+            return self
+        check_spacing(spacing)
+        schedule = replace(self.schedule, timestep_spacing=spacing)
+        return replace(self, spec=self.spec.spaced(spacing), schedule=schedule)
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str], truncate: bool = False) -> Float[Tensor, "n l d"]:

@@ -4,16 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from p2p_bench.errors import ConfigError, nearest
+from p2p_bench.models.timesteps import SPACINGS, Spacing, TimestepLayout
 
 BETA_SCHEDULES = ("linear", "scaled_linear")
-SPACINGS = ("leading", "trailing", "linspace")
 PREDICTIONS = ("epsilon", "v_prediction")
+_MOST_TIMESTEPS = 100_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,43 +28,32 @@ class NoiseSchedule:
         alphas_cumprod: `alpha_bar_t` for every training timestep, float64.
         final_alpha_cumprod: `alpha_bar` of the clean end, used below timestep 0.
         prediction_type: What the network returns: the noise ("epsilon") or the velocity ("v_prediction").
-        timestep_spacing: How a run's timesteps are laid out: "leading", "trailing" or "linspace".
+        timestep_spacing: How a run's timesteps are laid out, see `TimestepLayout`.
         steps_offset: Added to the timesteps of the "leading" layout.
     """
 
     alphas_cumprod: Float[Tensor, " t"]
     final_alpha_cumprod: float
     prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
-    timestep_spacing: Literal["leading", "trailing", "linspace"] = "leading"
+    timestep_spacing: Spacing = "leading"
     steps_offset: int = 0
+
+    @property
+    def layout(self) -> TimestepLayout:
+        """How the timesteps of a run are laid out."""
+        return TimestepLayout(len(self.alphas_cumprod), self.timestep_spacing, self.steps_offset)
 
     def timesteps(self, steps: int) -> tuple[int, ...]:
         """Timesteps of a run of `steps` steps, noisiest first.
 
         Raises:
-            ConfigError: `steps` is not in 1..train timesteps.
+            ConfigError: The layout cannot serve so many steps, see `TimestepLayout`.
         """
-        train = len(self.alphas_cumprod)
-        if not 1 <= steps <= train:
-            raise ConfigError(f"steps: expected 1 to {train} (the model's training timesteps), got {steps}")
-        values: np.ndarray
-        if self.timestep_spacing == "linspace":
-            values = np.linspace(0, train - 1, steps).round()[::-1]
-        elif self.timestep_spacing == "trailing":
-            values = np.round(np.arange(train, 0, -train / steps)) - 1
-        else:
-            values = (np.arange(steps) * (train // steps))[::-1] + self.steps_offset
-        # An offset may push the noisiest timestep past the table when steps divide it exactly.
-        if values[0] >= train:
-            raise ConfigError(
-                f"steps: {steps} with steps_offset {self.steps_offset} asks for timestep {int(values[0])}, "
-                f"but the model knows 0 to {train - 1}; take fewer steps"
-            )
-        return tuple(int(value) for value in values)
+        return self.layout.timesteps(steps)
 
     def previous(self, timestep: int, steps: int) -> int:
         """The less noisy timestep that follows in a run of `steps` steps; negative: the clean end."""
-        return timestep - len(self.alphas_cumprod) // steps
+        return next((later for later in self.timesteps(steps) if later < timestep), -1)
 
     def alpha_bar(self, timestep: int) -> float:
         """`alpha_bar_t`; `final_alpha_cumprod` for a negative timestep."""
@@ -130,12 +119,32 @@ def schedule_from_config(config: Mapping[str, Any]) -> NoiseSchedule:
 def _alphas_cumprod(config: Mapping[str, Any], beta_schedule: str) -> Float[Tensor, " t"]:
     # In float32, as diffusers computes it, so that the noise levels are equal to the last bit.
     trained = config.get("trained_betas")
-    start, end = float(config.get("beta_start", 1e-4)), float(config.get("beta_end", 0.02))
-    count = int(config.get("num_train_timesteps", 1000))
+    start, end = (_beta(config, key, usual) for key, usual in (("beta_start", 1e-4), ("beta_end", 0.02)))
+    count = config.get("num_train_timesteps", 1000)
+    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= _MOST_TIMESTEPS:
+        raise ConfigError(
+            f"scheduler_config.json: num_train_timesteps is {count!r}, expected an integer from 1 to "
+            f"{_MOST_TIMESTEPS}"
+        )
     if trained is not None:
+        if not isinstance(trained, list) or not trained or not all(map(_is_beta, trained)):
+            raise ConfigError(
+                "scheduler_config.json: trained_betas is no list of numbers between 0 and 1, one per timestep"
+            )
         betas = torch.tensor(trained, dtype=torch.float32)
     elif beta_schedule == "linear":
         betas = torch.linspace(start, end, count, dtype=torch.float32)
     else:
         betas = torch.linspace(start**0.5, end**0.5, count, dtype=torch.float32) ** 2
     return torch.cumprod(1.0 - betas, dim=0).double()
+
+
+def _beta(config: Mapping[str, Any], key: str, usual: float) -> float:
+    value = config.get(key, usual)
+    if not _is_beta(value):
+        raise ConfigError(f"scheduler_config.json: {key} is {value!r}, expected a number between 0 and 1")
+    return float(value)
+
+
+def _is_beta(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1

@@ -1,7 +1,9 @@
 """What is known of a model before its weights are loaded."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
+
+from p2p_bench.models.timesteps import Spacing, TimestepLayout
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class ModelSpec:
         vae_scaling: Latents are the VAE's mean times this.
         checksum: SHA-256 over the configuration and weight files: equal means the same model.
         vocabulary: Words of the captions that it was trained on, in lower case; None: not known.
+        timesteps: Which timesteps a run of so many steps takes.
+        null_text_learning_rate: Where null-text inversion starts, unless it is told another.
     """
 
     name: str
@@ -39,3 +43,11 @@ class ModelSpec:
     vae_scaling: float
     checksum: str
     vocabulary: frozenset[str] | None = None
+    timesteps: TimestepLayout = field(default_factory=TimestepLayout)
+    null_text_learning_rate: float = 1e-2
+
+    def spaced(self, spacing: Spacing | None) -> "ModelSpec":
+        """The same with another layout of the timesteps; None keeps the model's own."""
+        if spacing is None:
+            return self
+        return replace(self, timesteps=replace(self.timesteps, spacing=spacing))

@@ -14,6 +14,7 @@ def world_checkpoint(
     self_fraction: float = 0.5,
     record_fraction: float = 0.5,
     dtype: str = "float32",
+    null_text_learning_rate: float = 0.1,
 ) -> UNetCheckpoint:
     """The checkpoint of the embedded world.
 
@@ -26,6 +27,8 @@ def world_checkpoint(
         self_fraction: See `UNetCheckpoint`.
         record_fraction: See `UNetCheckpoint`.
         dtype: See `UNetCheckpoint`.
+        null_text_learning_rate: See `UNetCheckpoint`; at the published one, embeddings of so small a model do
+            not get where they should.
 
     Raises:
         MissingWeightsError: The installation is damaged.
@@ -38,4 +41,5 @@ def world_checkpoint(
         self_fraction=self_fraction,
         record_fraction=record_fraction,
         dtype=dtype,
+        null_text_learning_rate=null_text_learning_rate,
     )

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 from p2p_bench.errors import ConfigError
+from p2p_bench.models.spec import ModelSpec
+from p2p_bench.models.timesteps import Spacing, check_spacing
 from p2p_bench.sampling.ddim import DDIM
 
 
@@ -14,6 +16,8 @@ class DDIMSampler:
         steps: Number of denoising steps; None is the model's own.
         guidance: Guidance scale; None is the model's own.
         eta: Share of DDPM's noise that is added, in [0, 1].
+        spacing: How the timesteps are laid out: "leading", "trailing" or "linspace", see `TimestepLayout`;
+            None is the model's own, "leading" as a rule.
         max_rows: Samples through the network at once, conditional and unconditional counted apart. The
             default holds a 6 x 6 grid of taus with its source.
     """
@@ -21,6 +25,7 @@ class DDIMSampler:
     steps: int | None = None
     guidance: float | None = None
     eta: float = 0.0
+    spacing: Spacing | None = None
     max_rows: int = 80
 
     def __post_init__(self) -> None:
@@ -31,6 +36,8 @@ class DDIMSampler:
         """
         if self.steps is not None:
             check_steps(self.steps)
+        if self.spacing is not None:
+            check_spacing(self.spacing)
         if self.guidance is not None:
             check_guidance(self.guidance)
         if self.max_rows < 1:
@@ -40,6 +47,16 @@ class DDIMSampler:
     def stepper(self) -> DDIM:
         """The step function."""
         return DDIM(self.eta)
+
+    def steps_on(self, spec: ModelSpec) -> int:
+        """The number of steps on a model.
+
+        Raises:
+            ConfigError: The layout of the timesteps cannot serve so many.
+        """
+        steps = spec.steps if self.steps is None else self.steps
+        spec.spaced(self.spacing).timesteps.check(steps)
+        return steps
 
 
 def check_steps(steps: int) -> None:

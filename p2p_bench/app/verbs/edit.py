@@ -153,6 +153,7 @@ def _edit(parts: "Parts", options: argparse.Namespace, image: "Tensor | None", d
             steps=task.sampler.steps,
             guidance=task.sampler.guidance,
             eta=task.sampler.eta,
+            spacing=task.sampler.spacing,
             record=None if options.heatmaps is None else Record(apart=("steps",), self_images=shown),
             truncate=task.truncate,
             progress=lambda step, steps: display.step(1, step, steps),
@@ -165,13 +166,17 @@ def _checked_variant(parts: "Parts", options: argparse.Namespace) -> "Variant":
     """The one variant to edit with, once it is known to suit the prompts."""
     from p2p_bench.controllers import EditContext
     from p2p_bench.controllers.binding import bind_edit
+    from p2p_bench.inversion.base import no_step_left
     from p2p_bench.prompts.words import tokenize
 
     task, spec = parts.task, parts.task.checkpoint.spec()
     variants = [variant for variant in task.variants if variant.name != "none"] or list(task.variants)
     if len(variants) > 1:
         raise ConfigError("tau.sweep: `edit` makes one variant; set tau.cross and tau.self_attn instead")
-    tokenizer, steps = task.checkpoint.tokenizer(), task.sampler.steps or spec.steps
+    steps = task.sampler.steps_on(spec)
+    if options.image is not None and (fault := no_step_left(task.inversion, steps)) is not None:
+        raise fault
+    tokenizer = task.checkpoint.tokenizer()
     faults = {}
     for target in options.target:
         try:

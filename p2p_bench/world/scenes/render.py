@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from p2p_bench.pinned import with_pinned_settings
 from p2p_bench.world.scenes.attributes import MAX_OBJECTS, Scene, SceneObject
 from p2p_bench.world.scenes.shapes import signed_distance
 from p2p_bench.world.scenes.textures import (
@@ -107,6 +108,7 @@ def _draw_objects(items: Sequence[SceneObject], phases: Tensor) -> _Layer:
     return _Layer(cover=_cover(distance), rim=rim, colour=(colour * (1 - 0.55 * rim[:, None])).clamp(0, 1))
 
 
+@with_pinned_settings
 def render(scenes: Sequence[Scene]) -> RenderedScenes:
     """Renders scenes, vectorised; equal scenes give equal images whatever the batch.
 

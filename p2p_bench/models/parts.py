@@ -1,0 +1,183 @@
+"""The parts of a checkpoint: their configuration files, and their networks with all weights or not at all."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.utils import logging as diffusers_logging
+from transformers import CLIPTextModel
+from transformers.utils import logging as transformers_logging
+
+from p2p_bench.errors import ConfigError, MissingWeightsError, nearest
+from p2p_bench.models.files import read_json, weight_files
+from p2p_bench.weights import readable, refuse_damaged, refuse_foreign, tensor_keys
+
+_REQUIRED = object()
+
+
+@dataclass(frozen=True)
+class PartConfig:
+    """A configuration file of a checkpoint, whose values are what they should be when they are asked for.
+
+    Attributes:
+        model: Name of the model, for messages.
+        file: The file.
+        values: What it holds.
+    """
+
+    model: str
+    file: Path
+    values: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, file: Path, model: str) -> "PartConfig":
+        """Reads a file.
+
+        Raises:
+            MissingWeightsError: It is not there, or holds no JSON object.
+        """
+        return cls(model, file, read_json(file, model))
+
+    def integer(self, key: str, default: Any = _REQUIRED) -> int:
+        """An integer above 0."""
+        value = self.values.get(key, default)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise self.fault(key, "an integer above 0")
+        return value
+
+    def number(self, key: str, default: Any = _REQUIRED) -> float:
+        """A finite number above 0."""
+        value = self.values.get(key, default)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
+            raise self.fault(key, "a number above 0")
+        return float(value)
+
+    def integers(self, key: str) -> tuple[int, ...]:
+        """One integer above 0, or a list of some."""
+        value = self.values.get(key)
+        listed = value if isinstance(value, list) else [value]
+        if not listed or any(not isinstance(one, int) or isinstance(one, bool) or one < 1 for one in listed):
+            raise self.fault(key, "integers above 0")
+        return tuple(listed)
+
+    def check_class(self, expected: str) -> None:
+        """Refuses the configuration of a network of another class.
+
+        Raises:
+            MissingWeightsError: It is.
+        """
+        named = self.values.get("_class_name", self.values.get("architectures"))
+        if named is not None and expected not in (named if isinstance(named, list) else [named]):
+            raise self.fault("_class_name" if "_class_name" in self.values else "architectures", expected)
+
+    def fault(self, key: str, expected: str) -> MissingWeightsError:
+        """The error that a value is not what it should be."""
+        found = json.dumps(self.values[key])[:100] if key in self.values else "absent"
+        return MissingWeightsError(
+            f"model {self.model!r}: {self.file}: {key} is {found}, expected {expected}; "
+            "get the checkpoint again"
+        )
+
+
+def check_headers(directory: Path, name: str, variant: str | None) -> None:
+    """Sees that no weight file of a checkpoint is cut short, and that shards hold what their index says.
+
+    Raises:
+        MissingWeightsError: One is; names it.
+    """
+    for part in ("text_encoder", "unet", "vae"):
+        files = weight_files(directory, part, variant)
+        where = f"model {name!r}, {part}"
+        keys = {file.name: set(tensor_keys(file, where)) for file in files}
+        # diffusers looks no further than the index, and fills what a shard lacks with random numbers.
+        index = next((directory / part).glob("*.safetensors.index.json"), None)
+        if len(files) > 1 and index is not None:
+            placed = PartConfig.read(index, name).values.get("weight_map")
+            if not isinstance(placed, dict):
+                raise MissingWeightsError(f"{where}: {index} has no weight_map; get the checkpoint again")
+            absent = [key for key, file in placed.items() if key not in keys.get(file, ())]
+            refuse_foreign(f"{where} ({index.name})", absent, set().union(*keys.values()) - set(placed))
+
+
+def load_part(
+    kind: Any, folder: Path, name: str, device: torch.device, dtype: torch.dtype, variant: str | None
+) -> Any:
+    """One network of a checkpoint with its weights, frozen.
+
+    Keys are compared after the library has translated those of older releases, and without buffers that it
+    computes itself (`position_ids`).
+
+    Args:
+        kind: Class of diffusers or transformers.
+        folder: Its files.
+        name: Name of the model, for messages.
+        device: Where to.
+        dtype: Number format.
+        variant: Infix of the weight files.
+
+    Raises:
+        MissingWeightsError: Weights are absent, foreign, misshapen, not finite or all zero; names the keys.
+    """
+    options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "variant": variant}
+    options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
+    if kind is not CLIPTextModel:
+        options |= {"low_cpu_mem_usage": False, "torch_dtype": dtype}
+    where = f"model {name!r}, {folder.name}"
+    # Random weights are drawn before the file's take their place; nobody else may notice.
+    with _quiet(), torch.random.fork_rng(devices=[]):
+        module, info = readable(lambda: kind.from_pretrained(folder, **options), where, folder)
+    refuse_foreign(
+        f"{where} ({folder})", info["missing_keys"], info["unexpected_keys"], info["mismatched_keys"]
+    )
+    # The keyword for the number format differs between the releases of transformers.
+    module = module.to(dtype) if kind is CLIPTextModel else module
+    refuse_damaged(f"{where} ({folder})", chain(module.named_parameters(), module.named_buffers()))
+    return module.to(device).eval().requires_grad_(False)
+
+
+def usable_device(device: torch.device | str, dtype: torch.dtype) -> torch.device:
+    """The device, once it is known to be there and to compute in the number format.
+
+    Raises:
+        ConfigError: It is not, or cannot.
+    """
+    try:
+        place = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        known = ("cpu", "cuda", "mps")
+        raise ConfigError(
+            f"device: expected {', '.join(known)} or one with a number such as cuda:0, got {device!r}."
+            + nearest(str(device), known)
+        ) from error
+    try:
+        one = torch.ones(2, 2, dtype=dtype, device=place)
+        float(torch.nn.functional.conv2d((one @ one)[None, None], one[None, None]))
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        raise ConfigError(
+            f"device {str(place)!r} cannot compute in {str(dtype).removeprefix('torch.')} here ({reason}); "
+            "take another device, or another number format (model.dtype)"
+        ) from error
+    return place
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars and no tables of keys: what is wrong is said by an error of ours."""
+    before = {library: library.get_verbosity() for library in (transformers_logging, diffusers_logging)}
+    shown = {library: library.is_progress_bar_enabled() for library in before}
+    for library in before:
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library, level in before.items():
+            library.set_verbosity(level)
+            if shown[library]:
+                library.enable_progress_bar()

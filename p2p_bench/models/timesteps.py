@@ -1,0 +1,103 @@
+"""Which of its training timesteps a model is asked at in a run of so many steps."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from p2p_bench.errors import ConfigError, nearest
+
+Spacing = Literal["leading", "trailing", "linspace"]
+SPACINGS: tuple[str, ...] = get_args(Spacing)
+
+_LOST = 0.02
+"""Largest part of the noise range that leading spacing may leave out at the noisy end."""
+_SHOWN = 2
+
+
+@dataclass(frozen=True)
+class TimestepLayout:
+    """How a run's timesteps are laid out.
+
+    "leading" is what Prompt-to-Prompt and its successors ran with: whole strides of `train // steps`, from
+    `offset` up. 50 steps begin at 981 of 1000. Where steps do not divide `train`, the rest is left out at the
+    noisy end: 60 steps begin at 945, 350 at 699 and 501 at 501, from noise that belongs to 999. A count that
+    leaves out more than a twentieth of `train` is refused; no count up to 50 of 1000 does. "trailing" begins
+    at the last timestep whatever the count, for few steps too (Lin et al., arXiv 2305.08891, table 2);
+    "linspace" includes both ends. Neither is what the papers used.
+
+    Attributes:
+        train: Number of training timesteps.
+        spacing: The layout.
+        offset: Added to the timesteps of the "leading" layout.
+    """
+
+    train: int = 1000
+    spacing: Spacing = "leading"
+    offset: int = 1
+
+    def __post_init__(self) -> None:
+        """Checks the values.
+
+        Raises:
+            ConfigError: One is out of range.
+        """
+        check_spacing(self.spacing)
+        if self.train < 1:
+            raise ConfigError(f"training timesteps: expected at least 1, got {self.train}")
+
+    def timesteps(self, steps: int) -> tuple[int, ...]:
+        """Timesteps of a run of `steps` steps, noisiest first.
+
+        Raises:
+            ConfigError: `steps` is not in 1..train, or leaves out too much of the noise.
+        """
+        self.check(steps)
+        values: np.ndarray
+        if self.spacing == "linspace":
+            values = np.linspace(0, self.train - 1, steps).round()[::-1]
+        elif self.spacing == "trailing":
+            # Counted, since floating-point strides may give a value too many.
+            values = np.round(self.train - np.arange(steps) * (self.train / steps)) - 1
+        else:
+            values = (np.arange(steps) * (self.train // steps))[::-1] + self.offset
+        return tuple(int(value) for value in values)
+
+    def check(self, steps: int) -> None:
+        """Refuses a number of steps that this layout cannot serve, in no time whatever the number.
+
+        Raises:
+            ConfigError: It is not in 1..train, or leaves out too much of the noise; names the nearest.
+        """
+        if not 1 <= steps <= self.train:
+            raise ConfigError(
+                f"steps: expected 1 to {self.train} (the model's training timesteps), got {steps}"
+            )
+        if not self._serves(steps):
+            first = (steps - 1) * (self.train // steps) + self.offset
+            raise ConfigError(
+                f"steps: with leading spacing {steps} steps begin at timestep {first} of {self.train}, not "
+                f"where sampling starts; take {self._nearest(steps)} steps, or another spacing "
+                "(sampler.spacing=trailing; spacing='trailing' in Python)"
+            )
+
+    def _serves(self, steps: int) -> bool:
+        if self.spacing != "leading":
+            return True
+        reached = (steps - 1) * (self.train // steps) + self.offset
+        return reached < self.train and self.train % steps <= _LOST * self.train
+
+    def _nearest(self, steps: int) -> str:
+        """The counts that do, nearest to one that does not."""
+        good = [count for count in range(1, self.train + 1) if self._serves(count)]
+        chosen = sorted(good, key=lambda count: abs(count - steps))[:_SHOWN]
+        return " or ".join(map(str, sorted(chosen)))
+
+
+def check_spacing(spacing: str) -> None:
+    """Raises a `ConfigError` unless this is the name of a layout."""
+    if spacing not in SPACINGS:
+        raise ConfigError(
+            f"sampler.spacing: expected one of {', '.join(SPACINGS)}, or null for the model's own, "
+            f"got {spacing!r}.{nearest(str(spacing), SPACINGS)}"
+        )

@@ -1,0 +1,58 @@
+"""CLIP's tokenizer, as the model that it goes with can use it."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+from transformers import CLIPTokenizer
+
+from p2p_bench.errors import MissingWeightsError
+
+_LOCK = threading.Lock()
+_SPARE = 64
+"""Embeddings may be padded to a multiple of this; more without a token are those of another vocabulary."""
+
+
+class SharedTokenizer(CLIPTokenizer):
+    """CLIP's tokenizer for several threads: between calls the library keeps padding and cutting as state."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """As in the library, one call at a time."""
+        with _LOCK:
+            return super().__call__(*args, **kwargs)
+
+
+def load_tokenizer(folder: Path, name: str, max_tokens: int, num_embeddings: int) -> SharedTokenizer:
+    """Loads a tokenizer and sees that the text encoder has an embedding for each of its tokens.
+
+    Args:
+        folder: Its files.
+        name: Name of the model, for messages.
+        max_tokens: Tokens that the text encoder reads.
+        num_embeddings: Embeddings that it has.
+
+    Raises:
+        MissingWeightsError: The files cannot be read, or are of another model.
+    """
+    try:
+        tokenizer = SharedTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # the tokenizers library raises bare exceptions
+        raise MissingWeightsError(
+            f"model {name!r}: the tokenizer in {folder} cannot be read ({str(error)[:300]}); get it again"
+        ) from error
+    highest = max(tokenizer.get_vocab().values(), default=-1)
+    if not highest < num_embeddings <= highest + _SPARE:
+        raise MissingWeightsError(
+            f"model {name!r}: the tokenizer in {folder} has tokens 0 to {highest}, the text encoder "
+            f"{num_embeddings} embeddings (vocab_size); they belong to different models: get the tokenizer "
+            "that the text encoder was trained with"
+        )
+    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        if not isinstance(getattr(tokenizer, key), int):
+            raise MissingWeightsError(
+                f"model {name!r}: the tokenizer in {folder} has no {key[:-3].replace('_', ' ')}; it is not "
+                "CLIP's, or its tokenizer_config.json is not whole: get it again"
+            )
+    # Some published tokenizers state no limit, or one that the text encoder does not keep.
+    tokenizer.model_max_length = max_tokens
+    return tokenizer
