@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 from p2p_bench.bench.rows import KEY_COLUMNS, RESULTS, Key, key_of, read_rows
 from p2p_bench.errors import DataError
 
+
 def shortfall(run_dir: Path, expected: Iterable[Key]) -> str:
     """What a run directory lacks, in words; "" where it is whole.
 

@@ -3,7 +3,9 @@
 import shlex
 
 import pytest
-from hypothesis import assume, given, settings
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
@@ -33,8 +35,6 @@ def test_mappings_with_any_key(typed, meant):
 
 def parsed(text: str):
     """The value of an override as a component gets it."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
     node = OmegaConf.create({"value": OverridesParser.create().parse_override(text).value()})
     restore_keys(node)
     return OmegaConf.to_container(node)["value"]
@@ -70,8 +70,8 @@ def test_any_text_has_the_form_that_is_named(word):
 @settings(max_examples=100, deadline=None)
 @given(text=st.text(st.sampled_from("abé 1.,:{}[]'\"=$\\(")))
 def test_what_hydra_reads_is_left_as_it_is_typed(text):
-    assume(readable(f"key={text}"))
-    assert spelled(f"key={text}") == f"key={text}"
+    if readable(f"key={text}"):
+        assert spelled(f"key={text}") == f"key={text}"
 
 
 @pytest.mark.parametrize("name", ["my pairs.jsonl", "a=b.jsonl", "pärchen.jsonl", "a$b.jsonl", "cat's.jsonl"])
@@ -83,10 +83,6 @@ def test_paths_are_taken_as_typed(name):
 def test_the_message_names_the_form_that_works(name):
     with pytest.raises(ErrorList) as caught:
         checked_overrides(["dataset=jsonl", f"dataset.path={name}"])
-    forms = [
-        word for word in shlex.split(str(caught.value).replace(",", " , ")) if name.split(",")[0] in word
-    ]
-    assert forms
     form = f'dataset.path="{name}"'
     assert form in str(caught.value)
     assert compose(checked_overrides(["dataset=jsonl", form])).dataset.path == name
@@ -99,8 +95,6 @@ def test_an_option_of_some_choices_is_for_these(command):
     )  # fmt: skip
     assert outcome.code == 0, outcome.err
     assert outcome.err.count("inversion.inner_steps: left out of the jobs with inversion=ddim") == 1
-    import yaml
-
     ddim, null_text = (yaml.safe_load((command.folder / "out" / n / "config.yaml").read_text()) for n in "01")
     assert "inner_steps" not in ddim["inversion"]
     assert null_text["inversion"]["inner_steps"] == 3
