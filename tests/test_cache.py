@@ -1,4 +1,5 @@
 import errno
+import hashlib
 import logging
 import os
 import subprocess
@@ -38,6 +39,11 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert cache.read("ab") == b"new"
 
 
+def with_checksum(rest: bytes) -> bytes:
+    """A file with a checksum that fits."""
+    return b"p2p_bench cache 1 " + hashlib.sha256(rest).hexdigest().encode() + b"\n" + rest
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -47,6 +53,11 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         (lambda content: content[:-1] + bytes([content[-1] ^ 1]), "checksum"),
         (lambda content: content.replace(b'"steps": 5', b'"steps": 6'), "checksum"),
         (lambda content: content[:18] + b"0" * 64 + content[82:], "checksum"),
+        (lambda content: with_checksum(b"no JSON\nbody"), "does not say what it holds"),
+        (lambda content: with_checksum(b"[1]\nbody"), "does not say what it holds"),
+        (lambda content: with_checksum(b'{"key": "ab", "about": 3}\nbody'), "holds the entry"),
+        (lambda content: with_checksum(b""), "does not say what it holds"),
+        (lambda content: with_checksum(b"[" * 100_000), "does not say what it holds"),
     ],
 )
 def test_a_damaged_entry_is_said_and_removed(

@@ -88,7 +88,7 @@ def _escaped(key: str) -> str:
     """A key that Hydra reads as text."""
     if _PLAIN_KEY.fullmatch(key) and key.lower() not in _WORDS and key == key.strip():
         return key
-    first = key[:1] if key[:1].isalpha() and key.isascii() and key.lower() not in _WORDS else ""
+    first = key[:1] if re.match(r"[A-Za-z_]", key) and key.lower() not in _WORDS else ""
     rest = key[len(first) :]
     inner = [
         char if index and re.fullmatch(r"[A-Za-z0-9_]", char, re.ASCII) else _code(char)

@@ -35,6 +35,8 @@ from p2p_bench.errors import DataError
 Key = tuple[str, str, int]
 """Sample, variant and target of a row."""
 
+KEY_COLUMNS = ("sample_id", "variant", "target_index")
+
 IMAGE_COLUMNS = (
     "image_source", "image_target", "image_difference", "image_original", "image_vae",
     "heatmap_source", "heatmap_target", "heatmap_tokens",
@@ -167,9 +169,15 @@ def read_rows(run_dir: Path) -> list[dict[str, Any]]:
     """The rows of a run from its parts, the latest of each key, in the order they were first written.
 
     Raises:
-        DataError: A part cannot be read, or the parts do not share their columns.
+        DataError: A part cannot be read, is no rows of a run, or the parts do not share their columns.
     """
-    return list({key_of(row): row for row in read_parts(run_dir / _FOLDER)}.values())
+    rows = read_parts(run_dir / _FOLDER)
+    if rows and (lacking := {"run_id", "status", *KEY_COLUMNS} - set(rows[0])):
+        raise DataError(
+            f"{run_dir / _FOLDER}: its parts are no rows of a run, they lack {', '.join(sorted(lacking))}; "
+            "use a new run directory"
+        )
+    return list({key_of(row): row for row in rows}.values())
 
 
 def read_parts(folder: Path) -> list[dict[str, Any]]:
@@ -215,7 +223,7 @@ def compact(run_dir: Path, metric_columns: Sequence[str], order: Iterable[Key]) 
 
 
 def _parts(folder: Path) -> list[Path]:
-    return sorted(folder.glob("part-*.parquet"))
+    return sorted(path for path in folder.glob("part-*.parquet") if path.stem[5:].isdecimal())
 
 
 def _part_number(path: Path) -> int:

@@ -6,10 +6,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from p2p_bench.bench.rows import RESULTS, Key, key_of, read_rows
+from p2p_bench.bench.rows import KEY_COLUMNS, RESULTS, Key, key_of, read_rows
 from p2p_bench.errors import DataError
-
-_KEY_COLUMNS = ["sample_id", "variant", "target_index"]
 
 
 def shortfall(run_dir: Path, expected: Iterable[Key]) -> str:
@@ -36,6 +34,6 @@ def shortfall(run_dir: Path, expected: Iterable[Key]) -> str:
 
 def _keys(file: Path) -> list[dict[str, str | int]]:
     try:
-        return pq.read_table(file, columns=_KEY_COLUMNS, partitioning=None).to_pylist()
+        return pq.read_table(file, columns=list(KEY_COLUMNS), partitioning=None).to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{file}: not a readable table of rows ({error})") from error

@@ -26,6 +26,8 @@ _SCRIPTS = (
 _STYLES = ("report.css", "folder/folder.css")
 _OWN_FILES = re.compile(r"rows-\d+\.js|[0-9a-f]{16}\.(png|jpg|webp)")
 _ROWS_PER_FILE = 2000
+OWN_PAGE = "p2p_bench</title>"
+"""What every page of a report holds."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,13 @@ def write_folder_report(run_dirs: Iterable[Path | str], out: Path | str) -> Fold
         out: The folder; files of an earlier report in it are replaced.
 
     Raises:
-        DataError: A directory has no run, none of the runs can be shown, or `out` is a file. An `ErrorList`
-            if several directories are at fault.
+        DataError: A directory has no run, none of the runs can be shown, or `out` is a file or holds a page
+            that is no report. An `ErrorList` if several directories are at fault.
     """
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise DataError(f"{out}: is a file, and a report over several runs is a folder; choose another --out")
+    _refuse_foreign(out / "index.html")
     gathered = gather(run_dirs)
     data = _joint_data(gathered)
     for folder in (out / "assets", out / "data", out / "thumbs"):
@@ -77,6 +80,16 @@ def write_folder_report(run_dirs: Iterable[Path | str], out: Path | str) -> Fold
     _write(out / "assets" / "report.js", f'"use strict";\n(() => {{\n{script}\n}})();\n')
     _write(out / "index.html", _page(data))
     return FolderReport(out / "index.html", len(gathered.runs), gathered.left_out, data.notices)
+
+
+def _refuse_foreign(page: Path) -> None:
+    """Raises a `DataError` where a page would be overwritten that no report wrote."""
+    try:
+        own = not page.exists() or OWN_PAGE in page.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise DataError(f"{page}: cannot be read ({error}); choose another folder with --out") from error
+    if not own:
+        raise DataError(f"{page}: is no report, and is not overwritten; choose another folder with --out")
 
 
 def _joint_data(gathered: Gathered) -> JointData:
@@ -116,7 +129,15 @@ def _chunks(data: JointData, store: ThumbnailStore) -> Iterator[list[list[Any]]]
 
 
 def _pictures(row: Row, root: Path, store: ThumbnailStore) -> list[int | None]:
-    return [store.add(root, row.get(field)) for field in PICTURES.values()]
+    return [_picture(root, row.get(field), store) for field in PICTURES.values()]
+
+
+def _picture(root: Path, relative: str | None, store: ThumbnailStore) -> int | None:
+    """Number of a picture; None also for one outside its run directory, which is nobody's to show."""
+    try:
+        return store.add(root, relative)
+    except DataError:
+        return None
 
 
 def _page(data: JointData) -> str:

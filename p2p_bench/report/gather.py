@@ -84,7 +84,11 @@ def find_runs(path: Path) -> list[Path]:
     """
     if _started(path):
         return [path]
-    below = [child for child in path.iterdir() if child.is_dir() and _started(child)] if path.is_dir() else []
+    try:
+        children = list(path.iterdir()) if path.is_dir() else []
+        below = [child for child in children if child.is_dir() and _started(child)]
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
     if not below:
         what = "no rows here or one level below" if path.is_dir() else "no such directory"
         raise DataError(

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from p2p_bench.bench.references import REFERENCES
 from p2p_bench.bench.rows import RESULTS, read_rows
 from p2p_bench.errors import DataError
+from p2p_bench.report.shape import check_references, check_rows, check_summary
 
 Row = Mapping[str, Any]
 
@@ -81,13 +82,16 @@ def read_run(path: Path) -> Run:
             f"{path}: its tables hold no row; finish the run by starting it again in the same directory"
         )
     found = _read_table(path / REFERENCES) if (path / REFERENCES).is_file() else []
-    return Run(path=path, summary=_read_summary(path), rows=rows, references=tuple(found))
+    summary = _read_summary(path)
+    check_rows(rows, summary["metrics"], path / RESULTS)
+    check_references(found, summary["metrics"], path / REFERENCES)
+    return Run(path=path, summary=summary, rows=rows, references=tuple(found))
 
 
 def _read_table(file: Path) -> list[dict[str, Any]]:
     try:
         return pq.read_table(file, partitioning=None).to_pylist()
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise DataError(f"{file}: not a readable table of rows ({error}); remove it and run again") from error
 
 
@@ -99,13 +103,11 @@ def _read_summary(path: Path) -> Mapping[str, Any]:
         raise DataError(
             f"{file}: missing, so the run is not finished; start it again in the same directory"
         ) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, OSError) as error:
         raise DataError(
             f"{file}: not valid JSON ({error}); start the run again in the same directory"
         ) from error
-    missing = [key for key in ("schema_version", "variants", "metrics") if key not in summary]
-    if missing:
-        raise DataError(f"{file}: lacks {', '.join(missing)}; it was not written by this program")
+    check_summary(summary, file)
     return summary
 
 

@@ -40,6 +40,36 @@ WRONG_SETTINGS = {
     "missing value": (["controller=reweight"], "controller.weights: a value is required"),
     "no steps": (["sampler.steps=0"], "steps: expected at least 1"),
     "limit": (["dataset.limit=0", "metrics=none"], "dataset.limit: expected at least 1"),
+    "a text from the environment": (["seed=${oc.env:PATH}"], "seed: expected an integer, got"),
+    "a reference to nothing": (["run.name=${nope}"], "run.name: Interpolation key 'nope' not found"),
+    "a reference in a component": (["sampler.steps=${nope}"], "sampler: Interpolation key 'nope' not found"),
+    "a range without a step": (["-m", "seed=range(0,1,0)"], "the step of a range cannot be 0"),
+    "a range without an end": (["-m", "seed=range(0,1000000000000)"], "expected at most"),
+    "a glob": (["-m", "seed=glob(*)"], "glob() is not known here"),
+    "half a trainer": (["trainer._partial_=false"], "trainer._partial_"),
+    "a flag alone": (["--resolve"], "--resolve: goes with --cfg"),
+    "another configuration": (["--config-dir=/tmp"], "--config-dir: is not taken here"),
+    "its short form": (["-cd", "/tmp"], "-cd: is not taken here"),
+    "another root": (["--config-name", "x"], "--config-name: is not taken here"),
+    "a stored run": (["--experimental-rerun=x.pickle"], "p2p-bench resume DIR"),
+    "several devices": (["trainer.devices=2", "trainer.accelerator=cpu"], "a run uses one device"),
+    "a strategy": (["trainer.strategy=ddp"], "trainer.strategy: expected auto"),
+    "no accelerator": (["trainer.accelerator=foo"], "trainer: You selected an invalid accelerator"),
+    "another precision": (["trainer.precision=16-mixed"], "model.dtype=bfloat16"),
+    "half of the batches": (["trainer.limit_test_batches=0.5"], "dataset.limit=N"),
+    "one batch": (["trainer.limit_test_batches=1"], "expected 1.0, all batches, got 1"),
+    "a try": (["trainer.fast_dev_run=true"], "trainer.fast_dev_run: expected false"),
+    "callbacks": (["trainer.callbacks=[1]"], "the run brings its own"),
+    "a group without options": (["metrics=[]"], "metrics: expected an option's node"),
+    "two models": (["model=[world,local]"], "expected one option of group 'model'"),
+    "nothing before the sign": (["=3"], "'=3' is not a setting"),
+    "nothing": ([""], "'' is not a setting"),
+    "nothing after the sign": (["seed="], "seed=: Value ''"),
+    "a key taken away": (["~seed"], "seed: is missing"),
+    "a group taken away": (["~sampler"], "sampler: expected an option's node"),
+    "a node taken away": (["~run"], "run: expected its settings"),
+    "a quote that does not close": (['run.name="a'], "its value cannot be read"),
+    "a large seed": (["seed=99999999999999999999999"], "seed: expected at least 0 and below"),
 }
 
 
@@ -61,6 +91,14 @@ def test_all_faults_are_listed_at_once(command):
     outcome = command("tau.cross=2", "seed=-1", "sampler.steps=0")
     assert "3 faults" in outcome.err
     assert all(word in outcome.err for word in ("tau.cross", "seed:", "steps:"))
+
+
+def test_faults_of_all_parts_are_listed_together(command):
+    outcome = command(
+        "seed=${nope}", "trainer.fast_dev_run=3", "run.batch_size=0", "model._target_=os.system"
+    )
+    assert outcome.code == 2
+    assert "4 faults" in outcome.err
 
 
 def test_every_choice_of_a_sweep_is_checked_before_a_job_starts(command):
