@@ -3,7 +3,7 @@
 import operator
 from collections.abc import Iterable
 from numbers import Real
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +12,6 @@ from torch import Tensor
 from p2p_bench.controllers import Controller, NoControl
 from p2p_bench.errors import ConfigError
 from p2p_bench.raster import shortened
-
-T = TypeVar("T")
 
 _SEEDS = 2**64
 
@@ -24,7 +22,7 @@ def wrong(name: str, expected: str, value: Any) -> ConfigError:
     return ConfigError(f"{name}: expected {expected}, got {got}")
 
 
-def instance(name: str, value: Any, kind: type[T], expected: str) -> T:
+def instance(name: str, value: Any, kind: type[Any], expected: str) -> Any:
     """A value of a class.
 
     Raises:

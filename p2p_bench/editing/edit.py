@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from jaxtyping import Float
 from torch import Tensor
@@ -137,7 +137,7 @@ def _optional(check: Callable[[str, Any], T], name: str, value: Any) -> T | None
 def _fit(value: Any) -> Fit | None:
     if value is not None and (not isinstance(value, str) or value not in FITS):
         raise arguments.wrong("fit", f"one of {', '.join(FITS)}", value)
-    return value
+    return cast(Fit | None, value)
 
 
 def _spacing(value: Any) -> Spacing | None:
