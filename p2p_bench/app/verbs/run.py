@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from p2p_bench.app.compose import (
     CONFIG_NAME,
@@ -27,9 +28,10 @@ from p2p_bench.app.compose import (
     with_sweeper_params,
 )
 from p2p_bench.app.console import result_console, show_error, status_console
+from p2p_bench.app.flags import Asked, asked, completed_line
+from p2p_bench.app.schema import register_schema
 from p2p_bench.errors import ConfigError, ErrorList, P2PError
 
-_MULTIRUN = ("-m", "--multirun")
 _FAILED = 1
 log = logging.getLogger(__name__)
 
@@ -44,12 +46,11 @@ def main(arguments: list[str], debug: bool) -> int:
     Returns:
         The exit code: that of the run, or of all jobs if they agree, else 1.
     """
-    multirun = any(flag in arguments for flag in _MULTIRUN)
-    overrides = [argument for argument in arguments if not argument.startswith("-")]
-    flags = [argument for argument in arguments if argument.startswith("-")]
-    if {"--help", "-h"} & set(flags) or not set(flags) <= set(_MULTIRUN):
-        return _hydra(flags + overrides, lambda config: None)
-    checked = checked_overrides(overrides, multirun)
+    flags = asked(arguments)
+    if flags.shows:
+        return _show(flags)
+    multirun = flags.multirun
+    checked = checked_overrides(flags.overrides, multirun)
     sweep = _whole_sweep(checked) if multirun else checked
     if _refuse_faulty(one_job_each(sweep) if multirun else [sweep], multirun):
         from p2p_bench.app.plan import show_plans
@@ -69,7 +70,7 @@ def main(arguments: list[str], debug: bool) -> int:
         return objectives
 
     try:
-        _hydra([*flags, *checked], job)
+        _hydra([*(["--multirun"] if multirun else []), *checked], job)
     except JobFailedError as failure:
         codes.append(failure.code)
         status_console().print(
@@ -146,8 +147,26 @@ def _refuse_faulty(jobs: Sequence[Sequence[str]], multirun: bool) -> bool:
     return plan
 
 
+def _show(flags: Asked) -> int:
+    """Lets Hydra print what was asked for instead of running.
+
+    Raises:
+        ConfigError: It cannot be printed.
+    """
+    words = list(flags.overrides) if flags.completes else checked_overrides(flags.overrides)
+    typed = {"COMP_LINE": completed_line(os.environ["COMP_LINE"])} if "COMP_LINE" in os.environ else {}
+    try:
+        with _environment(typed):
+            return _hydra([*flags.shows, *words], lambda config: None)
+    except (OmegaConfBaseException, ValueError) as error:  # such as an interpolation that leads nowhere
+        raise ConfigError(str(error).splitlines()[0]) from error
+    except SystemExit as error:  # Hydra leaves so after --help, and with 1 where nothing is to be shown
+        return ConfigError.exit_code if error.code else 0
+
+
 def _hydra(arguments: Sequence[str], job: Callable[[Any], Any]) -> int:
     """Hands the command line to Hydra; its exceptions arrive here instead of being printed."""
+    register_schema()
     decorated = hydra.main(
         config_path=str(config_dir()), config_name=CONFIG_NAME, version_base=HYDRA_VERSION_BASE
     )(job)
