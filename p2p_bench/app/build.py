@@ -1,22 +1,28 @@
-"""From a composed configuration to the parts of a run, with all faults listed at once."""
+"""From a composed configuration to the parts of a run, with all faults listed at once.
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+The module itself loads no torch: what needs it is imported where it is made, so that faults of the arguments
+can be told before (see `p2p_bench.app.early`).
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.conf import HydraConf
-from lightning import Trainer
 from omegaconf import DictConfig, OmegaConf
 
-from p2p_bench.app.instantiate import instantiate, node_faults
+from p2p_bench.app.instantiate import Signatures, instantiate, node_faults
 from p2p_bench.app.schema import COMPONENT_GROUPS, RootConfig, RunNode, TauNode
-from p2p_bench.bench.loggers import RunLogger
-from p2p_bench.bench.repairs import RepairRule
-from p2p_bench.bench.task import Keep, Task, Variant
 from p2p_bench.cache import Cache, default_directory
-from p2p_bench.controllers import NoControl, parse_interval, parse_tau, tau_text
 from p2p_bench.errors import ConfigError, ErrorList, P2PError, nearest
+from p2p_bench.tau import parse_interval, parse_tau, tau_text
+
+if TYPE_CHECKING:
+    from lightning import Trainer
+
+    from p2p_bench.bench.loggers import RunLogger
+    from p2p_bench.bench.task import Keep, Task, Variant
 
 _SEVERAL = ("metrics", "logger")
 """Groups whose node maps names to components."""
@@ -40,10 +46,10 @@ class Parts:
         name: Name of the run.
     """
 
-    task: Task
-    keep: Keep
-    loggers: Mapping[str, RunLogger]
-    trainer: Callable[..., Trainer]
+    task: "Task"
+    keep: "Keep"
+    loggers: "Mapping[str, RunLogger]"
+    trainer: "Callable[..., Trainer]"
     batch_size: int
     name: str
 
@@ -58,10 +64,39 @@ def build(config: DictConfig, choices: Mapping[str, str]) -> Parts:
     Raises:
         ErrorList: Every fault of the configuration.
     """
-    faults: list[P2PError] = list(_run_faults(config))
+    from p2p_bench.bench.task import Keep
+
+    built = _built(config, choices, COMPONENT_GROUPS)
+    return Parts(
+        task=_task(config, choices, built),
+        keep=Keep(images=config.run.images, heatmaps=config.run.heatmaps),
+        loggers=built["logger"],
+        trainer=built["trainer"],
+        batch_size=config.run.batch_size,
+        name=config.run.name,
+    )
+
+
+def build_task(config: DictConfig, choices: Mapping[str, str]) -> "Task":
+    """The task of a configuration alone: no trainer and no loggers, which take seconds to import.
+
+    Args:
+        config: The composed configuration, without Hydra's own node.
+        choices: Chosen option per group, for names in results.
+
+    Raises:
+        ErrorList: Every fault of what the task is made of.
+    """
+    groups = [group for group in COMPONENT_GROUPS if group not in ("logger", "trainer")]
+    return _task(config, choices, _built(config, choices, groups))
+
+
+def _built(config: DictConfig, choices: Mapping[str, str], groups: Collection[str]) -> dict[str, Any]:
+    """The components of the groups."""
+    faults: list[P2PError] = [*root_faults(config), *_repair_faults(config.run)]
     built: dict[str, Any] = {}
-    for group in COMPONENT_GROUPS:
-        found = list(_group_faults(config, group))
+    for group in groups:
+        found = list(group_faults(config, group))
         faults += found
         try:
             built[group] = None if found else _built_group(config, group, choices)
@@ -71,26 +106,26 @@ def build(config: DictConfig, choices: Mapping[str, str]) -> Parts:
             faults.append(error)
     if faults:
         raise ErrorList(faults)
-    return Parts(
-        task=Task(
-            checkpoint=built["model"],
-            dataset=built["dataset"],
-            variants=built["controller"],
-            inversion=built["inversion"],
-            inversion_name=choices.get("inversion", ""),
-            sampler=built["sampler"],
-            metrics=built["metrics"],
-            seed=config.seed,
-            truncate=config.run.truncate,
-            repair=RepairRule(config.run.repair, config.run.repair_feather),
-            cache=_cache(config.run),
-            settings=recorded_settings(config),
-        ),
-        keep=Keep(images=config.run.images, heatmaps=config.run.heatmaps),
-        loggers=built["logger"],
-        trainer=built["trainer"],
-        batch_size=config.run.batch_size,
-        name=config.run.name,
+    return built
+
+
+def _task(config: DictConfig, choices: Mapping[str, str], built: Mapping[str, Any]) -> "Task":
+    from p2p_bench.bench.repairs import RepairRule
+    from p2p_bench.bench.task import Task
+
+    return Task(
+        checkpoint=built["model"],
+        dataset=built["dataset"],
+        variants=built["controller"],
+        inversion=built["inversion"],
+        inversion_name=choices.get("inversion", ""),
+        sampler=built["sampler"],
+        metrics=built["metrics"],
+        seed=config.seed,
+        truncate=config.run.truncate,
+        repair=RepairRule(config.run.repair, config.run.repair_feather),
+        cache=_cache(config.run),
+        settings=recorded_settings(config),
     )
 
 
@@ -121,7 +156,16 @@ def recorded_settings(config: DictConfig) -> dict[str, Any]:
     return settings
 
 
-def _group_faults(config: DictConfig, group: str) -> Iterator[ConfigError]:
+def group_faults(
+    config: DictConfig, group: str, signature: Signatures | None = None
+) -> Iterator[ConfigError]:
+    """What the nodes of a group have that their classes do not take, or lack.
+
+    Args:
+        config: The composed configuration.
+        group: The group.
+        signature: See `node_faults`.
+    """
     node = config[group]
     if not isinstance(node, DictConfig):
         yield ConfigError(f"{group}: expected an option's node, got {node!r}; choose one with {group}=OPTION")
@@ -130,7 +174,7 @@ def _group_faults(config: DictConfig, group: str) -> Iterator[ConfigError]:
         if not isinstance(component, DictConfig) or "_target_" not in component:
             yield ConfigError(f"{where}: expected a component with a `_target_`, got {component!r}")
         else:
-            yield from node_faults(component, where, supplied)
+            yield from node_faults(component, where, supplied, signature)
 
 
 def _components(node: DictConfig, group: str) -> Iterator[tuple[str, Any, Sequence[str]]]:
@@ -148,7 +192,7 @@ def _built_group(config: DictConfig, group: str, choices: Mapping[str, str]) -> 
     return instantiate(config[group], group)
 
 
-def build_variants(config: DictConfig, controller_name: str) -> tuple[Variant, ...]:
+def build_variants(config: DictConfig, controller_name: str) -> "tuple[Variant, ...]":
     """The variants of a run: one per schedule, equal ones once, and `none` if the run has a baseline.
 
     Args:
@@ -158,6 +202,9 @@ def build_variants(config: DictConfig, controller_name: str) -> tuple[Variant, .
     Raises:
         ErrorList: Schedules or the controller refuse their values; each fault once.
     """
+    from p2p_bench.bench.task import Variant
+    from p2p_bench.controllers import NoControl
+
     points = _tau_points(config)
     variants: list[Variant] = []
     faults: dict[str, P2PError] = {}
@@ -165,8 +212,7 @@ def build_variants(config: DictConfig, controller_name: str) -> tuple[Variant, .
         variants.append(Variant("none", NoControl(), "none"))
     for where, point in points:
         try:
-            parse_tau(_plain(point.cross), f"{where}.cross")
-            parse_interval(_plain(point.self_attn), f"{where}.self_attn")
+            _check_point(where, point)
             variant = _variant(config, point, controller_name, single=len(points) == 1)
         except P2PError as error:
             faults.setdefault(str(error), error)
@@ -176,6 +222,25 @@ def build_variants(config: DictConfig, controller_name: str) -> tuple[Variant, .
     if faults:
         raise ErrorList(list(faults.values()))
     return tuple(variants)
+
+
+def tau_faults(config: DictConfig) -> Iterator[P2PError]:
+    """What is wrong with the schedules of a run, whatever its controller makes of them."""
+    try:
+        points = _tau_points(config)
+    except ConfigError as error:
+        yield error
+        return
+    for where, point in points:
+        try:
+            _check_point(where, point)
+        except P2PError as error:
+            yield error
+
+
+def _check_point(where: str, point: DictConfig) -> None:
+    parse_tau(_plain(point.cross), f"{where}.cross")
+    parse_interval(_plain(point.self_attn), f"{where}.self_attn")
 
 
 def _tau_points(config: DictConfig) -> list[tuple[str, DictConfig]]:
@@ -189,7 +254,10 @@ def _tau_points(config: DictConfig) -> list[tuple[str, DictConfig]]:
     return [(f"tau.sweep[{index}]", point) for index, point in enumerate(config.tau.sweep)]
 
 
-def _variant(config: DictConfig, point: DictConfig, controller_name: str, single: bool) -> Variant:
+def _variant(config: DictConfig, point: DictConfig, controller_name: str, single: bool) -> "Variant":
+    from p2p_bench.bench.task import Variant
+    from p2p_bench.controllers import NoControl
+
     at_point = OmegaConf.merge(config, {"tau": {"cross": point.cross, "self_attn": point.self_attn}})
     controller = instantiate(at_point.controller, "controller")
     if isinstance(controller, NoControl):
@@ -211,17 +279,14 @@ def _plain(value: Any) -> Any:
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
-def _run_faults(config: DictConfig) -> Iterator[ConfigError]:
+def root_faults(config: DictConfig) -> Iterator[ConfigError]:
+    """What is wrong with the root of the configuration and its typed nodes."""
     typed = {"": (config, RootConfig), "run.": (config.run, RunNode), "tau.": (config.tau, TauNode)}
     for where, (node, schema) in typed.items():
         known = [field.name for field in fields(schema)]
         for key in node:
             if key not in known:
                 yield ConfigError(f"{where}{key}: unknown key.{nearest(str(key), known)}")
-    try:
-        RepairRule(config.run.repair, config.run.repair_feather)
-    except ConfigError as error:
-        yield error
     if config.run.batch_size < 1:
         yield ConfigError(f"run.batch_size: expected at least 1, got {config.run.batch_size}")
     if config.run.images is not None and config.run.images < 0:
@@ -236,3 +301,12 @@ def _run_faults(config: DictConfig) -> Iterator[ConfigError]:
         yield ConfigError(f"run.name: expected the name of a folder, got {name!r}")
     if config.seed < 0:
         yield ConfigError(f"seed: expected at least 0, got {config.seed}")
+
+
+def _repair_faults(run: DictConfig) -> Iterator[ConfigError]:
+    from p2p_bench.bench.repairs import RepairRule
+
+    try:
+        RepairRule(run.repair, run.repair_feather)
+    except ConfigError as error:
+        yield error

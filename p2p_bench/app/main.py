@@ -23,7 +23,7 @@ usage: p2p-bench [VERB] ...
   train-world [KEY=VALUE ...]                              train the embedded world anew
 
   p2p-bench VERB --help tells more; --version tells the version; --debug shows stack traces.
-  p2p-bench run --cfg job KEY=VALUE ... prints the configuration; --shell-completion install=bash completes it.
+  run --cfg job KEY=VALUE ... prints the configuration; run --shell-completion install=bash completes it.
   Exit codes: 0 all well; 1 some samples or jobs failed; 2 wrong usage, config or data;
   3 a model or weights missing; 75 interrupted, `resume` goes on.
 

@@ -15,6 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from p2p_bench.app.build import build, chosen_options, without_hydra
 from p2p_bench.app.compose import (
     CONFIG_NAME,
     HYDRA_VERSION_BASE,
@@ -28,6 +29,7 @@ from p2p_bench.app.compose import (
     with_sweeper_params,
 )
 from p2p_bench.app.console import result_console, show_error, status_console
+from p2p_bench.app.early import refuse_early
 from p2p_bench.app.flags import Asked, asked, completed_line
 from p2p_bench.app.schema import register_schema
 from p2p_bench.errors import ConfigError, ErrorList, P2PError
@@ -127,14 +129,16 @@ def _refuse_faulty(jobs: Sequence[Sequence[str]], multirun: bool) -> bool:
     Returns:
         Whether a plan is asked for instead of a run.
     """
+    composed = [compose(job, keep_hydra=True) for job in jobs]
+    typed = list(dict.fromkeys(text for job in jobs for text in job))
+    refuse_early([without_hydra(config) for config in composed], typed)
+
     # Imported late: this loads torch, and a mere usage error need not wait for it.
-    from p2p_bench.app.build import build, chosen_options, without_hydra
     from p2p_bench.app.search import search_faults
 
     faults: dict[str, P2PError] = {}
     plan = False
-    for job in jobs:
-        config = compose(job, keep_hydra=True)
+    for config in composed:
         plan = plan or config.run.plan
         try:
             task = build(without_hydra(config), chosen_options(config.hydra)).task
