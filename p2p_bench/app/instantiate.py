@@ -86,9 +86,7 @@ def _imported_signature(target: str) -> inspect.Signature:
     hints = _hints(imported)
     signature = inspect.signature(imported)
     return signature.replace(
-        parameters=[
-            one.replace(annotation=hints.get(one.name, Any)) for one in signature.parameters.values()
-        ]
+        parameters=[one.replace(annotation=hints.get(one.name, Any)) for one in signature.parameters.values()]
     )
 
 
@@ -100,9 +98,7 @@ def _resolve(target: str) -> Any:
         raise ConfigError(f"{target!r} cannot be imported: {reason}") from error
 
 
-def _faults(
-    node: Any, where: str, supplied: Sequence[str], signature: Signatures
-) -> Iterator[ConfigError]:
+def _faults(node: Any, where: str, supplied: Sequence[str], signature: Signatures) -> Iterator[ConfigError]:
     if node == MISSING:
         yield ConfigError(f"{where}: a value is required; set {where}=VALUE")
     elif isinstance(node, Mapping):

@@ -57,7 +57,7 @@ def _signature(target: str) -> inspect.Signature:
 
 
 def _definition(target: str) -> tuple[str, _Definition]:
-    """The module that defines what the name stands for, and the definition; imports from elsewhere followed."""
+    """The module that defines what a name stands for, and the definition; imports are followed."""
     module, _, name = target.rpartition(".")
     for statement in _statements(_tree(module).body):
         if isinstance(statement, ast.ClassDef | ast.FunctionDef) and statement.name == name:
@@ -130,7 +130,7 @@ def _of_dataclass(module: str, definition: ast.ClassDef) -> list[_Parameter]:
         written = ast.unparse(statement)
         if "ClassVar" in ast.unparse(statement.annotation) or "init=False" in written:
             continue
-        has_default = statement.value is not None and "field(" not in written or "default" in written
+        has_default = (statement.value is not None and "field(" not in written) or "default" in written
         fields.append(
             _parameter(statement.target.id, statement.annotation, has_default, _Parameter.KEYWORD_ONLY)
         )

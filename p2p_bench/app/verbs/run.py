@@ -20,7 +20,7 @@ from p2p_bench.app.compose import (
     CONFIG_NAME,
     HYDRA_VERSION_BASE,
     checked_overrides,
-    compose,
+    composed,
     config_dir,
     intervals,
     one_job_each,
@@ -109,7 +109,7 @@ def _whole_sweep(overrides: Sequence[str]) -> list[str]:
         ConfigError: The sweeper cannot choose so.
         ErrorList: A choice of the sweeper's params is faulty; those of the overrides are known to be good.
     """
-    hydra = compose(one_job_each(overrides)[0], keep_hydra=True).hydra
+    hydra = composed(tuple(one_job_each(overrides)[0])).hydra
     everything = with_sweeper_params(overrides, hydra)
     if not searches(hydra) and (unbound := intervals(everything)):
         raise ConfigError(
@@ -129,16 +129,16 @@ def _refuse_faulty(jobs: Sequence[Sequence[str]], multirun: bool) -> bool:
     Returns:
         Whether a plan is asked for instead of a run.
     """
-    composed = [compose(job, keep_hydra=True) for job in jobs]
+    configs = [composed(tuple(job)) for job in jobs]
     typed = list(dict.fromkeys(text for job in jobs for text in job))
-    refuse_early([without_hydra(config) for config in composed], typed)
+    refuse_early([without_hydra(config) for config in configs], typed)
 
     # Imported late: this loads torch, and a mere usage error need not wait for it.
     from p2p_bench.app.search import search_faults
 
     faults: dict[str, P2PError] = {}
     plan = False
-    for config in composed:
+    for config in configs:
         plan = plan or config.run.plan
         try:
             task = build(without_hydra(config), chosen_options(config.hydra)).task
