@@ -148,6 +148,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("p2p_bench")
     for module, names in _HOMES.items():
         if name in names:
             return getattr(importlib.import_module(module), name)
@@ -155,4 +157,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+    return [*__all__, "__version__"]

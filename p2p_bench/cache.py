@@ -195,10 +195,14 @@ def read_entry(path: Path) -> tuple[dict[str, Any], bytes]:
     if hashlib.sha256(rest).hexdigest().encode() != checksum:
         raise DamagedEntryError(f"{path.name} is damaged: its checksum differs")
     head, _, body = rest.partition(b"\n")
-    said = json.loads(head)
-    if said["key"] != path.stem:
-        raise DamagedEntryError(f"{path.name} is damaged: it holds the entry of key {said['key']}")
-    return said["about"], body
+    try:
+        said = json.loads(head)
+        key, about = said["key"], said["about"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DamagedEntryError(f"{path.name} is damaged: it does not say what it holds") from error
+    if key != path.stem or not isinstance(about, dict):
+        raise DamagedEntryError(f"{path.name} is damaged: it holds the entry of key {key!r}")
+    return about, body
 
 
 def default_directory() -> Path:

@@ -32,6 +32,12 @@ class MissingWeightsError(P2PError):
     exit_code = 3
 
 
+class CannotWriteError(P2PError):
+    """A file of a run could not be written, as on a full disk; what is finished is kept."""
+
+    exit_code = 75
+
+
 class NonFiniteLatentError(P2PError):
     """A latent became NaN or infinite.
 

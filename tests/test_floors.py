@@ -15,6 +15,7 @@ FLOORS = {
     "p2p_bench.cache": 1,
     "p2p_bench.resources": 1,
     "p2p_bench.tau": 1,
+    "p2p_bench.raster": 1,
     "p2p_bench.prompts": 2,
     "p2p_bench.world.scenes": 2,
     "p2p_bench.attention": 3,
@@ -36,6 +37,7 @@ SAME_FLOOR = {
     ("p2p_bench.resources", "p2p_bench.errors"),
     ("p2p_bench.cache", "p2p_bench.errors"),
     ("p2p_bench.tau", "p2p_bench.errors"),
+    ("p2p_bench.raster", "p2p_bench.errors"),
     ("p2p_bench.controllers", "p2p_bench.attention"),
     ("hydra_plugins", "p2p_bench.app"),
 }

@@ -43,6 +43,7 @@ def test_wheel_carries_configuration_pairs_and_weights(wheel: Path) -> None:
     assert "p2p_bench/_bundle/datasets/world_pairs/demo.jsonl" in names
     assert "p2p_bench/world/weights/MANIFEST.json" in names
     assert "hydra_plugins/p2p_shared_launcher/shared_launcher.py" in names
+    assert "hydra_plugins/p2p_search_sweeper/search_sweeper.py" in names
     for part in ("unet", "vae"):
         assert f"p2p_bench/world/weights/pipeline/{part}/diffusion_pytorch_model.safetensors" in names
     assert not [name for name in names if name.startswith(("tests/", "datasets/", "conf/"))]

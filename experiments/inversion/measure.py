@@ -20,9 +20,10 @@ import torch
 from tables import HIGH, OWN, report
 
 import p2p_bench as p2p
-from p2p_bench.bench.pictures import heatmap_image, save_png, strip
+from p2p_bench.bench.pictures import save_png
 from p2p_bench.data.base import PairImages
 from p2p_bench.data.world import WorldReal
+from p2p_bench.editing.pictures import heatmap_image, strip
 from p2p_bench.inversion import (
     DDIMInversion,
     DirectInversion,

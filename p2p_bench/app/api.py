@@ -1,24 +1,33 @@
 """The Python API, where it needs the configuration: models and inversions by name."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from omegaconf import OmegaConf
+from torch import Tensor
 
 from p2p_bench.app.instantiate import instantiate
+from p2p_bench.cache import Cache
 from p2p_bench.controllers import Controller
-from p2p_bench.editing import EditResult
+from p2p_bench.data.images import Fit
+from p2p_bench.editing import EditResult, Record, Repair
 from p2p_bench.editing import edit as edit_with
+from p2p_bench.editing.images import ImageLike
+from p2p_bench.editing.run import Progress
 from p2p_bench.errors import ConfigError, nearest
 from p2p_bench.inversion import Inversion
 from p2p_bench.models import DiffusionModel, UNetCheckpoint
+from p2p_bench.models.checkpoint import DTYPES
+from p2p_bench.raster import shortened
 from p2p_bench.resources import resource_path
 
 
 def load_model(
-    name: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+    name: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype | str | None = None
 ) -> DiffusionModel:
     """Loads a model.
 
@@ -26,39 +35,68 @@ def load_model(
         name: Name of a file in `conf/model`, such as "world"; or a local directory in
             `StableDiffusionPipeline` format; or `owner/name` in the local Hugging Face cache.
         device: Where to load it.
-        dtype: Number format; None is what its configuration says, float32 as a rule.
+        dtype: Number format, such as `torch.bfloat16` or "bfloat16"; None is what its configuration says,
+            float32 as a rule.
 
     Raises:
         MissingWeightsError: The weights are not on this machine.
-        ConfigError: There is no model of this name.
+        ConfigError: There is no model of this name, or no such device or number format here.
     """
+    if not isinstance(name, str | Path):
+        raise ConfigError(f"name: expected the name or the directory of a model, got {type(name).__name__}")
+    place, number_format = _device(device), _dtype(dtype)
     if isinstance(name, str) and name in _options("model"):
         checkpoint = _component("model", name)
-    elif Path(name).expanduser().is_dir() or len(Path(name).parts) > 1:
-        checkpoint = UNetCheckpoint(path=name, name=Path(name).expanduser().resolve().name)
+    elif (directory := _directory(name)) is not None or len(Path(name).parts) > 1:
+        checkpoint = UNetCheckpoint(path=name, name=Path(name).name if directory is None else directory.name)
     else:
         raise _unknown("model", str(name), "; or give a directory that holds model_index.json")
-    return checkpoint.load(device, dtype)
+    return checkpoint.load(place, number_format)
 
 
 def edit(
     model: DiffusionModel,
     source: str,
     targets: str | Sequence[str],
-    controller: Controller | Sequence[Controller] | None = None,
+    controller: Controller | str | Sequence[Controller | str] | None = None,
     *,
+    image: ImageLike | None = None,
+    fit: Fit | None = None,
     inversion: Inversion | str | None = None,
-    **options: Any,
+    inversion_prompt: str | None = None,
+    noise: Float[Tensor, "..."] | None = None,
+    seed: int = 0,
+    steps: int | None = None,
+    guidance: float | None = None,
+    eta: float = 0.0,
+    record: bool | Record | None = None,
+    truncate: bool = False,
+    progress: Progress | None = None,
+    cache: Cache | None = None,
+    repair: bool | Repair = False,
 ) -> EditResult:
-    """`p2p_bench.editing.edit`, with inversions by name too.
+    """`p2p_bench.editing.edit`, with controllers and inversions by name too.
 
     Args:
         model: A loaded model.
         source: Prompt of the source image.
         targets: Prompts of the edits.
-        controller: How the source's attention is used, for all targets or one per target.
+        controller: How the source's attention is used, for all targets or one per target; each may be the
+            name of a file in `conf/controller`, such as "replace".
+        image: A real source image: a path, a PIL image, an array (h, w, 3) or a tensor (3, h, w).
+        fit: What is done with an image that has not the model's size: "crop", "pad", "resize" or "error".
         inversion: An inversion, or the name of a file in `conf/inversion`, such as "ddim".
-        options: `image`, `noise`, `seed`, `steps`, `guidance` and the others of `p2p_bench.editing.edit`.
+        inversion_prompt: What the image is inverted with, where that is not `source`.
+        noise: Start noise instead of the seed's.
+        seed: Seed of the start noise.
+        steps: Number of denoising steps; None is the model's own.
+        guidance: Guidance scale; None is the model's own.
+        eta: Share of DDPM's noise added by each step.
+        record: Which attention maps are kept.
+        truncate: Cut prompts that are too long instead of refusing them.
+        progress: Called with the steps taken and their number after each step.
+        cache: Where inversions are looked for and kept.
+        repair: Put the source's pixels back outside the mask of the edit.
 
     Returns:
         Images, latents, cost and heatmaps, the source first.
@@ -66,10 +104,92 @@ def edit(
     Raises:
         P2PError: An argument cannot be used; the message says what to do.
     """
-    if isinstance(inversion, str) and inversion not in _options("inversion"):
-        raise _unknown("inversion", inversion)
-    method: Inversion | None = _component("inversion", inversion) if isinstance(inversion, str) else inversion
-    return edit_with(model, source, targets, controller, inversion=method, **options)
+    return edit_with(
+        model,
+        source,
+        targets,
+        _named_controllers(controller),
+        image=image,
+        fit=fit,
+        inversion=_named("inversion", inversion),
+        inversion_prompt=inversion_prompt,
+        noise=noise,
+        seed=seed,
+        steps=steps,
+        guidance=guidance,
+        eta=eta,
+        record=record,
+        truncate=truncate,
+        progress=progress,
+        cache=cache,
+        repair=repair,
+    )
+
+
+def _named_controllers(controller: Any) -> Any:
+    if isinstance(controller, list | tuple):
+        return [_named("controller", item) for item in controller]
+    return _named("controller", controller)
+
+
+def _named(group: str, value: Any) -> Any:
+    """The component of a name; whatever is no name as it is."""
+    if not isinstance(value, str):
+        return value
+    if value not in _options(group):
+        raise _unknown(group, value)
+    return _component(group, value)
+
+
+def _device(device: Any) -> torch.device:
+    """A device that this machine has.
+
+    Raises:
+        ConfigError: It has none, or there is none of this name.
+    """
+    wanted: torch.device | None = None
+    if isinstance(device, str | torch.device):
+        with suppress(RuntimeError):
+            wanted = torch.device(device)
+    if wanted is None or wanted.type not in ("cpu", "cuda", "mps"):
+        kinds = ("cpu", "cuda", "mps")
+        hint = " Did you mean 'cuda'?" if device == "gpu" else nearest(str(device)[:20], kinds)
+        raise ConfigError(
+            f"device: expected {', '.join(kinds)} or a torch.device, got {shortened(repr(device))}.{hint}"
+        )
+    there = {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count(),
+        "mps": int(torch.backends.mps.is_available()),
+    }[wanted.type]
+    if (wanted.index or 0) >= there:
+        raise ConfigError(f"device: {str(wanted)!r} is not on this machine, it has {there} of {wanted.type}")
+    return wanted
+
+
+def _dtype(dtype: Any) -> torch.dtype | None:
+    """A number format that models run in.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    if dtype is None or (isinstance(dtype, torch.dtype) and dtype in DTYPES.values()):
+        return dtype
+    if isinstance(dtype, str) and dtype in DTYPES:
+        return DTYPES[dtype]
+    raise ConfigError(
+        f"dtype: expected one of {', '.join(DTYPES)}, or torch's, got {shortened(repr(dtype))}."
+        + nearest(str(dtype)[:20], DTYPES)
+    )
+
+
+def _directory(name: str | Path) -> Path | None:
+    """The folder of this name, if there is one."""
+    with suppress(OSError, RuntimeError, ValueError):  # no path at all, or one that no system could hold
+        path = Path(name).expanduser()
+        if path.is_dir():
+            return path.resolve()
+    return None
 
 
 def _options(group: str) -> list[str]:
@@ -77,11 +197,21 @@ def _options(group: str) -> list[str]:
 
 
 def _component(group: str, name: str) -> Any:
-    return instantiate(OmegaConf.load(resource_path("conf", group, f"{name}.yaml")), group)
+    """The component of a file in `conf`; where it wants a schedule, with that of `conf/tau/default.yaml`."""
+    tau = OmegaConf.load(resource_path("conf", "tau", "default.yaml"))
+    node = OmegaConf.create({"tau": tau, group: OmegaConf.load(resource_path("conf", group, f"{name}.yaml"))})
+    missing = sorted(key.removeprefix(f"{group}.") for key in OmegaConf.missing_keys(node[group]))
+    if group == "controller" and missing:
+        raise ConfigError(
+            f"controller: {name!r} needs {', '.join(missing)} too; make the object, such as "
+            "p2p_bench.Reweight({'red': 3.0})"
+        )
+    return instantiate(node[group], group)
 
 
 def _unknown(group: str, name: str, otherwise: str = "") -> ConfigError:
     options = _options(group)
     return ConfigError(
-        f"{group}: there is no {name!r}, there is {', '.join(options)}{otherwise}." + nearest(name, options)
+        f"{group}: there is no {shortened(repr(name))}, there is {', '.join(options)}{otherwise}."
+        + nearest(name[:100], options)
     )

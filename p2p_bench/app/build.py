@@ -4,18 +4,26 @@ The module itself loads no torch: what needs it is imported where it is made, so
 can be told before (see `p2p_bench.app.early`).
 """
 
+import copy
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.conf import HydraConf
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from p2p_bench.app.compose import first_line
 from p2p_bench.app.instantiate import Signatures, instantiate, node_faults
-from p2p_bench.app.schema import COMPONENT_GROUPS, RootConfig, RunNode, TauNode
+from p2p_bench.app.optional import leave_out
+from p2p_bench.app.paths import place_paths, user_path
+from p2p_bench.app.schema import COMPONENT_GROUPS, SEVERAL
+from p2p_bench.app.settings import run_faults, trainer_faults
+from p2p_bench.app.spelling import restore_keys
+from p2p_bench.app.trust import target_faults
 from p2p_bench.cache import Cache, default_directory
-from p2p_bench.errors import ConfigError, ErrorList, P2PError, nearest
+from p2p_bench.errors import ConfigError, ErrorList, P2PError
 from p2p_bench.tau import parse_interval, parse_tau, tau_text
 
 if TYPE_CHECKING:
@@ -24,11 +32,14 @@ if TYPE_CHECKING:
     from p2p_bench.bench.loggers import RunLogger
     from p2p_bench.bench.task import Keep, Task, Variant
 
-_SEVERAL = ("metrics", "logger")
-"""Groups whose node maps names to components."""
-
 RECORDED = ("model", "controller", "tau", "inversion", "dataset", "sampler", "metrics", "seed")
 """Parts of the configuration that decide the numbers."""
+
+_NO_CONTROL = {
+    "controller": {"_target_": "p2p_bench.controllers.NoControl"},
+    "tau": {"cross": None, "self_attn": None},
+}
+"""What is a variant's own where nothing is controlled."""
 
 _RECORDED_OF_RUN = ("baseline", "truncate", "repair", "repair_feather")
 
@@ -54,21 +65,23 @@ class Parts:
     name: str
 
 
-def build(config: DictConfig, choices: Mapping[str, str]) -> Parts:
+def build(config: DictConfig, choices: Mapping[str, str], start: Path | None = None) -> Parts:
     """Builds the parts of a run. Nothing heavy is loaded.
 
     Args:
         config: The composed configuration, without Hydra's own node.
         choices: Chosen option per group, for names in results.
+        start: Folder that relative paths start from; None takes the current one.
 
     Raises:
         ErrorList: Every fault of the configuration.
     """
     from p2p_bench.bench.task import Keep
 
-    built = _built(config, choices, COMPONENT_GROUPS)
+    start = Path.cwd() if start is None else start
+    built = _built(config, choices, COMPONENT_GROUPS, start)
     return Parts(
-        task=_task(config, choices, built),
+        task=_task(config, choices, built, start),
         keep=Keep(images=config.run.images, heatmaps=config.run.heatmaps),
         loggers=built["logger"],
         trainer=built["trainer"],
@@ -88,18 +101,25 @@ def build_task(config: DictConfig, choices: Mapping[str, str]) -> "Task":
         ErrorList: Every fault of what the task is made of.
     """
     groups = [group for group in COMPONENT_GROUPS if group not in ("logger", "trainer")]
-    return _task(config, choices, _built(config, choices, groups))
+    return _task(config, choices, _built(config, choices, groups, Path.cwd()), Path.cwd())
 
 
-def _built(config: DictConfig, choices: Mapping[str, str], groups: Collection[str]) -> dict[str, Any]:
+def _built(
+    config: DictConfig, choices: Mapping[str, str], groups: Collection[str], start: Path
+) -> dict[str, Any]:
     """The components of the groups."""
-    faults: list[P2PError] = [*root_faults(config), *_repair_faults(config.run)]
+    faults: list[P2PError] = list(run_faults(config))
+    if faults and not all(key in config and isinstance(config[key], DictConfig) for key in ("run", "tau")):
+        raise ErrorList(faults)  # the groups refer to these
+    placed = copy.deepcopy(config)  # what is recorded says what was typed
     built: dict[str, Any] = {}
     for group in groups:
         found = list(group_faults(config, group))
         faults += found
         try:
-            built[group] = None if found else _built_group(config, group, choices)
+            if not found:
+                place_paths(placed[group], start)
+                built[group] = _built_group(placed, group, choices)
         except ErrorList as error:
             faults += error.errors
         except P2PError as error:
@@ -109,7 +129,7 @@ def _built(config: DictConfig, choices: Mapping[str, str], groups: Collection[st
     return built
 
 
-def _task(config: DictConfig, choices: Mapping[str, str], built: Mapping[str, Any]) -> "Task":
+def _task(config: DictConfig, choices: Mapping[str, str], built: Mapping[str, Any], start: Path) -> "Task":
     from p2p_bench.bench.repairs import RepairRule
     from p2p_bench.bench.task import Task
 
@@ -124,20 +144,27 @@ def _task(config: DictConfig, choices: Mapping[str, str], built: Mapping[str, An
         seed=config.seed,
         truncate=config.run.truncate,
         repair=RepairRule(config.run.repair, config.run.repair_feather),
-        cache=_cache(config.run),
+        cache=_cache(config.run, start),
         settings=recorded_settings(config),
     )
 
 
-def _cache(run: DictConfig) -> Cache | None:
-    if run.cache is True:
-        return Cache(default_directory(), round(run.cache_gb * 1e9))
-    return Cache(Path(run.cache).expanduser(), round(run.cache_gb * 1e9)) if run.cache else None
+def _cache(run: DictConfig, start: Path) -> Cache | None:
+    if not run.cache:
+        return None
+    directory = default_directory() if run.cache is True else user_path(run.cache)
+    return Cache(start / directory, round(run.cache_gb * 1e9))
 
 
 def without_hydra(config: DictConfig) -> DictConfig:
-    """The configuration without Hydra's own node."""
-    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    """The configuration as components see it, without Hydra's own node.
+
+    Its keys are as they were typed, and what `run.optional` leaves out is left out.
+    """
+    settled = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    leave_out(settled)
+    restore_keys(settled)
+    return settled
 
 
 def chosen_options(hydra: DictConfig | HydraConf) -> dict[str, str]:
@@ -146,9 +173,9 @@ def chosen_options(hydra: DictConfig | HydraConf) -> dict[str, str]:
     return {str(group): str(choices[group]) for group in choices if choices[group] is not None}
 
 
-def recorded_settings(config: DictConfig) -> dict[str, Any]:
-    """The settings that decide the numbers, as plain values."""
-    plain = OmegaConf.to_container(config, resolve=True)
+def recorded_settings(config: DictConfig, resolve: bool = True) -> dict[str, Any]:
+    """The settings that decide the numbers, as plain values; interpolations as they stand if not resolved."""
+    plain = OmegaConf.to_container(config, resolve=resolve)
     assert isinstance(plain, dict)
     settings = {str(key): plain[key] for key in RECORDED}
     settings["sampler"] = {key: value for key, value in plain["sampler"].items() if key != "max_rows"}
@@ -164,12 +191,25 @@ def group_faults(
     Args:
         config: The composed configuration.
         group: The group.
-        signature: See `node_faults`.
+        signature: See `node_faults`; with it no class is imported, and what it may be is not asked.
     """
-    node = config[group]
+    node = None if group not in config or OmegaConf.is_missing(config, group) else config[group]
     if not isinstance(node, DictConfig):
         yield ConfigError(f"{group}: expected an option's node, got {node!r}; choose one with {group}=OPTION")
         return
+    try:
+        plain = OmegaConf.to_container(node, resolve=True)
+    except OmegaConfBaseException as error:
+        yield ConfigError(f"{group}: {first_line(error)}")
+        return
+    assert isinstance(plain, dict)
+    trusted = bool(OmegaConf.select(config, "run.trust", throw_on_resolution_failure=False))
+    refused = [] if signature else list(target_faults(plain, group, group, trusted))
+    if refused:
+        yield from refused
+        return
+    if group == "trainer":
+        yield from trainer_faults(plain)
     for where, component, supplied in _components(node, group):
         if not isinstance(component, DictConfig) or "_target_" not in component:
             yield ConfigError(f"{where}: expected a component with a `_target_`, got {component!r}")
@@ -178,7 +218,7 @@ def group_faults(
 
 
 def _components(node: DictConfig, group: str) -> Iterator[tuple[str, Any, Sequence[str]]]:
-    if group in _SEVERAL:
+    if group in SEVERAL:
         yield from ((f"{group}.{name!s}", node[name], ()) for name in node)
     else:
         yield group, node, ()
@@ -187,7 +227,13 @@ def _components(node: DictConfig, group: str) -> Iterator[tuple[str, Any, Sequen
 def _built_group(config: DictConfig, group: str, choices: Mapping[str, str]) -> Any:
     if group == "controller":
         return build_variants(config, choices.get("controller", "controller"))
-    if group in _SEVERAL:
+    if group == "trainer":
+        from p2p_bench.bench.shared_pass import make_trainer
+
+        make = instantiate(config.trainer, group)
+        make_trainer(make, [])  # what it refuses is told before anything is loaded
+        return make
+    if group in SEVERAL:
         return {str(name): instantiate(node, f"{group}.{name}") for name, node in config[group].items()}
     return instantiate(config[group], group)
 
@@ -209,7 +255,7 @@ def build_variants(config: DictConfig, controller_name: str) -> "tuple[Variant, 
     variants: list[Variant] = []
     faults: dict[str, P2PError] = {}
     if config.run.baseline:
-        variants.append(Variant("none", NoControl(), "none"))
+        variants.append(Variant("none", NoControl(), "none", settings=_NO_CONTROL))
     for where, point in points:
         try:
             _check_point(where, point)
@@ -261,11 +307,15 @@ def _variant(config: DictConfig, point: DictConfig, controller_name: str, single
     at_point = OmegaConf.merge(config, {"tau": {"cross": point.cross, "self_attn": point.self_attn}})
     controller = instantiate(at_point.controller, "controller")
     if isinstance(controller, NoControl):
-        return Variant("none", controller, controller_name)
+        return Variant("none", controller, controller_name, settings=_NO_CONTROL)
     cross = tau_text(_plain(_schedule(at_point.controller, "cross")))
     self_attn = tau_text(_plain(_schedule(at_point.controller, "self_attn")))
     name = controller_name if single else f"{controller_name} {cross}/{self_attn}"
-    return Variant(name, controller, controller_name, cross, self_attn)
+    plain = OmegaConf.to_container(at_point, resolve=True, enum_to_str=True)
+    assert isinstance(plain, dict)
+    schedule = {key: plain["tau"][key] for key in ("cross", "self_attn")}
+    settings = {"controller": plain["controller"], "tau": schedule}
+    return Variant(name, controller, controller_name, cross, self_attn, settings)
 
 
 def _schedule(controller: DictConfig, key: str) -> Any:
@@ -277,36 +327,3 @@ def _schedule(controller: DictConfig, key: str) -> Any:
 
 def _plain(value: Any) -> Any:
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-
-
-def root_faults(config: DictConfig) -> Iterator[ConfigError]:
-    """What is wrong with the root of the configuration and its typed nodes."""
-    typed = {"": (config, RootConfig), "run.": (config.run, RunNode), "tau.": (config.tau, TauNode)}
-    for where, (node, schema) in typed.items():
-        known = [field.name for field in fields(schema)]
-        for key in node:
-            if key not in known:
-                yield ConfigError(f"{where}{key}: unknown key.{nearest(str(key), known)}")
-    if config.run.batch_size < 1:
-        yield ConfigError(f"run.batch_size: expected at least 1, got {config.run.batch_size}")
-    if config.run.images is not None and config.run.images < 0:
-        yield ConfigError(f"run.images: expected at least 0, or null for all pairs, got {config.run.images}")
-    cache = config.run.cache
-    if not (cache is None or isinstance(cache, bool) or (isinstance(cache, str) and cache.strip())):
-        yield ConfigError(f"run.cache: expected true, false or a directory, got {cache!r}")
-    if not 0 < config.run.cache_gb < float("inf"):
-        yield ConfigError(f"run.cache_gb: expected a finite number above 0, got {config.run.cache_gb}")
-    name = config.run.name
-    if not name.strip() or "/" in name or "\\" in name or name in (".", ".."):
-        yield ConfigError(f"run.name: expected the name of a folder, got {name!r}")
-    if config.seed < 0:
-        yield ConfigError(f"seed: expected at least 0, got {config.seed}")
-
-
-def _repair_faults(run: DictConfig) -> Iterator[ConfigError]:
-    from p2p_bench.bench.repairs import RepairRule
-
-    try:
-        RepairRule(run.repair, run.repair_feather)
-    except ConfigError as error:
-        yield error

@@ -1,35 +1,39 @@
 """Composes the configuration and turns Hydra's and OmegaConf's complaints into one line each."""
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override, RangeSweep
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from p2p_bench.app.console import status_console
 from p2p_bench.app.instantiate import signature_of
-from p2p_bench.app.schema import register_schema
+from p2p_bench.app.optional import OPTIONAL
+from p2p_bench.app.schema import SEVERAL, register_schema
+from p2p_bench.app.signatures import source_signature
+from p2p_bench.app.spelling import for_shell, spelled
+from p2p_bench.app.trust import may_name
 from p2p_bench.errors import ConfigError, ErrorList, nearest
 from p2p_bench.resources import resource_path
 
 CONFIG_NAME = "config"
 HYDRA_VERSION_BASE = "1.3"
-_EXTRAS = {
-    "hydra/sweeper/optuna": "search",
-    **dict.fromkeys(
-        ("hydra/launcher/joblib", "hydra/launcher/submitit_local", "hydra/launcher/submitit_slurm"),
-        "launchers",
-    ),
-}
+_EXTRAS = dict.fromkeys(
+    ("hydra/launcher/joblib", "hydra/launcher/submitit_local", "hydra/launcher/submitit_slurm"), "launchers"
+)
 """Options of Hydra's own groups that are installed apart, and the extra that holds them."""
 
 _BASIC = "BasicSweeper"
+_MOST = 10_000
+"""Values of a range, at most."""
 _COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
 
 
@@ -76,13 +80,23 @@ def checked_overrides(
     """
     register_schema()
     faults: list[ConfigError] = []
+    overrides = [spelled(text) for text in overrides]
     parsed = {index: override for index, text in enumerate(overrides) if (override := _parse(text, faults))}
     if not faults and _all_compose(one_job_each(overrides) if multirun else [list(overrides)], config_name):
         return list(overrides)
     # Something is wrong or needs a "+": one override after the other tells which.
     accepted: dict[int, str] = {}
     one_job: list[str] = []
+    optional: list[str] = []
     for index, override in sorted(parsed.items(), key=lambda item: not _is_group(item[1])):
+        options = _options_of(override.key_or_group, parsed.values()) if multirun else []
+        having = [option for option in options if _has(option, override, one_job, config_name)]
+        if 0 < len(having) < len(options):
+            optional.append(override.key_or_group)
+            accepted[index] = f"++{override.input_line}".replace("+++", "++")
+            one_job += [f"++{text.lstrip('+')}" for text in _choices(override, multirun)[:1]]
+            _tell_optional(override.key_or_group, [option for option in options if option not in having])
+            continue
         choices = [_attempt(text, one_job, config_name) for text in _choices(override, multirun)]
         faults += [choice for choice in choices if isinstance(choice, ConfigError)]
         good = [choice for choice in choices if isinstance(choice, str)]
@@ -92,7 +106,52 @@ def checked_overrides(
         one_job += good[:1]
     if faults:
         raise ErrorList(faults)
-    return [accepted[index] for index in sorted(accepted)]
+    left = [f"{OPTIONAL}=[{','.join(optional)}]"] if optional else []
+    return [accepted[index] for index in sorted(accepted)] + left
+
+
+def first_line(error: Exception) -> str:
+    """What Hydra or OmegaConf says, without the lines for those who know them."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+@contextmanager
+def composing() -> Iterator[None]:
+    """Turns what Hydra and OmegaConf find wrong with settings only when they are used into one line.
+
+    Raises:
+        ConfigError: The settings cannot be composed or resolved.
+    """
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(first_line(error)) from error
+
+
+def _options_of(key: str, overrides: Iterable[Override]) -> list[str]:
+    """The options of a key's group that a sweep goes through, as overrides; none where it is not swept."""
+    group = key.partition(".")[0]
+    swept = [one for one in overrides if one.key_or_group == group and one.is_sweep_override()]
+    return _choices(swept[-1], True) if swept and "." in key and _is_group(swept[-1]) else []
+
+
+def _has(option: str, override: Override, others: Sequence[str], config_name: str) -> bool:
+    """Whether a key may be set where an option of its group is chosen."""
+    key = override.key_or_group
+    try:
+        config = compose([*others, option], config_name)
+    except _COMPOSE_ERRORS:
+        return False
+    parent = OmegaConf.select(config, key.rpartition(".")[0])
+    if isinstance(parent, DictConfig) and key.rpartition(".")[2] in parent:
+        return True
+    return parent is not None and _is_free(key, config)
+
+
+def _tell_optional(key: str, lacking: Sequence[str]) -> None:
+    status_console().print(
+        f"{key}: left out of the jobs with {', '.join(lacking)}, which does not have it", markup=False
+    )
 
 
 def one_job_each(overrides: Sequence[str]) -> list[list[str]]:
@@ -146,13 +205,40 @@ def with_sweeper_params(overrides: Sequence[str], hydra: DictConfig) -> list[str
 def _parse(text: str, faults: list[ConfigError]) -> Override | None:
     try:
         override = OverridesParser.create().parse_override(text)
-        if override.is_range_sweep() and not list(override.sweep_iterator()):
-            faults.append(ConfigError(f"{text}: the range is empty; the first number comes before the last"))
-            return None
-        return override
-    except HydraException:
-        faults.append(ConfigError(f"{text!r} is not a setting; expected KEY=VALUE, such as tau.cross=0.6"))
+    except HydraException as error:
+        key, equal, value = text.partition("=")
+        reason = f"{text!r} is not a setting; expected KEY=VALUE, such as tau.cross=0.6"
+        if equal and key:
+            reason = (
+                f"{text}: its value cannot be read ({first_line(error)}); as plain text it is "
+                f"{for_shell(key, value)}"
+            )
+        faults.append(ConfigError(reason))
         return None
+    if fault := _override_fault(override):
+        faults.append(ConfigError(fault))
+        return None
+    return override
+
+
+def _override_fault(override: Override) -> str:
+    """What is wrong with an override that can be read; "" if nothing is."""
+    text, key, value = override.input_line, override.key_or_group, override._value
+    if not key:
+        return f"{text!r} is not a setting; expected KEY=VALUE, such as tau.cross=0.6"
+    if isinstance(value, Glob):
+        return f"{text}: glob() is not known here; name the choices, separated by commas"
+    if isinstance(value, list) and "." not in key and _is_group(override) and key not in SEVERAL:
+        return f"{text}: expected one option of group {key!r}, got {len(value)}"
+    if isinstance(value, RangeSweep):
+        if not value.step:
+            return f"{text}: the step of a range cannot be 0"
+        number = (value.stop - value.start) / value.step
+        if not number > 0:
+            return f"{text}: the range is empty; the first number comes before the last"
+        if number > _MOST:
+            return f"{text}: the range has {number:.3g} values; expected at most {_MOST}"
+    return ""
 
 
 def _is_group(override: Override) -> bool:
@@ -213,7 +299,13 @@ def _parameters(config: DictConfig, key: str) -> list[str]:
     node = OmegaConf.select(config, key.rpartition(".")[0]) if "." in key else None
     if not isinstance(node, DictConfig) or "_target_" not in node:
         return []
-    return list(signature_of(node["_target_"]).parameters)
+    read = source_signature(node["_target_"])  # without an import, so of any target
+    if read is None:
+        group = key.partition(".")[0]
+        if not (may_name(node["_target_"], group) or OmegaConf.select(config, "run.trust")):
+            return []
+        read = signature_of(node["_target_"])
+    return list(read.parameters)
 
 
 def _explained(text: str, error: Exception, config: DictConfig) -> ConfigError:
@@ -229,14 +321,15 @@ def _explained(text: str, error: Exception, config: DictConfig) -> ConfigError:
         )
     if isinstance(error, ConfigCompositionException) and "Ambiguous value" in str(error):
         return ConfigError(
-            f"{text}: several values; add -m for a job each, or write {key}=[{value}] for a list"
+            f"{text}: several values; add -m for a job each, or write {key}=[{value}] for a list, "
+            f"{for_shell(key, value)} for one text"
         )
     cause = error.__cause__
     if _unknown_key(error) or "No match in the defaults list" in str(error):
         unknown = str(cause).split("'")[1] if cause is not None else key
         known = _siblings(config, key, unknown)
         return ConfigError(f"{text}: unknown key {unknown!r}.{nearest(unknown, known)}{_listing(known)}")
-    return ConfigError(f"{text}: {str(cause or error).splitlines()[0]}")
+    return ConfigError(f"{text}: {first_line(cause if isinstance(cause, Exception) else error)}")
 
 
 def _siblings(config: DictConfig, key: str, unknown: str) -> list[str]:

@@ -64,6 +64,7 @@ def quiet_libraries() -> Iterator[None]:
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.ERROR)
     logging.captureWarnings(True)
+    raised, logging.raiseExceptions = logging.raiseExceptions, False  # a full disk is told once, not per line
     shown = _Shown(logging.WARNING)
     project = logging.getLogger("p2p_bench")
     project.addHandler(shown)
@@ -72,6 +73,7 @@ def quiet_libraries() -> Iterator[None]:
     finally:
         project.removeHandler(shown)
         logging.captureWarnings(False)
+        logging.raiseExceptions = raised
 
 
 class _Shown(logging.Handler):

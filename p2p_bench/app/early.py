@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from omegaconf import DictConfig, OmegaConf
 
-from p2p_bench.app.build import group_faults, root_faults, tau_faults
+from p2p_bench.app.build import group_faults, tau_faults
 from p2p_bench.app.schema import COMPONENT_GROUPS
+from p2p_bench.app.settings import run_faults
 from p2p_bench.app.signatures import source_signature
 from p2p_bench.errors import ErrorList, P2PError
 
@@ -33,7 +34,10 @@ def refuse_early(configs: Sequence[DictConfig], overrides: Sequence[str]) -> Non
 
 
 def _faults(config: DictConfig) -> Iterator[P2PError]:
-    yield from root_faults(config)
+    found = list(run_faults(config, repairs=False))
+    yield from found
+    if found:  # the others refer to these
+        return
     yield from tau_faults(config)
     for group in COMPONENT_GROUPS:
         yield from group_faults(config, group, source_signature)

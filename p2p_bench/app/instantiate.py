@@ -133,12 +133,17 @@ def _target_faults(
                 f"{where}.{key}: {node['_target_']} takes no such argument.{nearest(key, known)} "
                 f"It takes: {', '.join(known) or 'none'}"
             )
-        elif key in hints and node[key] != MISSING and not _fits(node[key], hints[key]):
-            yield ConfigError(f"{where}.{key}: expected {_words(hints[key])}, got {node[key]!r}")
+        elif key in hints and node[key] != MISSING and not fits(node[key], hints[key]):
+            yield ConfigError(f"{where}.{key}: expected {words_of(hints[key])}, got {node[key]!r}")
     required = [name for name in known if parameters[name].default is inspect.Parameter.empty]
     for name in required:
         if name not in given and name not in supplied and not node.get("_partial_", False):
             yield ConfigError(f"{where}.{name}: a value is required; set {where}.{name}=VALUE")
+
+
+def hints_of(target: str) -> dict[str, Any]:
+    """Annotations of the arguments of what a `_target_` names; none where they cannot be told."""
+    return _hints(_resolve(target))
 
 
 def _hints(target: Any) -> dict[str, Any]:
@@ -149,13 +154,13 @@ def _hints(target: Any) -> dict[str, Any]:
         return {}
 
 
-def _fits(value: Any, hint: Any) -> bool:
+def fits(value: Any, hint: Any) -> bool:
     """Whether a plain value can be an argument annotated so; annotations beyond plain values always fit."""
     if isinstance(value, Mapping) and "_target_" in value:
         return True
     origin = get_origin(hint)
     if origin in (Union, types.UnionType):
-        return any(_fits(value, option) for option in get_args(hint))
+        return any(fits(value, option) for option in get_args(hint))
     if origin is Literal:
         return value in get_args(hint)
     if hint is None or hint is type(None):
@@ -179,14 +184,15 @@ def _fits_sequence(value: Any, origin: Any, args: tuple[Any, ...]) -> bool:
     if not isinstance(value, list):
         return False
     if origin is tuple and Ellipsis not in args:
-        return len(value) == len(args) and all(map(_fits, value, args))
-    return not args or all(_fits(item, args[0]) for item in value)
+        return len(value) == len(args) and all(map(fits, value, args))
+    return not args or all(fits(item, args[0]) for item in value)
 
 
-def _words(hint: Any) -> str:
+def words_of(hint: Any) -> str:
+    """An annotation in words, for messages."""
     if get_origin(hint) is Literal:
         return "one of " + ", ".join(map(repr, get_args(hint)))
     if get_origin(hint) in (Union, types.UnionType):
-        return " or ".join(_words(option) for option in get_args(hint))
+        return " or ".join(words_of(option) for option in get_args(hint))
     names = {int: "an integer", float: "a number", bool: "true or false", str: "text", Path: "a path"}
     return "null" if hint in (None, type(None)) else names.get(hint, str(hint))

@@ -1,6 +1,7 @@
 """One job: a composed configuration and the directory it is for; what is done with it, and what is told."""
 
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,22 @@ from rich.console import Console
 
 from p2p_bench.app.build import Parts, build, chosen_options, without_hydra
 from p2p_bench.app.console import result_console, status_console
+from p2p_bench.app.optional import applied
 from p2p_bench.app.search import objective_values
+from p2p_bench.app.trust import stored_faults
+from p2p_bench.bench.finished import FinishedRun
+from p2p_bench.bench.rows import Key
 from p2p_bench.bench.run import run_benchmark
+from p2p_bench.bench.whole import shortfall
+from p2p_bench.data.base import MASK_NOTES
+from p2p_bench.errors import CannotWriteError
 from p2p_bench.report import summary_table, write_report
 
 STARTED = "started"
 """Key of `config.yaml` under which lies how the job was started, for `p2p-bench resume`."""
 
 _FAILED = 1
+INTERRUPTED = CannotWriteError.exit_code
 _SHOWN = 5
 _LONG = 12
 
@@ -35,7 +44,7 @@ class Job:
         overrides: What was typed for it, as Hydra takes it.
         group: Sweep that it belongs to; "" for a run of its own.
         name: What sets it apart in the sweep, such as "tau.cross=0.4".
-        cwd: Folder that relative paths start from.
+        start: Folder that relative paths start from: where the command was started.
     """
 
     config: DictConfig
@@ -44,7 +53,7 @@ class Job:
     overrides: tuple[str, ...] = ()
     group: str = ""
     name: str = ""
-    cwd: Path = field(default_factory=Path.cwd)
+    start: Path = field(default_factory=Path.cwd)
 
     def parts(self) -> Parts:
         """What the configuration describes.
@@ -52,7 +61,7 @@ class Job:
         Raises:
             ErrorList: Every fault of the configuration.
         """
-        return build(self.config, self.choices)
+        return build(self.config, self.choices, self.start)
 
     def resumed(self, group: str, name: str, overrides: Sequence[str]) -> "Job":
         """The same as a job of its sweep, which it was when it was started."""
@@ -63,7 +72,7 @@ class Job:
         plain = OmegaConf.to_container(self.config, resolve=True, enum_to_str=True)
         assert isinstance(plain, dict)
         started = {
-            "overrides": list(self.overrides), "group": self.group, "job": self.name, "cwd": str(self.cwd),
+            "overrides": list(self.overrides), "group": self.group, "job": self.name, "cwd": str(self.start),
         }  # fmt: skip
         return {**{str(key): value for key, value in plain.items()}, STARTED: started}
 
@@ -79,7 +88,7 @@ def job_of(
         run_dir: Directory of the results.
         swept: Keys that have several values in the sweep.
     """
-    overrides = tuple(hydra.overrides.task)
+    overrides = applied(config, tuple(hydra.overrides.task))
     sweep = hydra.mode == RunMode.MULTIRUN
     return Job(
         config=without_hydra(config),
@@ -90,6 +99,7 @@ def job_of(
         name=", ".join(_rounded(text) for text in overrides if text.split("=", 1)[0] in swept)
         if sweep
         else "",
+        start=Path(str(hydra.runtime.cwd)),
     )
 
 
@@ -107,12 +117,14 @@ class Outcome:
     """How a job ended.
 
     Attributes:
-        code: 0, or 1 if some edits failed.
+        code: 0; 1 if some edits failed; 75 if rows are missing.
         objectives: What a sweeper that searches is told: see `objective_values`.
+        promised: Keys of the rows that its directory should hold.
     """
 
     code: int
     objectives: tuple[float, ...] | float | None = None
+    promised: tuple[Key, ...] = ()
 
 
 def run_job(job: Job) -> Outcome:
@@ -123,7 +135,7 @@ def run_job(job: Job) -> Outcome:
         KeyboardInterrupt: Interrupted; the user was told how to go on.
     """
     parts = job.parts()
-    status, result = status_console(), result_console()
+    status = status_console()
     try:
         finished = run_benchmark(
             parts.task,
@@ -132,33 +144,95 @@ def run_job(job: Job) -> Outcome:
             group=job.group,
             job=job.name,
             config=job.record(),
+            choices=job.choices,
             keep=parts.keep,
             trainer=parts.trainer,
             batch_size=parts.batch_size,
             console=status,
         )
+        _publish(finished, parts)
     except KeyboardInterrupt:
-        tell_how_to_go_on(job.run_dir.parent if job.group else job.run_dir)
+        tell_how_to_go_on(job.run_dir.parent if job.group else job.run_dir, job.overrides)
         raise
-    status.print("writing the report")
-    report = write_report(job.run_dir)
+    except OSError as error:
+        raise CannotWriteError(
+            f"{job.run_dir}: a file could not be written or read ({error}); finished edits are kept: mend "
+            f"that, and {how_to_go_on(job.run_dir, job.overrides)} goes on"
+        ) from error
+    if lost := tell_shortfall(job.run_dir, finished.promised, job.overrides):
+        return Outcome(lost, promised=finished.promised)
+    _tell_failures(finished.rows, status)
+    code = _FAILED if any(row["status"] != "ok" for row in finished.rows) else 0
+    return Outcome(code, objective_values(job.config, finished.summary), finished.promised)
+
+
+def _publish(finished: FinishedRun, parts: Parts) -> None:
+    """Writes the report and logs the run."""
+    result = result_console()
+    status_console().print("writing the report")
+    report = write_report(finished.dir)
     result.print(summary_table(finished.summary))
     for logger in parts.loggers.values():
         result.print(logger.write(finished), markup=False)
-    result.print(f"results: {job.run_dir}", markup=False)
+    result.print(f"results: {finished.dir}", markup=False)
     result.print(f"report: {report}", markup=False)
-    _tell_failures(finished.rows, status)
-    code = _FAILED if any(row["status"] != "ok" for row in finished.rows) else 0
-    return Outcome(code, objective_values(job.config, finished.summary))
+    _tell_masks(finished.rows, status_console())
 
 
-def tell_how_to_go_on(directory: Path) -> None:
+def tell_shortfall(run_dir: Path, promised: Collection[Key], overrides: Sequence[str]) -> int:
+    """Says what a finished run's directory lacks.
+
+    Args:
+        run_dir: The directory.
+        promised: Keys of the rows it should hold.
+        overrides: What was typed for the run.
+
+    Returns:
+        The exit code: that of an interrupted run, or 0 where nothing is lacking.
+    """
+    lacking = shortfall(run_dir, promised)
+    if not lacking:
+        return 0
+    status_console().print(
+        f"error: {lacking}, though the run went through; {how_to_go_on(run_dir, overrides)} makes what is "
+        "missing",
+        markup=False,
+        style="red",
+    )
+    return INTERRUPTED
+
+
+def how_to_go_on(directory: Path, overrides: Sequence[str]) -> str:
+    """The command that finishes a run or a sweep.
+
+    Args:
+        directory: Its directory.
+        overrides: What was typed for it.
+    """
+    trust = " --trust" if stored_faults(overrides) else ""
+    return f"p2p-bench resume {shlex.quote(str(directory.absolute()))}{trust}"
+
+
+def tell_how_to_go_on(directory: Path, overrides: Sequence[str]) -> None:
     """What to do after an interruption."""
     status_console().print(
-        f"finished edits are kept; p2p-bench resume {directory.absolute()} goes on",
+        f"finished edits are kept; {how_to_go_on(directory, overrides)} goes on",
         markup=False,
         style="yellow",
     )
+
+
+def _tell_masks(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """How many masks divide nothing, so that there are no values outside them."""
+    states = {row["sample_id"]: row.get("mask") for row in rows}
+    for state, note in MASK_NOTES.items():
+        found = [sample for sample, own in states.items() if own == state]
+        if found:
+            console.print(
+                f"{len(found)} of {len(states)} pairs, {found[0]!r} the first: {note}",
+                markup=False,
+                style="yellow",
+            )
 
 
 def _tell_failures(rows: Sequence[Mapping[str, Any]], console: Console) -> None:

@@ -1,5 +1,6 @@
 """Schema of the root configuration: unknown keys and wrong types are refused when a run is composed."""
 
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,6 +9,9 @@ from omegaconf import MISSING, OmegaConf
 
 COMPONENT_GROUPS = ("model", "controller", "inversion", "dataset", "sampler", "metrics", "logger", "trainer")
 """Groups whose nodes name a class by `_target_` (`metrics` and `logger` hold several such nodes)."""
+
+SEVERAL = ("metrics", "logger")
+"""Groups of these whose node maps names to components."""
 
 
 @dataclass
@@ -56,7 +60,10 @@ class RunNode:
             `$P2P_BENCH_CACHE`, else `p2p_bench` in `$XDG_CACHE_HOME` or `~/.cache`; false always inverts.
         cache_gb: Gigabytes that the cache may take; the least recently used entries make room.
         plan: Shows what would be computed, and what it would cost, instead of running.
-        objectives: Metric columns whose means a job returns to a sweeper that searches, such as optuna's.
+        objectives: Metric columns whose means a job returns to a sweeper that searches.
+        trust: Takes components from anywhere, which runs their code; else those of this package alone.
+        optional: Keys, such as `inversion.learning_rate`, that are left out where the chosen option does not
+            have them. A sweep over options fills it in.
     """
 
     name: str = "run"
@@ -72,6 +79,8 @@ class RunNode:
     cache_gb: float = 4.0
     plan: bool = False
     objectives: list[str] = field(default_factory=list)
+    trust: bool = False
+    optional: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -92,9 +101,13 @@ class RootConfig:
 
 
 def register_schema() -> None:
-    """Makes the schema known to Hydra, and `${either:a,b}`, the first value that is not null."""
+    """Makes the schema known to Hydra, and two resolvers.
+
+    `${either:a,b}` is the first value that is not null, `${home:path}` a path with `~` resolved.
+    """
     ConfigStore.instance().store("root_schema", RootConfig)
     OmegaConf.register_new_resolver("either", _either, replace=True)
+    OmegaConf.register_new_resolver("home", os.path.expanduser, replace=True)
 
 
 def _either(*values: Any) -> Any:

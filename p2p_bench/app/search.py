@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -9,6 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 from p2p_bench.app.compose import searches
 from p2p_bench.bench.task import Task
 from p2p_bench.errors import ConfigError, nearest
+
+SEARCH = "p2p_search_sweeper.search_sweeper.SearchSweeper"
+"""Where the sweeper of this project lies among Hydra's plugins."""
 
 _HIGHER = {"maximize": True, "minimize": False}
 
@@ -34,7 +38,13 @@ def search_faults(config: DictConfig, task: Task, multirun: bool) -> Iterator[Co
             "run.objectives: a search takes runs of one schedule each; leave tau.sweep null and search over "
             "tau.cross and tau.self_attn"
         )
+    undirected = [name for name in names if name in columns and columns[name].higher_is_better is None]
+    for name in undirected:
+        yield ConfigError(f"run.objectives: {name} is neither better nor worse when it is higher")
     if searches(config.hydra):
+        own = str(config.hydra.sweeper._target_).endswith(SEARCH)
+        if multirun and own and find_spec("optuna") is None:
+            yield ConfigError("hydra/sweeper=search needs optuna; add the extra p2p_bench[search]")
         yield from _sweeper_faults(config.hydra.sweeper, names, columns, multirun)
 
 

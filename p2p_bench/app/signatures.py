@@ -25,7 +25,7 @@ _Definition = ast.ClassDef | ast.FunctionDef
 _Parameter = inspect.Parameter
 
 
-def source_signature(target: str) -> inspect.Signature | None:
+def source_signature(target: Any) -> inspect.Signature | None:
     """The signature of what a dotted name stands for, with annotations of plain values evaluated.
 
     Args:
@@ -35,7 +35,7 @@ def source_signature(target: str) -> inspect.Signature | None:
         The signature; None if the source does not tell: then the import has to.
     """
     try:
-        return _signature(target)
+        return _signature(target) if isinstance(target, str) else None
     except (_Untold, OSError, SyntaxError, ValueError, RecursionError):
         return None
 

@@ -60,8 +60,8 @@ class Sweep:
 
     @property
     def directory(self) -> Path:
-        """Directory of the sweep."""
-        return Path(str(self.config.hydra.sweep.dir))
+        """Directory of the sweep, which starts where the command was started."""
+        return Path(str(self.config.hydra.runtime.cwd), str(self.config.hydra.sweep.dir))
 
     def composed(self, number: int, overrides: Sequence[str]) -> DictConfig:
         """Configuration of a job, as Hydra's own launchers make it."""
@@ -69,6 +69,9 @@ class Sweep:
             config = self.context.config_loader.load_sweep_config(self.config, list(overrides))
             with open_dict(config):
                 config.hydra.job.id = config.hydra.job.num = number
+                # A launcher may run the job in another folder, or in another process that starts elsewhere.
+                config.hydra.runtime.cwd = self.config.hydra.runtime.cwd
+                config.hydra.sweep.dir = str(self.directory)
             self.made[number] = config
         return self.made[number]
 
@@ -228,7 +231,7 @@ def _prefill(sweep: Sweep, group: Sequence[Numbered]) -> None:
             configure_log(config.hydra.job_logging, config.hydra.verbose)
             _pass(sweep, group)
     except KeyboardInterrupt:
-        tell_how_to_go_on(sweep.directory)
+        tell_how_to_go_on(sweep.directory, list(sweep.config.hydra.overrides.task))
         raise
     except Exception as error:  # the jobs make alone what is missing, and say themselves what is wrong
         if not isinstance(error, P2PError):

@@ -12,10 +12,10 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from p2p_bench.bench.changes import bare_words, changed_words
-from p2p_bench.bench.pictures import colours, heatmap_image, to_uint8
 from p2p_bench.bench.rows import write_atomically
 from p2p_bench.editing import EditResult
+from p2p_bench.editing.pictures import colours, heatmap_image, to_uint8
+from p2p_bench.prompts.changes import bare_words, changed_words
 from p2p_bench.prompts.words import TokenizedPrompt
 
 SIDE = 160

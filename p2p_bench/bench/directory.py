@@ -57,6 +57,16 @@ def claim(run_dir: Path, run_id: str, rows: Sequence[Mapping[str, Any]], config:
             f"{run_dir} holds rows of a run with other settings ({_differences(run_dir, config)}); "
             "repeat those settings to finish that run, or choose another directory with run.dir=DIR"
         )
+    write_config(run_dir, config)
+
+
+def write_config(run_dir: Path, config: Mapping[str, Any]) -> None:
+    """Writes `config.yaml`.
+
+    Args:
+        run_dir: A locked directory.
+        config: The configuration, as plain values.
+    """
     text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
     write_atomically(run_dir / CONFIG, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 

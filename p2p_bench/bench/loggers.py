@@ -3,43 +3,14 @@
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from p2p_bench.bench.finished import COSTS, FinishedRun, figures_of, flat, settings_of
 from p2p_bench.bench.rows import write_atomically
 from p2p_bench.errors import ConfigError
 from p2p_bench.hashing import digest
-
-COSTS = ("count", "failed", "unet_rows", "unet_rows_spent", "seconds")
-"""Counts and costs of a variant, as its summary has them."""
-
-
-@dataclass(frozen=True)
-class FinishedRun:
-    """A run whose files are complete.
-
-    Attributes:
-        dir: The run directory.
-        run_id: Digest of what decided its numbers.
-        name: Name of the run.
-        group: Sweep it belongs to; "" for a run of its own.
-        job: What sets it apart within the sweep, such as "tau.cross=0.4".
-        config: The configuration, as plain values.
-        summary: Contents of `summary.json`.
-        rows: All rows.
-    """
-
-    dir: Path
-    run_id: str
-    name: str
-    group: str
-    job: str
-    config: Mapping[str, Any]
-    summary: Mapping[str, Any]
-    rows: Sequence[Mapping[str, Any]]
 
 
 @runtime_checkable
@@ -102,34 +73,29 @@ class TensorBoardLogger:
             )
 
     def write(self, run: FinishedRun) -> str:
-        """Writes the event files; undefined means are left out."""
+        """Writes the event files; figures without a value are left out."""
         from torch.utils.tensorboard import SummaryWriter  # imported late: an extra
 
-        for name, variant in run.summary["variants"].items():
-            means = {metric: mean["mean"] for metric, mean in variant["metrics"].items()}
-            scalars = {metric: mean for metric, mean in means.items() if not undefined(mean)}
-            scalars.update({f"cost/{cost}": float(variant[cost]) for cost in COSTS})
-            facts = {key: str(variant[key]) for key in ("controller", "tau_cross", "tau_self")}
-            with SummaryWriter(run.dir / self.folder / digest([run.run_id, name])[:12]) as writer:
-                writer.add_hparams(
-                    {"run": f"{run.name} {run.job}".strip(), "variant": name, **facts},
-                    scalars,
-                    run_name=".",
-                )
+        for variant in run.summary["variants"]:
+            with SummaryWriter(run.dir / self.folder / digest([run.run_id, variant])[:12]) as writer:
+                writer.add_hparams(*hyperparameters(run, variant), run_name=".")
         return f"tensorboard: tensorboard --logdir {run.dir / self.folder}"
 
 
-def undefined(value: float | None) -> bool:
-    """Whether a mean has no value."""
-    return value is None or math.isnan(value)
-
-
-def fraction(text: str) -> float | None:
-    """A schedule that is one fraction as a number; an interval or none is None."""
-    try:
-        return float(text)
-    except ValueError:
-        return None
+def hyperparameters(run: FinishedRun, variant: str) -> tuple[dict[str, Any], dict[str, float]]:
+    """Settings of a variant as TensorBoard takes them, numbers as numbers, and its figures as scalars."""
+    leaves = dict(flat({"run_name": f"{run.name} {run.job}".strip(), **settings_of(run, variant)}))
+    plain = (bool, int, float, str)
+    settings = {
+        key: value if isinstance(value, plain) else str(value)
+        for key, value in leaves.items()
+        if value is not None
+    }
+    scalars = {
+        f"cost/{name}" if name in COSTS else name: float(value)
+        for name, value in figures_of(run, variant).items()
+    }
+    return settings, scalars
 
 
 def _cell(value: float | None) -> float | str:

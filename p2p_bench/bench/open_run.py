@@ -138,6 +138,7 @@ def _faults(task: Task, facts: Facts) -> dict[Key, str]:
         steps=spec.steps if task.sampler.steps is None else task.sampler.steps,
         self_fraction=spec.self_fraction,
         truncate=task.truncate,
+        vocabulary=spec.vocabulary,
     )
     refuse_if_hopeless(pairs, task.variants, faults)
     return faults

@@ -1,81 +1,27 @@
-"""Pictures of edits, as PNG files and as strips."""
+"""Pictures of edits, as PNG files."""
 
 import hashlib
 import re
-from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 
-import numpy as np
-import torch
-from jaxtyping import Float, UInt8
-from PIL import Image, ImageDraw, ImageFont
+from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
-from torch.nn import functional
 
 from p2p_bench.bench.rows import write_atomically
+from p2p_bench.editing.pictures import colours, to_uint8
+
+_HASHED = re.compile(r"(^|-)[0-9a-f]{8}$")
+"""Ends like a name with a hash: left alone, it could be the file of another text."""
 
 _DIFFERENCE_GAIN = 2.0
 """A difference of half the range is shown in full; the same for every picture, so that they compare."""
-
-_TITLE = 20
-"""Height of the titles of a strip, in pixels."""
-
-_RAMP = torch.tensor([[0.0, 0.0, 0.1], [0.35, 0.07, 0.43], [0.87, 0.32, 0.23], [0.99, 0.9, 0.55]])
-"""Dark violet to light yellow, rising in lightness."""
 
 
 def difference_image(a: Float[Tensor, "3 h w"], b: Float[Tensor, "3 h w"]) -> Float[Tensor, "3 h w"]:
     """Mean absolute difference over channels, twice its size, on a ramp from dark to light."""
     return colours((_DIFFERENCE_GAIN * (a.float() - b.float()).abs().mean(0)).clamp(0, 1).cpu())
-
-
-def heatmap_image(
-    image: Float[Tensor, "3 h w"], heat: Float[Tensor, "k l"], peak: float | None = None
-) -> Float[Tensor, "3 h w"]:
-    """A heatmap, enlarged smoothly, over a grey version of its image, which is dark where the map is low.
-
-    Args:
-        image: The picture that the map belongs to.
-        heat: Map of any size; what is negative counts as 0.
-        peak: Value that is shown at full strength; None: the map's own maximum.
-    """
-    heat = heat.float().cpu()
-    peak = float(heat.max()) if peak is None else peak
-    smooth = functional.interpolate(heat[None, None], size=image.shape[-2:], mode="bicubic")[0, 0]
-    smooth = (smooth / max(peak, torch.finfo(torch.float32).tiny)).clamp(0, 1)
-    grey = image.float().cpu().mean(0, keepdim=True).expand(3, -1, -1)
-    return 0.35 * grey + 0.65 * colours(smooth)
-
-
-def strip(
-    pictures: Mapping[str, Float[Tensor, "3 h w"]], side: int = 192, gap: int = 8
-) -> Float[Tensor, "3 k l"]:
-    """Pictures of one size side by side, each under its title; small ones are enlarged by a whole factor.
-
-    Args:
-        pictures: Picture by title.
-        side: Height that enlarged pictures reach about.
-        gap: White pixels around each picture.
-    """
-    height, width = next(iter(pictures.values())).shape[-2:]
-    factor = max(1, round(side / height))
-    tops = _TITLE + gap
-    sheet = Image.new(
-        "RGB", (gap + (width * factor + gap) * len(pictures), tops + height * factor + gap), "white"
-    )
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
-    for index, (title, picture) in enumerate(pictures.items()):
-        left = gap + index * (width * factor + gap)
-        enlarged = picture.float().cpu().repeat_interleave(factor, -2).repeat_interleave(factor, -1)
-        sheet.paste(Image.fromarray(to_uint8(enlarged)), (left, tops))
-        draw.text((left, gap // 2), title, "black", font)
-    return torch.from_numpy(np.array(sheet)).permute(2, 0, 1) / 255
-
-
-def to_uint8(image: Float[Tensor, "3 h w"]) -> UInt8[np.ndarray, "h w 3"]:
-    """An image in [0, 1] as 8-bit RGB, rounded."""
-    return (image.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
 
 
 def save_png(path: Path, image: Float[Tensor, "3 h w"], palette: bool = False) -> None:
@@ -98,14 +44,6 @@ def save_png(path: Path, image: Float[Tensor, "3 h w"], palette: bool = False) -
 def file_stem(name: str) -> str:
     """A file name for any text: itself if harmless everywhere, else cleaned and made unique by a hash."""
     clean = re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip(".-")[:80]
-    if clean and clean == name:
+    if clean and clean == name and not _HASHED.search(clean):
         return clean
     return f"{clean}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}".lstrip("-")
-
-
-def colours(values: Float[Tensor, "h w"]) -> Float[Tensor, "3 h w"]:
-    """Values in [0, 1] on a ramp from dark violet to light yellow."""
-    place = values * (len(_RAMP) - 1)
-    low = place.floor().long().clamp(max=len(_RAMP) - 2)
-    part = (place - low)[..., None]
-    return (_RAMP[low] * (1 - part) + _RAMP[low + 1] * part).permute(2, 0, 1)

@@ -8,9 +8,11 @@ import torch
 from rich.text import Text
 from rich.tree import Tree
 
+from p2p_bench.bench.notes import warn_of_unknown_words
 from p2p_bench.bench.open_run import Facts
 from p2p_bench.bench.task import Task
 from p2p_bench.controllers import BoundController, EditContext
+from p2p_bench.controllers.binding import bind_edit
 from p2p_bench.editing.budget import batches
 from p2p_bench.editing.request import EditRequest, PreparedRequest, Target
 from p2p_bench.editing.rows import edit_tree, suited_targets
@@ -65,6 +67,7 @@ def plan_run(task: Task, facts: Facts) -> Plan:
     """
     steps = facts.spec.steps if task.sampler.steps is None else task.sampler.steps
     tokenizer = task.checkpoint.tokenizer()
+    warn_of_unknown_words(facts.spec, facts.pairs)
     pairs = inverted = edits = left_out = rows = alone = widest = 0
     example: Tree | None = None
     for pair in facts.pairs:
@@ -120,7 +123,7 @@ def _prepared(
         controller = variant.controller.for_pair(pair.word_weights, pair.blend_words)
         for index, target in enumerate(tokenized):
             try:
-                bound = controller.bind(EditContext(source, target, steps, spec.self_fraction))
+                bound = bind_edit(controller, EditContext(source, target, steps, spec.self_fraction))
             except P2PError:
                 continue
             targets.append(Target(target.text, controller))

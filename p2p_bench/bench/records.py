@@ -1,5 +1,6 @@
 """From edits to rows: costs, scores and pictures."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +11,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from p2p_bench.bench.attention_pictures import token_sheet
-from p2p_bench.bench.changes import bare_words, changed_words
 from p2p_bench.bench.module import Edited, sample_seed
-from p2p_bench.bench.pictures import difference_image, file_stem, heatmap_image, save_png
+from p2p_bench.bench.notes import edit_notes
+from p2p_bench.bench.pictures import difference_image, file_stem, save_png
 from p2p_bench.bench.rows import IMAGE_COLUMNS
 from p2p_bench.bench.scoring import edit_view, score
 from p2p_bench.bench.task import Task, Variant
 from p2p_bench.editing import EditResult
-from p2p_bench.metrics.base import EditView, all_columns
+from p2p_bench.editing.pictures import heatmap_image
+from p2p_bench.metrics.base import EditView, all_columns, split_reasons
 from p2p_bench.models import ModelSpec
+from p2p_bench.prompts.changes import changed_words
+from p2p_bench.prompts.words import places_of
 from p2p_bench.types import EditPair
 
 NAN = float("nan")
@@ -75,13 +79,17 @@ class RowMaker:
                     continue
                 reason = _error_of(edited, place)
                 row = self.failed(edited.loaded.pair, asked.variant, asked.index, reason)
-                rows.append({**row, **_costs(edited.result, place), "peak_memory_mb": peak_memory_mb})
+                row |= self._what_was_done(edited, place)
+                row.update(_costs(edited.result, place), mask=edited.loaded.mask_state)
+                rows.append({**row, "peak_memory_mb": peak_memory_mb})
                 if not reason:
                     scored.append(len(rows) - 1)
                     views.append(edit_view(edited, place, device))
                     rows[-1].update(status="ok", **self._pictures(edited, place))
         for place, (values, error) in zip(scored, score(self.task.metrics, views), strict=True):
-            rows[place].update(values)
+            scores, reasons = split_reasons(values)
+            missing = json.dumps(reasons, ensure_ascii=False) if reasons else ""
+            rows[place].update(scores, missing=missing)
             if error:
                 rows[place].update(status="error", error=error)
         return rows
@@ -98,6 +106,7 @@ class RowMaker:
             "target_prompt": pair.target_prompts[index],
             "model": self.spec.name,
             "controller": variant.controller_name,
+            "control": "",
             "tau_cross": variant.cross,
             "tau_self": variant.self_attn,
             "inversion": self.task.inversion_name if pair.has_image else "",
@@ -108,7 +117,19 @@ class RowMaker:
             "seed": sample_seed(self.task, pair),
             "status": status,
             "error": error,
+            "mask": "",
+            "notes": edit_notes(self.spec, pair, index, variant.controller),
+            "missing": "",
         }
+
+    def _what_was_done(self, edited: Edited, place: int) -> dict[str, str]:
+        """What is only known once an edit is prepared: the control and notes on its prompts as read."""
+        result, asked = edited.result, edited.edits[place]
+        if result is None or not result.prompts:
+            return {}
+        prompts = (result.prompts[0], result.prompts[1 + place])
+        notes = edit_notes(self.spec, edited.loaded.pair, asked.index, asked.variant.controller, prompts)
+        return {"control": result.controls[place], "notes": notes}
 
     def _pictures(self, edited: Edited, place: int) -> dict[str, str]:
         """Writes the pictures of an edit; their paths relative to the run directory."""
@@ -170,7 +191,7 @@ def change_heatmap(
     """
     removed, added = changed_words(result.prompts[0], result.prompts[target])
     words = removed if image == 0 else added
-    words = words or tuple(word for word in word_weights if word in bare_words(result.prompts[image]))
+    words = words or tuple(word for word in word_weights if places_of(result.prompts[image], word))
     if not words:
         return None
     return torch.stack([result.heatmap(word, image) for word in words]).mean(0)

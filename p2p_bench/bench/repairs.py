@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from p2p_bench.data.base import LoadedPair
+from p2p_bench.data.base import MASK_NOTES, LoadedPair
 from p2p_bench.editing import Repair
 from p2p_bench.errors import ConfigError, nearest
 
@@ -40,8 +40,15 @@ class RepairRule:
 
     def fault(self, loaded: LoadedPair) -> str | None:
         """Why a pair cannot be repaired; None if it can."""
-        if self.kind == "mask" and loaded.mask is None and loaded.error is None:
+        if self.kind != "mask" or loaded.error is not None:
+            return None
+        if loaded.mask is None:
             return "run.repair=mask: the pair has no mask; give it one, or set run.repair=words"
+        if loaded.mask_state in ("empty", "lost"):
+            return (
+                f"run.repair=mask: {MASK_NOTES[loaded.mask_state]}, and the repair would undo the edit; "
+                "correct the mask, or set run.repair=words"
+            )
         return None
 
     def of(self, loaded: LoadedPair) -> Repair | None:

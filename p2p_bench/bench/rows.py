@@ -6,10 +6,14 @@
 | `sample_id`, `variant`, `target_index` | together the key of a row |
 | `category`, `source_prompt`, `target_prompt` | of the pair |
 | `model`, `controller`, `tau_cross`, `tau_self` | settings of the variant |
+| `control` | what was done to this pair, such as `refine` where `auto` chose it; "" on failure |
 | `inversion`, `dataset`, `steps`, `guidance` | settings of the run; no inversion without an image |
 | `inversion_from` | `network` where the inversion was computed here, `cache` where it was recalled, else "" |
 | `seed` | seed of the sample's noise |
 | `status`, `error` | `ok`, or `error` and its reason |
+| `notes` | what a reader should know of an `ok` row too, such as words that the model never saw; else "" |
+| `missing` | JSON: metric columns without a value and the reason, where a metric gives one; else "" |
+| `mask` | at the model's size: `part` of the image, `empty`, `full`, `lost` by the crop, or "" without one |
 | metric columns | float64, NaN where undefined |
 | `seconds` | wall time of the batch, shared out by UNet rows |
 | `unet_rows`, `unet_rows_spent` | what the edit costs alone, and its share here |
@@ -48,6 +52,7 @@ _HEAD = (
     ("target_prompt", pa.string()),
     ("model", pa.string()),
     ("controller", pa.string()),
+    ("control", pa.string()),
     ("tau_cross", pa.string()),
     ("tau_self", pa.string()),
     ("inversion", pa.string()),
@@ -58,6 +63,9 @@ _HEAD = (
     ("seed", pa.uint64()),
     ("status", pa.string()),
     ("error", pa.string()),
+    ("notes", pa.string()),
+    ("missing", pa.string()),
+    ("mask", pa.string()),
 )
 _TAIL = (
     ("seconds", pa.float64()),
@@ -86,6 +94,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         path: The file.
         write: Writes the content to the path it is given.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)  # it may have been removed meanwhile
     temporary = path.with_name(f".{path.name}.tmp")
     write(temporary)
     with temporary.open("rb+") as file:

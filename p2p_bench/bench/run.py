@@ -9,7 +9,9 @@ from typing import Any
 from lightning import Trainer
 from rich.console import Console
 
-from p2p_bench.bench.loggers import FinishedRun
+from p2p_bench.bench.directory import write_config
+from p2p_bench.bench.finished import FinishedRun
+from p2p_bench.bench.notes import warn_of_unknown_words
 from p2p_bench.bench.open_run import OpenRun, opened, read_facts
 from p2p_bench.bench.references import compact_references
 from p2p_bench.bench.rows import compact
@@ -28,6 +30,7 @@ def run_benchmark(
     group: str = "",
     job: str = "",
     config: Mapping[str, Any] | None = None,
+    choices: Mapping[str, str] | None = None,
     keep: Keep | None = None,
     batch_size: int = 8,
     console: Console | None = None,
@@ -44,12 +47,13 @@ def run_benchmark(
         group: Sweep that the run belongs to.
         job: What sets it apart in the sweep.
         config: The configuration for `config.yaml`; the task's settings where not given.
+        choices: Chosen option per group, for loggers.
         keep: Which pictures are kept; None is `Keep()`.
         batch_size: Pairs edited together.
         console: Where to say what is happening; None says nothing.
 
     Returns:
-        The finished run; its rows say which edits failed.
+        The finished run; its rows say which edits failed, and `whole.shortfall` whether all are there.
 
     Raises:
         MissingWeightsError: The model or the weights of a metric are absent.
@@ -61,6 +65,7 @@ def run_benchmark(
     keep = Keep() if keep is None else keep
     console.print("checking the model, the metrics and the data set")
     facts = read_facts(task)
+    warn_of_unknown_words(facts.spec, facts.pairs)
     with opened(task, facts, run_dir, config, keep) as run:
         if run.there:
             console.print(f"{run.there} of {len(run.subjects)} edits are there already")
@@ -77,9 +82,24 @@ def run_benchmark(
             settings=task.settings,
             checksums=facts.checksums,
             seed=task.seed,
+            objectives=(config.get("run") or {}).get("objectives") or (),
+            promised=len(run.subjects),
         )
         write_summary(run_dir, summary)
-        return FinishedRun(run_dir, run.maker.run_id, name, group, job, config, summary, rows)
+        write_config(run_dir, config)  # whoever removed the directory meanwhile removed what `resume` reads
+        return FinishedRun(
+            run_dir,
+            run.maker.run_id,
+            name,
+            group,
+            job,
+            config,
+            summary,
+            rows,
+            choices=choices or {},
+            variant_settings={variant.name: variant.settings for variant in task.variants},
+            promised=tuple(run.subjects),
+        )
 
 
 @dataclass(frozen=True)

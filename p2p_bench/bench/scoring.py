@@ -11,7 +11,7 @@ from torch import Tensor
 
 from p2p_bench.bench.module import Edited
 from p2p_bench.bench.references import NO_EDIT, VAE, Place
-from p2p_bench.metrics.base import UNDEFINED, EditView, Metric, all_columns, evaluate
+from p2p_bench.metrics.base import UNDEFINED, EditView, Metric, all_columns, evaluate, split_reasons
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def edit_view(edited: Edited, place: int, device: torch.device) -> EditView:
 
 
 def score(metrics: Mapping[str, Metric], views: Sequence[EditView]) -> list[tuple[dict[str, float], str]]:
-    """Scores of each view, and the reason where it cannot be scored."""
+    """Scores of each view, undefined ones with their reason, and why where it cannot be scored."""
     try:
         return [(values, "") for values in evaluate(metrics, views)]
     except RuntimeError as error:
@@ -98,7 +98,10 @@ def score_references(
                 views.append(_instead_of_the_edit(view, image))
     undefined = {column.name: UNDEFINED for column in all_columns(metrics)}
     scores = score(metrics, views) if views else []
-    return [{**head, **undefined, **values} for head, (values, _) in zip(heads, scores, strict=True)]
+    return [
+        {**head, **undefined, **split_reasons(values)[0]}
+        for head, (values, _) in zip(heads, scores, strict=True)
+    ]
 
 
 def _pictures(view: EditView) -> dict[str, Float[Tensor, "3 h w"]]:

@@ -4,7 +4,6 @@ import signal
 from collections.abc import Callable, Sequence
 
 from lightning import Callback, Trainer
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 
 from p2p_bench.bench.callbacks import ShowProgress, WriteRows
@@ -48,7 +47,7 @@ def edit_pending(
     with ProgressDisplay(console, len(pairs)) as display:
         module = EditModule(task, asked, record, display.step)
         data = PairDataModule(task.dataset, batch_size, facts.spec.image_size, pairs)
-        runner = _trainer(trainer, [WriteRows(runs), ShowProgress(display)])
+        runner = make_trainer(trainer, [WriteRows(runs), ShowProgress(display)])
         try:
             runner.test(module, dataloaders=data.test_dataloader(), verbose=False)
         except SystemExit as error:
@@ -58,11 +57,16 @@ def edit_pending(
             raise KeyboardInterrupt from error
 
 
-def _trainer(make: Callable[..., Trainer], callbacks: list[Callback]) -> Trainer:
+def make_trainer(make: Callable[..., Trainer], callbacks: list[Callback]) -> Trainer:
+    """A trainer with these callbacks.
+
+    Raises:
+        ConfigError: It refuses its settings, or would take several devices.
+    """
     try:
         trainer = make(callbacks=callbacks)
-    except (ValueError, MisconfigurationException) as error:
-        raise ConfigError(f"trainer: {error}") from error
+    except Exception as error:  # Lightning refuses a setting by whatever it trips over
+        raise ConfigError(f"trainer: {str(error).strip() or type(error).__name__}") from error
     if trainer.world_size > 1:
         raise ConfigError(
             f"trainer.devices: a run uses one device, got {trainer.world_size}; split the work with -m"

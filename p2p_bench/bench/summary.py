@@ -1,7 +1,8 @@
 """Means over rows, as `summary.json`."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ def summarise(
     settings: Mapping[str, Any],
     checksums: Mapping[str, str],
     seed: int,
+    objectives: Sequence[str] = (),
+    promised: int | None = None,
 ) -> dict[str, Any]:
     """The summary of a run; means are over rows with `status=ok`, intervals over whole samples.
 
@@ -40,6 +43,8 @@ def summarise(
         settings: The settings that decided the numbers.
         checksums: Checksum of the model and whatever else was read.
         seed: Seed of the run.
+        objectives: Metric columns that a search is told of.
+        promised: Number of edits that the run promised; as many as there are rows if not given.
     """
     return {
         "schema_version": SCHEMA_VERSION,
@@ -63,14 +68,21 @@ def summarise(
         "git": git_state(),
         "checksums": dict(checksums),
         "seed": seed,
-        "totals": {
-            "unet_rows": sum(row["unet_rows"] for row in rows),
-            "unet_rows_spent": sum(row["unet_rows_spent"] for row in rows),
-            "seconds": sum(row["seconds"] for row in rows),
-            "samples": len({row["sample_id"] for row in rows}),
-            "edits": len(rows),
-            "failed": sum(row["status"] != "ok" for row in rows),
-        },
+        "notes": note_counts(row for row in rows if row["status"] == "ok"),
+        "objectives": list(objectives),
+        "totals": {**totals(rows), "promised": len(rows) if promised is None else promised},
+    }
+
+
+def totals(rows: Sequence[Row]) -> dict[str, int | float]:
+    """Costs and counts of some rows."""
+    return {
+        "unet_rows": sum(row["unet_rows"] for row in rows),
+        "unet_rows_spent": sum(row["unet_rows_spent"] for row in rows),
+        "seconds": sum(row["seconds"] for row in rows),
+        "samples": len({row["sample_id"] for row in rows}),
+        "edits": len(rows),
+        "failed": sum(row["status"] != "ok" for row in rows),
     }
 
 
@@ -92,11 +104,28 @@ def _variant_summary(
         "tau_self": variant.self_attn,
         "count": len(good),
         "failed": len(rows) - len(good),
+        "masks": dict(Counter(row["mask"] for row in rows if row.get("mask"))),
         "metrics": _means(good, columns),
+        "missing": missing_values(good),
         "unet_rows": sum(row["unet_rows"] for row in rows),
         "unet_rows_spent": sum(row["unet_rows_spent"] for row in rows),
         "seconds": sum(row["seconds"] for row in rows),
     }
+
+
+def note_counts(rows: Iterable[Row]) -> dict[str, int]:
+    """How many edits each note is about, most first."""
+    notes = Counter(note for row in rows for note in (row.get("notes") or "").split("; ") if note)
+    return dict(notes.most_common())
+
+
+def missing_values(rows: Iterable[Row]) -> dict[str, dict[str, int]]:
+    """How often a metric column has no value for which reason, where metrics gave one."""
+    counts: dict[str, Counter[str]] = {}
+    for row in rows:
+        for column, reason in json.loads(row.get("missing") or "{}").items():
+            counts.setdefault(column, Counter())[reason] += 1
+    return {column: dict(reasons) for column, reasons in counts.items()}
 
 
 def _reference_summary(rows: Sequence[Row], columns: Sequence[MetricColumn]) -> dict[str, Any]:

@@ -42,6 +42,7 @@ class Variant:
         controller_name: Name of the controller in results.
         cross: Cross-attention schedule as text, "" where there is none.
         self_attn: Self-attention schedule as text, "" where there is none.
+        settings: The parts of the configuration that are this variant's own, as plain values.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Variant:
     controller_name: str
     cross: str = ""
     self_attn: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,25 @@ from urllib.parse import urlsplit
 
 import wandb
 
-from p2p_bench.bench.loggers import COSTS, FinishedRun, fraction, undefined
+from p2p_bench.bench.finished import (
+    COSTS,
+    FinishedRun,
+    choices_of,
+    figures_of,
+    rows_of,
+    settings_of,
+    undefined,
+)
 from p2p_bench.bench.rows import IMAGE_COLUMNS
 from p2p_bench.hashing import digest
-from p2p_bench.stats import mean_interval
 
 _TEXTS = ("sample_id", "variant", "target_index", "category", "source_prompt", "target_prompt", "status")
 _CLOUD, _CLOUD_DOMAINS = "api.wandb.ai", (".wandb.ai", ".coreweave.com")
 """Host that keys of the public service are kept under, whatever name it answers to."""
+PROJECT = "p2p_bench"
+"""Project of runs that name none."""
+_TAGGED = ("model", "dataset", "inversion", "controller")
+_LONGEST_TAG = 64
 _SECONDS_TO_CONNECT = 5.0
 _SECONDS_TO_START = 30.0
 _SECONDS_TO_FINISH = 120
@@ -36,25 +47,33 @@ class WandbLogger:
     (what is left is on the disk for `wandb sync`). The runs of a sweep, or of the variants of one run,
     share a `group`.
 
-    A metric stands under its plain name, with `/low`, `/high` and `/count`, and as
-    `category/<category>/<metric>`; its direction is told by what its summary keeps, `min` or `max`.
-    Where a run has several variants each one's own settings stand in the configuration as `variant`.
+    The configuration of a run is that of its variant, and so are its figures: see `settings_of` and
+    `figures_of`. A metric's direction is told by what its summary keeps, `min` or `max`.
+
+    The environment is honoured as wandb documents it, so that `wandb agent` can drive runs:
+    `WANDB_PROJECT` and `WANDB_ENTITY` where the attributes are None, `WANDB_RUN_ID` and `WANDB_NAME` (with
+    a suffix for each job of a sweep and each of several variants), `WANDB_RUN_GROUP`, `WANDB_TAGS`,
+    `WANDB_SWEEP_ID`, `WANDB_MODE`, `WANDB_DIR`.
 
     Attributes:
-        project: Project of the runs.
+        project: Project of the runs; None is `p2p_bench`.
         entity: User or team; None is the key's own.
         max_table_rows: Edits in a variant's table of pictures; only those with pictures on disk.
+        tags: Tags besides the names of model, data set, inversion and controller.
     """
 
-    project: str = "p2p_bench"
+    project: str | None = None
     entity: str | None = None
     max_table_rows: int = 256
+    tags: Sequence[str] = ()
 
     def write(self, run: FinishedRun) -> str:
         """Writes the runs and closes them, whatever happens."""
         mode, note = _mode()
+        if mode == "disabled":
+            return "wandb: disabled by WANDB_MODE"
         places: list[str] = []
-        with _staging(run.dir / "wandb"):
+        with _staging(_root(run) / "wandb"):
             for variant in run.summary["variants"]:
                 try:
                     active, failure = self._start(run, variant, mode)
@@ -81,23 +100,24 @@ class WandbLogger:
 
     def _init(self, run: FinishedRun, variant: str, mode: str) -> wandb.Run:
         several = len(run.summary["variants"]) > 1
-        facts = run.summary["variants"][variant]
-        own = {key: facts[key] for key in ("controller", "tau_cross", "tau_self")}
-        run_id = digest([run.run_id, run.group, run.job, str(run.dir.resolve()), variant])[:16]
+        run_id = _run_id(run, variant)
         if mode == "offline":
-            _forget_unsent(run.dir, run_id)
-        config = {**run.config, "variant": {"name": variant, **own}} if several else dict(run.config)
+            _forget_unsent(_root(run), run_id)
+        names = (os.environ.get("WANDB_NAME") or run.name, run.job, variant if several else "")
         return wandb.init(
-            project=self.project,
-            entity=self.entity,
-            dir=run.dir,
+            project=self.project or os.environ.get("WANDB_PROJECT") or PROJECT,
+            entity=self.entity or os.environ.get("WANDB_ENTITY"),
+            dir=_root(run),
             mode=mode,  # type: ignore[arg-type]  # read from the environment
             id=run_id,
             resume="allow" if mode == "online" else None,
-            name=" ".join(part for part in (run.name, run.job, variant if several else "") if part),
-            group=run.group or (f"{run.name} {run.run_id}" if several else None),
-            job_type=facts["controller"],
-            config=config,
+            name=" ".join(filter(None, names)),
+            group=os.environ.get("WANDB_RUN_GROUP")
+            or run.group
+            or (f"{run.name} {run.run_id}" if several else None),
+            job_type=run.summary["variants"][variant]["controller"],
+            tags=self._tags(run, variant),
+            config=settings_of(run, variant),
             settings=wandb.Settings(
                 silent=True,
                 console="off",
@@ -107,30 +127,22 @@ class WandbLogger:
             ),
         )
 
+    def _tags(self, run: FinishedRun, variant: str) -> list[str]:
+        chosen = choices_of(run, variant)
+        named = (chosen.get(f"choice/{group}", "") for group in _TAGGED)
+        asked = (tag.strip() for tag in os.environ.get("WANDB_TAGS", "").split(","))
+        return [tag[:_LONGEST_TAG] for tag in dict.fromkeys([*named, *self.tags, *asked]) if tag]
+
     def _log(self, active: wandb.Run, run: FinishedRun, variant: str) -> None:
-        facts = run.summary["variants"][variant]
-        rows = [row for row in run.rows if row["variant"] == variant]
         for name, about in run.summary["metrics"].items():
             active.define_metric(name, summary=_kept(about["higher_is_better"]))
         for cost in COSTS:
             active.define_metric(cost, summary="last")
-        means = {name: mean for name, mean in facts["metrics"].items() if not undefined(mean["mean"])}
-        taus = {key: fraction(facts[key]) for key in ("tau_cross", "tau_self")}
-        active.log(
-            {
-                "variant": variant,
-                **{key: tau for key, tau in taus.items() if tau is not None},
-                **{name: mean["mean"] for name, mean in means.items()},
-                **{cost: facts[cost] for cost in COSTS},
-            }
-        )
-        for name, mean in means.items():
-            ends = {key: mean[key] for key in ("low", "high") if not undefined(mean[key])}
-            active.summary.update({name: mean["mean"], f"{name}/count": mean["count"]})
-            active.summary.update({f"{name}/{key}": value for key, value in ends.items()})
-        active.summary.update(_by_category(rows, list(means)))
-        active.summary.update({f"totals/{key}": value for key, value in run.summary["totals"].items()})
-        active.log({"edits": self._table(run, rows)})
+        figures = figures_of(run, variant)
+        plotted = ("tau_cross", "tau_self", *COSTS, *run.summary["metrics"])
+        active.log({"variant": variant, **{name: figures[name] for name in plotted if name in figures}})
+        active.summary.update(figures)
+        active.log({"edits": self._table(run, rows_of(run, variant))})
 
     def _table(self, run: FinishedRun, rows: Sequence[Mapping[str, Any]]) -> wandb.Table:
         metrics = list(run.summary["metrics"])
@@ -163,10 +175,26 @@ def wandb_key_present() -> bool:
     return False
 
 
-def _forget_unsent(run_dir: Path, run_id: str) -> None:
+def _root(run: FinishedRun) -> Path:
+    """Folder in which wandb makes its own."""
+    return Path(os.environ.get("WANDB_DIR") or run.dir)
+
+
+def _run_id(run: FinishedRun, variant: str) -> str:
+    """Equal whenever a run is written again; the one that `wandb agent` gives, where it gives one."""
+    given = os.environ.get("WANDB_RUN_ID")
+    if not given:
+        return digest([run.run_id, run.group, run.job, str(run.dir.resolve()), variant])[:16]
+    variants = list(run.summary["variants"])
+    parts = [given, run.dir.name if run.group else "", variants.index(variant) if len(variants) > 1 else ""]
+    return "-".join(str(part) for part in parts if part != "")
+
+
+def _forget_unsent(root: Path, run_id: str) -> None:
     """Deletes what an earlier writing of a run left offline, unless it has been synced."""
-    for folder in (run_dir / "wandb").glob(f"offline-run-*-{run_id}"):
-        if not any(folder.glob("*.synced")):
+    for folder in (root / "wandb").glob(f"offline-run-*-{run_id}"):
+        _, _, _, its_id = folder.name.split("-", 3)  # offline-run-<time>-<id>
+        if its_id == run_id and not any(folder.glob("*.synced")):
             rmtree(folder)
 
 
@@ -200,19 +228,6 @@ def _without_key(message: str) -> str:
 
 def _kept(higher_is_better: bool | None) -> str:
     return {True: "max", False: "min", None: "last"}[higher_is_better]
-
-
-def _by_category(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> dict[str, float]:
-    """Means per category, as `category/<category>/<metric>`; undefined ones are left out."""
-    found = {}
-    good = [row for row in rows if row["status"] == "ok"]
-    for category in dict.fromkeys(row["category"] for row in good if row["category"]):
-        part = [row for row in good if row["category"] == category]
-        for name in metrics:
-            mean = mean_interval([row[name] for row in part], resamples=1).mean
-            if not undefined(mean):
-                found[f"category/{category}/{name}"] = mean
-    return found
 
 
 def _add_report(active: wandb.Run, run: FinishedRun) -> None:

@@ -50,6 +50,11 @@ class BoundController(ABC):
         return None
 
     @property
+    def control(self) -> str:
+        """What it does, in a few words."""
+        return type(self).__name__
+
+    @property
     def blend(self) -> BoundBlend | None:
         """What is blended with the source after each step, or None."""
         return None

@@ -1,7 +1,7 @@
 """What local blend asks of the sampling loop, as data."""
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool
@@ -20,7 +20,7 @@ class FixedMask:
 
     height: int
     width: int
-    data: bytes
+    data: bytes = field(repr=False)
 
     @classmethod
     def of(cls, mask: Bool[Tensor, "h w"]) -> "FixedMask":

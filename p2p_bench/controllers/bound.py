@@ -47,6 +47,11 @@ class BoundP2P(BoundController):
     cross: tuple[ColumnEdit, ...]
     self_edits: tuple[SelfEdit, ...]
 
+    @property
+    def control(self) -> str:
+        """The kind of edit."""
+        return self.title
+
     def site_edit(self, step: int, site: Site) -> SiteEdit | None:
         """See `BoundController`."""
         if site.kind == "self":

@@ -9,13 +9,15 @@ from p2p_bench.controllers.refine import Refine
 from p2p_bench.controllers.replace import Replace
 from p2p_bench.controllers.reweight import Reweight
 from p2p_bench.controllers.tau import Tau, parse_interval, parse_tau
+from p2p_bench.prompts.changes import keeps_places
 
 
 @dataclass(frozen=True)
 class ByEdit(Controller):
-    """Replacement where both prompts have equally many words, refinement otherwise.
+    """Replacement where the words that both prompts share keep their places, refinement otherwise.
 
-    Where words are weighted, re-weighting goes around it, with the same tau.
+    So no unchanged word takes the maps of another. Where words are weighted, re-weighting goes around it,
+    with the same tau.
 
     Args:
         cross: When cross-attention is edited.
@@ -40,7 +42,7 @@ class ByEdit(Controller):
         Raises:
             PromptError: A weighted word is not in the target prompt.
         """
-        swap = len(context.source.words) == len(context.target.words)
+        swap = keeps_places(context.source, context.target)
         inner = _inner(swap, self.cross, self.self_attn)
         if self.weights:
             return Reweight(self.weights, self.cross, 0.0, inner).bind(context)

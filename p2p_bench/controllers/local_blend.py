@@ -5,11 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from p2p_bench import raster
 from p2p_bench.attention.columns import as_matrix
 from p2p_bench.attention.sites import Site
 from p2p_bench.attention.terms import SiteEdit
@@ -49,7 +48,7 @@ class LocalBlend(Controller):
 
     Raises:
         ConfigError: A value is out of range, or there are words and a mask.
-        DataError: The mask cannot be read.
+        DataError: The mask cannot be read, or is empty.
     """
 
     inner: Controller
@@ -142,6 +141,11 @@ class BoundLocalBlend(BoundController):
     blending: BoundBlend
 
     @property
+    def control(self) -> str:
+        """That of the inner controller, and the blend."""
+        return f"{self.inner.control}, local blend"
+
+    @property
     def blend(self) -> BoundBlend:
         """See `BoundController`."""
         return self.blending
@@ -206,12 +210,16 @@ def _mask(value: Any) -> FixedMask | None:
                 f"local_blend mask: expected a tensor (h, w) of values in [0, 1], got {value.dtype} "
                 f"{tuple(value.shape)}"
             )
-        return FixedMask.of(value > 0.5)
-    try:
-        with Image.open(Path(value)) as picture:
-            grey = np.array(picture.convert("L"))
-    except (OSError, UnidentifiedImageError) as error:
-        raise DataError(f"local_blend mask: {value} cannot be read as a picture ({error})") from error
-    if grey.max(initial=0) == 1:
-        raise DataError(f"local_blend mask: {value} holds 0 and 1, but white is 255; multiply it by 255")
-    return FixedMask.of(torch.from_numpy(grey > 127))
+        white = value > 0.5
+    elif isinstance(value, str | Path):
+        try:
+            white = torch.from_numpy(raster.mask(raster.read_picture(Path(value))))
+        except DataError as error:
+            raise DataError(f"local_blend mask: {error}") from error
+    else:
+        raise ConfigError(
+            f"local_blend mask: expected a picture file or a tensor, got {type(value).__name__}"
+        )
+    if not bool(white.any()):
+        raise DataError("local_blend mask: the mask is empty, so the edit would change nothing")
+    return FixedMask.of(white)

@@ -11,7 +11,7 @@ from p2p_bench.controllers.bound import BoundP2P, bind_p2p
 from p2p_bench.controllers.checks import check_preset
 from p2p_bench.controllers.tau import Tau, parse_interval, parse_tau
 from p2p_bench.errors import ConfigError
-from p2p_bench.prompts.alignment import phrase_map, replacement_map
+from p2p_bench.prompts.alignment import phrase_map, replacement_map, with_source
 from p2p_bench.prompts.words import TokenizedPrompt
 
 
@@ -21,7 +21,8 @@ class Replace(Controller):
 
     The source's maps under the target's words: (L, R) = (M, 0). Words correspond by position, unless they
     are named or aligned. Then the prompts may differ in their number of words, and words of the target that
-    are neither swapped nor shared keep their own maps: (L, R) = (M, diag(1 - a)).
+    are neither swapped nor shared keep their own maps: (L, R) = (M, diag(1 - a)). So does punctuation that
+    only the target has.
 
     Args:
         cross: When cross-attention is replaced.
@@ -68,10 +69,13 @@ class Replace(Controller):
             edit = gate(ColumnEdit(dense(M), Zero()), aligned)
         else:
             edit = _edit(context.source, context.target, self.preset == "paper")
-        return bind_p2p("replace", context, edit, self.cross, self.self_attn)
+        title = "replace aligned" if self.words or self.align else "replace"
+        return bind_p2p(title, context, edit, self.cross, self.self_attn)
 
 
 @lru_cache(maxsize=256)
 def _edit(source: TokenizedPrompt, target: TokenizedPrompt, as_released: bool) -> ColumnEdit:
     """The swap by position without its schedule; the variants of a sweep share it."""
-    return ColumnEdit(dense(replacement_map(source, target, as_released)), Zero())
+    M = replacement_map(source, target, as_released)
+    edit, aligned = ColumnEdit(dense(M), Zero()), with_source(M, target)
+    return edit if as_released or bool(aligned.all()) else gate(edit, aligned)

@@ -1,14 +1,28 @@
 """What a data set is to the benchmark: cheap pairs first, pixels only when asked for."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
 
-from p2p_bench.errors import ConfigError, DataError
+from p2p_bench.errors import ConfigError, P2PError
 from p2p_bench.types import EditPair
+
+log = logging.getLogger(__name__)
+
+MaskState = Literal["", "part", "empty", "full", "lost"]
+"""What a mask can be: none; in part 1; nowhere; everywhere; or 1 only where the fitted image no longer is."""
+
+MASK_NOTES: dict[str, str] = {
+    "empty": "its mask is empty, so nothing may change; no value inside or outside it is defined",
+    "full": "its mask covers the whole image at the model's size; no value outside it is defined",
+    "lost": "its mask lies outside the part of the image that is kept (see dataset.fit); no value inside or "
+    "outside it is defined",
+}
+"""What to tell of a mask that does not divide its image."""
 
 
 @dataclass(frozen=True)
@@ -19,11 +33,13 @@ class PairImages:
         image: Source image, RGB in [0, 1]; None where the source is sampled from noise.
         mask: 1 where the edit may change the image, 0 elsewhere; None where unknown.
         answer: The exact result of the edit, RGB in [0, 1]; None where unknown.
+        mask_lost: The mask is empty because the image was brought to this size, and was not before.
     """
 
     image: Float[Tensor, "3 h w"] | None = None
     mask: Float[Tensor, "h w"] | None = None
     answer: Float[Tensor, "3 h w"] | None = None
+    mask_lost: bool = False
 
 
 @dataclass(frozen=True)
@@ -35,6 +51,7 @@ class LoadedPair:
         image: As in `PairImages`.
         mask: As in `PairImages`.
         answer: As in `PairImages`.
+        mask_lost: As in `PairImages`.
         error: Why the pair could not be loaded; None if it could.
     """
 
@@ -42,7 +59,20 @@ class LoadedPair:
     image: Float[Tensor, "3 h w"] | None = None
     mask: Float[Tensor, "h w"] | None = None
     answer: Float[Tensor, "3 h w"] | None = None
+    mask_lost: bool = False
     error: str | None = None
+
+    @property
+    def mask_state(self) -> MaskState:
+        """Whether the mask divides the image."""
+        if self.mask is None:
+            return ""
+        if not bool((self.mask > _HALF).any()):
+            return "lost" if self.mask_lost else "empty"
+        return "full" if bool((self.mask > _HALF).all()) else "part"
+
+
+_HALF = 0.5
 
 
 @runtime_checkable
@@ -76,12 +106,21 @@ class PairDataset(Protocol):
 
 
 def load_pair(dataset: PairDataset, pair: EditPair, size: tuple[int, int]) -> LoadedPair:
-    """Loads a pair; unusable pixels become its `error`, so that one bad file does not stop a run."""
+    """Loads a pair; unusable pixels become its `error`, so that one bad file does not stop a run.
+
+    A mask that does not divide its image is logged.
+    """
     try:
         pixels = dataset.load(pair, size)
-    except DataError as error:
+    except P2PError as error:
         return LoadedPair(pair, error=str(error))
-    return LoadedPair(pair, pixels.image, pixels.mask, pixels.answer)
+    except Exception as error:  # whatever the pixels of one pair do, the others are edited
+        log.exception("pair %r cannot be loaded", pair.id)
+        return LoadedPair(pair, error=f"the pair cannot be loaded ({type(error).__name__}: {error})")
+    loaded = LoadedPair(pair, pixels.image, pixels.mask, pixels.answer, pixels.mask_lost)
+    if loaded.mask_state in MASK_NOTES:
+        log.warning("pair %r: %s", pair.id, MASK_NOTES[loaded.mask_state])
+    return loaded
 
 
 def take(pairs: Sequence[EditPair], limit: int | None) -> list[EditPair]:

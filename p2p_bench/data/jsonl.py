@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from p2p_bench.data.base import PairImages, take
-from p2p_bench.data.images import Fit, fit_image, fit_mask, load_image, load_mask
+from p2p_bench.data.images import Fit, fit_image, fit_mask, load_image, load_masked_image
 from p2p_bench.data.pairs import read_pairs
 from p2p_bench.data.world import load_scene
 from p2p_bench.errors import DataError
+from p2p_bench.raster import is_file, shortened
 from p2p_bench.types import EditPair
 
 
@@ -45,9 +46,10 @@ class JsonlPairs:
         root = None if self.root is None else Path(self.root).expanduser()
         pairs = take(read_pairs(Path(self.path).expanduser(), root), self.limit)
         images = [pair.image for pair in pairs if pair.image is not None]
-        if images and not any(image.is_file() for image in images):
+        if images and not any(map(is_file, images)):
             raise DataError(
-                f"{self.path}: none of its {len(images)} images exists, the first is {images[0]}; "
+                f"{self.path}: none of its {len(images)} images exists, the first is "
+                f"{shortened(str(images[0]))}; "
                 "set dataset.root to the folder that image paths are relative to"
             )
         return pairs
@@ -64,10 +66,10 @@ class JsonlPairs:
         """
         if pair.image is None:
             return load_scene(pair, size)
-        image = load_image(pair.image)
-        height, width = image.shape[-2:]
-        mask = None if pair.mask is None else load_mask(pair.mask, (height, width))
+        if pair.mask is None:
+            return PairImages(fit_image(load_image(pair.image), size, self.fit))
+        image, mask = load_masked_image(pair.image, pair.mask)
+        fitted = fit_mask(mask, size, self.fit)
         return PairImages(
-            image=fit_image(image, size, self.fit),
-            mask=None if mask is None else fit_mask(mask, size, self.fit),
+            fit_image(image, size, self.fit), fitted, mask_lost=bool(mask.any() and not fitted.any())
         )

@@ -20,13 +20,15 @@ The root is the folder of the file unless another is given; no path may leave it
 an absolute path, not by a symbolic link. Every fault of a file is reported at once.
 """
 
+import codecs
 import json
-import math
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from p2p_bench.errors import DataError, ErrorList, nearest
+from p2p_bench.raster import is_file, shortened
 from p2p_bench.types import EditPair
 from p2p_bench.world.scenes import Scene
 
@@ -36,6 +38,11 @@ KEYS = (
     "word_weights", "category", "seed", "scene", "edit", "real",
 )  # fmt: skip
 """Keys a line may have, next to the short names `source` and `target`."""
+
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_LARGEST = sys.float_info.max
+_LONGEST_KEY = 100
+"""Letters of an unknown key that are compared with the known ones."""
 
 
 def read_pairs(path: Path, root: Path | None = None) -> list[EditPair]:
@@ -55,15 +62,17 @@ def read_pairs(path: Path, root: Path | None = None) -> list[EditPair]:
         DataError: The file is missing, empty or has one fault.
         ErrorList: It has several; each names file, line and what is wrong.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; set dataset.path to a JSONL file of prompt pairs")
+    if not is_file(path):
+        raise DataError(
+            f"{shortened(str(path))}: no such file; set dataset.path to a JSONL file of prompt pairs"
+        )
     folder = (path.parent if root is None else root).resolve()
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; dataset.root must be the folder that holds the images")
     pairs: list[EditPair] = []
     faults: list[DataError] = []
     first_lines: dict[str, int] = {}
-    for number, line in enumerate(path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines(), start=1):
+    for number, line in enumerate(_content(path).splitlines(), start=1):
         if not line.strip():
             continue
         reader = _LineReader(folder)
@@ -82,6 +91,17 @@ def read_pairs(path: Path, root: Path | None = None) -> list[EditPair]:
     if not pairs:
         raise DataError(f"{path}: the file holds no pairs")
     return pairs
+
+
+def _content(path: Path) -> bytes:
+    """The file without the mark that some editors put before UTF-8."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: the file cannot be read ({error.strerror or error})") from error
+    if content.startswith(_UTF_16):
+        raise DataError(f"{path}: the file is UTF-16 text; save it as UTF-8")
+    return content.removeprefix(codecs.BOM_UTF8)
 
 
 class _FaultError(Exception):
@@ -104,7 +124,8 @@ class _LineReader:
             return None
         for key in data:
             if key not in KEYS:
-                self.faults.append(f"{key}: unknown key.{nearest(key, KEYS)} Known keys: {', '.join(KEYS)}")
+                known = f"{nearest(key[:_LONGEST_KEY], KEYS)} Known keys: {', '.join(KEYS)}"
+                self.faults.append(f"{shortened(key)}: unknown key.{known}")
         get = self._value
         scene = get(data, "scene", _scene)
         fields: dict[str, Any] = {
@@ -131,7 +152,9 @@ class _LineReader:
             keys = [_long(key) for key, _ in items]
             for key in keys:
                 if keys.count(key) > 1:
-                    raise _FaultError(f"{key}: given more than once (`source` and `target` are short names)")
+                    raise _FaultError(
+                        f"{shortened(key)}: given more than once (`source` and `target` are short names)"
+                    )
             return dict(items)
 
         try:
@@ -177,10 +200,10 @@ class _LineReader:
         try:
             path = (self.root / text).resolve()
         except (OSError, RuntimeError, ValueError) as error:
-            raise _FaultError(f"{text!r} is not a usable path: {error}") from error
+            raise _FaultError(f"{_quoted(text)} is not a usable path: {error}") from error
         if not path.is_relative_to(self.root):
             raise _FaultError(
-                f"{text!r} leaves the root {self.root}; paths must stay inside it, links included"
+                f"{_quoted(text)} leaves the root {self.root}; paths must stay inside it, links included"
             )
         return path
 
@@ -203,6 +226,17 @@ def _long(key: str) -> str:
 def _kind(value: Any) -> str:
     kinds = {dict: "an object", list: "a list", str: "text", bool: "a truth value", type(None): "null"}
     return kinds.get(type(value), "a number")
+
+
+def _quoted(text: str) -> str:
+    return f"'{shortened(text)}'"
+
+
+def _number(value: Any) -> str:
+    """A value that is no usable number, for a message."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return _kind(value)
+    return shortened(json.dumps(value), most=_LONGEST_KEY)
 
 
 def _renamed(key: str, data: Mapping[str, Any]) -> str:
@@ -243,7 +277,7 @@ def _identifier(value: Any) -> str:
 
 def _seed(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
-        raise _FaultError(f"expected an integer in [0, 2**63), got {json.dumps(value)}")
+        raise _FaultError(f"expected an integer in [0, 2**63), got {_number(value)}")
     return value
 
 
@@ -264,8 +298,9 @@ def _word_weights(value: Any) -> dict[str, float]:
     if not isinstance(value, dict):
         raise _FaultError(f'expected {{"word": factor}}, got {_kind(value)}')
     for word, factor in value.items():
-        if isinstance(factor, bool) or not isinstance(factor, int | float) or not math.isfinite(factor):
-            raise _FaultError(f"the factor of {word!r} must be a finite number, got {json.dumps(factor)}")
+        # A comparison rather than `isfinite`, which integers of 400 digits do not stand.
+        if isinstance(factor, bool) or not isinstance(factor, int | float) or not abs(factor) <= _LARGEST:
+            raise _FaultError(f"the factor of {_quoted(word)} must be a finite number, got {_number(factor)}")
     return {_prompt(word): float(factor) for word, factor in value.items()}
 
 
@@ -284,10 +319,12 @@ def _edit(value: Any, scene: Scene | None) -> dict[str, Any]:
     if not isinstance(value, dict) or set(value) | {"index"} != {"attribute", "value", "index"}:
         raise _FaultError('expected {"attribute": ..., "value": ..., "index": 0}')
     edit = {"index": 0, **value}
+    if not isinstance(edit["attribute"], str) or edit["attribute"] == "seed":
+        raise _FaultError("attribute: expected what a prompt can say, such as colour or background")
     if isinstance(edit["index"], bool) or not isinstance(edit["index"], int):
         raise _FaultError(f"index: expected an integer, got {_kind(edit['index'])}")
     try:
         scene.with_attribute(edit["attribute"], edit["value"], edit["index"])
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise _FaultError(str(error)) from error
     return edit

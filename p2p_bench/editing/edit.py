@@ -1,13 +1,16 @@
 """One edit, in one call."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from jaxtyping import Float
 from torch import Tensor
 
 from p2p_bench.cache import Cache
-from p2p_bench.controllers import Controller, NoControl
-from p2p_bench.data.images import Fit
+from p2p_bench.controllers import Controller
+from p2p_bench.data.images import FITS, Fit
+from p2p_bench.editing import arguments
 from p2p_bench.editing.attention import Record
 from p2p_bench.editing.images import ImageLike, as_source_image
 from p2p_bench.editing.repair import Repair
@@ -17,7 +20,12 @@ from p2p_bench.editing.run import Progress, can_record, run_edits
 from p2p_bench.errors import P2PError
 from p2p_bench.inversion import DDIMInversion, Inversion
 from p2p_bench.models import DiffusionModel
+from p2p_bench.models.vocabulary import never_seen, never_seen_message
 from p2p_bench.sampling import DDIM
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 def edit(
@@ -49,13 +57,14 @@ def edit(
         targets: Prompts of the edits; each shares the source's noise and its attention.
         controller: How the source's attention is used, for all targets or one per target; None is
             `NoControl`, plain generation from the same noise.
-        image: A real source image: a tensor (3, h, w) or (1, 3, h, w) in [0, 1], a PIL image or a path.
+        image: A real source image: a path, a PIL image, an array (h, w, 3) or a tensor (3, h, w); see
+            `p2p_bench.editing.images.as_source_image`.
         fit: What is done with an image that has not the model's size: "crop" to the centre and resize, "pad",
             "resize" (stretch) or "error"; None is "error" for a tensor and "crop" for the others.
         inversion: How the start is found from `image`; None is `DDIMInversion()`.
         inversion_prompt: What the image is inverted with, where that is not `source`; may be empty.
         noise: Start noise (c, h, w) or (1, c, h, w) instead of the seed's.
-        seed: Start noise is what diffusers draws from `torch.Generator("cpu").manual_seed(seed)`.
+        seed: In [0, 2**64). Start noise is what diffusers draws from a generator of the CPU with this seed.
         steps: Number of denoising steps; None is the model's own.
         guidance: Classifier-free guidance scale; 1 takes no unconditional pass; None is the model's own.
         eta: Share of DDPM's noise added by each step, in [0, 1].
@@ -75,50 +84,65 @@ def edit(
         P2PError: An argument cannot be used; the message says what to do.
         NonFiniteLatentError: The latents became NaN or infinite.
     """
-    prompts = [targets] if isinstance(targets, str) else list(targets)
-    controllers = _controllers(controller, len(prompts))
-    if inversion is not None and image is None:
-        raise P2PError("inversion: there is no image to invert; give image=..., or leave the inversion out")
+    model = arguments.instance("model", model, DiffusionModel, "a model, as load_model gives it")
+    prompts = arguments.prompts(targets)
+    unknown = never_seen(model.spec, (arguments.text("source", source), *prompts))
+    if unknown:
+        log.warning("%s", never_seen_message(model.spec, unknown))
+    controllers = arguments.controllers(controller, len(prompts))
+    if inversion is not None:
+        arguments.instance("inversion", inversion, Inversion, "an inversion, such as DDIMInversion()")
+        if image is None:
+            raise P2PError("inversion: there is no image to invert; give image=..., or leave it out")
     request = EditRequest(
         id="edit",
-        source_prompt=source,
+        source_prompt=arguments.text("source", source),
         targets=tuple(map(Target, prompts, controllers)),
-        seed=seed,
-        noise=None if noise is None else _noise(noise),
-        image=None if image is None else as_source_image(image, model.spec.image_size, fit),
+        seed=arguments.seed(seed),
+        noise=None if noise is None else arguments.noise(noise),
+        image=None if image is None else as_source_image(image, model.spec.image_size, _fit(fit)),
         inversion=DDIMInversion() if image is not None and inversion is None else inversion,
-        inversion_prompt=inversion_prompt,
-        repair=Repair() if repair is True else repair or None,
+        inversion_prompt=_optional(arguments.text, "inversion_prompt", inversion_prompt),
+        repair=_repair(repair),
     )
     (result,) = run_edits(
         model,
         [request],
-        steps=steps,
-        guidance=guidance,
-        stepper=DDIM(eta),
-        record=can_record(model) if record is None else record,
-        truncate=truncate,
-        progress=progress,
-        cache=cache,
+        steps=_optional(arguments.whole, "steps", steps),
+        guidance=_optional(arguments.number, "guidance", guidance),
+        stepper=DDIM(arguments.number("eta", eta)),
+        record=_record(model, record),
+        truncate=arguments.flag("truncate", truncate),
+        progress=_progress(progress),
+        cache=None if cache is None else arguments.instance("cache", cache, Cache, "a Cache"),
     )
     raise_all([error for error in result.errors if error is not None])
     return result
 
 
-def _controllers(controller: Controller | Sequence[Controller] | None, count: int) -> list[Controller]:
-    if controller is None or isinstance(controller, Controller):
-        return [controller or NoControl()] * count
-    if len(controller) != count:
-        raise P2PError(f"controller: expected one, or one per target ({count}), got {len(controller)}")
-    return list(controller)
+def _optional(check: Callable[[str, Any], T], name: str, value: Any) -> T | None:
+    return None if value is None else check(name, value)
 
 
-def _noise(noise: Tensor) -> Float[Tensor, "c h w"]:
-    if noise.ndim == 4 and len(noise) == 1:
-        noise = noise[0]
-    if noise.ndim != 3 or not noise.is_floating_point():
-        raise P2PError(
-            "noise: expected a float tensor (c, h, w) or (1, c, h, w), "
-            f"got {noise.dtype} {tuple(noise.shape)}"
-        )
-    return noise
+def _fit(value: Any) -> Fit | None:
+    if value is not None and (not isinstance(value, str) or value not in FITS):
+        raise arguments.wrong("fit", f"one of {', '.join(FITS)}", value)
+    return value
+
+
+def _repair(value: Any) -> Repair | None:
+    if isinstance(value, Repair):
+        return value
+    return Repair() if arguments.flag("repair", value) else None
+
+
+def _record(model: DiffusionModel, value: Any) -> bool | Record:
+    if value is None:
+        return can_record(model)
+    return value if isinstance(value, Record) else arguments.flag("record", value)
+
+
+def _progress(value: Any) -> Progress | None:
+    if value is not None and not callable(value):
+        raise arguments.wrong("progress", "a function of (steps taken, steps in all)", value)
+    return value

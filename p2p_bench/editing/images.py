@@ -1,5 +1,6 @@
 """Source images as a user has them."""
 
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,11 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from p2p_bench import raster
 from p2p_bench.data.images import Fit, fit_image, load_image
 from p2p_bench.errors import DataError
 
-ImageLike = Tensor | Image.Image | Path | str
+ImageLike = Tensor | np.ndarray | Image.Image | PathLike[str] | str
 
 
 def as_source_image(
@@ -19,9 +21,13 @@ def as_source_image(
 ) -> Float[Tensor, "3 h w"]:
     """A source image as RGB in [0, 1].
 
+    The same picture is the same image to the bit, whichever way it is given. `p2p_bench.raster` says how
+    each kind is read.
+
     Args:
-        image: A tensor (3, h, w) or (1, 3, h, w) in [0, 1], a PIL image or a path. Greyscale becomes three
-            equal channels, transparent pixels are laid over white.
+        image: A path; a PIL image; an array (h, w), (h, w, 1), (h, w, 3) or (h, w, 4); or a tensor (h, w),
+            (1, h, w) or (3, h, w). Where there are channels, a leading axis of one may be added. Arrays and
+            tensors are uint8 in [0, 255] or float in [0, 1].
         size: Height and width of the model's images.
         fit: What is done with an image of another size, see `fit_image`; None is "error" for a tensor and
             "crop" for the others.
@@ -31,23 +37,23 @@ def as_source_image(
         ConfigError: `fit` is not one of those.
     """
     if isinstance(image, Tensor):
-        checked = _checked(image[0] if image.ndim == 4 and len(image) == 1 else image)
-        return fit_image(checked, size, fit or "error")
-    if isinstance(image, Image.Image):
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        pixels = np.array(Image.alpha_composite(white, rgba).convert("RGB"))
-        return fit_image(torch.from_numpy(pixels).permute(2, 0, 1).float() / 255, size, fit or "crop")
-    return fit_image(load_image(Path(image)), size, fit or "crop")
-
-
-def _checked(image: Tensor) -> Float[Tensor, "3 h w"]:
-    if image.ndim != 3 or len(image) != 3 or not image.is_floating_point():
+        return fit_image(_of_tensor(image), size, fit or "error")
+    if isinstance(image, np.ndarray):
+        pixels = torch.from_numpy(raster.array_rgb(image, "image"))
+    elif isinstance(image, Image.Image):
+        pixels = torch.from_numpy(raster.rgb(raster.as_picture(image, "image")))
+    elif isinstance(image, str | PathLike):
+        pixels = load_image(Path(image))
+    else:
         raise DataError(
-            "image: expected a float tensor (3, h, w) or (1, 3, h, w), "
-            f"got {image.dtype} {tuple(image.shape)}"
+            f"image: expected a path, a PIL image, a NumPy array or a tensor, got {type(image).__name__}"
         )
-    low, high = float(image.min()), float(image.max())
-    if not (low >= 0 and high <= 1):
-        raise DataError(f"image: expected finite values in [0, 1], got {low:g} to {high:g}")
-    return image
+    return fit_image(pixels, size, fit or "crop")
+
+
+def _of_tensor(image: Tensor) -> Float[Tensor, "3 h w"]:
+    if image.layout != torch.strided or image.is_meta or image.is_quantized:
+        raise DataError(f"image: expected a dense tensor with values, got layout {image.layout}")
+    image = image.detach().cpu()
+    pixels = (image.float() if image.is_floating_point() else image).numpy()
+    return torch.from_numpy(raster.array_rgb(pixels, "image", channels_first=True))

@@ -11,7 +11,8 @@ from p2p_bench.editing.masks import attention_mask
 from p2p_bench.editing.repair import Repair
 from p2p_bench.editing.result import EditResult
 from p2p_bench.errors import P2PError
-from p2p_bench.prompts.words import TokenizedPrompt
+from p2p_bench.prompts.changes import changed_words
+from p2p_bench.prompts.words import places_of
 
 
 def repaired(result: EditResult, repair: Repair, image: Float[Tensor, "3 h w"] | None) -> EditResult:
@@ -35,6 +36,12 @@ def repaired(result: EditResult, repair: Repair, image: Float[Tensor, "3 h w"] |
             mask = _mask(result, repair, index)
         except P2PError as error:
             errors[index] = error
+            continue
+        if not bool((mask > 0).any()):
+            errors[index] = P2PError(
+                "repair: the mask is empty, so nothing of the edit would be left; give another mask, "
+                "or a lower threshold"
+            )
             continue
         masks[index] = feathered(mask, repair.feather)
         images[index] = torch.lerp(source, images[index], masks[index])
@@ -71,23 +78,16 @@ def _mask(result: EditResult, repair: Repair, index: int) -> Float[Tensor, "h w"
 
 def _words(result: EditResult, repair: Repair, at: int, other: int) -> list[str]:
     """The words to look at in one of two images."""
-    here, there = _bare(result.prompts[at]), _bare(result.prompts[other])
+    here, there = result.prompts[at], result.prompts[other]
     if repair.words is None:
-        only_here, only_there = set(here) - set(there), set(there) - set(here)
+        only_here, only_there = changed_words(here, there)
         if not only_here and not only_there:
             raise P2PError(
-                f"repair: {result.prompts[at].text!r} and {result.prompts[other].text!r} have the same "
-                "words; name those that the edit is about, as in Repair(words=('fog',))"
+                f"repair: {here.text!r} and {there.text!r} have the same words; name those that the edit is "
+                "about, as in Repair(words=('fog',))"
             )
-        return sorted(only_here)
+        return list(only_here)
     for word in repair.words:
-        if word.lower() not in here + there:
-            raise P2PError(
-                f"repair: word {word!r} is neither in {result.prompts[at].text!r} nor in "
-                f"{result.prompts[other].text!r}"
-            )
-    return [word for word in repair.words if word.lower() in here]
-
-
-def _bare(prompt: TokenizedPrompt) -> list[str]:
-    return [word.bare for word in prompt.words]
+        if not places_of(here, word) and not places_of(there, word):
+            raise P2PError(f"repair: word {word!r} is neither in {here.text!r} nor in {there.text!r}")
+    return [word for word in repair.words if places_of(here, word)]

@@ -19,7 +19,7 @@ class Repair:
 
     Attributes:
         words: Words whose attention makes the mask, each looked for in the source and in the target; None
-            takes those that only one of the two prompts has.
+            takes those that change.
         mask: A given mask in place of words: 1 where the edit is kept.
         threshold: Share of a map's maximum above which a position belongs to the mask, in [0, 1).
         pool: Side of the max-pooling of the maps, odd; 1 pools nothing.

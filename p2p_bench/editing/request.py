@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from p2p_bench.controllers import BoundController, Controller, EditContext, NoControl
+from p2p_bench.controllers.binding import bind_edit
 from p2p_bench.editing.masks import check_blend
 from p2p_bench.editing.repair import Repair
 from p2p_bench.errors import DataError, ErrorList, P2PError
@@ -104,7 +105,8 @@ def prepare(
     for number, text in enumerate(request.prompts):
         try:
             role = "target prompt" if number else "source prompt"
-            prompts.append(tokenize(text, model.tokenizer, truncate, role=role))
+            known = model.spec.vocabulary
+            prompts.append(tokenize(text, model.tokenizer, truncate, role=role, vocabulary=known))
         except P2PError as error:
             faults.append(error)
     try:
@@ -134,7 +136,7 @@ def raise_all(faults: Sequence[P2PError]) -> None:
 
 def _bound(model: DiffusionModel, controller: Controller, context: EditContext) -> BoundController | P2PError:
     try:
-        bound = controller.bind(context)
+        bound = bind_edit(controller, context)
         if bound.blend is not None:
             check_blend(model, bound.blend)
         return bound

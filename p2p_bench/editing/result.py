@@ -2,21 +2,28 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
 from typing import get_args
 
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
 from p2p_bench.attention.recorder import Detail
 from p2p_bench.editing.attention import AttentionMaps
+from p2p_bench.editing.pictures import heatmap_image, strip, to_uint8, whole_factor
 from p2p_bench.errors import P2PError, PromptError, nearest
 from p2p_bench.prompts.words import TokenizedPrompt, columns_of
+from p2p_bench.raster import shortened
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class EditResult:
     """Images of one source and its targets, and what they cost. All tensors are on the CPU.
+
+    A notebook shows it as a strip of its images.
 
     Attributes:
         id: Of the request.
@@ -33,6 +40,7 @@ class EditResult:
         vae_reconstruction: A real source image through the VAE and back: what no edit can exceed.
         prompts: Tokenized prompts, source first; empty if the request could not be read.
         attention: Recorded maps, cross-attention before self-attention.
+        controls: What was done to the attention of each target, in a few words; "" where it has an error.
         repair_masks: By image, where a repaired image is the edit (1) and where it is the source (0).
     """
 
@@ -49,6 +57,7 @@ class EditResult:
     inversion_recalled: bool = False
     vae_reconstruction: Float[Tensor, "3 h w"] | None = None
     prompts: tuple[TokenizedPrompt, ...] = ()
+    controls: tuple[str, ...] = ()
     attention: tuple[AttentionMaps, ...] = field(default=(), repr=False)
     repair_masks: Mapping[int, Float[Tensor, "h w"]] = field(default_factory=dict, repr=False)
 
@@ -67,6 +76,91 @@ class EditResult:
     def error(self) -> P2PError | None:
         """The first error, or None."""
         return next((error for error in self.errors if error is not None), None)
+
+    def __repr__(self) -> str:
+        """One line: what was edited into what, and what it cost."""
+        if not self.prompts:
+            return f"EditResult({self.id!r}: {shortened(str(self.error))})"
+        source, *targets = [repr(shortened(prompt.text, most=60)) for prompt in self.prompts]
+        height, width = self.images.shape[-2:]
+        failed = sum(error is not None for error in self.errors)
+        return (
+            f"EditResult({source} -> {', '.join(targets)}; {len(self.images)} images of {width} x {height}, "
+            f"{self.unet_rows} UNet rows{f', {failed} failed' if failed else ''})"
+        )
+
+    def _repr_png_(self) -> bytes | None:
+        """The images side by side, as notebooks show it; None where there is none."""
+        names = self._names()
+        shown = {
+            name.replace("_", " "): image
+            for name, image, error in zip(names, self.images, self.errors, strict=True)
+            if error is None
+        }
+        if not shown:
+            return None
+        buffer = BytesIO()
+        Image.fromarray(to_uint8(strip(shown))).save(buffer, format="PNG")
+        return buffer.getvalue()
+
+    def pil(self) -> list[Image.Image]:
+        """The images as PIL images, the source first.
+
+        Raises:
+            P2PError: One of them could not be made.
+        """
+        if self.error is not None:
+            raise self.error
+        return [Image.fromarray(to_uint8(image)) for image in self.images]
+
+    def save(self, directory: Path | str) -> list[Path]:
+        """Writes the images and the strip of them as `source.png`, `target_1.png`, ..., `strip.png`.
+
+        Args:
+            directory: Made if need be; files of these names in it are replaced.
+
+        Returns:
+            The files.
+
+        Raises:
+            P2PError: One of the images could not be made, or the directory cannot be written.
+        """
+        pictures = dict(zip(self._names(), self.pil(), strict=True))
+        titled = {name.replace("_", " "): image for name, image in zip(pictures, self.images, strict=True)}
+        pictures["strip"] = Image.fromarray(to_uint8(strip(titled)))
+        try:
+            folder = Path(directory).expanduser()
+            folder.mkdir(parents=True, exist_ok=True)
+            paths = {folder / f"{name}.png": picture for name, picture in pictures.items()}
+            for path, picture in paths.items():
+                picture.save(path)
+        except (OSError, RuntimeError, TypeError, ValueError) as error:
+            raise P2PError(f"save: the pictures cannot be written to {directory!r} ({error})") from error
+        return list(paths)
+
+    def heatmap_image(
+        self, word: str, index: int | None = None, fraction: float | None = None, side: int = 192
+    ) -> Image.Image:
+        """Where an image attends to a word, lit up over the image; see `heatmap`.
+
+        Args:
+            word: A word or phrase of a prompt.
+            index: Image, 0 is the source; None takes the first image whose prompt has the word.
+            fraction: Side of the maps as a fraction of the latent side; None takes the first recorded.
+            side: Small images are enlarged by a whole factor to about this height.
+
+        Raises:
+            PromptError: No prompt has the word.
+            P2PError: No such maps were recorded, or there is no such image.
+        """
+        index = self._image_with(word) if index is None else index
+        heat = self.heatmap(word, index, fraction)
+        lit = heatmap_image(self.images[index], heat)
+        factor = whole_factor(lit.shape[-2], side)
+        return Image.fromarray(to_uint8(lit.repeat_interleave(factor, -2).repeat_interleave(factor, -1)))
+
+    def _names(self) -> list[str]:
+        return ["source", *(f"target_{index}" for index in range(1, len(self.images)))]
 
     @property
     def maps(self) -> Mapping[int, Float[Tensor, "columns s t"]]:

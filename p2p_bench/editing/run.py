@@ -304,6 +304,7 @@ def _entered(
         target_rows_spent=tuple(spent[1:]),
         errors=tuple(errors),
         prompts=prepared.prompts,
+        controls=tuple("" if isinstance(one, P2PError) else one.control for one in prepared.controllers),
         attention=_joined(before.attention, kept_maps(sampled.recorders, row_of)),
     )
 

@@ -8,12 +8,37 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-from p2p_bench.errors import ConfigError, P2PError
+from p2p_bench.errors import ConfigError, MissingWeightsError
 
 Role = Literal["fidelity", "editability", "other"]
 
 UNDEFINED = float("nan")
 """The value of a metric where it has none; means leave it out and count the rest."""
+
+
+class Undefined(float):
+    """NaN with the reason for it, where a reader should know: rows and summaries say and count it.
+
+    Args:
+        reason: The same words for the same reason, whatever the edit, so that it can be counted.
+
+    Attributes:
+        reason: As given.
+    """
+
+    reason: str
+
+    def __new__(cls, reason: str) -> "Undefined":
+        """NaN, whatever the reason."""
+        value = super().__new__(cls, UNDEFINED)
+        value.reason = reason
+        return value
+
+
+def split_reasons(values: Mapping[str, float]) -> tuple[dict[str, float], dict[str, str]]:
+    """Plain values, and the reasons by column where one is undefined for a reason."""
+    reasons = {name: value.reason for name, value in values.items() if isinstance(value, Undefined)}
+    return {name: float(value) for name, value in values.items()}, reasons
 
 
 @dataclass(frozen=True)
@@ -87,7 +112,10 @@ class Metric(Protocol):
         ...
 
     def __call__(self, views: Sequence[EditView]) -> list[dict[str, float]]:
-        """One value per column and view, NaN where undefined; independent of the other views."""
+        """One value per column and view, independent of the other views.
+
+        NaN where undefined, or `Undefined` where a reader should know why.
+        """
         ...
 
 
@@ -122,11 +150,11 @@ def evaluate(metrics: Mapping[str, Metric], views: Sequence[EditView]) -> list[d
         views: The edits.
 
     Returns:
-        One dictionary per view, from column name to value, NaN where undefined.
+        One dictionary per view, from column name to value, NaN or `Undefined` where there is none.
 
     Raises:
-        ConfigError: Two metrics fill the same column.
-        P2PError: As raised by a metric, missing weights for instance.
+        ConfigError: Two metrics fill the same column, or one cannot be used at all.
+        MissingWeightsError: The weights of a metric are absent.
         RuntimeError: A metric failed, or did not return one finite or NaN value for each of its
             columns; names the metric.
     """
@@ -135,7 +163,7 @@ def evaluate(metrics: Mapping[str, Metric], views: Sequence[EditView]) -> list[d
     for name, metric in metrics.items():
         try:
             values = metric(views)
-        except P2PError:
+        except (ConfigError, MissingWeightsError):
             raise
         except Exception as error:  # whatever a metric of somebody else raises, its name must be told
             raise RuntimeError(f"metric {name!r} failed: {type(error).__name__}: {error}") from error
@@ -151,5 +179,8 @@ def evaluate(metrics: Mapping[str, Metric], views: Sequence[EditView]) -> list[d
                 raise RuntimeError(
                     f"metric {name!r} returned an infinite value, no mean can hold it: {value}"
                 )
-            row.update((key, float(number)) for key, number in value.items())
+            row.update(
+                (key, number if isinstance(number, Undefined) else float(number))
+                for key, number in value.items()
+            )
     return rows

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from p2p_bench.errors import ConfigError
-from p2p_bench.metrics.base import EditView, MetricColumn
+from p2p_bench.metrics.base import EditView, MetricColumn, Undefined
 from p2p_bench.metrics.clip_backbone import ClipNetwork, locate_clip
 from p2p_bench.metrics.embedded import WORLD
 
@@ -55,7 +55,8 @@ class ClipScore:
 
     `clip_target` scores the edited image against the target prompt and rises as the edit takes;
     `clip_source` scores it against the source prompt and falls; `clip_direction` compares the change
-    of the image with the change of the prompt and is NaN where prompts or images are equal.
+    of the image with the change of the prompt and is NaN where prompts or images are equal. What a prompt
+    takes part in is undefined where the network cannot read it to its end.
 
     Args:
         backbone: Label of the network in results. "world" is the embedded one and takes no other argument.
@@ -119,9 +120,24 @@ class ClipScore:
             direction.tolist(),
             strict=True,
         )
-        return [{"clip_source": s, "clip_target": t, "clip_direction": d} for s, t, d in values]
+        cut, context = network.cuts(prompts), network.context
+        return [
+            _of_whole_prompts(
+                {"clip_source": s, "clip_target": t, "clip_direction": d}, cut[i], cut[count + i], context
+            )
+            for i, (s, t, d) in enumerate(values)
+        ]
 
     def _load(self, device: torch.device) -> ClipNetwork:
         if self._network is None or self._network.device != device:
             self._network = ClipNetwork(locate_clip(self.model, self.weights), device)
         return self._network
+
+
+def _of_whole_prompts(
+    values: dict[str, float], source_cut: bool, target_cut: bool, context: int
+) -> dict[str, float]:
+    """Scores of an edit without those for which a prompt was not read to its end."""
+    cut = {"clip_source": source_cut, "clip_target": target_cut, "clip_direction": source_cut or target_cut}
+    reason = Undefined(f"the prompt is longer than the {context - 2} tokens that CLIP reads")
+    return {name: reason if cut[name] else value for name, value in values.items()}

@@ -150,10 +150,24 @@ class ClipNetwork:
     def text_features(self, prompts: Sequence[str]) -> Float[Tensor, "n d"]:
         """Features of unit length; equal prompts go through the network once.
 
-        A prompt longer than the network's context is cut there, as open_clip does.
+        A prompt longer than the network's context is cut there, as open_clip does; see `cuts`.
         """
         inputs = self.tokenizer(list(dict.fromkeys(prompts)))
         return self._encode(inputs, self.model.encode_text)[_places(prompts)]
+
+    def cuts(self, prompts: Sequence[str]) -> list[bool]:
+        """Whether each prompt is longer than the network's context, so that its end is not read."""
+        distinct = list(dict.fromkeys(prompts))
+        read = self.tokenizer(distinct)
+        # One place more: what was cut goes on where the end was put, what was not has padding there.
+        longer = self.tokenizer(distinct, context_length=read.shape[1] + 1)
+        cut = (longer[:, :-1] != read).any(1)
+        return cut[_places(prompts)].tolist()
+
+    @property
+    def context(self) -> int:
+        """Tokens of a prompt that the network reads, begin and end included."""
+        return int(self.tokenizer([""]).shape[1])
 
     def _encode(self, inputs: Tensor, encode: Any) -> Tensor:
         parts = [encode(part.to(self.device), normalize=True).float() for part in inputs.split(_BATCH)]

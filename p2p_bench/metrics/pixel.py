@@ -35,9 +35,10 @@ def mse(a: Float[Tensor, "n 3 h w"], b: Float[Tensor, "n 3 h w"]) -> Float[Tenso
 def mse_outside(
     a: Float[Tensor, "n 3 h w"], b: Float[Tensor, "n 3 h w"], mask: Float[Tensor, "n h w"]
 ) -> Float[Tensor, " n"]:
-    """Mean squared error over the pixels where `mask` is 0; NaN where there is none.
+    """Mean squared error over the pixels where `mask` is 0; NaN where it is 0 nowhere or everywhere.
 
-    The mean runs over the kept pixels alone, so it does not depend on the size of the mask.
+    The mean runs over the kept pixels alone, so it does not depend on the size of the mask. A mask without
+    an inside divides nothing: the whole picture is no background.
 
     >>> a = torch.zeros(1, 3, 1, 2)
     >>> mse_outside(a, torch.tensor([0.5, 1.0]).expand(1, 3, 1, 2), torch.tensor([[[0.0, 1.0]]]))
@@ -45,7 +46,9 @@ def mse_outside(
     """
     kept = (mask < 0.5).double()
     error = (a.double() - b.double()).square().mean(dim=1)
-    return (error * kept).sum(dim=(1, 2)) / kept.sum(dim=(1, 2))
+    number = kept.sum(dim=(1, 2))
+    mean = (error * kept).sum(dim=(1, 2)) / number
+    return mean.where(number < kept.shape[1] * kept.shape[2], UNDEFINED)
 
 
 def psnr_from_mse(error: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
@@ -108,7 +111,7 @@ def _window_mean(images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 y x"]:
 class PixelScores:
     """MSE, PSNR and SSIM of the edited image against the source, whole and outside the mask.
 
-    The columns outside the mask are NaN where the mask is unknown or covers everything.
+    The columns outside the mask are NaN where the mask is unknown, empty or covers everything.
     """
 
     columns = (

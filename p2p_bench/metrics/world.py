@@ -25,7 +25,7 @@ class WorldAnswer:
 
     Both are defined for rendered scenes only. A pair that starts from noise has no answer and no mask,
     since its layout comes from the noise; both are NaN there, as is `background_error` where the edit
-    reaches every pixel (style, weather).
+    reaches every pixel (style, weather) or none (an attribute set to what it is).
     """
 
     columns = (

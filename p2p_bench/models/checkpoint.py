@@ -24,6 +24,7 @@ from p2p_bench.models.files import (
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.models.schedule import NoiseSchedule, schedule_from_config
 from p2p_bench.models.spec import ModelSpec
+from p2p_bench.models.vocabulary import read_vocabulary
 
 DTYPES = {
     "float64": torch.float64,
@@ -112,6 +113,7 @@ class UNetCheckpoint:
             record_fraction=self.record_fraction,
             vae_scaling=float(vae.get("scaling_factor", 0.18215)),
             checksum=checkpoint_checksum(directory, self.variant),
+            vocabulary=read_vocabulary(directory, self.name),
         )
 
     def tokenizer(self) -> CLIPTokenizer:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ _VAE_BATCH = 8
 """Images through the VAE at once: its activations are large, and larger batches gain nothing."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class DiffusionModel:
     """A latent text-to-image U-Net with its text encoder, VAE and noise levels.
 
@@ -40,14 +40,22 @@ class DiffusionModel:
     """
 
     spec: ModelSpec
-    tokenizer: CLIPTokenizer = field(repr=False)
-    schedule: NoiseSchedule = field(repr=False)
-    sites: tuple[Site, ...] = field(repr=False)
-    unet: nn.Module = field(repr=False)
-    vae: Any = field(repr=False)
-    text_encoder: CLIPTextModel = field(repr=False)
+    tokenizer: CLIPTokenizer
+    schedule: NoiseSchedule
+    sites: tuple[Site, ...]
+    unet: nn.Module
+    vae: Any
+    text_encoder: CLIPTextModel
     device: torch.device
     dtype: torch.dtype
+
+    def __repr__(self) -> str:
+        """One line: name, size, place."""
+        height, width = self.spec.image_size
+        number_format = str(self.dtype).removeprefix("torch.")
+        return (
+            f"DiffusionModel({self.spec.name!r}, {width} x {height} pixels, {number_format} on {self.device})"
+        )
 
     @property
     def state_dtype(self) -> torch.dtype:
@@ -66,7 +74,10 @@ class DiffusionModel:
             PromptError: A prompt is longer than the model reads.
         """
         return self.encode_tokens(
-            [tokenize(prompt, self.tokenizer, truncate=truncate, allow_empty=True) for prompt in prompts]
+            [
+                tokenize(prompt, self.tokenizer, truncate, allow_empty=True, vocabulary=self.spec.vocabulary)
+                for prompt in prompts
+            ]
         )
 
     @torch.no_grad()

@@ -22,6 +22,7 @@ class ModelSpec:
         record_fraction: Attention maps are recorded at this fraction of the latent side.
         vae_scaling: Latents are the VAE's mean times this.
         checksum: SHA-256 over the configuration and weight files: equal means the same model.
+        vocabulary: Words of the captions that it was trained on, in lower case; None: not known.
     """
 
     name: str
@@ -37,3 +38,4 @@ class ModelSpec:
     record_fraction: float
     vae_scaling: float
     checksum: str
+    vocabulary: frozenset[str] | None = None

@@ -7,6 +7,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from p2p_bench.errors import PromptError
+from p2p_bench.prompts.changes import align, common_places, unchanged_places
 from p2p_bench.prompts.words import TokenizedPrompt, occurrences
 
 _Item = tuple[str | int, range]
@@ -22,13 +23,15 @@ def replacement_map(
     """Map of a word swap (Hertz et al. 2022): words correspond by position.
 
     Columns of a word with equal numbers of tokens map one to one; otherwise every source column goes to each
-    of the m target columns with weight 1/m. All other columns follow in order.
+    of the m target columns with weight 1/m. Punctuation around a word goes to that around the other; where
+    only the target has some, it has no source column. Begin, end and padding follow in order.
 
     Args:
         source: The source prompt.
         target: A target prompt of equally many words.
-        as_released: Follow the released code, which maps column j to j after the last swapped word instead of
-            the source's next column to j. It matters where swapped words differ in their number of tokens.
+        as_released: Follow the released code. Words are compared with their punctuation, those that differ
+            are swapped as wholes, and after the last of them column j goes to j instead of the source's next
+            column to j, which matters where swapped words differ in their number of tokens.
 
     Returns:
         M, where `M[i, j]` is the weight of source column i in target column j.
@@ -41,53 +44,43 @@ def replacement_map(
             f"replace needs equally many words: {source.text!r} has {len(source.words)}, "
             f"{target.text!r} has {len(target.words)}; use refine to add or remove words"
         )
-    matrix = torch.zeros(source.width, target.width, dtype=torch.float64)
-    swaps = [
-        (old.span, new.span)
-        for old, new in zip(source.words, target.words, strict=True)
-        if old.text.lower() != new.text.lower()
-    ]
-    i = j = 0
-    for old, new in swaps:
-        for _ in range(new[0] - j):
-            matrix[i, j] = 1
-            i, j = i + 1, j + 1
-        map_block(matrix, old, new)
-        i, j = old[-1] + 1, new[-1] + 1
-    rest = min(source.width - i, target.width - j)
     if as_released:
-        i = j
-    for offset in range(rest):
-        matrix[i + offset, j + offset] = 1
-    return matrix
+        return _released_walk(source, target)
+    return _word_map(source, target, [([place], [place]) for place in range(len(source.words))])
 
 
 def refinement_map(
     source: TokenizedPrompt, target: TokenizedPrompt, as_released: bool = False
 ) -> tuple[Float64[Tensor, "w w"], Float64[Tensor, " w"]]:
-    """Alignment of a refinement (Hertz et al. 2022): tokens that both prompts share correspond.
+    """Alignment of a refinement (Hertz et al. 2022): what both prompts share corresponds.
 
-    Token sequences, begin and end included, are aligned globally: match 1, mismatch -1, gap 0. Columns after
-    the target's last token map j to j where the source has padding there, too.
+    Words that both prompts have correspond, and the punctuation around them where both have some. Columns
+    after the target's last token map j to j where the source has padding there, too.
 
     Args:
         source: The source prompt.
         target: The target prompt.
-        as_released: Follow the released code, which maps j to j also where the source still has words, so
-            that a shorter target's padding takes maps of words.
+        as_released: Follow the released code. Token sequences, begin and end included, are aligned globally
+            (match 1, mismatch -1, gap 0), so that different words share the pieces that they are made of;
+            and j maps to j also where the source still has words, so that a shorter target's padding takes
+            maps of words.
 
     Returns:
         P, where `P[i, j]` is 1 if source column i is shared with target column j; and `aligned`, which is 1
         at the target columns that have a source column and 0 at those that are new.
     """
-    width = target.width
-    matrix = torch.zeros(source.width, width, dtype=torch.float64)
-    for i, j in _align(source.encoded, target.encoded):
-        matrix[i, j] = 1
-    first = len(target.encoded) if as_released else max(len(target.encoded), len(source.encoded))
-    for j in range(first, width):
+    if as_released:
+        matrix = torch.zeros(source.width, target.width, dtype=torch.float64)
+        for i, j in align(source.encoded, target.encoded):
+            matrix[i, j] = 1
+        first = len(target.encoded)
+    else:
+        matrix = _map_of(source, target, [([i], [j]) for i, j in unchanged_places(source, target)])
+        matrix[source.num_tokens + 1, target.num_tokens + 1] = 1
+        first = max(len(target.encoded), len(source.encoded))
+    for j in range(first, target.width):
         matrix[j, j] = 1
-    return matrix, matrix.sum(0)
+    return matrix, matrix.any(0).double()
 
 
 def phrase_map(
@@ -100,7 +93,7 @@ def phrase_map(
 
     Each phrase of the source goes to its phrase of the target: columns map one to one if they are equally
     many, otherwise every source column goes to each of the m target columns with weight 1/m. The words around
-    them are aligned as in a refinement, by words. Padding follows in order, as in `replacement_map`.
+    them are aligned as in a refinement. Punctuation and padding are as in `replacement_map`.
 
     Args:
         source: The source prompt.
@@ -123,23 +116,21 @@ def phrase_map(
     old_items, new_items = (
         _items(prompt, [swap[side] for swap in swaps]) for side, prompt in enumerate((source, target))
     )
-    same = _align([key for key, _ in old_items], [key for key, _ in new_items])
+    same = common_places([key for key, _ in old_items], [key for key, _ in new_items])
     pairs: list[_Pair] = [*swaps]
     pairs += [(old_items[i][1], new_items[j][1]) for i, j in same if isinstance(old_items[i][0], str)]
     if swap_rest:
         pairs += _gap_swaps(old_items, new_items, same)
 
-    matrix = torch.zeros(source.width, target.width, dtype=torch.float64)
-    for old, new in pairs:
-        map_block(matrix, word_columns(source, old), word_columns(target, new))
-    i, j = source.num_tokens + 1, target.num_tokens + 1
-    rest = min(source.width - i, target.width - j)
-    matrix[0, 0] = 1
-    for offset in range(rest):
-        matrix[i + offset, j + offset] = 1
+    matrix = _word_map(source, target, pairs)
+    return matrix, with_source(matrix, target)
+
+
+def with_source(matrix: Float64[Tensor, "w w"], target: TokenizedPrompt) -> Float64[Tensor, " w"]:
+    """0 at the target's columns that a swap gives no source column, 1 elsewhere and at end and padding."""
     aligned = matrix.any(0).double()
-    aligned[j:] = 1
-    return matrix, aligned
+    aligned[target.num_tokens + 1 :] = 1
+    return aligned
 
 
 def phrase_pairs(
@@ -160,8 +151,13 @@ def phrase_pairs(
 
 
 def word_columns(prompt: TokenizedPrompt, places: Sequence[int]) -> list[int]:
-    """Columns of some words of a prompt, without punctuation around them."""
-    return [column for place in places for column in prompt.words[place].columns]
+    """Columns of some words of a prompt, with the punctuation between neighbours but none around them."""
+    columns: list[int] = []
+    for number, place in enumerate(places):
+        own = prompt.words[place].columns
+        joined = number > 0 and places[number - 1] == place - 1
+        columns += range(columns[-1] + 1 if joined else own[0], own[-1] + 1)
+    return columns
 
 
 def map_block(matrix: Float64[Tensor, "w w"], old: Sequence[int], new: Sequence[int]) -> None:
@@ -170,6 +166,58 @@ def map_block(matrix: Float64[Tensor, "w w"], old: Sequence[int], new: Sequence[
         matrix[list(old), list(new)] = 1
     else:
         matrix[torch.tensor(old)[:, None], torch.tensor(new)] = 1 / len(new)
+
+
+def _word_map(
+    source: TokenizedPrompt, target: TokenizedPrompt, pairs: Sequence[_Pair]
+) -> Float64[Tensor, "w w"]:
+    """Map of a swap of words; padding follows in order."""
+    matrix = _map_of(source, target, pairs)
+    i, j = source.num_tokens + 1, target.num_tokens + 1
+    for offset in range(min(source.width - i, target.width - j)):
+        matrix[i + offset, j + offset] = 1
+    return matrix
+
+
+def _map_of(
+    source: TokenizedPrompt, target: TokenizedPrompt, pairs: Sequence[_Pair]
+) -> Float64[Tensor, "w w"]:
+    """Map of the begin column, and of words with the punctuation around them; the rest is zero."""
+    matrix = torch.zeros(source.width, target.width, dtype=torch.float64)
+    matrix[0, 0] = 1
+    for old, new in pairs:
+        map_block(matrix, word_columns(source, old), word_columns(target, new))
+        for mine, its in zip(_punctuation(source, old), _punctuation(target, new), strict=True):
+            if mine and its:
+                map_block(matrix, mine, its)
+    return matrix
+
+
+def _punctuation(prompt: TokenizedPrompt, places: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Columns of the punctuation before and after some words."""
+    first, last = prompt.words[places[0]], prompt.words[places[-1]]
+    before = [column for column in first.span if column < first.columns[0]]
+    return before, [column for column in last.span if column > last.columns[-1]]
+
+
+def _released_walk(source: TokenizedPrompt, target: TokenizedPrompt) -> Float64[Tensor, "w w"]:
+    """The released code's map of a word swap."""
+    matrix = torch.zeros(source.width, target.width, dtype=torch.float64)
+    swaps = [
+        (old.span, new.span)
+        for old, new in zip(source.words, target.words, strict=True)
+        if old.text.lower() != new.text.lower()
+    ]
+    i = j = 0
+    for old, new in swaps:
+        for _ in range(new[0] - j):
+            matrix[i, j] = 1
+            i, j = i + 1, j + 1
+        map_block(matrix, old, new)
+        i, j = old[-1] + 1, new[-1] + 1
+    for column in range(j, j + min(source.width - i, target.width - j)):
+        matrix[column, column] = 1
+    return matrix
 
 
 def _items(prompt: TokenizedPrompt, phrases: Sequence[range]) -> list[_Item]:
@@ -212,23 +260,3 @@ def _check_apart(prompt: TokenizedPrompt, phrases: Sequence[range]) -> None:
             f"phrases: word {prompt.words[twice].text!r} of {prompt.text!r} belongs to two of them; "
             "name each word once"
         )
-
-
-def _align(source: Sequence[int | str], target: Sequence[int | str]) -> list[tuple[int, int]]:
-    """Needleman-Wunsch: pairs (i, j) of equal items. Ties: insertion, then deletion, then match."""
-    score = [[0] * (len(target) + 1) for _ in range(len(source) + 1)]
-    for i, old in enumerate(source, 1):
-        for j, new in enumerate(target, 1):
-            match = score[i - 1][j - 1] + (1 if old == new else -1)
-            score[i][j] = max(score[i][j - 1], score[i - 1][j], match)
-    pairs = []
-    i, j = len(source), len(target)
-    while i and j:
-        if score[i][j] == score[i][j - 1]:
-            j -= 1
-        elif score[i][j] == score[i - 1][j]:
-            i -= 1
-        else:
-            i, j = i - 1, j - 1
-            pairs.append((i, j))
-    return pairs[::-1]

@@ -1,6 +1,8 @@
 """Which text columns a word has."""
 
 import re
+import unicodedata
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -17,13 +19,34 @@ class TextTokenizer(Protocol):
         """Encode; `.input_ids` begins and ends with one special token each."""
 
 
+_APOSTROPHES = str.maketrans("\u2018\u2019\u02bc\uff07", "''''")
+
+
+@dataclass(frozen=True)
+class Word:
+    """A space-separated word of a text.
+
+    Attributes:
+        text: The word as written, with punctuation.
+        bare: What it is compared by: lower case, composed (NFC), one kind of apostrophe, no punctuation
+            around it.
+        start: Place of its first character in the text.
+        core: Places in `text` of the first character of the bare word and of the one after its last.
+    """
+
+    text: str
+    bare: str
+    start: int
+    core: tuple[int, int]
+
+
 @dataclass(frozen=True)
 class WordSpan:
     """A space-separated word of a prompt.
 
     Attributes:
         text: The word as written, with punctuation.
-        bare: The word in lower case without punctuation around it.
+        bare: What it is compared by, see `Word`.
         columns: Text columns of the bare word.
         span: Text columns of the word with its punctuation.
     """
@@ -39,10 +62,10 @@ class TokenizedPrompt:
     """A prompt as the text encoder sees it.
 
     Attributes:
-        text: The prompt.
+        text: The prompt, composed (NFC).
         ids: Token ids: begin, tokens, end, padding.
         num_tokens: Number of tokens without begin, end and padding.
-        words: The words that have columns (all of them, unless the prompt was truncated).
+        words: The words that have all their columns (every word, unless the prompt was truncated).
         truncated: Whether tokens were cut off.
     """
 
@@ -73,6 +96,7 @@ def tokenize(
     truncate: bool = False,
     allow_empty: bool = False,
     role: str = "prompt",
+    vocabulary: Collection[str] | None = None,
 ) -> TokenizedPrompt:
     """Tokenize a prompt and find the columns of its words.
 
@@ -82,10 +106,13 @@ def tokenize(
         truncate: Cut a prompt that is too long instead of refusing it.
         allow_empty: Accept a prompt without words.
         role: What the prompt is, for messages.
+        vocabulary: Words that the model was trained on, if that is known: others are read in many pieces,
+            and are named where a prompt is too long.
 
     Raises:
         PromptError: The prompt is empty, or longer than the model allows (by how much).
     """
+    prompt = unicodedata.normalize("NFC", prompt)
     if not prompt.strip() and not allow_empty:
         raise PromptError(f"{role}: expected some words, got an empty prompt")
     width = tokenizer.model_max_length
@@ -95,7 +122,7 @@ def tokenize(
         raise PromptError(
             f"{role} {prompt!r} is {over} token{'s' if over > 1 else ''} too long: "
             f"it has {len(encoded) - 2}, the model takes {width - 2}; shorten it, or cut it with "
-            "truncate=True (on the command line run.truncate=true)"
+            f"truncate=True (on the command line run.truncate=true){_in_pieces(prompt, vocabulary)}"
         )
     ids = tokenizer(prompt, padding="max_length", max_length=width, truncation=True).input_ids
     num_tokens = min(len(encoded), width) - 2
@@ -109,13 +136,19 @@ def occurrences(prompt: TokenizedPrompt, phrase: str) -> tuple[range, ...]:
     Raises:
         PromptError: The prompt does not have the phrase; names the nearest word.
     """
-    wanted = [_bare(piece) for piece in phrase.split()]
+    places = places_of(prompt, phrase)
+    if not places:
+        cut = " (it was truncated)" if prompt.truncated else ""
+        hint = nearest(phrase.lower(), [span.bare for span in prompt.words])
+        raise PromptError(f"word {phrase!r} is not in the prompt {prompt.text!r}{cut}.{hint}")
+    return places
+
+
+def places_of(prompt: TokenizedPrompt, phrase: str) -> tuple[range, ...]:
+    """The same, empty where the prompt does not have the phrase."""
+    wanted = [word.bare for word in split_words(phrase)]
     bare = [span.bare for span in prompt.words]
     starts = [i for i in range(len(bare)) if wanted and bare[i : i + len(wanted)] == wanted]
-    if not starts:
-        cut = " (it was truncated)" if prompt.truncated else ""
-        hint = nearest(phrase.lower(), bare)
-        raise PromptError(f"word {phrase!r} is not in the prompt {prompt.text!r}{cut}.{hint}")
     return tuple(range(start, start + len(wanted)) for start in starts)
 
 
@@ -129,9 +162,47 @@ def columns_of(prompt: TokenizedPrompt, word: str) -> tuple[int, ...]:
     return tuple(column for place in places for column in prompt.words[place].columns)
 
 
-def _bare(piece: str) -> str:
-    """Lower case, without punctuation around it; a piece that is only punctuation stays."""
-    return (re.sub(r"^[\W_]+|[\W_]+$", "", piece) or piece).lower()
+def split_words(text: str) -> tuple[Word, ...]:
+    """The space-separated words of a text; one that is only punctuation is bare as it is."""
+    words = []
+    for match in re.finditer(r"\S+", text):
+        piece = match[0]
+        letters = [place for place, character in enumerate(piece) if _is_letter(character)]
+        core = (letters[0], letters[-1] + 1) if letters else (0, len(piece))
+        bare = unicodedata.normalize("NFC", piece[slice(*core)]).lower().translate(_APOSTROPHES)
+        words.append(Word(piece, bare, match.start(), core))
+    return tuple(words)
+
+
+def _is_letter(character: str) -> bool:
+    """Letters, digits, the marks that belong to them, and pictures such as emoji."""
+    return character.isalnum() or unicodedata.category(character) in ("Mn", "Mc", "Me", "So")
+
+
+def unknown_words(text: str, vocabulary: Collection[str] | None) -> tuple[str, ...]:
+    """Words of a text that a model was not trained on, each once, bare; none where nobody knows.
+
+    Args:
+        text: A prompt.
+        vocabulary: Words that the model was trained on, bare; None where they are not known.
+    """
+    if vocabulary is None:
+        return ()
+    words = (word.bare for word in split_words(text) if any(map(_is_letter, word.text)))
+    return tuple(dict.fromkeys(word for word in words if word not in vocabulary))
+
+
+def quoted(words: Iterable[str]) -> str:
+    """Words in quotation marks, with commas."""
+    return ", ".join(map(repr, words))
+
+
+def _in_pieces(text: str, vocabulary: Collection[str] | None) -> str:
+    """The likely reason why a short prompt is too long; "" where there is none."""
+    unknown = unknown_words(text, vocabulary)
+    if not unknown:
+        return ""
+    return f"; it is this long because the model was never trained on {quoted(unknown)} and spells them out"
 
 
 def _encode(text: str, tokenizer: TextTokenizer) -> list[int]:
@@ -150,17 +221,16 @@ def _words(
 
     words = []
     first = 1
-    for match in re.finditer(r"\S+", prompt):
-        stop = end(match.end())
+    for word in split_words(prompt):
+        stop = end(word.start + len(word.text))
         if stop is None:
-            raise PromptError(f"the tokens of word {match[0]!r} in prompt {prompt!r} run into the next word")
+            raise PromptError(f"the tokens of word {word.text!r} in prompt {prompt!r} run into the next word")
         span = range(first, min(stop, num_tokens) + 1)
+        before, after = (end(word.start + place) for place in word.core)
+        if before is None or after is None:
+            before, after = first - 1, stop
         first = stop + 1
-        core = re.search(r"[^\W_](?:.*[^\W_])?", match[0])
-        before, after = [end(match.start() + at) for at in core.span()] if core else (None, None)
-        columns = span
-        if before is not None and after is not None:
-            columns = range(before + 1, min(after, num_tokens) + 1)
-        if columns:
-            words.append(WordSpan(match[0], _bare(match[0]), tuple(columns), tuple(span)))
+        if before < after <= num_tokens:
+            columns = tuple(range(before + 1, after + 1))
+            words.append(WordSpan(word.text, word.bare, columns, tuple(span)))
     return tuple(words)

@@ -1,46 +1,47 @@
-"""Which words two prompts do not share, for highlighting."""
+"""Prompts in pieces, with the words that the other prompt lacks marked for highlighting."""
 
-import difflib
-import re
+from collections.abc import Sequence
+
+from p2p_bench.prompts.changes import common_places
+from p2p_bench.prompts.words import Word, split_words
 
 Segments = list[tuple[str, bool]]
 """Text in pieces, each with True where the other prompt lacks it."""
 
 
-def changed_words(source: str, target: str) -> tuple[Segments, Segments]:
+def highlighted(source: str, target: str) -> tuple[Segments, Segments]:
     """Split two prompts into shared and changed pieces.
 
-    Words are compared without regard to case; white space belongs to no word, so the pieces of a
-    prompt joined together are the prompt.
+    Words are compared bare; white space and punctuation belong to no word, so the pieces of a prompt joined
+    together are the prompt. White space between two changed words is marked as well: one highlight, not two.
 
     Example:
-        >>> changed_words("a red circle", "a blue circle")[1]
+        >>> highlighted("a red circle", "a blue circle")[1]
         [('a ', False), ('blue', True), (' circle', False)]
     """
-    a, b = re.findall(r"\s+|[^\s\w]|\w+", source), re.findall(r"\s+|[^\s\w]|\w+", target)
-    words_a = [(i, word) for i, word in enumerate(a) if not word.isspace()]
-    words_b = [(i, word) for i, word in enumerate(b) if not word.isspace()]
-    matcher = difflib.SequenceMatcher(
-        a=[word.lower() for _, word in words_a], b=[word.lower() for _, word in words_b], autojunk=False
+    old, new = split_words(source), split_words(target)
+    shared = common_places([word.bare for word in old], [word.bare for word in new])
+    return (
+        _segments(source, old, {place for place, _ in shared}),
+        _segments(target, new, {place for _, place in shared}),
     )
-    same_a: set[int] = set()
-    same_b: set[int] = set()
-    for start_a, start_b, size in matcher.get_matching_blocks():
-        same_a.update(words_a[start_a + k][0] for k in range(size))
-        same_b.update(words_b[start_b + k][0] for k in range(size))
-    return _segments(a, same_a), _segments(b, same_b)
 
 
-def _segments(tokens: list[str], same: set[int]) -> Segments:
+def _segments(text: str, words: Sequence[Word], shared: set[int]) -> Segments:
     segments: Segments = []
-    for i, token in enumerate(tokens):
-        if token.isspace():  # between two changed words it is changed as well: one highlight, not two
-            last = i == len(tokens) - 1
-            changed = bool(segments) and segments[-1][1] and not last and (i + 1) not in same
-        else:
-            changed = i not in same
-        if segments and segments[-1][1] == changed:
-            segments[-1] = (segments[-1][0] + token, changed)
-        else:
-            segments.append((token, changed))
+    done, before = 0, False
+    for place, word in enumerate(words):
+        first, end = (word.start + at for at in word.core)
+        changed = place not in shared
+        _add(segments, text[done:first], before and changed and text[done:first].isspace())
+        _add(segments, text[first:end], changed)
+        done, before = end, changed
+    _add(segments, text[done:], False)
     return segments
+
+
+def _add(segments: Segments, piece: str, changed: bool) -> None:
+    if piece and segments and segments[-1][1] == changed:
+        segments[-1] = (segments[-1][0] + piece, changed)
+    elif piece:
+        segments.append((piece, changed))

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from p2p_bench.report.auto_tau import Criterion
-from p2p_bench.report.changes import changed_words
+from p2p_bench.report.changes import highlighted
 from p2p_bench.report.columns import BACKWARD, Column, main_metrics, number
 from p2p_bench.report.entries import Entry, Key, category_means, reference_rows
 from p2p_bench.report.gather import LeftOut
@@ -19,6 +19,7 @@ from p2p_bench.report.numbers import finite, mean_json
 from p2p_bench.report.payload import PICTURES
 from p2p_bench.report.references import references, references_json
 from p2p_bench.report.runs import Row, Run
+from p2p_bench.report.search import search_table
 from p2p_bench.report.tables import JUDGE, Basis, tables, tau_text
 from p2p_bench.report.tradeoff import choose_axes, level_metrics
 from p2p_bench.stats import Mean, mean_interval, ratio_interval
@@ -84,6 +85,7 @@ def summary_payload(data: JointData, page_dir: Path, num_files: int) -> dict[str
             _entry(i, entry, data.columns, by_category, page_dir) for i, entry in enumerate(data.entries)
         ],
         **references_json(known, data.columns),
+        "search": search_table(data.entries, data.columns),
         "tables": tables(data.entries, basis, Criterion(basis.x, basis.y), known) if basis else None,
     }
 
@@ -119,7 +121,7 @@ def _samples(data: JointData) -> list[list[Any]]:
         for key, row in entry.rows.items():
             first.setdefault(key, row)
     return [
-        [key[0], key[1], row["category"] or "", *changed_words(row["source_prompt"], row["target_prompt"])]
+        [key[0], key[1], row["category"] or "", *highlighted(row["source_prompt"], row["target_prompt"])]
         for key, row in first.items()
     ]
 

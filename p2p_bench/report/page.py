@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from p2p_bench.bench.rows import write_atomically
-from p2p_bench.report.payload import build_payload, facts, totals
+from p2p_bench.report.payload import build_payload, cautions, facts, totals
 from p2p_bench.report.runs import Run, flatten, read_run, text_of
 from p2p_bench.report.templates import asset, environment
 
@@ -61,6 +61,7 @@ def render(run: Run, page_dir: Path) -> str:
         policy=_policy(style, script),
         data=script_json(payload),
         facts=facts(run),
+        cautions=cautions(run),
         totals=totals(run),
         world=any(metric["backbone"] == "world" for metric in payload["metrics"]),
         num_variants=len(payload["variants"]),

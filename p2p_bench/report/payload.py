@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from p2p_bench.report.changes import changed_words
+from p2p_bench.bench.summary import missing_values, note_counts
+from p2p_bench.report.changes import highlighted
 from p2p_bench.report.columns import COSTS, Column, main_metrics, metric_columns, metric_counts, number
 from p2p_bench.report.numbers import finite, mean_json
 from p2p_bench.report.pictures import PictureStore
@@ -25,10 +26,20 @@ PICTURES = {
     "heatTokens": "heatmap_tokens",
 }
 _MAX_VALUES = 8
-"""Most values of one setting spelt out at the head of the page."""
+"""Most values of one setting spelt out."""
 
 _ROLES = {"editability": 0, "fidelity": 1}
-_SETTINGS = ("model", "controller", "tau_cross", "tau_self", "inversion", "dataset", "steps", "guidance")
+_SETTINGS = (
+    "model",
+    "controller",
+    "control",
+    "tau_cross",
+    "tau_self",
+    "inversion",
+    "dataset",
+    "steps",
+    "guidance",
+)
 
 
 def build_payload(run: Run, page_dir: Path) -> dict[str, Any]:
@@ -76,7 +87,7 @@ def _column(column: Column) -> dict[str, Any]:
 
 
 def _sample(row: Row) -> dict[str, Any]:
-    source, target = changed_words(row["source_prompt"], row["target_prompt"])
+    source, target = highlighted(row["source_prompt"], row["target_prompt"])
     return {
         "id": row["sample_id"],
         "targetIndex": row["target_index"],
@@ -110,12 +121,14 @@ def _variant(run: Run, name: str, columns: Sequence[Column], categories: Sequenc
                 Mean(number(stated["mean"]), int(stated["count"]), number(low), number(high))
             )
     by_category = {name: [row for row in rows if (row["category"] or "") == name] for name in categories}
-    settings = {key: ", ".join(_values(rows, key)) for key in _SETTINGS}
+    settings = {key: _listed(_values(rows, key)) for key in _SETTINGS}
     first = rows[0] if rows else {}
     return {
         "name": name,
         "settings": settings,
-        "series": " | ".join(text for key, text in settings.items() if not key.startswith("tau")),
+        "series": " | ".join(
+            text for key, text in settings.items() if not key.startswith("tau") and key != "control"
+        ),
         "plain": plain_generation(rows),
         "tau": [_tau(first.get("tau_cross")), _tau(first.get("tau_self"))],
         "counts": {"": _counts(rows), **{key: _counts(part) for key, part in by_category.items() if key}},
@@ -157,9 +170,22 @@ def facts(run: Run) -> list[tuple[str, str]]:
     pairs = []
     for key, texts in values.items():
         if texts:
-            more = f" and {len(texts) - _MAX_VALUES} more" if len(texts) > _MAX_VALUES else ""
-            pairs.append((terms.get(key, key), ", ".join(texts[:_MAX_VALUES]) + more))
+            pairs.append((terms.get(key, key), _listed(texts)))
     return pairs
+
+
+def _listed(texts: Sequence[str]) -> str:
+    more = f" and {len(texts) - _MAX_VALUES} more" if len(texts) > _MAX_VALUES else ""
+    return ", ".join(texts[:_MAX_VALUES]) + more
+
+
+def cautions(run: Run) -> list[tuple[int, str]]:
+    """What a reader should know of edits that did not fail, each with the number of edits."""
+    good = [row for row in run.rows if row["status"] == "ok"]
+    found = note_counts(good)
+    for column, reasons in missing_values(good).items():
+        found |= {f"no {column}: {reason}": count for reason, count in reasons.items()}
+    return [(count, text) for text, count in found.items()]
 
 
 def totals(run: Run) -> Mapping[str, int | float]:

@@ -1,7 +1,5 @@
 """Every shipped YAML composes and fits the class that it names."""
 
-from importlib.util import find_spec
-
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
@@ -29,8 +27,6 @@ def test_options_fit_their_classes(group, option):
 
 @pytest.mark.parametrize("option", group_options("experiment"))
 def test_experiments_build(option):
-    if option == "search" and find_spec("hydra_plugins.hydra_optuna_sweeper") is None:
-        pytest.skip("needs hydra-optuna-sweeper, the extra p2p_bench[search]")
     config = compose([f"experiment={option}"], keep_hydra=True)
     parts = build(without_hydra(config), chosen_options(config.hydra))
     assert parts.name == option

@@ -66,8 +66,10 @@ def test_local_blend_by_words_and_by_a_mask(edit):
         return np.abs(pictures[0] - pictures[1]).sum()
 
     Image.new("L", (16, 16), 0).save(edit.folder / "nothing.png")
+    empty = edit("--source", RED, "--target", BLUE, "controller=local_blend", "controller.mask=nothing.png")
+    assert empty.code == 2
+    assert "the mask is empty" in empty.err
     Image.new("L", (16, 16), 255).save(edit.folder / "all.png")
-    assert difference("controller.mask=nothing.png", "controller.start=0.0") == 0
     everything = difference("controller.mask=all.png")
     assert everything > 0
     assert difference("controller.words=[circle]", "controller.threshold=0.9") != everything
@@ -94,10 +96,12 @@ def test_a_given_image_is_inverted(edit):
     out = edit.folder / "out"
     strip = {"image", "vae_reconstruction", "source_inverted", "target_1"}
     assert strip < {path.stem for path in out.iterdir()}
-    outcome = edit(
+    refused = edit(
         "--source", RED, "--target", BLUE, "--image", "grey.png", "--out", "plain", "inversion=none"
     )
-    assert "8 UNet rows" in outcome.out
+    assert refused.code == 2
+    assert "--image: inversion=none would draw another picture from noise" in refused.err
+    assert not (edit.folder / "plain").exists()
 
 
 @pytest.mark.parametrize("option", ["--out", "--heatmaps"])
@@ -136,7 +140,7 @@ def test_without_out_a_new_folder_is_made(edit):
         ),
         (
             ["--target", BLUE, "controller=local_blend", "controller.mask=none.png"],
-            "none.png cannot be read",
+            "none.png: no such image file",
         ),
     ],
 )

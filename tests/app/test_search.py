@@ -3,17 +3,21 @@
 import json
 import subprocess
 import sys
-from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 
+import optuna
 import pytest
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import OmegaConf
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
+from p2p_bench.app import jobs, search
 from p2p_bench.app.compose import with_sweeper_params
-from tests.app.command import tiny_overrides, write_pairs
 
 MODULE = "hydra_plugins.p2p_bench_test_sweeper"
 SEARCH = (
@@ -131,27 +135,140 @@ def test_a_search_needs_several_jobs_and_an_interval_a_search(command):
     assert sorted(command.folder.iterdir()) == before
 
 
-@pytest.mark.skipif(
-    find_spec("hydra_plugins.hydra_optuna_sweeper") is not None, reason="the extra p2p_bench[search] is here"
-)
-def test_a_sweeper_that_is_not_installed_is_named(command):
+SEARCHED = (
+    "-m", "hydra/sweeper=search", "hydra.sweeper.n_trials=5", "hydra.sweeper.n_jobs=2", "metrics=pixel",
+    "run.objectives=[mse,psnr]", "tau.cross=range(0,1.05,step=0.05)", "tau.self_attn=interval(0,1)",
+    "logger=none", "run.images=0", "run.heatmaps=false", "dataset.limit=2",
+)  # fmt: skip
+
+
+def told(folder):
+    """Per trial what it set, how it ended and what it was told."""
+    storage = JournalStorage(JournalFileBackend(str(folder / "search.jsonl")))
+    (study,) = optuna.get_all_study_names(storage)
+    trials = optuna.load_study(study_name=study, storage=storage).trials
+    return [(trial.params, trial.state.name, trial.values) for trial in trials]
+
+
+def test_a_search_tells_what_its_jobs_scored_and_shares_their_work(command):
+    outcome = command.bench(*SEARCHED, "run.dir=search")
+    assert outcome.code == 0, outcome.err
+    assert "2 jobs; those that can share their work: 2" in outcome.err
+    assert "search: 5 trials, 0 failed; beaten by no other: " in outcome.out
+    trials = told(command.folder / "search")
+    assert len(trials) == 5
+    for number, (params, state, values) in enumerate(trials):
+        folder = command.folder / "search" / str(number)
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        assert state == "COMPLETE"
+        assert config["tau"]["self_attn"] == params["tau.self_attn"]
+        assert config["tau"]["cross"] == pytest.approx(params["tau.cross"])
+        assert len(str(config["tau"]["cross"])) <= 4, "a number of the range, not one beside it"
+        metrics = summary_of(folder)["variants"]["auto"]["metrics"]
+        assert values == [metrics["mse"]["mean"], metrics["psnr"]["mean"]]
+
+
+def test_a_search_that_was_killed_ends_as_if_it_had_not_been(command, monkeypatch):
+    assert command.bench(*SEARCHED, "run.dir=whole").code == 0
+    whole, calls = told(command.folder / "whole"), []
+    real = jobs.run_benchmark
+
+    def killed(*arguments, **settings):
+        calls.append(settings["job"])
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return real(*arguments, **settings)
+
+    monkeypatch.setattr(jobs, "run_benchmark", killed)
+    outcome = command.bench(*SEARCHED, "run.dir=again")
+    assert (outcome.code, "resume" in outcome.err) == (75, True)
+    assert len(told(command.folder / "again")) == 2
+    journal = command.folder / "again" / "search.jsonl"
+    journal.write_bytes(journal.read_bytes()[:-9])  # and the last line only half written
+    outcome = command("resume", "again")
+    assert outcome.code == 0, outcome.err
+    assert told(command.folder / "again") == whole
+    del calls[:]
+    outcome = command("resume", "again")
+    assert (outcome.code, calls) == (0, []), "there is nothing left to do"
+    assert "search: 5 trials" in outcome.out
+    outcome = command.bench(*SEARCHED, "run.dir=again", "sampler.guidance=3")
+    assert outcome.code == 2
+    assert "holds a search with other settings (sampler.guidance: " in outcome.err
+    outcome = command.bench(*SEARCHED, "run.dir=again", "hydra.sweeper.n_trials=6")
+    assert outcome.code == 0
+    assert told(command.folder / "again")[:5] == whole
+
+
+def test_failed_trials_are_told_as_failed_and_tried_again(command):
+    pairs = [{"id": "a", "source": "a cat", "target": "a dog"}, {"id": "b", "source": "a", "target": "a cat"}]
+    searched = (*SEARCHED, "run.objectives=[mse]", "run.dir=search", "tau.self_attn=0.2", "tau.cross=0.4")
+    searched = [one for one in searched if "range" not in one and "interval" not in one]
+    outcome = command.bench(*searched, "controller=choice(replace,refine)", pairs=pairs)
+    assert outcome.code == 1
+    states = {params["controller"]: state for params, state, _ in told(command.folder / "search")}
+    assert states == {"replace": "FAIL", "refine": "COMPLETE"}
+    failed = [params["controller"] for params, _, _ in told(command.folder / "search")].count("replace")
+    outcome = command("resume", "search")
+    assert outcome.code == 1, "rows are still missing"
+    assert outcome.out.count("results: ") == failed
+    assert "search: 5 trials" in outcome.out
+    hopeless = command.bench(*SEARCHED, "run.dir=none", "controller=replace", pairs=pairs)
+    assert (hopeless.code, told(command.folder / "none")) == (1, [])
+    assert "no trial of the first batch has its objectives" in hopeless.err
+
+
+WRONG_SEARCH = {
+    "sampler": (
+        ["hydra.sweeper.sampler=tep"],
+        "expected one of auto, nsgaii, tpe, random, got 'tep'. Did you",
+    ),
+    "trials": (["hydra.sweeper.n_trials=0"], "n_trials: expected a whole number of at least 1, got 0"),
+    "batch": (["hydra.sweeper.n_jobs=1.5"], "n_jobs: expected a whole number of at least 1, got 1.5"),
+    "population": (
+        ["hydra.sweeper.population_size=1"],
+        "population_size: expected a whole number of at least 2",
+    ),
+    "nothing": (["tau.cross=0.5", "tau.self_attn=0.5"], "a search needs something to choose from"),
+    "unknown": (["hydra.sweeper.seeds=3"], "seeds"),
+}
+
+
+@pytest.mark.parametrize(("overrides", "message"), WRONG_SEARCH.values(), ids=WRONG_SEARCH)
+def test_a_search_with_a_wrong_setting_leaves_nothing(command, overrides, message):
+    keys = {one.partition("=")[0] for one in overrides}
+    searched = [one for one in SEARCHED if one.partition("=")[0] not in keys]
+    outcome = command.bench(*searched, *overrides, "run.dir=search")
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert not (command.folder / "search").exists()
+
+
+def test_a_search_without_optuna_names_the_extra(command, monkeypatch):
+    monkeypatch.setattr(search, "find_spec", lambda name: None)
     outcome = command("-m", "experiment=search")
     assert outcome.code == 2
-    assert "comes with the extra p2p_bench[search]" in outcome.err
+    assert "needs optuna; add the extra p2p_bench[search]" in outcome.err
 
 
-@pytest.mark.skipif(
-    find_spec("hydra_plugins.hydra_optuna_sweeper") is None,
-    reason="needs hydra-optuna-sweeper, the extra p2p_bench[search]",
-)
-def test_the_committed_search(tmp_path):
-    pairs = write_pairs(tmp_path / "pairs.jsonl")
-    command = [
-        sys.executable, "-m", "p2p_bench", "-m", *tiny_overrides(pairs), "experiment=search",
-        "dataset=jsonl", "~dataset.count", "~dataset.seed", "~dataset.categories", "metrics=pixel",
-        "run.objectives=[mse,psnr]", "hydra.sweeper.n_trials=4", "run.dir=search",
-    ]  # fmt: skip
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "values:" in (tmp_path / "search" / "optimization_results.yaml").read_text()
-    assert summary_of(tmp_path / "search" / "3")["variants"]
+def test_a_start_does_not_load_optuna():
+    code = (
+        "import sys, p2p_bench.app.verbs.run, hydra_plugins.p2p_search_sweeper.search_sweeper; "
+        "print([name for name in ('optuna', 'torch') if name in sys.modules])"
+    )
+    root = str(Path(__file__).resolve().parents[2])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_committed_search(command):
+    outcome = command.bench(
+        "-m", "experiment=search", "dataset=jsonl", "~dataset.count", "~dataset.seed", "~dataset.categories",
+        "metrics=pixel", "run.objectives=[mse,psnr]", "hydra.sweeper.n_trials=2", "run.dir=search",
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    ends = {"tau.cross": (0.0, 1.0), "tau.self_attn": (0.0, 1.0), "sampler.guidance": (1.5, 7.5)}
+    for params, state, _ in told(command.folder / "search"):
+        assert state == "COMPLETE"
+        assert all(low <= params[key] <= high for key, (low, high) in ends.items())
+    assert command("report", "search").code == 0

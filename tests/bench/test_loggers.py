@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 import socket
+from dataclasses import replace
 from importlib.util import find_spec
 
 import pytest
@@ -10,14 +12,21 @@ import wandb
 from PIL import Image
 
 from p2p_bench.bench import loggers, wandb_logger
-from p2p_bench.bench.loggers import CSVLogger, FinishedRun, TensorBoardLogger
+from p2p_bench.bench.finished import FinishedRun
+from p2p_bench.bench.loggers import CSVLogger, TensorBoardLogger, hyperparameters
 from p2p_bench.bench.wandb_logger import WandbLogger, wandb_key_present
 from p2p_bench.errors import ConfigError
 from tests.bench.test_rows import make_row
-from tests.bench.test_summary import ROWS, make_summary
-from tests.bench.wandb_records import read_offline_run
+from tests.bench.test_summary import NAN, ROWS, make_summary
+from tests.bench.wandb_records import offline_runs
 
 KEY = "x" * 40
+ELSEWHERE = ("NETRC", "HTTPS_PROXY", "https_proxy")
+"""What decides, besides wandb's own variables, whether a server is asked."""
+
+
+NO_FIGURES = ("variant", "edits", "_wandb", "_step", "_runtime", "_timestamp")
+"""What a summary holds besides figures."""
 
 
 @pytest.fixture
@@ -39,15 +48,9 @@ def single(finished):
 @pytest.fixture(autouse=True)
 def no_key(monkeypatch, tmp_path):
     """A machine without a key or a proxy."""
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "NETRC", "HTTPS_PROXY", "https_proxy"):
+    for name in (*filter(lambda name: name.startswith("WANDB_"), os.environ), *ELSEWHERE):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-
-
-def offline_runs(folder):
-    """The runs in a directory, in the order they were started."""
-    paths = sorted(folder.glob("wandb/offline-run-*/*.wandb"), key=lambda path: path.stat().st_ctime_ns)
-    return [read_offline_run(path) for path in paths]
 
 
 def test_the_csv_table(finished):
@@ -64,19 +67,24 @@ def test_an_offline_run_per_variant(finished):
     assert "offline-run-" in where
     assert where.endswith(" and 1 more")
     assert wandb.run is None
-    none, replace = sorted(offline_runs(finished.dir), key=lambda run: run.name)
+    none, edited = sorted(offline_runs(finished.dir), key=lambda run: run.name)
     assert (none.project, none.group, none.name, none.exit_code) == ("mine", "sweep", "demo seed=3 none", 0)
-    assert (replace.group, replace.name) == ("sweep", "demo seed=3 r")
-    assert replace.config["seed"] == 3
-    assert replace.config["variant"] == {
-        "name": "r", "controller": "replace", "tau_cross": "0.8", "tau_self": "0.4",
+    assert (edited.group, edited.name) == ("sweep", "demo seed=3 r")
+    assert edited.config["seed"] == 3
+    assert edited.config["variant"] == {
+        "name": "r", "controller": "replace", "tau_cross": 0.8, "tau_self": 0.4,
     }  # fmt: skip
-    (step,) = (item for item in replace.history if "variant" in item)
+    (step,) = (item for item in edited.history if "variant" in item)
     assert (step["variant"], step["tau_cross"], step["unet_rows"]) == ("r", 0.8, 8.0)
     assert "psnr" not in step, "undefined"
     assert none.summary["psnr"] == 15.0
     assert none.summary["psnr/count"] == 2
-    assert none.summary["totals/failed"] == 1
+    assert (none.summary["psnr/missing"], none.summary["lpips/missing"]) == (0, 1)
+    assert (edited.summary["psnr/count"], edited.summary["psnr/missing"]) == (0, 1)
+    assert (none.summary["totals/edits"], none.summary["totals/failed"]) == (3, 1)
+    assert (edited.summary["totals/edits"], edited.summary["totals/unet_rows"]) == (1, 8.0)
+    assert edited.summary["run_totals/edits"] == none.summary["run_totals/edits"] == 4
+    assert none.config["variant"]["tau_cross"] is None
 
 
 def test_a_run_written_again_replaces_what_was_not_synced(finished):
@@ -103,7 +111,10 @@ def test_a_run_of_one_variant_has_its_config_table_categories_and_report(single)
     where = WandbLogger().write(single)
     assert "more" not in where
     (run,) = offline_runs(single.dir)
-    assert {key: value for key, value in run.config.items() if key != "_wandb"} == {"seed": 3}
+    assert run.config["seed"] == 3
+    assert run.config["checksums"] == {"model": "ab"}
+    assert run.config["versions"] == single.summary["versions"]
+    assert run.config["git"] == single.summary["git"]
     assert (run.name, run.group) == ("demo", "")
     assert run.summary["category/colour/psnr"] == 10.0
     assert set(run.artifacts) == {"run_table", "report"}
@@ -165,6 +176,72 @@ def test_a_key_is_found_where_wandb_looks(monkeypatch, tmp_path):
     assert not wandb_key_present()
 
 
+ENVIRONMENT = {
+    "WANDB_RUN_ID": "abc", "WANDB_RUN_GROUP": "mine", "WANDB_TAGS": "night, long",
+    "WANDB_PROJECT": "other", "WANDB_ENTITY": "team", "WANDB_NAME": "called",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_the_environment_is_honoured(finished, single, monkeypatch, tmp_path, several):
+    for name, value in {**ENVIRONMENT, "WANDB_DIR": str(tmp_path / "elsewhere")}.items():
+        monkeypatch.setenv(name, value)
+    other = tmp_path / "elsewhere" / "wandb" / "offline-run-20260101_000000-my-abc"
+    other.mkdir(parents=True)
+    run = replace(finished if several else single, choices={"model": "world", "inversion": "ddim"})
+    job = run.dir.name
+    for _ in range(2):
+        WandbLogger(tags=["own"]).write(run)
+        found = offline_runs(tmp_path / "elsewhere")
+        assert [one.run_id for one in found] == ([f"abc-{job}-0", f"abc-{job}-1"] if several else ["abc"])
+    assert other.is_dir(), "the run of another id"
+    assert not offline_runs(run.dir)
+    for one in found:
+        assert (one.project, one.entity, one.group) == ("other", "team", "mine")
+        assert set(one.tags) == {"world", "ddim", one.config["variant"]["controller"], "own", "night", "long"}
+        assert one.name == (f"called seed=3 {one.config['variant']['name']}" if several else "called")
+
+
+def test_a_disabled_wandb_writes_nothing_and_a_named_project_wins(finished, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert "disabled" in WandbLogger().write(finished)
+    assert not (finished.dir / "wandb").exists()
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_PROJECT", "other")
+    WandbLogger(project="mine").write(finished)
+    assert {run.project for run in offline_runs(finished.dir)} == {"mine"}
+
+
+def test_a_variant_has_its_own_settings_and_undefined_numbers_are_no_texts(finished):
+    own = {"r": {"tau": {"cross": 0.8, "self_attn": [0.1, 0.4]}, "controller": {"cross": 0.8}}}
+    config = {"tau": {"cross": 0.3, "sweep": [1]}, "long": list(range(12_000)), "limit": NAN, "seed": 3}
+    run = replace(
+        finished, config=config, variant_settings=own, choices={"controller": "auto", "hydra/job": "x"}
+    )
+    WandbLogger().write(run)
+    for one in offline_runs(run.dir):
+        settings = {"r": own["r"]["tau"]}.get(one.config["variant"]["name"], config["tau"])
+        assert one.config["tau"] == settings
+        assert one.config["long"] == config["long"], "a record of several blocks"
+        assert one.config["limit"] is None
+        assert one.config["choice/controller"] == one.config["variant"]["controller"]
+        assert "choice/hydra/job" not in one.config
+        figures = {key: value for key, value in one.summary.items() if key.split("/")[0] not in NO_FIGURES}
+        assert all(isinstance(value, int | float) for value in figures.values()), figures
+
+
+def test_tensorboard_has_the_same_settings_and_figures(finished):
+    own = {"r": {"tau": {"cross": 0.8, "self_attn": [0.1, 0.4]}}}
+    run = replace(finished, variant_settings=own, choices={"model": "world"})
+    settings, scalars = hyperparameters(run, "r")
+    assert (settings["tau.cross"], settings["tau.self_attn"]) == (0.8, "[0.1, 0.4]")
+    assert (settings["choice/model"], settings["variant.tau_cross"], settings["seed"]) == ("world", 0.8, 3)
+    assert settings["checksums.model"] == "ab"
+    assert (scalars["cost/unet_rows"], scalars["totals/edits"], scalars["run_totals/edits"]) == (8.0, 1, 4)
+    assert (scalars["psnr/count"], scalars["psnr/missing"]) == (0, 1)
+    assert "psnr" not in scalars, "undefined"
+
+
 def test_tensorboard_scalars_come_back(finished):
     if find_spec("tensorboard") is None:
         pytest.skip("needs the extra tensorboard")
@@ -175,11 +252,11 @@ def test_tensorboard_scalars_come_back(finished):
     for folder in (finished.dir / "tensorboard").iterdir():
         events = EventAccumulator(str(folder)).Reload()
         found.append({tag: events.Scalars(tag)[0].value for tag in events.Tags()["scalars"]})
-    none, replace = sorted(found, key=len, reverse=True)
+    none, replace_ = sorted(found, key=lambda scalars: -scalars["cost/count"])
     assert none["psnr"] == 15.0
     assert none["cost/count"] == 2
-    assert "psnr" not in replace, "undefined"
-    assert replace["cost/unet_rows"] == 8.0
+    assert "psnr" not in replace_, "undefined"
+    assert replace_["cost/unet_rows"] == 8.0
 
 
 def test_tensorboard_that_is_not_installed_is_named(monkeypatch):

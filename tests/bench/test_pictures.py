@@ -6,15 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from p2p_bench.bench.pictures import (
-    colours,
-    difference_image,
-    file_stem,
-    heatmap_image,
-    save_png,
-    strip,
-    to_uint8,
-)
+from p2p_bench.bench.pictures import difference_image, file_stem, save_png
+from p2p_bench.editing.pictures import colours, heatmap_image, strip, to_uint8
 
 
 def test_the_difference_has_a_fixed_scale():

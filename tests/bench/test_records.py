@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 
 from p2p_bench.bench import progress
-from p2p_bench.bench.changes import changed_words
 from p2p_bench.bench.progress import ProgressDisplay
+from p2p_bench.prompts.changes import changed_words
 from p2p_bench.prompts.words import tokenize
 from tests.models.tiny import tiny_checkpoint
 

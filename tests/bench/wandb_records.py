@@ -3,6 +3,7 @@
 import json
 import struct
 import time
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,11 @@ _FULL, _LAST = 1, 4
 class OfflineRun:
     """What can be read back of a run."""
 
+    run_id: str = ""
     name: str = ""
+    entity: str = ""
+    sweep_id: str = ""
+    tags: tuple[str, ...] = ()
     project: str = ""
     group: str = ""
     config: dict[str, Any] = field(default_factory=dict)
@@ -47,6 +52,8 @@ def _read(path: Path) -> OfflineRun:
         kind = record.WhichOneof("record_type")
         if kind == "run":
             run.name, run.project = record.run.display_name, record.run.project
+            run.run_id, run.entity = record.run.run_id, record.run.entity
+            run.sweep_id, run.tags = record.run.sweep_id, tuple(record.run.tags)
             run.group = record.run.run_group
             run.config.update(_values(record.run.config.update))
         elif kind == "history":
@@ -66,6 +73,12 @@ def _read(path: Path) -> OfflineRun:
     return run
 
 
+def offline_runs(folder: Path) -> list[OfflineRun]:
+    """The runs below a directory, in the order they were started."""
+    paths = sorted(folder.glob("wandb/offline-run-*/*.wandb"), key=lambda path: path.stat().st_ctime_ns)
+    return [read_offline_run(path) for path in paths]
+
+
 def _chunks(data: bytes) -> Iterator[bytes]:
     """Records of a file in LevelDB's log format: blocks, in them chunks of (checksum, length, kind)."""
     place, parts = _FILE_HEADER, []
@@ -74,10 +87,12 @@ def _chunks(data: bytes) -> Iterator[bytes]:
         if left < _CHUNK_HEADER:
             place += left
             continue
-        _, length, kind = struct.unpack_from("<IHB", data, place)
+        checksum, length, kind = struct.unpack_from("<IHB", data, place)
         if place + _CHUNK_HEADER + length > len(data):
             return  # still being written
         parts.append(data[place + _CHUNK_HEADER : place + _CHUNK_HEADER + length])
+        if zlib.crc32(bytes([kind]) + parts[-1]) != checksum:
+            raise ValueError(f"the chunk at {place} is damaged")
         place += _CHUNK_HEADER + length
         if kind in (_FULL, _LAST):
             yield b"".join(parts)

@@ -54,7 +54,7 @@ def test_signatures_part_where_blending_begins() -> None:
     assert [a == b for a, b in zip(plain, blend, strict=True)] == [True] * 5 + [False] * 5
     later = signatures(LocalBlend(inner, "circle", start=0.7))
     assert [a == b for a, b in zip(later, blend, strict=True)] == [True] * 5 + [False] * 2 + [True] * 3
-    mask = torch.zeros(4, 4)
+    mask = torch.eye(4)
     for other in (
         {"words": "circle", "threshold": 0.4}, {"words": "circle", "pool": 1},
         {"words": "red", "target_words": []},
@@ -102,8 +102,11 @@ def test_a_mask_from_a_file(tmp_path: Path) -> None:
     assert torch.equal(controller.mask.tensor(), expected)
     (tmp_path / "text.png").write_text("no picture")
     Image.fromarray(expected.numpy().astype("uint8")).save(tmp_path / "ones.png")
-    unread = "cannot be read"
-    for name, said in (("text.png", unread), ("none.png", unread), ("ones.png", "white is 255")):
+    Image.new("L", (6, 4), 0).save(tmp_path / "nothing.png")
+    for name, said in (
+        ("text.png", "not an image"), ("none.png", "no such image file"), ("ones.png", "white is 255"),
+        ("nothing.png", "the mask is empty"),
+    ):  # fmt: skip
         with pytest.raises(DataError, match=said):
             LocalBlend(Replace(), mask=str(tmp_path / name))
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from p2p_bench import raster
 from p2p_bench.data import images
 from p2p_bench.data.images import fit_image, fit_mask, load_image, load_mask
 from p2p_bench.errors import ConfigError, DataError
@@ -111,9 +112,9 @@ def test_huge_images_are_refused_undecoded(tmp_path: Path, side: int) -> None:
 
 def test_limit_is_on_pixels(tmp_path: Path, rgb: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     path = saved(tmp_path / "a.png", rgb)
-    monkeypatch.setattr(images, "MAX_PIXELS", 54)
+    monkeypatch.setattr(raster, "MAX_PIXELS", 54)
     assert load_image(path).shape == (3, 6, 9)
-    monkeypatch.setattr(images, "MAX_PIXELS", 53)
+    monkeypatch.setattr(raster, "MAX_PIXELS", 53)
     with pytest.raises(DataError, match="9 x 6 pixels"):
         load_image(path)
 

@@ -1,14 +1,19 @@
 """The JSONL data set and the data module that hands its pairs out."""
 
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
-from p2p_bench.data import JsonlPairs, LoadedPair, PairDataModule, PairDataset, load_pair
+from p2p_bench.data import JsonlPairs, LoadedPair, PairDataModule, PairDataset, fit_mask, load_pair
+from p2p_bench.data.images import _part
 from p2p_bench.errors import ConfigError, DataError
 
 
@@ -96,3 +101,93 @@ def test_module_with_pairs_of_its_own(tmp_path: Path) -> None:
     assert [loaded.pair.id for loaded in batch] == ["noise", "good"]
     with pytest.raises(ConfigError, match="batch_size"):
         PairDataModule(dataset, batch_size=0, size=(8, 8))
+
+
+def masked_set(folder: Path, mask: np.ndarray, fit: str = "crop") -> JsonlPairs:
+    """One pair with an image of the mask's size."""
+    Image.fromarray(np.full((*mask.shape, 3), 90, np.uint8)).save(folder / "image.png")
+    Image.fromarray(mask.astype(np.uint8) * 255).save(folder / "mask.png")
+    path = folder / "masked.jsonl"
+    path.write_text(json.dumps({"source": "a", "target": "b", "image": "image.png", "mask": "mask.png"}))
+    return JsonlPairs(path, fit=fit)
+
+
+@pytest.mark.parametrize(
+    ("columns", "fit", "state"),
+    [
+        (slice(0, 60), "crop", "lost"),
+        (slice(0, 60), "pad", "part"),
+        (slice(0, 60), "resize", "part"),
+        (slice(0, 70), "crop", "part"),
+        (slice(60, 140), "crop", "full"),
+        (slice(60, 140), "resize", "part"),
+        (slice(0, 0), "crop", "empty"),
+        (slice(0, 192), "pad", "part"),
+        (slice(0, 192), "resize", "full"),
+    ],
+)
+def test_a_mask_that_does_not_divide_its_image_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, columns: slice, fit: str, state: str
+) -> None:
+    """The kept middle of 192 x 64 pixels is columns 64 to 127."""
+    mask = np.zeros((64, 192), bool)
+    mask[:, columns] = True
+    dataset = masked_set(tmp_path, mask, fit)
+    loaded = load_pair(dataset, dataset.pairs()[0], (16, 16))
+    assert (loaded.mask_state, loaded.error) == (state, None)
+    assert ("pair '1': its mask" in caplog.text) == (state != "part")
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 300), st.integers(1, 300)),
+    inner=st.tuples(st.integers(1, 16), st.integers(1, 16)),
+    fit=st.sampled_from(["crop", "pad", "resize"]),
+    at=st.tuples(st.floats(0, 0.999), st.floats(0, 0.999)),
+)
+def test_a_mask_of_one_pixel_is_lost_to_the_crop_alone(
+    size: tuple[int, int], inner: tuple[int, int], fit: Any, at: tuple[float, float]
+) -> None:
+    """Property: no size, up or down, makes a mask vanish that lies within what is kept."""
+    mask = torch.zeros(size)
+    mask[int(at[0] * size[0]), int(at[1] * size[1])] = 1
+    kept = _part(mask[None], inner, fit).any()
+    assert bool(fit_mask(mask, inner, fit).any()) == bool(kept)
+    assert fit != "crop" or kept or fit_mask(mask, inner, "resize").any()
+
+
+def test_whatever_one_pair_raises_the_others_are_loaded(tmp_path: Path) -> None:
+    path = make_set(tmp_path)
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "dangling.png").symlink_to(tmp_path / "gone.png")
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "empty.png").touch()
+    names = [
+        "x" * 5000 + ".png",
+        "pipe.png",
+        "dangling.png",
+        "folder.png",
+        "empty.png",
+        "a\nb.png",
+        "\u202e.png",
+    ]
+    lines = [{"source": "a", "target": "b", "image": name} for name in ["good.png", *names]]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    dataset = JsonlPairs(path)
+    loaded = [load_pair(dataset, pair, (8, 8)) for pair in dataset.pairs()]
+    assert [pair.error is None for pair in loaded] == [True] + [False] * len(names)
+    assert all(len(str(pair.error)) < 400 and "\n" not in str(pair.error) for pair in loaded)
+
+
+def test_an_error_nobody_thought_of_is_that_of_its_pair(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = JsonlPairs(make_set(tmp_path))
+
+    def fail(*arguments: object) -> None:
+        raise ZeroDivisionError("no size")
+
+    monkeypatch.setattr("p2p_bench.data.jsonl.load_masked_image", fail)
+    loaded = [load_pair(dataset, pair, (8, 8)) for pair in dataset.pairs()]
+    assert loaded[0].error == "the pair cannot be loaded (ZeroDivisionError: no size)"
+    assert loaded[4].error is None

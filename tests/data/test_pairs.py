@@ -1,14 +1,18 @@
 """Reading of JSONL pairs: what a line may say, and what each fault is called."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from p2p_bench.data.pairs import read_pairs
+from p2p_bench.data.pairs import KEYS, read_pairs
 from p2p_bench.errors import DataError, ErrorList
 from p2p_bench.world.scenes import sample_scene
 
+SCENE = sample_scene(5, two_objects=0.0).to_dict()
 MINIMAL = {"source_prompt": "a red circle", "target_prompt": "a blue circle"}
 
 
@@ -118,6 +122,31 @@ def test_line_numbers_skip_blank_lines_and_accept_windows_files(tmp_path: Path) 
         ({"image": "../cat.png"}, "leaves the root"),
         ({"image": "/etc/passwd"}, "leaves the root"),
         ({"image": "a\0b"}, "is not a usable path"),
+        (
+            {"word_weights": {"cat": 10**400}},
+            "word_weights: the factor of 'cat' must be a finite number, got 1000",
+        ),
+        (
+            {"word_weights": {"cat": [2]}},
+            "word_weights: the factor of 'cat' must be a finite number, got a list",
+        ),
+        ({"seed": 10**400}, "seed: expected an integer in [0, 2**63), got 1000"),
+        ({"seed": {"a": 1}}, "seed: expected an integer in [0, 2**63), got an object"),
+        ({"wörd\nline\ud800": 1}, "w\\xf6rd\\nline\\ud800: unknown key."),
+        ({"k" * 5000: 1}, "kkk: unknown key."),
+        (
+            {"edit": {"attribute": "seed", "value": 1}, "scene": SCENE},
+            "edit: attribute: expected what a prompt",
+        ),
+        (
+            {"edit": {"attribute": ["x"], "value": 1}, "scene": SCENE},
+            "edit: attribute: expected what a prompt",
+        ),
+        (
+            {"edit": {"attribute": "size", "value": None}, "scene": SCENE},
+            "edit: size: expected a number in [0.01",
+        ),
+        ({"edit": {"attribute": "shape", "value": ["x"]}, "scene": SCENE}, "edit: unknown shape ['x']"),
     ],
 )
 def test_one_fault(tmp_path: Path, change: dict[str, object], message: str) -> None:
@@ -194,3 +223,90 @@ def test_missing_empty_and_rootless_files(tmp_path: Path) -> None:
         read_pairs(write(tmp_path, ""))
     with pytest.raises(DataError, match=r"no such folder; dataset\.root"):
         read_pairs(write(tmp_path, MINIMAL), root=tmp_path / "none")
+
+
+def with_object(**change: object) -> dict[str, object]:
+    return {**SCENE, "objects": [{**SCENE["objects"][0], **change}]}
+
+
+@pytest.mark.parametrize(
+    ("scene", "message"),
+    [
+        (with_object(size=None), "scene: objects[0]: size: expected a number in [0.01, 1], got None"),
+        (with_object(size=-0.2), "scene: objects[0]: size: expected a number in [0.01, 1], got -0.2"),
+        (with_object(x=float("nan")), "scene: objects[0]: x: expected a number in [0, 1], got nan"),
+        (with_object(y=1e308), "scene: objects[0]: y: expected a number in [0, 1], got 1e+308"),
+        (
+            with_object(angle=10**400),
+            "scene: objects[0]: angle: expected a number in [-6.283, 6.283], got an int",
+        ),
+        (with_object(size=True), "scene: objects[0]: size: expected a number in [0.01, 1], got True"),
+        (with_object(x="0.5"), "scene: objects[0]: x: expected a number in [0, 1], got '0.5'"),
+        (with_object(shape=None), "scene: objects[0]: unknown shape None, expected one of circle"),
+        (with_object(colour={"red": 1}), "scene: objects[0]: unknown colour {'red': 1}, expected one of red"),
+        (with_object(depth=1), "scene: objects[0]: unknown key 'depth', known are shape"),
+        ({**SCENE, "objects": None}, "scene: objects: expected a list of objects, got None"),
+        ({**SCENE, "objects": "circle"}, "scene: objects: expected a list of objects, got 'circle'"),
+        ({**SCENE, "objects": [3]}, "scene: objects[0]: expected an object {...}, got 3"),
+        ({**SCENE, "objects": [{}]}, "scene: objects[0]: shape, colour, pattern, x, y, size, angle missing"),
+        ({**SCENE, "seed": -1}, "scene: seed: expected an integer in [0, 2**63), got -1"),
+        ({**SCENE, "seed": 0.5}, "scene: seed: expected an integer in [0, 2**63), got 0.5"),
+        (
+            {**SCENE, "weather_strength": None},
+            "scene: weather_strength: expected a number in [0, 1], got None",
+        ),
+        ({**SCENE, "weather": "rain"}, "scene: unknown weather 'rain'"),
+        ({**SCENE, "wind": 3}, "scene: scene: unknown key 'wind'"),
+    ],
+)
+def test_values_of_a_scene_are_checked(tmp_path: Path, scene: object, message: str) -> None:
+    """Infinite, absent or negative places would be drawn as something else, or break the run."""
+    assert message in fault_of(tmp_path, {**MINIMAL, "scene": scene, "real": True})
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**30), 10**30) | st.just(10**400)
+    | st.floats() | st.text(max_size=9)
+    | st.sampled_from(["\ud800", "a\nb", "\0", "x" * 5000, "../x", "/etc/passwd", "\u202e", " "]),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.sampled_from(["attribute", "value", "objects", "\ud800"]), inner, max_size=3),
+    max_leaves=6,
+)  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(st.sampled_from([*KEYS, "source", "target", "odd\ud800"]), JUNK, max_size=5))
+def test_junk_is_refused_in_sentences(tmp_path: Path, junk: dict[str, object]) -> None:
+    """Property: whatever a line holds, it is a pair or a list of faults; nothing else is raised."""
+    path = write(tmp_path, json.dumps({**MINIMAL, "scene": SCENE, **junk}))
+    try:
+        (pair,) = read_pairs(path)
+    except DataError as error:
+        faults = [str(error)]
+    except ErrorList as errors:
+        faults = [str(error) for error in errors.errors]
+    else:
+        assert all(abs(factor) < float("inf") for factor in pair.word_weights.values())
+        return
+    for fault in faults:
+        assert fault.startswith(f"{path}, line 1: ")
+        fault.encode()
+        assert len(fault) < len(str(path)) + 1500
+
+
+def test_files_that_are_no_text_of_pairs(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    line = json.dumps(MINIMAL) + "\n"
+    for encoding in ("utf-16", "utf-16-le", "utf-32"):
+        content = line.encode(encoding)
+        path.write_bytes(content if encoding != "utf-16-le" else b"\xff\xfe" + content)
+        with pytest.raises(DataError, match="the file is UTF-16 text; save it as UTF-8"):
+            read_pairs(path)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n\0\0")
+    with pytest.raises((DataError, ErrorList), match=r"not UTF-8 text|broken JSON"):
+        read_pairs(path)
+    path.unlink()
+    os.mkfifo(path)
+    for absent in (path, tmp_path, tmp_path / ("x" * 5000), tmp_path / "a\0b"):
+        with pytest.raises(DataError, match="no such file"):
+            read_pairs(absent)

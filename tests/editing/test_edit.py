@@ -393,6 +393,21 @@ def test_truncation_is_an_option() -> None:
     assert result.prompts[0].truncated
 
 
+def test_an_edit_that_was_cut_off_is_refused() -> None:
+    source = "a red cat and a blue dog on the soft green grass and a cat a cat"
+    for target, controller in ((source + " a star", None), (source + " a star", p2p.Reweight({"dog": 2.0}))):
+        with pytest.raises(PromptError, match="differ only where they were cut"):
+            p2p.edit(tiny_model(), source, target, controller, truncate=True, steps=1)
+    with pytest.raises(PromptError, match="alike, so there is nothing to edit"):
+        p2p.edit(tiny_model(), "a red cat", "A red cat", steps=1)
+
+
+def test_a_result_says_what_was_done() -> None:
+    controllers = [p2p.ByEdit(), p2p.ByEdit(), p2p.NoControl()]
+    result = p2p.edit(tiny_model(), SOURCE, [SWAPPED, SOURCE + " in fog", SWAPPED], controllers, steps=1)
+    assert result.controls == ("replace", "refine", "none")
+
+
 def test_progress_counts_inversion_and_sampling() -> None:
     seen: list[tuple[int, int]] = []
     run_edits(tiny_model(), requests(), steps=3, progress=lambda done, total: seen.append((done, total)))

@@ -49,6 +49,21 @@ def test_the_mask_is_where_the_changed_words_are_attended_to(words: tuple[str, .
     torch.testing.assert_close(mended.images[1], expected, atol=1e-6, rtol=0)
 
 
+def test_words_that_change_places_are_changed_words() -> None:
+    source, target = "a red circle and a blue square", "a blue circle and a red square"
+    result = p2p.edit(tiny_model(), source, target, image=IMAGE, steps=1, guidance=5.0, repair=True)
+    wanted = torch.zeros(16, 16, dtype=torch.bool)
+    for word in ("red", "blue"):
+        for at in (0, 1):
+            wanted |= attention_mask(result.heatmap(word, at), (16, 16), 3, 0.3)
+    assert torch.equal(result.repair_masks[1], wanted.float())
+
+
+def test_words_are_found_as_controllers_find_them() -> None:
+    mended = edited(p2p.Repair(("Red circle,",)), target="a blue circle on grass")
+    assert mended.repair_masks[1].any()
+
+
 def test_a_feathered_mask_is_soft_at_its_edge_alone() -> None:
     soft = feathered(LEFT, 1.5)
     assert torch.all(soft[:, :3] > 0.999)

@@ -14,6 +14,7 @@ from torchvision.transforms.functional import to_pil_image
 from p2p_bench.errors import ConfigError, MissingWeightsError
 from p2p_bench.metrics import ClipScore, EditView
 from p2p_bench.metrics import clip_backbone as backbone
+from p2p_bench.metrics.base import split_reasons
 from p2p_bench.metrics.clip import clip_score, directional_similarity
 from p2p_bench.world.training.tokenizer import write_tokenizer
 
@@ -83,6 +84,34 @@ def test_no_change_has_no_direction(folder: Path, views: list[EditView]) -> None
     rows = metric([*views, same_prompts])
     assert [math.isnan(row["clip_direction"]) for row in rows] == [False, False, True, True]
     assert metric([]) == []
+
+
+def test_a_prompt_that_clip_cannot_read_to_its_end_is_not_scored(folder: Path, views: list[EditView]) -> None:
+    """The tiny network reads 24 tokens, begin and end included."""
+    metric, image = ClipScore(backbone="tiny", weights=folder), views[0]
+    fits, long, other = (" ".join(["red"] * count) for count in (22, 23, 24))
+    prompts = [(fits, PROMPTS[0]), (PROMPTS[0], long), (long, PROMPTS[0]), (long, other)]
+    rows = metric([EditView(image.source, image.edited, *pair) for pair in prompts])
+    missing = [sorted(split_reasons(row)[1]) for row in rows]
+    assert missing == [
+        [],
+        ["clip_direction", "clip_target"],
+        ["clip_direction", "clip_source"],
+        ["clip_direction", "clip_source", "clip_target"],
+    ]
+    for row, without in zip(rows, missing, strict=True):
+        assert [name for name, value in sorted(row.items()) if math.isnan(value)] == without
+    reasons = {reason for row in rows for reason in split_reasons(row)[1].values()}
+    assert reasons == {"the prompt is longer than the 22 tokens that CLIP reads"}
+
+
+def test_clips_own_tokenizer_says_what_it_cuts() -> None:
+    tokens = open_clip.get_tokenizer("ViT-B-32")
+    network = backbone.ClipNetwork.__new__(backbone.ClipNetwork)
+    network.tokenizer = tokens
+    texts = [" ".join(["cat"] * count) for count in (1, 75, 76, 200)]
+    assert network.context == 77
+    assert network.cuts([*texts, texts[0]]) == [False, False, True, True, False]
 
 
 def test_equal_inputs_are_encoded_once(

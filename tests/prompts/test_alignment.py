@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2p_bench.errors import PromptError
-from p2p_bench.prompts.alignment import phrase_map, refinement_map, replacement_map
-from p2p_bench.prompts.words import TokenizedPrompt, tokenize
+from p2p_bench.prompts.alignment import phrase_map, refinement_map, replacement_map, with_source
+from p2p_bench.prompts.words import TokenizedPrompt, columns_of, tokenize
 from tests.attention.rig import tokenizer
 from tests.oracle import refinement_mapper, script_mapper, swap_mapper
 from tests.prompts.tiny_tokenizer import PIECES
@@ -209,3 +209,64 @@ def test_phrases_that_cannot_be_swapped_are_refused(
 ) -> None:
     with pytest.raises(PromptError, match=message):
         phrase_map(*pair(*prompts), phrases)
+
+
+def place(matrix: torch.Tensor, old: tuple[TokenizedPrompt, str], new: tuple[TokenizedPrompt, str]) -> float:
+    """What the first column of one word gives to that of another; "." is the last token."""
+    i, j = (prompt.num_tokens if word == "." else columns_of(prompt, word)[0] for prompt, word in (old, new))
+    return float(matrix[i, j])
+
+
+MAPS = {
+    "replace": lambda s, t: replacement_map(s, t),
+    "align": lambda s, t: phrase_map(s, t, swap_rest=True)[0],
+    "words": lambda s, t: phrase_map(s, t, {"cat": "dog"})[0],
+    "refine": lambda s, t: refinement_map(s, t)[0],
+}
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_a_full_stop_goes_to_a_full_stop_and_leaves_its_word_alone(name: str) -> None:
+    source, target = pair("a cat, on grass.", "a dog, on grass.")
+    M = MAPS[name](source, target)
+    assert place(M, (source, "grass"), (target, "grass")) == 1
+    assert place(M, (source, "."), (target, ".")) == 1
+    comma = 3
+    assert M[comma, comma] == (name != "refine")
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_a_full_stop_of_one_side_is_no_swap(name: str) -> None:
+    for stops in (("", "."), (".", "")):
+        source, target = pair(*(text + stop for text, stop in zip(("a cat", "a dog"), stops, strict=True)))
+        source, target = pair(f"{source.text} on grass{stops[0]}", f"{target.text} on grass{stops[1]}")
+        M = MAPS[name](source, target)
+        assert place(M, (source, "grass"), (target, "grass")) == 1
+        assert M[:, columns_of(target, "grass")[0]].sum() == 1
+        if stops[1]:
+            assert not M[:, target.num_tokens].any(), "a new full stop keeps its own map"
+        end = source.num_tokens + 1, target.num_tokens + 1
+        assert M[end] == 1
+
+
+def test_a_new_full_stop_keeps_its_own_map_under_replacement() -> None:
+    source, target = pair("a cat on grass", "a dog on grass.")
+    aligned = with_source(replacement_map(source, target), target)
+    assert aligned.eq(0).nonzero().flatten().tolist() == [target.num_tokens]
+    released = replacement_map(source, target, as_released=True)
+    assert released[columns_of(source, "grass")[0], target.num_tokens] == 0.5, "as released: half and half"
+
+
+def test_punctuation_within_a_phrase_belongs_to_it() -> None:
+    source, target = pair("a red, small cat on grass", "a blue, small dog on grass")
+    M, aligned = phrase_map(source, target, {"red small cat": "blue small dog"})
+    assert torch.equal(M, torch.eye(24, dtype=torch.float64))
+    assert aligned.all()
+
+
+def test_pieces_are_no_words_unless_as_released() -> None:
+    """Of "dots dotted" the refinement to "dotted" keeps the second word; the released one mixes both."""
+    source, target = pair("dots dotted", "dotted")
+    P, _ = refinement_map(source, target)
+    kept = columns_of(source, "dotted")
+    assert all(P[i, j] == 1 for i, j in zip(kept, columns_of(target, "dotted"), strict=True))

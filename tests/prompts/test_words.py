@@ -88,15 +88,16 @@ def test_a_prompt_may_fill_the_model_and_not_a_token_more() -> None:
         tokenize(full + " striped", tokenizer())
 
 
-def test_truncation_keeps_the_columns_that_are_left() -> None:
+def test_truncation_keeps_the_words_that_are_left() -> None:
     prompt = tokenize(" ".join(["red"] * 20 + ["striped", "circle"]), tokenizer(), truncate=True)
     assert prompt.truncated
     assert prompt.num_tokens == 22
     assert len(prompt.ids) == 24
     assert prompt.ids[-1] == tokenizer().eos_token_id
-    assert columns_of(prompt, "striped") == (21, 22)
-    with pytest.raises(PromptError, match=r"'circle' is not in the prompt .* \(it was truncated\)"):
-        columns_of(prompt, "circle")
+    assert columns_of(prompt, "red") == tuple(range(1, 21))
+    for word in ("striped", "circle"):  # two of the three tokens of "striped" are left
+        with pytest.raises(PromptError, match=rf"'{word}' is not in the prompt .* \(it was truncated\)"):
+            columns_of(prompt, word)
 
 
 def test_words_are_cut_at_the_prompts_own_tokens() -> None:

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from p2p_bench.errors import DataError
 from p2p_bench.report import summary_table, write_report
-from p2p_bench.report.changes import changed_words
+from p2p_bench.report.changes import highlighted
 from p2p_bench.report.columns import Column, main_metrics
 from p2p_bench.report.page import script_json
 from p2p_bench.report.tradeoff import Axes, choose_axes, level_metrics
@@ -278,17 +278,17 @@ def test_main_metrics_are_the_well_known_ones_then_the_rest() -> None:
 
 
 def test_changed_words_are_told_apart() -> None:
-    source, target = changed_words("a red circle, on grass", "A dark blue circle, on grass")
+    source, target = highlighted("a red circle, on grass", "A dark blue circle, on grass")
     assert source == [("a ", False), ("red", True), (" circle, on grass", False)]
     assert target == [("A ", False), ("dark blue", True), (" circle, on grass", False)]
-    assert changed_words("", "snow") == ([], [("snow", True)])
+    assert highlighted("", "snow") == ([], [("snow", True)])
 
 
 @given(st.text(), st.text())
 def test_pieces_of_a_prompt_are_the_prompt(source: str, target: str) -> None:
-    pieces = changed_words(source, target)
+    pieces = highlighted(source, target)
     assert ["".join(text for text, _ in part) for part in pieces] == [source, target]
-    same = changed_words(source, source)[0]
+    same = highlighted(source, source)[0]
     assert not any(changed for _, changed in same)
 
 

@@ -142,7 +142,7 @@ def test_scenes_survive_json_and_faults_are_named() -> None:
         scene.with_attribute("color", "red")
     with pytest.raises(ValueError, match="object 5"):
         scene.with_attribute("shape", "circle", index=5)
-    with pytest.raises(ValueError, match="not a scene"):
+    with pytest.raises(ValueError, match="scene: objects missing"):
         Scene.from_dict({"background": "grass"})
     with pytest.raises(ValueError, match="weather_strength"):
         scene.with_attribute("weather_strength", 1.5)

@@ -2,7 +2,6 @@
 
 import argparse
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -10,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from p2p_bench.app.console import result_console
+from p2p_bench.app.paths import user_path
 from p2p_bench.cache import Cache, DamagedEntryError, Entry, default_directory, read_entry
 
 _FAILED = 1
@@ -32,7 +32,7 @@ def main(arguments: list[str], debug: bool) -> int:
     )
     parser.add_argument("what", choices=("list", "verify", "clear"))
     parser.add_argument(
-        "--dir", type=Path, help="directory of the cache; that of run.cache=true if not given"
+        "--dir", type=user_path, help="directory of the cache; that of run.cache=true if not given"
     )
     options = parser.parse_args(arguments)
     cache = Cache(options.dir or default_directory())

@@ -1,6 +1,7 @@
 """`p2p-bench dashboard DIR ...`: a Weights & Biases workspace over logged runs."""
 
 import argparse
+import os
 from pathlib import Path
 
 from p2p_bench.app.console import result_console
@@ -23,8 +24,9 @@ def main(arguments: list[str], debug: bool) -> int:
         "trade-off, curves over tau, categories, gallery, costs.",
     )
     parser.add_argument("dir", nargs="+", type=Path, help="directory of a run, or of a sweep")
-    parser.add_argument("--project", default="p2p_bench", help="project of the runs (%(default)s)")
-    parser.add_argument("--entity", help="user or team; the key's own where not given")
+    project, entity = (os.environ.get(name) for name in ("WANDB_PROJECT", "WANDB_ENTITY"))
+    parser.add_argument("--project", default=project or "p2p_bench", help="project of the runs (%(default)s)")
+    parser.add_argument("--entity", default=entity, help="user or team; the key's own where not given")
     parser.add_argument("--name", default="p2p_bench", help="name of the workspace (%(default)s)")
     options = parser.parse_args(arguments)
 

@@ -1,15 +1,15 @@
 """`p2p-bench edit`: one edit, as pictures."""
 
 import argparse
-import os
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from p2p_bench.app.build import build_task, chosen_options, without_hydra
-from p2p_bench.app.compose import checked_overrides, compose
+from p2p_bench.app.compose import checked_overrides, compose, composing
 from p2p_bench.app.console import result_console, status_console
 from p2p_bench.app.early import refuse_early
+from p2p_bench.app.paths import folder_fault, user_path
 from p2p_bench.errors import ConfigError, ErrorList, P2PError
 
 if TYPE_CHECKING:
@@ -41,13 +41,15 @@ def main(arguments: list[str], debug: bool) -> int:
         # argparse takes what follows the option, here a KEY=VALUE, for its value
         overrides, options.heatmaps = [str(options.heatmaps), *overrides], Path()
     overrides = ["metrics=none", "logger=none", "tau=default", *overrides]
-    config = compose(checked_overrides(overrides), keep_hydra=True)
-    plain = without_hydra(config)
-    refuse_early([plain], overrides)
-    task = build_task(plain, chosen_options(config.hydra))
-    directory = Path(config.run.dir or options.out or _new_directory())
+    with composing():
+        config = compose(checked_overrides(overrides), keep_hydra=True)
+        plain = without_hydra(config)
+        refuse_early([plain], overrides)
+        task = build_task(plain, chosen_options(config.hydra))
+    directory = user_path(config.run.dir) if config.run.dir else options.out or _new_directory()
     heatmaps = directory / "heatmaps" if options.heatmaps == Path() else options.heatmaps
     _check_folders(directory, heatmaps)
+    _check_inversion(task, options)
     image, fitted = _image(task, options)
     result = _edit(task, options, image, _device(config))
     strip_path = _write(result, image, directory)
@@ -79,10 +81,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--source", required=True, help="prompt of the source image")
     parser.add_argument("--target", required=True, action="append", help="prompt of an edit; may be repeated")
-    parser.add_argument("--image", type=Path, help="a real source image; without it the source is generated")
+    parser.add_argument(
+        "--image", type=user_path, help="a real source image; without it the source is generated"
+    )
     parser.add_argument(
         "--heatmaps",
-        type=Path,
+        type=user_path,
         nargs="?",
         const=Path(),
         metavar="DIR",
@@ -95,8 +99,21 @@ def _parser() -> argparse.ArgumentParser:
         default="crop",
         help="what is done with an image that has not the model's size",
     )
-    parser.add_argument("--out", type=Path, help="directory of the pictures; a new one under outputs/edit/")
+    parser.add_argument(
+        "--out", type=user_path, help="directory of the pictures; a new one under outputs/edit/"
+    )
     return parser
+
+
+def _check_inversion(task: "Task", options: argparse.Namespace) -> None:
+    """Refuses to draw from noise what was to be an edit of a given picture."""
+    from p2p_bench.inversion import NoInversion
+
+    if options.image is not None and isinstance(task.inversion, NoInversion):
+        raise ConfigError(
+            "--image: inversion=none would draw another picture from noise and leave the image alone; choose "
+            "inversion=ddim, null_text or another, or leave --image out"
+        )
 
 
 def _image(task: "Task", options: argparse.Namespace) -> "tuple[Tensor | None, str]":
@@ -147,6 +164,7 @@ def _edit(task: "Task", options: argparse.Namespace, image: "Tensor | None", dev
 def _checked_variant(task: "Task", options: argparse.Namespace) -> "Variant":
     """The one variant to edit with, once it is known to suit the prompts."""
     from p2p_bench.controllers import EditContext
+    from p2p_bench.controllers.binding import bind_edit
     from p2p_bench.prompts.words import tokenize
 
     spec = task.checkpoint.spec()
@@ -158,10 +176,10 @@ def _checked_variant(task: "Task", options: argparse.Namespace) -> "Variant":
     for target in options.target:
         try:
             source, edited = (
-                tokenize(text, tokenizer, task.truncate, role=role)
+                tokenize(text, tokenizer, task.truncate, role=role, vocabulary=spec.vocabulary)
                 for role, text in (("--source", options.source), ("--target", target))
             )
-            variants[0].controller.bind(EditContext(source, edited, steps, spec.self_fraction))
+            bind_edit(variants[0].controller, EditContext(source, edited, steps, spec.self_fraction))
         except P2PError as error:
             faults[str(error)] = error
     if faults:
@@ -189,8 +207,9 @@ def _new_directory() -> Path:
 
 def _write(result: "EditResult", image: "Tensor | None", directory: Path) -> Path:
     """Writes every picture, the given image too, and the strip of all; the strip's path."""
-    from p2p_bench.bench.changes import changed_words
-    from p2p_bench.bench.pictures import difference_image, heatmap_image, save_png, strip
+    from p2p_bench.bench.pictures import difference_image, save_png
+    from p2p_bench.editing.pictures import heatmap_image, strip
+    from p2p_bench.prompts.changes import changed_words
 
     pictures = {} if image is None else {"image": image}
     if result.vae_reconstruction is not None:
@@ -247,9 +266,8 @@ def _check_folders(directory: Path, heatmaps: Path | None) -> None:
     for folder, attention in ((directory, False), (heatmaps, True)):
         if folder is None:
             continue
-        there = next(path for path in (folder, *folder.parents) if path.exists())
-        if not (there.is_dir() and os.access(there, os.W_OK)):
-            raise _unwritable(folder, f"{there} is no folder that may be written", attention)
+        if fault := folder_fault(folder):
+            raise _unwritable(folder, fault, attention)
 
 
 def _unwritable(directory: Path, reason: object, attention: bool = False) -> P2PError:

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from p2p_bench.app.console import result_console, status_console
+from p2p_bench.app.paths import user_path
 
 
 def main(arguments: list[str], debug: bool) -> int:
@@ -21,10 +22,10 @@ def main(arguments: list[str], debug: bool) -> int:
         description="Writes a report from rows, summaries and pictures: one page over one run, or a folder "
         "over several, whose index.html opens from disk.",
     )
-    parser.add_argument("dir", nargs="+", type=Path, help="directory of a run, or of a sweep")
+    parser.add_argument("dir", nargs="+", type=user_path, help="directory of a run, or of a sweep")
     parser.add_argument(
         "--out",
-        type=Path,
+        type=user_path,
         help="folder to write; report/ in the given directory. A run alone has its report.html instead",
     )
     options = parser.parse_args(arguments)

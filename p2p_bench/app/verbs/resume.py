@@ -9,13 +9,17 @@ from typing import Any
 
 import yaml
 
-from p2p_bench.app.compose import checked_overrides, compose
-from p2p_bench.errors import ConfigError, DataError
+from p2p_bench.app.compose import checked_overrides, compose, composing, one_job_each
+from p2p_bench.app.paths import user_path
+from p2p_bench.app.spelling import quoted
+from p2p_bench.app.trust import placed_faults, stored_faults
+from p2p_bench.errors import ConfigError, DataError, ErrorList, P2PError
 
 SWEEP = "multirun.yaml"
 """What Hydra's sweeper leaves in the directory of a sweep."""
 
-_BASIC = "BasicSweeper"
+_KNOWN = ("BasicSweeper", "SearchSweeper")
+"""Sweepers that do only what is missing when they are started again."""
 
 
 def main(arguments: list[str], debug: bool) -> int:
@@ -36,16 +40,36 @@ def main(arguments: list[str], debug: bool) -> int:
         prog="p2p-bench resume",
         description="Finishes a run or a sweep that was interrupted, or tries its failed edits again.",
     )
-    parser.add_argument("dir", type=Path, help="directory of a run, or of a sweep")
-    directory = parser.parse_args(arguments).dir.absolute()
+    parser.add_argument("dir", type=user_path, help="directory of a run, or of a sweep")
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="take settings that run code or write elsewhere; for folders of your own only",
+    )
+    options = parser.parse_args(arguments)
+    directory = options.dir.absolute()
     if not directory.is_dir():
         raise DataError(f"{directory}: there is no such directory")
     if (directory / SWEEP).is_file():
-        return _resume_sweep(directory, debug)
-    return _resume_run(directory)
+        return _resume_sweep(directory, options.trust, debug)
+    return _resume_run(directory, options.trust)
 
 
-def _resume_sweep(directory: Path, debug: bool) -> int:
+def _refuse_foreign(directory: Path, faults: Sequence[P2PError]) -> None:
+    """Stops before stored settings do what only typed ones may.
+
+    Raises:
+        ErrorList: There are such settings.
+    """
+    if faults:
+        remedy = ConfigError(
+            f"{directory}: its settings are not obeyed, since a folder from elsewhere could do anything so; "
+            f"if it is your own, add --trust"
+        )
+        raise ErrorList([*faults, remedy])
+
+
+def _resume_sweep(directory: Path, trust: bool, debug: bool) -> int:
     from p2p_bench.app.verbs.run import main as run
 
     path = directory / SWEEP
@@ -55,17 +79,24 @@ def _resume_sweep(directory: Path, debug: bool) -> int:
         task, own = list(hydra["overrides"]["task"]), list(hydra["overrides"]["hydra"])
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not what a sweep leaves ({error!r}); start the sweep anew") from error
-    if not sweeper.endswith(_BASIC):
+    if not sweeper.endswith(_KNOWN):
         raise ConfigError(
             f"{directory}: {sweeper.rpartition('.')[2]} chooses its jobs as it goes, so the sweep cannot be "
             "resumed; resume single jobs by their directories"
         )
     own = [text for text in own if not text.startswith(("hydra.mode=", "hydra.sweep.dir="))]
+    stored = [str(text) for text in (*task, *own)]
+    if not trust:
+        _refuse_foreign(directory, stored_faults(stored))
     with _folder(cwd):
-        return run([*task, *own, f"hydra.sweep.dir={_quoted(directory)}", "-m"], debug)
+        if not trust:
+            with composing():
+                for job in one_job_each(checked_overrides(stored, multirun=True)):
+                    _refuse_foreign(directory, placed_faults(compose(job)))
+        return run([*task, *own, f"hydra.sweep.dir={quoted(str(directory))}", "-m"], debug)
 
 
-def _resume_run(directory: Path) -> int:
+def _resume_run(directory: Path, trust: bool) -> int:
     from p2p_bench.app.jobs import STARTED, job_of, run_job
     from p2p_bench.bench.directory import CONFIG, read_config
 
@@ -77,8 +108,13 @@ def _resume_run(directory: Path) -> int:
             f"{directory / CONFIG}: does not say how the run was started; run the same command with "
             f"run.dir={directory}"
         )
+    if not trust:
+        _refuse_foreign(directory, stored_faults(started["overrides"]))
     with _folder(Path(started["cwd"])):
-        config = compose(checked_overrides(started["overrides"]), keep_hydra=True)
+        with composing():
+            config = compose(checked_overrides(started["overrides"]), keep_hydra=True)
+            if not trust:
+                _refuse_foreign(directory, placed_faults(config))
         job = job_of(config, config.hydra, directory)
         return run_job(job.resumed(started["group"], started["job"], started["overrides"])).code
 
@@ -99,12 +135,6 @@ def _is_started(started: Any) -> bool:
     texts = all(isinstance(started.get(key), str) for key in ("group", "job", "cwd"))
     overrides = started.get("overrides")
     return texts and isinstance(overrides, Sequence) and all(isinstance(text, str) for text in overrides)
-
-
-def _quoted(path: Path) -> str:
-    """A path as a value that Hydra takes as it is."""
-    text = str(path).replace("'", "\\'")
-    return f"'{text}'"
 
 
 @contextmanager

@@ -6,13 +6,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from p2p_bench.app.build import build, chosen_options, without_hydra
@@ -21,7 +21,9 @@ from p2p_bench.app.compose import (
     HYDRA_VERSION_BASE,
     checked_overrides,
     composed,
+    composing,
     config_dir,
+    first_line,
     intervals,
     one_job_each,
     searches,
@@ -31,8 +33,13 @@ from p2p_bench.app.compose import (
 from p2p_bench.app.console import result_console, show_error, status_console
 from p2p_bench.app.early import refuse_early
 from p2p_bench.app.flags import Asked, asked, completed_line
+from p2p_bench.app.paths import folder_fault, unwritable
 from p2p_bench.app.schema import register_schema
+from p2p_bench.app.trust import hydra_faults
 from p2p_bench.errors import ConfigError, ErrorList, P2PError
+
+if TYPE_CHECKING:
+    from p2p_bench.app.jobs import Outcome
 
 _FAILED = 1
 log = logging.getLogger(__name__)
@@ -52,24 +59,43 @@ def main(arguments: list[str], debug: bool) -> int:
     if flags.shows:
         return _show(flags)
     multirun = flags.multirun
-    checked = checked_overrides(flags.overrides, multirun)
-    sweep = _whole_sweep(checked) if multirun else checked
-    if _refuse_faulty(one_job_each(sweep) if multirun else [sweep], multirun):
+    with composing():
+        checked = checked_overrides(flags.overrides, multirun)
+        sweep = _whole_sweep(checked) if multirun else checked
+        plan = _refuse_faulty(one_job_each(sweep) if multirun else [sweep], multirun)
+    if plan:
         from p2p_bench.app.plan import show_plans
 
         return show_plans(sweep, multirun)
-    swept = swept_keys(sweep) if multirun else ()
+    return _run(checked, swept_keys(sweep) if multirun else (), multirun, debug)
+
+
+def _run(checked: Sequence[str], swept: Sequence[str], multirun: bool, debug: bool) -> int:
+    """Runs what is known to be good.
+
+    Args:
+        checked: Overrides as returned by `checked_overrides`.
+        swept: Keys with several values.
+        multirun: Whether they describe a sweep.
+        debug: Show stack traces.
+
+    Returns:
+        The exit code.
+    """
     codes: list[int] = []
-    sweeps: list[str] = []
+    done: list[tuple[Path, Outcome]] = []
+    sweeps: list[Path] = []
     parent = os.getpid()
 
     def job(config: DictConfig) -> Any:
-        sweeps.append(HydraConfig.get().sweep.dir)
-        code, objectives = _job(config, swept, debug)
-        if os.getpid() != parent and code:  # a launcher's own process: the code reaches us as a failed job
-            raise JobFailedError(code, HydraConfig.get().runtime.output_dir)
-        codes.append(code)
-        return objectives
+        sweeps.append(_from_here(Path(HydraConfig.get().sweep.dir)))
+        outcome = _job(config, swept, debug)
+        run_dir = HydraConfig.get().runtime.output_dir
+        if os.getpid() != parent and outcome.code:  # a launcher's own process: it reaches us as a failed job
+            raise JobFailedError(outcome.code, run_dir)
+        codes.append(outcome.code)
+        done.append((Path(run_dir), outcome))
+        return outcome.objectives
 
     try:
         _hydra([*(["--multirun"] if multirun else []), *checked], job)
@@ -79,6 +105,7 @@ def main(arguments: list[str], debug: bool) -> int:
             f"a job in a process of its own failed; why: {failure.run_dir}/run.log", markup=False, style="red"
         )
     if multirun and sweeps:
+        codes = [_still_whole(*one) for one in done] + codes[len(done) :]
         good = sum(code == 0 for code in codes)
         result_console().print(
             f"sweep: {sweeps[0]} ({good} of {len(codes)} jobs without a failure); "
@@ -86,6 +113,18 @@ def main(arguments: list[str], debug: bool) -> int:
             markup=False,
         )
     return codes[0] if len(set(codes)) == 1 else max(codes, default=0) and _FAILED
+
+
+def _from_here(path: Path) -> Path:
+    """A path as a user at the present folder would write it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _still_whole(run_dir: Path, outcome: "Outcome") -> int:
+    """The exit code of a job whose directory may have lost rows since it ended."""
+    from p2p_bench.app.jobs import tell_shortfall
+
+    return tell_shortfall(run_dir, outcome.promised, ()) if outcome.code == 0 else outcome.code
 
 
 class JobFailedError(Exception):
@@ -113,7 +152,7 @@ def _whole_sweep(overrides: Sequence[str]) -> list[str]:
     everything = with_sweeper_params(overrides, hydra)
     if not searches(hydra) and (unbound := intervals(everything)):
         raise ConfigError(
-            f"{unbound[0]}: an interval is for a sweeper that searches, such as hydra/sweeper=optuna (extra "
+            f"{unbound[0]}: an interval is for a sweeper that searches, such as hydra/sweeper=search (extra "
             "p2p_bench[search]); give choices, such as 0.2,0.4"
         )
     return everything if everything == list(overrides) else checked_overrides(everything, multirun=True)
@@ -139,16 +178,25 @@ def _refuse_faulty(jobs: Sequence[Sequence[str]], multirun: bool) -> bool:
     faults: dict[str, P2PError] = {}
     plan = False
     for config in configs:
-        plan = plan or config.run.plan
+        trusted = bool(OmegaConf.select(config, "run.trust", throw_on_resolution_failure=False))
+        wrong: list[P2PError] = list(hydra_faults(config.hydra, trusted))
         try:
             task = build(without_hydra(config), chosen_options(config.hydra)).task
-            if wrong := list(search_faults(config, task, multirun)):
-                raise ErrorList(wrong)
+            plan = plan or config.run.plan
+            wrong += search_faults(config, task, multirun)
+            if not wrong and (fault := folder_fault(Path(_folder_of(config.hydra, multirun)))):
+                wrong.append(ConfigError(f"run.dir: cannot be written ({fault}); choose another"))
         except ErrorList as error:
-            faults.update((str(fault), fault) for fault in error.errors)
+            wrong += error.errors
+        faults.update((str(fault), fault) for fault in wrong)
     if faults:
         raise ErrorList(list(faults.values()))
     return plan
+
+
+def _folder_of(hydra_node: DictConfig, multirun: bool) -> str:
+    """The folder that a run or a sweep writes to."""
+    return str(hydra_node.sweep.dir if multirun else hydra_node.run.dir)
 
 
 def _show(flags: Asked) -> int:
@@ -162,8 +210,8 @@ def _show(flags: Asked) -> int:
     try:
         with _environment(typed):
             return _hydra([*flags.shows, *words], lambda config: None)
-    except (OmegaConfBaseException, ValueError) as error:  # such as an interpolation that leads nowhere
-        raise ConfigError(str(error).splitlines()[0]) from error
+    except ValueError as error:  # such as an interpolation that leads nowhere
+        raise ConfigError(first_line(error)) from error
     except SystemExit as error:  # Hydra leaves so after --help, and with 1 where nothing is to be shown
         return ConfigError.exit_code if error.code else 0
 
@@ -177,8 +225,10 @@ def _hydra(arguments: Sequence[str], job: Callable[[Any], Any]) -> int:
     try:
         with _environment({"HYDRA_FULL_ERROR": "1"}), _command_line(arguments):
             decorated()
-    except HydraException as error:
-        raise ConfigError(str(error).splitlines()[0]) from error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(first_line(error)) from error
+    except OSError as error:  # Hydra's own: a job tells its own
+        raise unwritable(error.filename or "the run's directory", error) from error
     return 0
 
 
@@ -206,21 +256,20 @@ def _command_line(arguments: Sequence[str]) -> Iterator[None]:
         sys.argv = before
 
 
-def _job(config: DictConfig, swept: Sequence[str], debug: bool) -> tuple[int, Any]:
-    """One job: the exit code and its objectives, after the user was told what there is to tell."""
-    from p2p_bench.app.jobs import job_of, run_job
+def _job(config: DictConfig, swept: Sequence[str], debug: bool) -> "Outcome":
+    """One job: how it ended, after the user was told what there is to tell."""
+    from p2p_bench.app.jobs import Outcome, job_of, run_job
 
     settings = HydraConfig.get()
     job = job_of(config, settings, Path(settings.runtime.output_dir), swept)
     label = f"job {settings.job.num} ({job.name})" if settings.mode == RunMode.MULTIRUN else ""
     try:
-        ended = run_job(job)
-        return ended.code, ended.objectives
+        return run_job(job)
     except P2PError as error:
         log.error("%s", error)
         show_error(error, debug, label)
-        return error.exit_code, None
+        return Outcome(error.exit_code)
     except Exception as error:  # a job of a sweep must not take the others with it
         log.exception("unexpected")
         show_error(error, debug, label)
-        return _FAILED, None
+        return Outcome(_FAILED)

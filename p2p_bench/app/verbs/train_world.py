@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from p2p_bench.app.compose import checked_overrides, compose, group_options
 from p2p_bench.app.console import result_console, status_console
 from p2p_bench.app.instantiate import instantiate, node_faults
+from p2p_bench.app.trust import target_faults
 from p2p_bench.errors import ErrorList
 
 _CONFIG = "train_world"
@@ -35,7 +36,8 @@ def main(arguments: list[str], debug: bool) -> int:
     parser.add_argument("override", nargs="*", metavar="KEY=VALUE", help="world=OPTION or world.KEY=VALUE")
     overrides = checked_overrides(parser.parse_args(arguments).override, config_name=_CONFIG)
     node = OmegaConf.merge({"_target_": _TARGET}, compose(overrides, _CONFIG).world)
-    faults = node_faults(node, "world")
+    plain = OmegaConf.to_container(node, resolve=True)
+    faults = list(target_faults(plain, "world", "world", trusted=False)) or node_faults(node, "world")
     if faults:
         raise ErrorList(faults)
     status_console().print("training the embedded world; an interrupted training goes on when started again")

@@ -6,7 +6,9 @@ One attribute value is exactly one caption word, so that a word swap keeps the n
 import dataclasses
 import difflib
 import hashlib
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any
 
 SHAPES = ("circle", "square", "triangle", "star", "heart", "cross", "ring", "crescent")
@@ -29,6 +31,13 @@ SCENE_VALUES: dict[str, tuple[str, ...]] = {
 }
 OBJECT_NUMBERS = ("x", "y", "size", "angle")
 SCENE_NUMBERS = ("weather_strength", "seed")
+_RANGES = {
+    "x": (0.0, 1.0),
+    "y": (0.0, 1.0),
+    "size": (0.01, 1.0),
+    "angle": (-2 * math.pi, 2 * math.pi),
+    "weather_strength": (0.0, 1.0),
+}
 
 
 def check_value(name: str, value: str, allowed: tuple[str, ...]) -> str:
@@ -37,11 +46,38 @@ def check_value(name: str, value: str, allowed: tuple[str, ...]) -> str:
     Raises:
         ValueError: naming the attribute, the value and the nearest allowed one.
     """
-    if value not in allowed:
-        near = difflib.get_close_matches(str(value), allowed, n=1)
+    if not isinstance(value, str) or value not in allowed:
+        near = difflib.get_close_matches(str(value)[:100], allowed, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown {name} {value!r}, expected one of {', '.join(allowed)}{hint}")
+        raise ValueError(f"unknown {name} {_shown(value)}, expected one of {', '.join(allowed)}{hint}")
     return value
+
+
+def check_attribute(name: str, value: Any) -> None:
+    """Sees that a value is one that an attribute of a scene or of an object can have.
+
+    Raises:
+        ValueError: naming the attribute, what it can be, and the value.
+    """
+    words = {**OBJECT_VALUES, **SCENE_VALUES}
+    if name in words:
+        check_value(name, value, words[name])
+    elif name == "seed":
+        if isinstance(value, bool) or not isinstance(value, Integral) or not 0 <= value < 2**63:
+            raise ValueError(f"seed: expected an integer in [0, 2**63), got {_shown(value)}")
+    elif name in _RANGES:
+        low, high = _RANGES[name]
+        # A comparison that is false for NaN, and that integers of any length stand.
+        if isinstance(value, bool) or not isinstance(value, Real) or not low <= value <= high:
+            raise ValueError(f"{name}: expected a number in [{low:.4g}, {high:.4g}], got {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    """A value in a message: no longer than a line."""
+    if isinstance(value, int) and abs(value) > 10**20:
+        return "an integer of more than 20 digits"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,10 +88,10 @@ class SceneObject:
         shape: one of `SHAPES`.
         colour: one of `COLOURS`.
         pattern: one of `PATTERNS`.
-        x: centre, fraction of the side from the left.
-        y: centre, fraction of the side from the top.
-        size: diameter, fraction of the side.
-        angle: rotation in radians.
+        x: centre, fraction of the side from the left, in [0, 1].
+        y: centre, fraction of the side from the top, in [0, 1].
+        size: diameter, fraction of the side, in [0.01, 1].
+        angle: rotation in radians, at most a full turn either way.
     """
 
     shape: str
@@ -67,8 +103,8 @@ class SceneObject:
     angle: float
 
     def __post_init__(self) -> None:
-        for name, allowed in OBJECT_VALUES.items():
-            check_value(name, getattr(self, name), allowed)
+        for name in (*OBJECT_VALUES, *OBJECT_NUMBERS):
+            check_attribute(name, getattr(self, name))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +117,7 @@ class Scene:
         style: one of `STYLES`.
         weather: one of `WEATHERS`.
         weather_strength: density of fog or snow in [0, 1]; without effect in clear weather.
-        seed: fixes texture phases, tints and flakes.
+        seed: fixes texture phases, tints and flakes; an integer in [0, 2**63).
     """
 
     objects: tuple[SceneObject, ...]
@@ -94,10 +130,8 @@ class Scene:
     def __post_init__(self) -> None:
         if not 1 <= len(self.objects) <= MAX_OBJECTS:
             raise ValueError(f"a scene has 1 or {MAX_OBJECTS} objects, got {len(self.objects)}")
-        for name, allowed in SCENE_VALUES.items():
-            check_value(name, getattr(self, name), allowed)
-        if not 0.0 <= self.weather_strength <= 1.0:
-            raise ValueError(f"weather_strength must lie in [0, 1], got {self.weather_strength}")
+        for name in (*SCENE_VALUES, *SCENE_NUMBERS):
+            check_attribute(name, getattr(self, name))
 
     def with_attribute(self, name: str, value: Any, index: int = 0) -> "Scene":
         """The counterfactual scene: one attribute changed, all else (seed included) kept.
@@ -110,6 +144,7 @@ class Scene:
         Raises:
             ValueError: for an unknown attribute, value or object.
         """
+        check_attribute(name, value)
         if name in SCENE_VALUES or name in SCENE_NUMBERS:
             return dataclasses.replace(self, **{name: value})
         if name in OBJECT_VALUES or name in OBJECT_NUMBERS:
@@ -131,13 +166,40 @@ class Scene:
         """Reads what `to_dict` wrote.
 
         Raises:
-            ValueError: if a key is missing, unknown, or holds a bad value.
+            ValueError: if a key is missing, unknown, or holds a bad value; names the key.
         """
-        try:
-            objects = tuple(SceneObject(**item) for item in data["objects"])
-            return cls(objects=objects, **{key: value for key, value in data.items() if key != "objects"})
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"not a scene: {error}; see datasets/world_pairs/README.md") from error
+        _check_keys(data, cls, "scene")
+        items = data["objects"]
+        if isinstance(items, str) or not isinstance(items, Sequence):
+            raise ValueError(f"objects: expected a list of objects, got {_shown(items)}")
+        objects = tuple(_read_object(item, f"objects[{index}]") for index, item in enumerate(items))
+        others = {key: value for key, value in data.items() if key != "objects"}
+        for name, value in others.items():
+            check_attribute(name, value)
+        return cls(objects=objects, **others)
+
+
+def _read_object(item: Any, where: str) -> SceneObject:
+    if not isinstance(item, Mapping):
+        raise ValueError(f"{where}: expected an object {{...}}, got {_shown(item)}")
+    _check_keys(item, SceneObject, where)
+    try:
+        for name, value in item.items():
+            check_attribute(name, value)
+        return SceneObject(**item)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _check_keys(data: Mapping[str, Any], kind: type[Scene | SceneObject], where: str) -> None:
+    fields = dataclasses.fields(kind)
+    names = [field.name for field in fields]
+    needed = [field.name for field in fields if field.default is dataclasses.MISSING]
+    unknown = [key for key in data if key not in names]
+    if unknown:
+        raise ValueError(f"{where}: unknown key {_shown(unknown[0])}, known are {', '.join(names)}")
+    if missing := [name for name in needed if name not in data]:
+        raise ValueError(f"{where}: {', '.join(missing)} missing; see datasets/world_pairs/README.md")
 
 
 def held_out(shape: str, colour: str, pattern: str) -> bool:

@@ -20,6 +20,8 @@ from p2p_bench.world.scenes.attributes import (
 
 FILLER_WORDS = ("a", "and", "on", "in", "of", "object")
 
+CAPTION_WORDS = (*SHAPES, *COLOURS, *PATTERNS, *BACKGROUNDS, *STYLES, *WEATHERS, *FILLER_WORDS)
+"""Every word that a caption may have."""
 
 BACKGROUND_OWNER: Final = "background"
 Owner = int | Literal["background"] | None
@@ -110,7 +112,6 @@ def attributes_of(text: str) -> dict[str, object]:
         for name, values in whole:
             if word in values:
                 result[name] = word
-        known = (*COLOURS, *PATTERNS, *BACKGROUNDS, *STYLES, *WEATHERS, *FILLER_WORDS)
-        if word not in known:
+        if word not in CAPTION_WORDS:
             raise ValueError(f"{word!r} in {text!r} is not a word of the world's captions")
     return {"objects": tuple(objects), **result}

@@ -12,6 +12,8 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import Stabl
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from p2p_bench.hashing import sha256_file
+from p2p_bench.models.vocabulary import write_vocabulary
+from p2p_bench.world.scenes.captions import CAPTION_WORDS
 from p2p_bench.world.training.unet import build_scheduler
 
 MANIFEST = "MANIFEST.json"
@@ -34,12 +36,16 @@ def assemble(
 
 
 def export_pipeline(pipeline: StableDiffusionPipeline, tokenizer_dir: Path, out_dir: Path) -> None:
-    """Writes the pipeline in half precision; tokenizer files are copied as they were learnt."""
+    """Writes the pipeline in half precision; tokenizer files are copied as they were learnt.
+
+    The words that it was trained on are listed beside them.
+    """
     dtype = pipeline.unet.dtype
     pipeline.to(torch.float16).save_pretrained(out_dir, safe_serialization=True)
     pipeline.to(dtype)
     for path in sorted(tokenizer_dir.iterdir()):
         shutil.copyfile(path, out_dir / "tokenizer" / path.name)
+    write_vocabulary(out_dir, CAPTION_WORDS)
 
 
 def write_manifest(out_dir: Path, recipe: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 const meanText = (mean) => (mean[0] == null ? "–" : format(mean[0]));
 const intervalText = (mean) => (mean[2] == null ? null : h("span", { class: "interval" }, format(mean[2]) + " to " + format(mean[3])));
 const meanTd = (mean, best) => h("td", { class: "number" + (best ? " best" : "") }, h("span", { class: "mean" }, meanText(mean)), intervalText(mean));
-const LEFT = ["Method", "Metric", "Category", "Tau", "Taus chosen, cross/self (edits)"];
+const LEFT = ["Trial", "Setting", "Method", "Metric", "Category", "Tau", "Taus chosen, cross/self (edits)"];
 const plainTable = (head, body, label) => h("div", { class: "scroll card", tabindex: 0, role: "region", "aria-label": label },
   h("table", { class: "means" }, h("thead", {}, h("tr", {}, head.map((name) => h("th", { scope: "col", class: LEFT.includes(name) ? null : "number" }, name)))), h("tbody", {}, body)));
 const metricHeading = (name) => { const metric = metricOf(name); return h("span", {}, metric.short + " " + arrow(metric), h("span", { class: "unit" }, metric.unit, " ", backbone(metric), boundNote(metric, ""))); };
@@ -13,7 +13,21 @@ function drawTables() {
     target.replaceChildren(h("p", { class: "card empty" }, "No metric has a value, so there is nothing to analyse."));
     return;
   }
-  target.replaceChildren(...curvesSection(found), ...autoSection(found), ...comparedSection(found));
+  target.replaceChildren(...searchSection(data.search), ...curvesSection(found), ...autoSection(found), ...comparedSection(found));
+}
+
+function searchSection(found) {
+  if (!found) return [];
+  const { objectives, parameters, trials, failed, front, importance } = found;
+  const share = (value) => h("td", { class: "number" }, value == null ? "–" : Math.round(100 * value) + " %");
+  return [h("h2", {}, "Search"), h("p", { class: "note lead" },
+    `${trials} trials, ${failed} of them without ${objectives.length > 1 ? "all objectives" : "the objective"}. Front: the trials that no other beats. ` +
+    "Importance: the part of an objective's variance over the trials that one setting alone explains (epsilon squared, numbers in four groups of equal size). A search tries good settings more often, so it tells what mattered here, not everywhere."),
+  plainTable(["Trial", ...parameters, ...objectives.map(metricHeading)], front.map(({ entry, values }) => h("tr", {},
+    h("th", { scope: "row" }, data.entries[entry].name), values.map((value) => h("td", { class: "number" }, value)),
+    objectives.map((name) => meanTd(data.entries[entry].means[data.metrics.findIndex((metric) => metric.name === name)])))), "Front"),
+  plainTable(["Setting", ...objectives.map((name) => metricOf(name).short)], parameters.map((name, k) => h("tr", {},
+    h("th", { scope: "row" }, name), importance[k].map(share))), "Importance")];
 }
 
 function curvesSection(found) {

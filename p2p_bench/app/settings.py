@@ -1,0 +1,147 @@
+"""What is wrong with the settings of no component, `seed`, `tau` and `run`, and with the trainer's."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, get_type_hints
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from p2p_bench.app.compose import first_line
+from p2p_bench.app.instantiate import fits, words_of
+from p2p_bench.app.paths import folder_fault, user_path
+from p2p_bench.app.schema import COMPONENT_GROUPS, RootConfig, RunNode, TauNode
+from p2p_bench.errors import ConfigError, nearest
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """What a setting of the trainer may be.
+
+    Attributes:
+        holds: Whether a value may stand.
+        expected: That in words.
+        remedy: What to do instead.
+    """
+
+    holds: Callable[[Any], bool]
+    expected: str
+    remedy: str
+
+
+_TRAINER = {
+    "limit_test_batches": _Rule(
+        lambda value: value is None or (isinstance(value, float) and value == 1),
+        "1.0, all batches",
+        "edit fewer pairs with dataset.limit=N",
+    ),
+    "fast_dev_run": _Rule(
+        lambda value: value is False or value is None or value == 0,
+        "false",
+        "edit fewer pairs with dataset.limit=N",
+    ),
+    "callbacks": _Rule(lambda value: not value, "null", "the run brings its own"),
+    "plugins": _Rule(lambda value: not value, "null", "leave it out"),
+    "precision": _Rule(
+        lambda value: value in (None, 32, "32", "32-true"),
+        "32",
+        "set the format of the model with model.dtype=bfloat16 or float16",
+    ),
+    "num_nodes": _Rule(lambda value: value == 1, "1", "split the work with -m"),
+    "strategy": _Rule(
+        lambda value: value in ("auto", "single_device"),
+        "auto",
+        "a run uses one device; split the work with -m",
+    ),
+}
+"""Settings that would leave pairs out or change what is computed."""
+
+
+def trainer_faults(trainer: Mapping[str, Any]) -> Iterator[ConfigError]:
+    """What a run cannot let its trainer do.
+
+    Args:
+        trainer: The trainer's node, as plain values.
+    """
+    for key, rule in _TRAINER.items():
+        if key in trainer and not rule.holds(trainer[key]):
+            yield ConfigError(f"trainer.{key}: expected {rule.expected}, got {trainer[key]!r}; {rule.remedy}")
+
+
+def run_faults(config: DictConfig, repairs: bool = True) -> Iterator[ConfigError]:
+    """What is wrong with `seed`, `tau` and `run`: unknown and missing keys, wrong types, values out of range.
+
+    Args:
+        config: The composed configuration, without Hydra's own node.
+        repairs: Whether `run.repair` is looked at too, which imports torch.
+    """
+    faulty: set[str] = set()
+    for where, schema in (("", RootConfig), ("run", RunNode), ("tau", TauNode)):
+        for key, fault in _typed_faults(config, where, schema):
+            faulty.add(key)
+            yield fault
+    if repairs and not faulty & {"run", "run.repair", "run.repair_feather"}:
+        from p2p_bench.bench.repairs import RepairRule
+
+        try:
+            RepairRule(config.run.repair, config.run.repair_feather)
+        except ConfigError as error:
+            yield error
+    for key, holds, expected in _RANGES:
+        if not faulty & {key, key.partition(".")[0]} and not holds(value := OmegaConf.select(config, key)):
+            yield ConfigError(f"{key}: expected {expected}, got {value!r}")
+
+
+def _is_cache(value: Any) -> bool:
+    if value is None or isinstance(value, bool):
+        return True
+    return isinstance(value, str) and _is_folder(value)
+
+
+def _is_folder(value: str | None) -> bool:
+    return value is None or (bool(value.strip()) and not folder_fault(user_path(value)))
+
+
+def _is_name(value: str) -> bool:
+    bare = bool(value.strip()) and "/" not in value and "\\" not in value and value not in (".", "..")
+    return bare and not folder_fault(user_path(f"./{value}"))
+
+
+_RANGES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("run.batch_size", lambda value: value >= 1, "at least 1"),
+    ("run.images", lambda value: value is None or value >= 0, "at least 0, or null for all pairs"),
+    ("run.cache", _is_cache, "true, false or a directory that may be written"),
+    ("run.cache_gb", lambda value: 0 < value < float("inf"), "a finite number above 0"),
+    ("run.name", _is_name, "the name of a folder"),
+    ("run.dir", _is_folder, "a directory that may be written, or null for a new one"),
+    ("seed", lambda value: 0 <= value < 2**63, "at least 0 and below 2**63"),
+)
+
+
+def _typed_faults(config: DictConfig, where: str, schema: type) -> Iterator[tuple[str, ConfigError]]:
+    """Faults of a typed node, each with its key; values by interpolation are not checked when composed."""
+    node = config if not where else config.get(where)
+    if not isinstance(node, DictConfig):
+        yield where, ConfigError(f"{where}: expected its settings, got {node!r}; leave the node as it is")
+        return
+    prefix = f"{where}." if where else ""
+    hints = get_type_hints(schema)
+    known = [field.name for field in fields(schema)]
+    for key in node:
+        if key not in known:
+            yield f"{prefix}{key}", ConfigError(f"{prefix}{key}: unknown key.{nearest(str(key), known)}")
+    for key in known:
+        if key in (*COMPONENT_GROUPS, "run", "tau") or (hints[key] is Any and key in node):
+            continue
+        try:
+            value = node[key]
+        except OmegaConfBaseException as error:
+            reason = "is missing; a run needs it" if key not in node else first_line(error)
+            yield f"{prefix}{key}", ConfigError(f"{prefix}{key}: {reason}")
+            continue
+        plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+        if not (fits(plain, hints[key]) or (hints[key] != list[str] and OmegaConf.is_config(value))):
+            yield (
+                f"{prefix}{key}",
+                ConfigError(f"{prefix}{key}: expected {words_of(hints[key])}, got {plain!r}"),
+            )

@@ -1,0 +1,50 @@
+"""What a reader of an edit should know although nothing failed."""
+
+import logging
+from collections.abc import Iterable, Sequence
+
+from p2p_bench.controllers import Controller
+from p2p_bench.models import ModelSpec
+from p2p_bench.models.vocabulary import never_seen, never_seen_message
+from p2p_bench.prompts.words import TokenizedPrompt, quoted
+from p2p_bench.types import EditPair
+
+log = logging.getLogger(__name__)
+
+
+def edit_notes(
+    spec: ModelSpec,
+    pair: EditPair,
+    index: int,
+    controller: Controller,
+    prompts: Sequence[TokenizedPrompt] = (),
+) -> str:
+    """Notes on one edit, with semicolons; "" if there is nothing to know.
+
+    Args:
+        spec: Facts about the model.
+        pair: The pair.
+        index: Of its target prompt.
+        controller: The variant's controller, not yet adapted to the pair.
+        prompts: Its source and target prompt as they were read, where they were.
+    """
+    notes = []
+    unknown = never_seen(spec, (pair.source_prompt, pair.target_prompts[index]))
+    if unknown:
+        notes.append(f"model {spec.name!r} was never trained on {quoted(unknown)}")
+    for role, prompt in zip(("source", "target"), prompts, strict=False):
+        if prompt.truncated:
+            last = prompt.words[-1].text if prompt.words else ""
+            notes.append(f"{role} prompt cut after {last!r}")
+    if pair.word_weights and controller.for_pair(pair.word_weights) == controller.for_pair({}):
+        notes.append("the pair's word weights are not used by this controller")
+    return "; ".join(notes)
+
+
+def warn_of_unknown_words(spec: ModelSpec, pairs: Iterable[EditPair]) -> None:
+    """Says once which words of some pairs the model was never trained on."""
+    unknown = never_seen(
+        spec, (text for pair in pairs for text in (pair.source_prompt, *pair.target_prompts))
+    )
+    if unknown:
+        log.warning("%s", never_seen_message(spec, unknown))
