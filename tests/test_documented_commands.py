@@ -62,6 +62,7 @@ SCRIPTS: Mapping[str, tuple[str, ...]] = {
     "experiments/inversion/measure.py": ("--images", "1", "--steps", "2", "--out", "o"),
     "experiments/inversion_speed/measure.py": ("--rounds", "1"),
     "experiments/speed/measure.py": ("--rounds", "1", "--steps", "2"),
+    "experiments/startup/measure.py": ("--rounds", "1"),
     "experiments/sweep_speed/measure.py": ("--rounds", "1", "--steps", "2", "--samples", "10"),
     "experiments/world/measure.py": ("--samples", "8", "--steps", "2", "--out", "o"),
 }
