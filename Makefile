@@ -20,8 +20,9 @@ help:
 demo: $(READY)
 	$(BIN)/p2p-bench run experiment=demo
 
+# The worker that is free takes the next tests; those of a file mostly stay together.
 test: $(READY)
-	UV=$(abspath $(UV)) $(BIN)/pytest
+	UV=$(abspath $(UV)) $(BIN)/pytest -n 2 --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,14 +1,24 @@
 """Set-up of the whole test session."""
 
 import os
+import random
+import sys
+from pathlib import Path
 from uuid import uuid4
 
-# Set before any library reads them: the session is offline and uses the cores it is given.
+# Set before any library reads them: the session is offline and uses the cores it is given. Each worker of a
+# parallel session takes one of them, as do the processes that it starts.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("WANDB_SILENT", "true")
 
-from jaxtyping import install_import_hook
+# `python -m pytest` puts the checkout on the path, where its folder `datasets` looks like a package.
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != ROOT]
+
+from jaxtyping import install_import_hook  # noqa: E402  (after the settings above)
 
 # Shapes and types of every annotated function are checked, in the tests only.
 install_import_hook("p2p_bench", "beartype.beartype")
@@ -16,6 +26,21 @@ install_import_hook("p2p_bench", "beartype.beartype")
 import pytest  # noqa: E402  (after the hook, like all that may import p2p_bench)
 
 import p2p_bench as p2p  # noqa: E402  (likewise)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--shuffle SEED` runs the files, and the tests of each, in another order."""
+    parser.addoption("--shuffle", type=int, default=None, metavar="SEED", help="run tests in random order")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Files stay whole, so that what a file's tests share is made once."""
+    seed = config.getoption("shuffle")
+    if seed is not None:
+        drawn = random.Random(seed)
+        places = {path: drawn.random() for path in sorted({str(item.path) for item in items})}
+        order = {item.nodeid: drawn.random() for item in items}
+        items.sort(key=lambda item: (places[str(item.path)], order[item.nodeid]))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -14,6 +14,7 @@ FLOORS = {
     "p2p_bench.hashing": 1,
     "p2p_bench.cache": 1,
     "p2p_bench.resources": 1,
+    "p2p_bench.tau": 1,
     "p2p_bench.raster": 1,
     "p2p_bench.pinned": 1,
     "p2p_bench.weights": 1,
@@ -37,6 +38,7 @@ FLOORS = {
 SAME_FLOOR = {
     ("p2p_bench.resources", "p2p_bench.errors"),
     ("p2p_bench.cache", "p2p_bench.errors"),
+    ("p2p_bench.tau", "p2p_bench.errors"),
     ("p2p_bench.raster", "p2p_bench.errors"),
     ("p2p_bench.pinned", "p2p_bench.errors"),
     ("p2p_bench.weights", "p2p_bench.errors"),

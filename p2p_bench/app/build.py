@@ -1,31 +1,36 @@
-"""From a composed configuration to the parts of a run, with all faults listed at once."""
+"""From a composed configuration to the parts of a run, with all faults listed at once.
+
+The module itself loads no torch: what needs it is imported where it is made, so that faults of the arguments
+can be told before (see `p2p_bench.app.early`).
+"""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.conf import HydraConf
-from lightning import Trainer
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from p2p_bench.app.compose import first_line
-from p2p_bench.app.instantiate import instantiate, node_faults
+from p2p_bench.app.instantiate import Signatures, instantiate, node_faults
 from p2p_bench.app.optional import leave_out
 from p2p_bench.app.paths import place_paths, user_path
 from p2p_bench.app.schema import COMPONENT_GROUPS, SEVERAL
 from p2p_bench.app.settings import run_faults, trainer_faults
 from p2p_bench.app.spelling import restore_keys
 from p2p_bench.app.trust import target_faults
-from p2p_bench.bench.loggers import RunLogger
-from p2p_bench.bench.repairs import RepairRule
-from p2p_bench.bench.shared_pass import make_trainer
-from p2p_bench.bench.task import Keep, Task, Variant
 from p2p_bench.cache import Cache, default_directory
-from p2p_bench.controllers import NoControl, parse_interval, parse_tau, tau_text
 from p2p_bench.errors import ConfigError, ErrorList, P2PError
+from p2p_bench.tau import parse_interval, parse_tau, tau_text
+
+if TYPE_CHECKING:
+    from lightning import Trainer
+
+    from p2p_bench.bench.loggers import RunLogger
+    from p2p_bench.bench.task import Keep, Task, Variant
 
 RECORDED = ("model", "controller", "tau", "inversion", "dataset", "sampler", "metrics", "seed")
 """Parts of the configuration that decide the numbers."""
@@ -52,10 +57,10 @@ class Parts:
         name: Name of the run.
     """
 
-    task: Task
-    keep: Keep
-    loggers: Mapping[str, RunLogger]
-    trainer: Callable[..., Trainer]
+    task: "Task"
+    keep: "Keep"
+    loggers: "Mapping[str, RunLogger]"
+    trainer: "Callable[..., Trainer]"
     batch_size: int
     name: str
 
@@ -71,14 +76,45 @@ def build(config: DictConfig, choices: Mapping[str, str], start: Path | None = N
     Raises:
         ErrorList: Every fault of the configuration.
     """
+    from p2p_bench.bench.task import Keep
+
     start = Path.cwd() if start is None else start
+    built = _built(config, choices, COMPONENT_GROUPS, start)
+    return Parts(
+        task=_task(config, choices, built, start),
+        keep=Keep(images=config.run.images, heatmaps=config.run.heatmaps),
+        loggers=built["logger"],
+        trainer=built["trainer"],
+        batch_size=config.run.batch_size,
+        name=config.run.name,
+    )
+
+
+def build_task(config: DictConfig, choices: Mapping[str, str]) -> "Task":
+    """The task of a configuration alone: no trainer and no loggers, which take seconds to import.
+
+    Args:
+        config: The composed configuration, without Hydra's own node.
+        choices: Chosen option per group, for names in results.
+
+    Raises:
+        ErrorList: Every fault of what the task is made of.
+    """
+    groups = [group for group in COMPONENT_GROUPS if group not in ("logger", "trainer")]
+    return _task(config, choices, _built(config, choices, groups, Path.cwd()), Path.cwd())
+
+
+def _built(
+    config: DictConfig, choices: Mapping[str, str], groups: Collection[str], start: Path
+) -> dict[str, Any]:
+    """The components of the groups."""
     faults: list[P2PError] = list(run_faults(config))
     if faults and not all(key in config and isinstance(config[key], DictConfig) for key in ("run", "tau")):
         raise ErrorList(faults)  # the groups refer to these
     placed = copy.deepcopy(config)  # what is recorded says what was typed
     built: dict[str, Any] = {}
-    for group in COMPONENT_GROUPS:
-        found = list(_group_faults(config, group))
+    for group in groups:
+        found = list(group_faults(config, group))
         faults += found
         try:
             if not found:
@@ -90,26 +126,26 @@ def build(config: DictConfig, choices: Mapping[str, str], start: Path | None = N
             faults.append(error)
     if faults:
         raise ErrorList(faults)
-    return Parts(
-        task=Task(
-            checkpoint=built["model"],
-            dataset=built["dataset"],
-            variants=built["controller"],
-            inversion=built["inversion"],
-            inversion_name=choices.get("inversion", ""),
-            sampler=built["sampler"],
-            metrics=built["metrics"],
-            seed=config.seed,
-            truncate=config.run.truncate,
-            repair=RepairRule(config.run.repair, config.run.repair_feather),
-            cache=_cache(config.run, start),
-            settings=recorded_settings(config),
-        ),
-        keep=Keep(images=config.run.images, heatmaps=config.run.heatmaps),
-        loggers=built["logger"],
-        trainer=built["trainer"],
-        batch_size=config.run.batch_size,
-        name=config.run.name,
+    return built
+
+
+def _task(config: DictConfig, choices: Mapping[str, str], built: Mapping[str, Any], start: Path) -> "Task":
+    from p2p_bench.bench.repairs import RepairRule
+    from p2p_bench.bench.task import Task
+
+    return Task(
+        checkpoint=built["model"],
+        dataset=built["dataset"],
+        variants=built["controller"],
+        inversion=built["inversion"],
+        inversion_name=choices.get("inversion", ""),
+        sampler=built["sampler"],
+        metrics=built["metrics"],
+        seed=config.seed,
+        truncate=config.run.truncate,
+        repair=RepairRule(config.run.repair, config.run.repair_feather),
+        cache=_cache(config.run, start),
+        settings=recorded_settings(config),
     )
 
 
@@ -147,7 +183,16 @@ def recorded_settings(config: DictConfig, resolve: bool = True) -> dict[str, Any
     return settings
 
 
-def _group_faults(config: DictConfig, group: str) -> Iterator[ConfigError]:
+def group_faults(
+    config: DictConfig, group: str, signature: Signatures | None = None
+) -> Iterator[ConfigError]:
+    """What the nodes of a group have that their classes do not take, or lack.
+
+    Args:
+        config: The composed configuration.
+        group: The group.
+        signature: See `node_faults`; with it no class is imported, and what it may be is not asked.
+    """
     node = None if group not in config or OmegaConf.is_missing(config, group) else config[group]
     if not isinstance(node, DictConfig):
         yield ConfigError(f"{group}: expected an option's node, got {node!r}; choose one with {group}=OPTION")
@@ -159,7 +204,7 @@ def _group_faults(config: DictConfig, group: str) -> Iterator[ConfigError]:
         return
     assert isinstance(plain, dict)
     trusted = bool(OmegaConf.select(config, "run.trust", throw_on_resolution_failure=False))
-    refused = list(target_faults(plain, group, group, trusted))
+    refused = [] if signature else list(target_faults(plain, group, group, trusted))
     if refused:
         yield from refused
         return
@@ -169,7 +214,7 @@ def _group_faults(config: DictConfig, group: str) -> Iterator[ConfigError]:
         if not isinstance(component, DictConfig) or "_target_" not in component:
             yield ConfigError(f"{where}: expected a component with a `_target_`, got {component!r}")
         else:
-            yield from node_faults(component, where, supplied)
+            yield from node_faults(component, where, supplied, signature)
 
 
 def _components(node: DictConfig, group: str) -> Iterator[tuple[str, Any, Sequence[str]]]:
@@ -183,6 +228,8 @@ def _built_group(config: DictConfig, group: str, choices: Mapping[str, str]) -> 
     if group == "controller":
         return build_variants(config, choices.get("controller", "controller"))
     if group == "trainer":
+        from p2p_bench.bench.shared_pass import make_trainer
+
         make = instantiate(config.trainer, group)
         make_trainer(make, [])  # what it refuses is told before anything is loaded
         return make
@@ -191,7 +238,7 @@ def _built_group(config: DictConfig, group: str, choices: Mapping[str, str]) -> 
     return instantiate(config[group], group)
 
 
-def build_variants(config: DictConfig, controller_name: str) -> tuple[Variant, ...]:
+def build_variants(config: DictConfig, controller_name: str) -> "tuple[Variant, ...]":
     """The variants of a run: one per schedule, equal ones once, and `none` if the run has a baseline.
 
     Args:
@@ -201,6 +248,9 @@ def build_variants(config: DictConfig, controller_name: str) -> tuple[Variant, .
     Raises:
         ErrorList: Schedules or the controller refuse their values; each fault once.
     """
+    from p2p_bench.bench.task import Variant
+    from p2p_bench.controllers import NoControl
+
     points = _tau_points(config)
     variants: list[Variant] = []
     faults: dict[str, P2PError] = {}
@@ -208,8 +258,7 @@ def build_variants(config: DictConfig, controller_name: str) -> tuple[Variant, .
         variants.append(Variant("none", NoControl(), "none", settings=_NO_CONTROL))
     for where, point in points:
         try:
-            parse_tau(_plain(point.cross), f"{where}.cross")
-            parse_interval(_plain(point.self_attn), f"{where}.self_attn")
+            _check_point(where, point)
             variant = _variant(config, point, controller_name, single=len(points) == 1)
         except P2PError as error:
             faults.setdefault(str(error), error)
@@ -219,6 +268,25 @@ def build_variants(config: DictConfig, controller_name: str) -> tuple[Variant, .
     if faults:
         raise ErrorList(list(faults.values()))
     return tuple(variants)
+
+
+def tau_faults(config: DictConfig) -> Iterator[P2PError]:
+    """What is wrong with the schedules of a run, whatever its controller makes of them."""
+    try:
+        points = _tau_points(config)
+    except ConfigError as error:
+        yield error
+        return
+    for where, point in points:
+        try:
+            _check_point(where, point)
+        except P2PError as error:
+            yield error
+
+
+def _check_point(where: str, point: DictConfig) -> None:
+    parse_tau(_plain(point.cross), f"{where}.cross")
+    parse_interval(_plain(point.self_attn), f"{where}.self_attn")
 
 
 def _tau_points(config: DictConfig) -> list[tuple[str, DictConfig]]:
@@ -232,7 +300,10 @@ def _tau_points(config: DictConfig) -> list[tuple[str, DictConfig]]:
     return [(f"tau.sweep[{index}]", point) for index, point in enumerate(config.tau.sweep)]
 
 
-def _variant(config: DictConfig, point: DictConfig, controller_name: str, single: bool) -> Variant:
+def _variant(config: DictConfig, point: DictConfig, controller_name: str, single: bool) -> "Variant":
+    from p2p_bench.bench.task import Variant
+    from p2p_bench.controllers import NoControl
+
     at_point = OmegaConf.merge(config, {"tau": {"cross": point.cross, "self_attn": point.self_attn}})
     controller = instantiate(at_point.controller, "controller")
     if isinstance(controller, NoControl):

@@ -1,6 +1,8 @@
 """What the user sees: results on standard output, the rest on standard error."""
 
+import io
 import logging
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,12 +29,20 @@ _NOISY = (
 
 def status_console() -> Console:
     """Where progress and messages go."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return _console(stderr=True)
 
 
 def result_console() -> Console:
     """Where results go."""
-    return Console(highlight=False, soft_wrap=True)
+    return _console(stderr=False)
+
+
+def _console(stderr: bool) -> Console:
+    stream = sys.stderr if stderr else sys.stdout
+    if isinstance(stream, io.TextIOWrapper):
+        # Also in the processes of other launchers, whose streams `make_patient` has not seen.
+        stream.reconfigure(errors="replace")
+    return Console(stderr=stderr, highlight=False, soft_wrap=True)
 
 
 def show_error(error: BaseException, debug: bool, context: str = "") -> None:

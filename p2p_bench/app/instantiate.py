@@ -2,7 +2,7 @@
 
 import inspect
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -11,18 +11,26 @@ from hydra.errors import InstantiationException
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from p2p_bench.app.signatures import source_signature
 from p2p_bench.errors import ConfigError, P2PError, nearest
+
+Signatures = Callable[[str], inspect.Signature | None]
+"""From what a `_target_` names to its signature, annotations evaluated; None where it is not known."""
 
 _RESERVED = ("_target_", "_partial_", "_recursive_", "_convert_")
 
 
-def node_faults(node: Any, where: str, supplied: Sequence[str] = ()) -> list[ConfigError]:
+def node_faults(
+    node: Any, where: str, supplied: Sequence[str] = (), signature: Signatures | None = None
+) -> list[ConfigError]:
     """What is wrong with a component node and the nodes inside it; builds nothing.
 
     Args:
         node: A composed node; nodes with a `_target_` are bound against its signature.
         where: Key of the node, such as `controller`, for the messages.
         supplied: Arguments that the caller adds when it builds the object.
+        signature: Gives the signature of a target without importing it, or None: then the target is left
+            out. None imports every target.
 
     Returns:
         One error per fault: a target that cannot be imported, an unknown, missing or wrongly typed key.
@@ -33,7 +41,7 @@ def node_faults(node: Any, where: str, supplied: Sequence[str] = ()) -> list[Con
         )
     except OmegaConfBaseException as error:
         return [ConfigError(f"{where}: {str(error).splitlines()[0]}")]
-    return list(_faults(plain, where, supplied))
+    return list(_faults(plain, where, supplied, signature or _imported_signature))
 
 
 def instantiate(node: Any, where: str, **supplied: Any) -> Any:
@@ -69,7 +77,17 @@ def signature_of(target: str) -> inspect.Signature:
     Raises:
         ConfigError: It cannot be imported.
     """
-    return inspect.signature(_resolve(target))
+    return source_signature(target) or inspect.signature(_resolve(target))
+
+
+def _imported_signature(target: str) -> inspect.Signature:
+    """The signature with its annotations evaluated."""
+    imported = _resolve(target)
+    hints = _hints(imported)
+    signature = inspect.signature(imported)
+    return signature.replace(
+        parameters=[one.replace(annotation=hints.get(one.name, Any)) for one in signature.parameters.values()]
+    )
 
 
 def _resolve(target: str) -> Any:
@@ -80,30 +98,34 @@ def _resolve(target: str) -> Any:
         raise ConfigError(f"{target!r} cannot be imported: {reason}") from error
 
 
-def _faults(node: Any, where: str, supplied: Sequence[str]) -> Iterator[ConfigError]:
+def _faults(node: Any, where: str, supplied: Sequence[str], signature: Signatures) -> Iterator[ConfigError]:
     if node == MISSING:
         yield ConfigError(f"{where}: a value is required; set {where}=VALUE")
     elif isinstance(node, Mapping):
         for key, value in node.items():
             if key not in _RESERVED:
-                yield from _faults(value, f"{where}.{key}", ())
+                yield from _faults(value, f"{where}.{key}", (), signature)
         if "_target_" in node:
-            yield from _target_faults(node, where, supplied)
+            yield from _target_faults(node, where, supplied, signature)
     elif isinstance(node, list):
         for index, value in enumerate(node):
-            yield from _faults(value, f"{where}[{index}]", ())
+            yield from _faults(value, f"{where}[{index}]", (), signature)
 
 
-def _target_faults(node: Mapping[str, Any], where: str, supplied: Sequence[str]) -> Iterator[ConfigError]:
+def _target_faults(
+    node: Mapping[str, Any], where: str, supplied: Sequence[str], signature: Signatures
+) -> Iterator[ConfigError]:
     try:
-        target = _resolve(node["_target_"])
-        parameters = inspect.signature(target).parameters
+        found = signature(node["_target_"])
     except ConfigError as error:
         yield ConfigError(f"{where}._target_: {error}")
         return
+    if found is None:
+        return
+    parameters = found.parameters
     known = [name for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    hints = _hints(target)
+    hints = {name: one.annotation for name, one in parameters.items()}
     given = [key for key in node if key not in _RESERVED]
     for key in given:
         if key not in known and not takes_any:

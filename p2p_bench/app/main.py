@@ -4,8 +4,10 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from importlib.metadata import version
 
 from p2p_bench.app.console import quiet_libraries, show_error, status_console
+from p2p_bench.app.streams import make_patient
 from p2p_bench.errors import ConfigError, P2PError, nearest
 
 USAGE = """\
@@ -20,7 +22,8 @@ usage: p2p-bench [VERB] ...
   doctor                                                   versions, devices, checkpoints at hand
   train-world [KEY=VALUE ...]                              train the embedded world anew
 
-  p2p-bench VERB --help tells more; --debug shows stack traces.
+  p2p-bench VERB --help tells more; --version tells the version; --debug shows stack traces.
+  run --cfg job KEY=VALUE ... prints the configuration; run --shell-completion install=bash completes it.
   Exit codes: 0 all well; 1 some samples or jobs failed; 2 wrong usage, config or data;
   3 a model or weights missing; 75 interrupted, `resume` goes on.
 
@@ -47,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
+    make_patient()
     sys.exit(run_verb([argument for argument in arguments if argument != "--debug"], debug))
 
 
@@ -82,6 +86,9 @@ def run_verb(arguments: Sequence[str], debug: bool = False) -> int:
 def _dispatch(arguments: list[str], debug: bool) -> int:
     if arguments in (["--help"], ["-h"], ["help"]):
         print(USAGE, end="")
+        return 0
+    if arguments in (["--version"], ["version"], ["run", "--version"]):
+        print(f"p2p_bench {version('p2p_bench')}")
         return 0
     verb = arguments[0] if arguments else "run"
     if verb in VERBS:

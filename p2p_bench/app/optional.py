@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from p2p_bench.app.instantiate import signature_of
+from p2p_bench.app.signatures import source_signature
 from p2p_bench.app.trust import may_name
 from p2p_bench.errors import ConfigError
 
@@ -80,8 +81,11 @@ def takes(component: DictConfig, argument: str, group: str, trusted: bool) -> bo
         trusted: Whether targets of any kind are wanted.
     """
     try:
-        if not (trusted or may_name(component["_target_"], group)):
-            return True
-        return argument in signature_of(component["_target_"]).parameters
+        read = source_signature(component["_target_"])  # without an import, so of any target
+        if read is None:
+            if not (trusted or may_name(component["_target_"], group)):
+                return True
+            read = signature_of(component["_target_"])
+        return argument in read.parameters
     except ConfigError:
         return True

@@ -11,7 +11,6 @@ from p2p_bench.app.compose import first_line
 from p2p_bench.app.instantiate import fits, words_of
 from p2p_bench.app.paths import folder_fault, user_path
 from p2p_bench.app.schema import COMPONENT_GROUPS, RootConfig, RunNode, TauNode
-from p2p_bench.bench.repairs import RepairRule
 from p2p_bench.errors import ConfigError, nearest
 
 
@@ -69,18 +68,21 @@ def trainer_faults(trainer: Mapping[str, Any]) -> Iterator[ConfigError]:
             yield ConfigError(f"trainer.{key}: expected {rule.expected}, got {trainer[key]!r}; {rule.remedy}")
 
 
-def run_faults(config: DictConfig) -> Iterator[ConfigError]:
+def run_faults(config: DictConfig, repairs: bool = True) -> Iterator[ConfigError]:
     """What is wrong with `seed`, `tau` and `run`: unknown and missing keys, wrong types, values out of range.
 
     Args:
         config: The composed configuration, without Hydra's own node.
+        repairs: Whether `run.repair` is looked at too, which imports torch.
     """
     faulty: set[str] = set()
     for where, schema in (("", RootConfig), ("run", RunNode), ("tau", TauNode)):
         for key, fault in _typed_faults(config, where, schema):
             faulty.add(key)
             yield fault
-    if not faulty & {"run", "run.repair", "run.repair_feather"}:
+    if repairs and not faulty & {"run", "run.repair", "run.repair_feather"}:
+        from p2p_bench.bench.repairs import RepairRule
+
         try:
             RepairRule(config.run.repair, config.run.repair_feather)
         except ConfigError as error:

@@ -17,7 +17,7 @@ from p2p_bench.controllers.refine import Refine
 from p2p_bench.controllers.replace import Replace
 from p2p_bench.controllers.reweight import Reweight
 from p2p_bench.controllers.self_attention import SelfAttention
-from p2p_bench.controllers.tau import Ramp, Tau, parse_interval, parse_tau, tau_text
+from p2p_bench.tau import Ramp, Tau, parse_interval, parse_tau, tau_text
 
 __all__ = [
     "BoundController",

@@ -11,10 +11,10 @@ from p2p_bench.controllers.tau import (
     parse_interval,
     parse_tau,
     self_steps,
-    tau_text,
 )
 from p2p_bench.errors import ConfigError, PromptError
 from p2p_bench.prompts.words import tokenize
+from p2p_bench.tau import tau_text
 from tests.attention.rig import WIDTH, tokenizer
 from tests.oracle import released_gate
 

@@ -5,16 +5,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from p2p_bench.app.build import build_task, chosen_options, without_hydra
 from p2p_bench.app.compose import checked_overrides, compose, composing
 from p2p_bench.app.console import result_console, status_console
+from p2p_bench.app.early import refuse_early
 from p2p_bench.app.paths import folder_fault, user_path
 from p2p_bench.errors import ConfigError, ErrorList, P2PError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from p2p_bench.app.build import Parts
-    from p2p_bench.bench.task import Variant
+    from p2p_bench.bench.task import Task, Variant
     from p2p_bench.editing import EditResult
 
 
@@ -42,16 +43,15 @@ def main(arguments: list[str], debug: bool) -> int:
     overrides = ["metrics=none", "logger=none", "tau=default", *overrides]
     with composing():
         config = compose(checked_overrides(overrides), keep_hydra=True)
-
-        from p2p_bench.app.build import build, chosen_options, without_hydra
-
-        parts = build(without_hydra(config), chosen_options(config.hydra))
+        plain = without_hydra(config)
+        refuse_early([plain], overrides)
+        task = build_task(plain, chosen_options(config.hydra))
     directory = user_path(config.run.dir) if config.run.dir else options.out or _new_directory()
     heatmaps = directory / "heatmaps" if options.heatmaps == Path() else options.heatmaps
     _check_folders(directory, heatmaps)
-    _check_inversion(parts, options)
-    image, fitted = _image(parts, options)
-    result = _edit(parts, options, image, _device(config))
+    _check_inversion(task, options)
+    image, fitted = _image(task, options)
+    result = _edit(task, options, image, _device(config))
     strip_path = _write(result, image, directory)
     if heatmaps is not None:
         _write_heatmaps(result, heatmaps)
@@ -105,25 +105,25 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _check_inversion(parts: "Parts", options: argparse.Namespace) -> None:
+def _check_inversion(task: "Task", options: argparse.Namespace) -> None:
     """Refuses to draw from noise what was to be an edit of a given picture."""
     from p2p_bench.inversion import NoInversion
 
-    if options.image is not None and isinstance(parts.task.inversion, NoInversion):
+    if options.image is not None and isinstance(task.inversion, NoInversion):
         raise ConfigError(
             "--image: inversion=none would draw another picture from noise and leave the image alone; choose "
             "inversion=ddim, null_text or another, or leave --image out"
         )
 
 
-def _image(parts: "Parts", options: argparse.Namespace) -> "tuple[Tensor | None, str]":
+def _image(task: "Task", options: argparse.Namespace) -> "tuple[Tensor | None, str]":
     """The given image at the model's size, and what was done to bring it there, in words."""
     from p2p_bench.data.images import fit_image, load_image
 
     if options.image is None:
         return None, ""
     image = load_image(options.image)
-    height, width = parts.task.checkpoint.spec().image_size
+    height, width = task.checkpoint.spec().image_size
     fitted = fit_image(image, (height, width), options.fit)
     if image.shape == fitted.shape:
         return fitted, ""
@@ -131,14 +131,14 @@ def _image(parts: "Parts", options: argparse.Namespace) -> "tuple[Tensor | None,
     return fitted, f" ({image.shape[2]} x {image.shape[1]} pixels, {done} to {width} x {height})"
 
 
-def _edit(parts: "Parts", options: argparse.Namespace, image: "Tensor | None", device: str) -> "EditResult":
+def _edit(task: "Task", options: argparse.Namespace, image: "Tensor | None", device: str) -> "EditResult":
     from p2p_bench.bench.progress import ProgressDisplay
     from p2p_bench.editing import Record, edit
 
-    task, status = parts.task, status_console()
+    status = status_console()
     shown = tuple(range(1 + len(options.target)))
     spec = task.checkpoint.spec()
-    variant = _checked_variant(parts, options)
+    variant = _checked_variant(task, options)
     status.print(f"loading model {spec.name}")
     model = task.checkpoint.load(device)
     with ProgressDisplay(status, 1) as display:
@@ -162,14 +162,14 @@ def _edit(parts: "Parts", options: argparse.Namespace, image: "Tensor | None", d
         )
 
 
-def _checked_variant(parts: "Parts", options: argparse.Namespace) -> "Variant":
+def _checked_variant(task: "Task", options: argparse.Namespace) -> "Variant":
     """The one variant to edit with, once it is known to suit the prompts."""
     from p2p_bench.controllers import EditContext
     from p2p_bench.controllers.binding import bind_edit
     from p2p_bench.inversion.base import no_step_left
     from p2p_bench.prompts.words import tokenize
 
-    task, spec = parts.task, parts.task.checkpoint.spec()
+    spec = task.checkpoint.spec()
     variants = [variant for variant in task.variants if variant.name != "none"] or list(task.variants)
     if len(variants) > 1:
         raise ConfigError("tau.sweep: `edit` makes one variant; set tau.cross and tau.self_attn instead")

@@ -15,11 +15,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from p2p_bench.app.build import build, chosen_options, without_hydra
 from p2p_bench.app.compose import (
     CONFIG_NAME,
     HYDRA_VERSION_BASE,
     checked_overrides,
-    compose,
+    composed,
     composing,
     config_dir,
     first_line,
@@ -30,23 +31,17 @@ from p2p_bench.app.compose import (
     with_sweeper_params,
 )
 from p2p_bench.app.console import result_console, show_error, status_console
+from p2p_bench.app.early import refuse_early
+from p2p_bench.app.flags import Asked, asked, completed_line
 from p2p_bench.app.paths import folder_fault, unwritable
+from p2p_bench.app.schema import register_schema
 from p2p_bench.app.trust import hydra_faults
 from p2p_bench.errors import ConfigError, ErrorList, P2PError
 
 if TYPE_CHECKING:
     from p2p_bench.app.jobs import Outcome
 
-_MULTIRUN = ("-m", "--multirun")
 _FAILED = 1
-_OTHER_CONFIG = "options of your own go into a folder that hydra.searchpath=[file:///DIR] names"
-_REFUSED = {
-    **dict.fromkeys(("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"), _OTHER_CONFIG),
-    **dict.fromkeys(("--run", "-r"), "leave it out: a run is what is done without a flag"),
-    "--experimental-rerun": "p2p-bench resume DIR finishes a run",
-}
-"""Flags of Hydra that are not passed on, and what to do instead."""
-
 log = logging.getLogger(__name__)
 
 
@@ -60,14 +55,12 @@ def main(arguments: list[str], debug: bool) -> int:
     Returns:
         The exit code: that of the run, or of all jobs if they agree, else 1.
     """
-    multirun = any(flag in arguments for flag in _MULTIRUN)
-    overrides = [argument for argument in arguments if not argument.startswith("-")]
-    flags = [argument for argument in arguments if argument.startswith("-")]
-    _check_flags(flags)
-    if {"--help", "-h"} & set(flags) or not set(flags) <= set(_MULTIRUN):
-        return _hydra(flags + overrides, lambda config: None)
+    flags = asked(arguments)
+    if flags.shows:
+        return _show(flags)
+    multirun = flags.multirun
     with composing():
-        checked = checked_overrides(overrides, multirun)
+        checked = checked_overrides(flags.overrides, multirun)
         sweep = _whole_sweep(checked) if multirun else checked
         plan = _refuse_faulty(one_job_each(sweep) if multirun else [sweep], multirun)
     if plan:
@@ -105,7 +98,7 @@ def _run(checked: Sequence[str], swept: Sequence[str], multirun: bool, debug: bo
         return outcome.objectives
 
     try:
-        _hydra([*_MULTIRUN[:multirun], *checked], job)
+        _hydra([*(["--multirun"] if multirun else []), *checked], job)
     except JobFailedError as failure:
         codes.append(failure.code)
         status_console().print(
@@ -134,19 +127,6 @@ def _still_whole(run_dir: Path, outcome: "Outcome") -> int:
     return tell_shortfall(run_dir, outcome.promised, ()) if outcome.code == 0 else outcome.code
 
 
-def _check_flags(flags: Sequence[str]) -> None:
-    """Refuses flags of Hydra that would compose another configuration, or run nothing without a word.
-
-    Raises:
-        ConfigError: There is one.
-    """
-    names = {flag.split("=", 1)[0] for flag in flags}
-    for name in sorted(names & set(_REFUSED)):
-        raise ConfigError(f"{name}: is not taken here; {_REFUSED[name]}")
-    if "--resolve" in names and not names & {"--cfg", "-c", "--help", "-h"}:
-        raise ConfigError("--resolve: goes with --cfg job, which shows the configuration")
-
-
 class JobFailedError(Exception):
     """A job in a process of its own failed.
 
@@ -168,7 +148,7 @@ def _whole_sweep(overrides: Sequence[str]) -> list[str]:
         ConfigError: The sweeper cannot choose so.
         ErrorList: A choice of the sweeper's params is faulty; those of the overrides are known to be good.
     """
-    hydra = compose(one_job_each(overrides)[0], keep_hydra=True).hydra
+    hydra = composed(tuple(one_job_each(overrides)[0])).hydra
     everything = with_sweeper_params(overrides, hydra)
     if not searches(hydra) and (unbound := intervals(everything)):
         raise ConfigError(
@@ -188,14 +168,16 @@ def _refuse_faulty(jobs: Sequence[Sequence[str]], multirun: bool) -> bool:
     Returns:
         Whether a plan is asked for instead of a run.
     """
+    configs = [composed(tuple(job)) for job in jobs]
+    typed = list(dict.fromkeys(text for job in jobs for text in job))
+    refuse_early([without_hydra(config) for config in configs], typed)
+
     # Imported late: this loads torch, and a mere usage error need not wait for it.
-    from p2p_bench.app.build import build, chosen_options, without_hydra
     from p2p_bench.app.search import search_faults
 
     faults: dict[str, P2PError] = {}
     plan = False
-    for job in jobs:
-        config = compose(job, keep_hydra=True)
+    for config in configs:
         trusted = bool(OmegaConf.select(config, "run.trust", throw_on_resolution_failure=False))
         wrong: list[P2PError] = list(hydra_faults(config.hydra, trusted))
         try:
@@ -217,8 +199,26 @@ def _folder_of(hydra_node: DictConfig, multirun: bool) -> str:
     return str(hydra_node.sweep.dir if multirun else hydra_node.run.dir)
 
 
+def _show(flags: Asked) -> int:
+    """Lets Hydra print what was asked for instead of running.
+
+    Raises:
+        ConfigError: It cannot be printed.
+    """
+    words = list(flags.overrides) if flags.completes else checked_overrides(flags.overrides)
+    typed = {"COMP_LINE": completed_line(os.environ["COMP_LINE"])} if "COMP_LINE" in os.environ else {}
+    try:
+        with _environment(typed):
+            return _hydra([*flags.shows, *words], lambda config: None)
+    except ValueError as error:  # such as an interpolation that leads nowhere
+        raise ConfigError(first_line(error)) from error
+    except SystemExit as error:  # Hydra leaves so after --help, and with 1 where nothing is to be shown
+        return ConfigError.exit_code if error.code else 0
+
+
 def _hydra(arguments: Sequence[str], job: Callable[[Any], Any]) -> int:
     """Hands the command line to Hydra; its exceptions arrive here instead of being printed."""
+    register_schema()
     decorated = hydra.main(
         config_path=str(config_dir()), config_name=CONFIG_NAME, version_base=HYDRA_VERSION_BASE
     )(job)

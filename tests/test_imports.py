@@ -1,0 +1,110 @@
+"""What each verb imports: a module that a command has no use for costs every one of its starts seconds.
+
+Modules are counted and not seconds, which depend on the machine; `experiments/startup` has those.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from p2p_bench.app.instantiate import _imported_signature
+from p2p_bench.app.signatures import source_signature
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAVY = ("torch", "diffusers", "transformers", "lightning", "torchmetrics", "scipy", "numpy", "open_clip")
+HEAVY += ("lpips", "torchvision", "pyarrow", "wandb", "tensorboard")
+EDIT = ("--source", "a red circle on grass", "--target", "a blue circle on grass")
+LIGHT = {
+    "help": (["--help"], 0),
+    "version": (["--version"], 0),
+    "no verb": (["rn"], 2),
+    "help of run": (["run", "--help"], 0),
+    "configuration": (["--cfg", "job"], 0),
+    "unknown key": (["tau.cros=0.6"], 2),
+    "unknown key of a component": (["controller.crss=0.6"], 2),
+    "argument of the class, not of its YAML": (
+        ["--cfg", "job", "controller=replace", "controller.align=true"],
+        0,
+    ),
+    "unknown option": (["controller=replce"], 2),
+    "value out of range": (["tau.cross=1.6"], 2),
+    "value of the wrong type": (["dataset.limit=many"], 2),
+    "value that is missing": (["controller=reweight"], 2),
+    "a choice of a sweep": (["-m", "tau.cross=0.2,1.7"], 2),
+    "edit without a target": (["edit", "--source", "a"], 2),
+    "edit with a fault": (["edit", *EDIT, "tau.cross=3"], 2),
+    "resume nothing": (["resume", "nowhere"], 2),
+    "report without a folder": (["report"], 2),
+    "dashboard without a folder": (["dashboard"], 2),
+    "cache with a fault": (["cache", "lst"], 2),
+    "doctor with a fault": (["doctor", "x"], 2),
+    "training with a fault": (["train-world", "world.x=1"], 2),
+}
+"""Arguments that are answered without any heavy module, and their exit codes."""
+
+_PROBE = """
+import json, sys
+sys.modules.update({name: None for name in json.loads(sys.argv[2])})
+from p2p_bench.app.main import run_verb
+for name, (arguments, code) in json.loads(sys.argv[1]).items():
+    assert run_verb(arguments) == code, name
+print(json.dumps(sorted({name.split(".")[0] for name in sys.modules if sys.modules[name] is not None})))
+"""
+
+
+def imported(commands: dict[str, tuple[Sequence[str], int]], forbidden: Sequence[str], cwd: Path) -> set[str]:
+    """Top-level modules after these commands, in a process in which the forbidden ones cannot be imported."""
+    words = [sys.executable, "-c", _PROBE, json.dumps(commands), json.dumps(forbidden)]
+    ended = subprocess.run(words, cwd=cwd, capture_output=True, text=True, timeout=600, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return set(json.loads(ended.stdout.splitlines()[-1]))
+
+
+def test_what_needs_no_model_is_answered_without_torch(tmp_path: Path) -> None:
+    # A module that cannot be imported says which command wanted it.
+    assert not imported(LIGHT, HEAVY, tmp_path) & set(HEAVY)
+
+
+def test_edit_imports_what_the_model_is_made_of_and_no_more(tmp_path: Path) -> None:
+    forbidden = ("lightning", "torchmetrics", "wandb", "open_clip", "lpips", "tensorboard")
+    arguments = ["edit", *EDIT, "sampler.steps=1", "--out", str(tmp_path / "edit"), "run.cache=false"]
+    imported({"edit": (arguments, 0)}, forbidden, tmp_path)
+
+
+def test_a_folder_named_datasets_is_not_taken_for_a_package(tmp_path: Path) -> None:
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "random.py").write_text("raise RuntimeError('not the module that was meant')")
+    words = [sys.executable, "-m", "p2p_bench", "--cfg", "job", "--package", "tau"]
+    ended = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
+def targets() -> list[str]:
+    """Every `_target_` of the configuration."""
+    lines = [line for path in (ROOT / "conf").rglob("*.yaml") for line in path.read_text().splitlines()]
+    return sorted(
+        {line.split("_target_:")[1].strip() for line in lines if line.strip().startswith("_target_:")}
+    )
+
+
+@pytest.mark.parametrize("target", targets())
+def test_signatures_read_from_source_are_those_of_the_import(target: str) -> None:
+    real, read = _imported_signature(target), source_signature(target)
+    assert read is not None
+    needed = {name: one.default is one.empty for name, one in real.parameters.items()}
+    assert {name: one.default is one.empty for name, one in read.parameters.items()} == needed
+    for name, one in read.parameters.items():
+        if target.startswith("p2p_bench") and "Any" not in str(one.annotation):
+            assert one.annotation == real.parameters[name].annotation, name
+
+
+@pytest.mark.parametrize(
+    "target", ["p2p_bench.nowhere.Thing", "p2p_bench.cache.Nothing", "nowhere", "json.loads"]
+)
+def test_what_the_source_does_not_tell_is_left_to_the_import(target: str) -> None:
+    read = source_signature(target)
+    assert read is None or target == "json.loads"
