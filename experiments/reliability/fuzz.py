@@ -1,0 +1,92 @@
+"""Tries thousands of labelled inputs, good and bad, and counts what became of them.
+
+    python experiments/reliability/fuzz.py [--cases 3600] [--seed 0] [--only AREA ...]
+
+Every input is labelled by its generator: it must run, or it must be refused. Prints a table and every case
+that went otherwise; writes both to results.md beside this file, unless only a part was asked for.
+"""
+
+import argparse
+import logging
+import random
+import sys
+import warnings
+from collections import Counter
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import of_api
+import of_checkpoints
+import of_config
+import of_images
+import of_masks
+import of_pairs
+from cases import VERDICTS, judged
+
+HERE = Path(__file__).resolve().parent
+AREAS = {
+    "settings": of_config.cases,
+    "pairs": of_pairs.cases,
+    "images": of_images.cases,
+    "masks": of_masks.cases,
+    "checkpoints": of_checkpoints.cases,
+    "python": of_api.cases,
+}
+
+
+def main() -> int:
+    """Runs the cases; the exit code is 1 if one went otherwise than labelled."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cases", type=int, default=3600)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="+", choices=AREAS, default=list(AREAS))
+    arguments = parser.parse_args()
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+    counts: Counter[tuple[str, bool, str]] = Counter()
+    kinds: set[tuple[str, str, bool]] = set()
+    faults: list[str] = []
+    for area in arguments.only:
+        rng = random.Random(f"{arguments.seed} {area}")
+        for case in AREAS[area](rng, arguments.cases // len(AREAS)):
+            verdict, behind = judged(case)
+            counts[area, case.valid, verdict] += 1
+            kinds.add((area, case.kind, case.valid))
+            if verdict != "as labelled":
+                told = f"{verdict}: {area}, {case.kind}: {case.shown[:200]}"
+                faults.append(f"{told}\n    {_brief(behind)}")
+                print(faults[-1], flush=True)
+    text = table(counts, len(kinds), len({kind for kind in kinds if not kind[2]}), arguments.seed)
+    print(text)
+    if len(arguments.only) == len(AREAS):
+        listed = "".join(f"- {fault}\n" for fault in faults) or "None.\n"
+        (HERE / "results.md").write_text(f"{text}\n## Otherwise than labelled\n\n{listed}", encoding="utf-8")
+    return int(bool(faults))
+
+
+def table(counts: Counter[tuple[str, bool, str]], kinds: int, wrong_kinds: int, seed: int) -> str:
+    """Verdicts by area."""
+    areas = list(dict.fromkeys(area for area, _, _ in counts))
+    invalid = sum(number for (_, valid, _), number in counts.items() if not valid)
+    head = (
+        f"{sum(counts.values())} cases of {kinds} kinds; {invalid} of them, of {wrong_kinds} kinds, are "
+        f"labelled invalid. Seed {seed}.\n\n"
+    )
+    lines = [" | ".join(["area", "valid", "invalid", *VERDICTS]), "---|" * (len(VERDICTS) + 2) + "---"]
+    for area in areas:
+        by_label = [sum(counts[area, valid, verdict] for verdict in VERDICTS) for valid in (True, False)]
+        by_verdict = [counts[area, True, verdict] + counts[area, False, verdict] for verdict in VERDICTS]
+        lines.append(" | ".join(map(str, [area, *by_label, *by_verdict])))
+    return head + "".join(f"| {line} |\n" if not line.startswith("---") else f"|{line}|\n" for line in lines)
+
+
+def _brief(text: str) -> str:
+    """The last words of what was said."""
+    return " ".join(text.split())[-300:]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
