@@ -97,6 +97,9 @@ MODEL_ARGUMENTS: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
         ("float31", 3, [], OBJECT, torch.int64, torch.bool, float),
     ),
 }
+NAMES = {"name": ("name", "model"), "targets": ("target",)}
+"""What messages may call an argument, where that is not its name alone."""
+
 CONTROLLERS: tuple[tuple[str, Callable[[], Any], bool], ...] = (
     ("Replace()", lambda: p2p.Replace(), True),
     ("Replace(cross=1)", lambda: p2p.Replace(cross=1), True),
@@ -154,7 +157,7 @@ def _several(rng: random.Random) -> Case:
     if wrong != "controller" and isinstance(chosen.get("controller"), list):
         chosen["controller"] = None  # one for each target, whose number another argument may have changed
     return _case(
-        _edit, "several arguments", chosen, wrong is None, () if wrong is None else (wrong, wrong.rstrip("s"))
+        _edit, "several arguments", chosen, wrong is None, () if wrong is None else NAMES.get(wrong, (wrong,))
     )
 
 

@@ -43,8 +43,9 @@ def load_model(
         MissingWeightsError: The weights are not on this machine.
         ConfigError: There is no model of this name, or no such device or number format here.
     """
-    if not isinstance(name, str | Path):
-        raise ConfigError(f"name: expected the name or the directory of a model, got {type(name).__name__}")
+    if not isinstance(name, str | Path) or not str(name).strip():
+        shown = repr(name) if isinstance(name, str) else type(name).__name__
+        raise ConfigError(f"name: expected the name or the directory of a model, got {shown}")
     place, number_format = _device(device), _dtype(dtype)
     if isinstance(name, str) and name in _options("model"):
         checkpoint = _component("model", name)

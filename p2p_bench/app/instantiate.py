@@ -1,10 +1,8 @@
 """The one way from a configuration node to an object, with every fault named before anything is built."""
 
 import inspect
-import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 import hydra.utils
 from hydra.errors import InstantiationException
@@ -13,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from p2p_bench.app.signatures import source_signature
 from p2p_bench.errors import ConfigError, P2PError, nearest
+from p2p_bench.fields import fits, words_of
 
 Signatures = Callable[[str], inspect.Signature | None]
 """From what a `_target_` names to its signature, annotations evaluated; None where it is not known."""
@@ -152,47 +151,3 @@ def _hints(target: Any) -> dict[str, Any]:
         return get_type_hints(function)
     except (NameError, TypeError):  # annotations of foreign code that cannot be evaluated: nothing to check
         return {}
-
-
-def fits(value: Any, hint: Any) -> bool:
-    """Whether a plain value can be an argument annotated so; annotations beyond plain values always fit."""
-    if isinstance(value, Mapping) and "_target_" in value:
-        return True
-    origin = get_origin(hint)
-    if origin in (Union, types.UnionType):
-        return any(fits(value, option) for option in get_args(hint))
-    if origin is Literal:
-        return value in get_args(hint)
-    if hint is None or hint is type(None):
-        return value is None
-    if hint is bool:
-        return isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint in (str, Path):
-        return isinstance(value, str)
-    if origin in (tuple, list, Sequence):
-        return _fits_sequence(value, origin, get_args(hint))
-    if origin in (dict, Mapping):
-        return isinstance(value, Mapping)
-    return True
-
-
-def _fits_sequence(value: Any, origin: Any, args: tuple[Any, ...]) -> bool:
-    if not isinstance(value, list):
-        return False
-    if origin is tuple and Ellipsis not in args:
-        return len(value) == len(args) and all(map(fits, value, args))
-    return not args or all(fits(item, args[0]) for item in value)
-
-
-def words_of(hint: Any) -> str:
-    """An annotation in words, for messages."""
-    if get_origin(hint) is Literal:
-        return "one of " + ", ".join(map(repr, get_args(hint)))
-    if get_origin(hint) in (Union, types.UnionType):
-        return " or ".join(words_of(option) for option in get_args(hint))
-    names = {int: "an integer", float: "a number", bool: "true or false", str: "text", Path: "a path"}
-    return "null" if hint in (None, type(None)) else names.get(hint, str(hint))

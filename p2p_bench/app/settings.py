@@ -8,10 +8,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from p2p_bench.app.compose import first_line
-from p2p_bench.app.instantiate import fits, words_of
 from p2p_bench.app.paths import folder_fault, user_path
 from p2p_bench.app.schema import COMPONENT_GROUPS, RootConfig, RunNode, TauNode
 from p2p_bench.errors import ConfigError, nearest
+from p2p_bench.fields import fits, words_of
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from p2p_bench.controllers.refine import Refine
 from p2p_bench.controllers.replace import Replace
 from p2p_bench.controllers.reweight import Reweight
 from p2p_bench.controllers.tau import Tau, parse_interval, parse_tau
+from p2p_bench.fields import check_fields
 from p2p_bench.prompts.changes import keeps_places
 
 
@@ -33,6 +34,7 @@ class ByEdit(Controller):
     weights: Mapping[str, float | int] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
+        check_fields(self, "by_edit ")
         object.__setattr__(self, "cross", parse_tau(self.cross, "by_edit cross"))
         object.__setattr__(self, "self_attn", parse_interval(self.self_attn, "by_edit self_attn"))
 

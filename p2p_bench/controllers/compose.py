@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from p2p_bench.controllers.base import BlendWords, BoundController, Controller, EditContext
 from p2p_bench.controllers.bound import compose_bound
 from p2p_bench.errors import ConfigError
+from p2p_bench.fields import check_fields
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Compose(Controller):
     controllers: Sequence[Controller]
 
     def __post_init__(self) -> None:
+        check_fields(self, "compose ")
         for one in self.controllers:
             if not isinstance(one, Controller):
                 raise ConfigError(f"compose controllers: expected controllers, got {one!r}")

@@ -11,6 +11,7 @@ from p2p_bench.controllers.base import Controller, EditContext
 from p2p_bench.controllers.bound import BoundP2P, bind_p2p
 from p2p_bench.controllers.tau import Tau, parse_interval, parse_tau
 from p2p_bench.errors import ConfigError
+from p2p_bench.fields import check_fields
 from p2p_bench.prompts.alignment import map_block, phrase_pairs, word_columns
 
 
@@ -35,6 +36,7 @@ class InjectWords(Controller):
     self_attn: Tau = 0.0
 
     def __post_init__(self) -> None:
+        check_fields(self, "inject_words ")
         if not self._pairs() or not all(word.strip() for pair in self._pairs() for word in pair):
             raise ConfigError(
                 "inject_words words: expected words such as ['circle'] or {'circle': 'disc'}, "

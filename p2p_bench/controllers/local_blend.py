@@ -15,6 +15,7 @@ from p2p_bench.attention.terms import SiteEdit
 from p2p_bench.controllers.base import BlendWords, BoundController, Controller, EditContext
 from p2p_bench.controllers.blend import BoundBlend, FixedMask
 from p2p_bench.errors import ConfigError, DataError, PromptError
+from p2p_bench.fields import check_fields
 from p2p_bench.prompts.words import TokenizedPrompt, columns_of
 
 _ANY_CROSS = Site("any", "cross", 0, "up", 1, 1)
@@ -64,6 +65,7 @@ class LocalBlend(Controller):
     mask: Tensor | FixedMask | Path | str | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self, "local_blend ")
         for name in ("words", "target_words", "subtract", "target_subtract"):
             object.__setattr__(self, name, _words(getattr(self, name), name))
         object.__setattr__(self, "mask", _mask(self.mask))

@@ -11,6 +11,7 @@ from p2p_bench.controllers.base import Controller, EditContext
 from p2p_bench.controllers.bound import BoundP2P
 from p2p_bench.controllers.self_edit import NO_SELF_EDIT, Layers, layer_range, mutual
 from p2p_bench.errors import ConfigError
+from p2p_bench.fields import check_fields
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class MasaCtrl(Controller):
     layers: float | int | Sequence[float | int] = 0.625
 
     def __post_init__(self) -> None:
+        check_fields(self, "masactrl ")
         if not _is_place(self.start_step):
             raise ConfigError(
                 "masactrl start_step: expected a share of the steps such as 0.08, or an index such as 4, "

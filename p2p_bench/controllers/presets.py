@@ -10,6 +10,7 @@ from p2p_bench.controllers.replace import Replace
 from p2p_bench.controllers.reweight import Reweight
 from p2p_bench.controllers.tau import Tau, parse_interval, parse_tau
 from p2p_bench.errors import ConfigError, nearest
+from p2p_bench.fields import check_fields
 
 _EDITS = ("by_count", "replace", "refine")
 
@@ -46,6 +47,7 @@ class Released(Controller):
     blend_words: BlendWords | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self, "preset ")
         object.__setattr__(self, "cross", parse_tau(self.cross, "preset cross"))
         object.__setattr__(self, "self_attn", parse_interval(self.self_attn, "preset self_attn"))
         if not 0 < self.self_fraction <= 1:

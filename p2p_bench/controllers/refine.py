@@ -9,6 +9,7 @@ from p2p_bench.controllers.base import Controller, EditContext
 from p2p_bench.controllers.bound import BoundP2P, bind_p2p
 from p2p_bench.controllers.checks import check_preset
 from p2p_bench.controllers.tau import Tau, parse_interval, parse_tau
+from p2p_bench.fields import check_fields
 from p2p_bench.prompts.alignment import refinement_map
 from p2p_bench.prompts.words import TokenizedPrompt
 
@@ -33,6 +34,7 @@ class Refine(Controller):
     preset: str = "correct"
 
     def __post_init__(self) -> None:
+        check_fields(self, "refine ")
         object.__setattr__(self, "cross", parse_tau(self.cross, "refine cross"))
         object.__setattr__(self, "self_attn", parse_interval(self.self_attn, "refine self_attn"))
         check_preset(self.preset, "refine preset")

@@ -11,6 +11,7 @@ from p2p_bench.controllers.bound import BoundP2P, bind_p2p
 from p2p_bench.controllers.checks import check_preset
 from p2p_bench.controllers.tau import Tau, parse_interval, parse_tau
 from p2p_bench.errors import ConfigError
+from p2p_bench.fields import check_fields
 from p2p_bench.prompts.alignment import phrase_map, replacement_map, with_source
 from p2p_bench.prompts.words import TokenizedPrompt
 
@@ -43,6 +44,7 @@ class Replace(Controller):
     align: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self, "replace ")
         object.__setattr__(self, "cross", parse_tau(self.cross, "replace cross"))
         object.__setattr__(self, "self_attn", parse_interval(self.self_attn, "replace self_attn"))
         check_preset(self.preset, "replace preset")

@@ -14,6 +14,7 @@ from p2p_bench.controllers.base import BlendWords, BoundController, Controller, 
 from p2p_bench.controllers.bound import bind_p2p, compose_bound
 from p2p_bench.controllers.tau import Tau, parse_interval, parse_tau
 from p2p_bench.errors import ConfigError
+from p2p_bench.fields import check_fields
 from p2p_bench.prompts.words import TokenizedPrompt, columns_of
 
 
@@ -43,6 +44,7 @@ class Reweight(Controller):
     inner: Controller | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self, "reweight ")
         weights = {str(word): factor for word, factor in self.weights.items()}
         if not weights:
             raise ConfigError('reweight weights: expected at least one word, such as {"fog": 2.0}, got none')

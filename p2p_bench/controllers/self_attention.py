@@ -7,6 +7,7 @@ from p2p_bench.controllers.bound import BoundP2P, bind_p2p
 from p2p_bench.controllers.self_edit import injection
 from p2p_bench.controllers.tau import Tau, parse_interval
 from p2p_bench.errors import ConfigError
+from p2p_bench.fields import check_fields
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class SelfAttention(Controller):
     fraction: float | int | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self, "self_attention ")
         object.__setattr__(self, "self_attn", parse_interval(self.self_attn, "self_attention self_attn"))
         if self.fraction is not None and not 0 < self.fraction <= 1:
             raise ConfigError(

@@ -141,6 +141,8 @@ def noise(value: Any) -> Tensor:
     single = tensor[0] if tensor.ndim == 4 and len(tensor) == 1 else tensor
     if single.ndim != 3 or not single.is_floating_point():
         raise ConfigError(f"noise: expected {expected}, got {tensor.dtype} {tuple(tensor.shape)}")
+    if not bool(single.isfinite().all()):
+        raise ConfigError(f"noise: expected finite values, {int((~single.isfinite()).sum())} of them are not")
     return single
 
 

@@ -103,13 +103,14 @@ def edit(
         arguments.instance("inversion", inversion, Inversion, "an inversion, such as DDIMInversion()")
         if image is None:
             raise P2PError("inversion: there is no image to invert; give image=..., or leave it out")
+    fitted = _fit(fit)
     request = EditRequest(
         id="edit",
         source_prompt=arguments.text("source", source),
         targets=tuple(map(Target, prompts, controllers)),
         seed=arguments.seed(seed),
         noise=None if noise is None else arguments.noise(noise),
-        image=None if image is None else as_source_image(image, model.spec.image_size, _fit(fit)),
+        image=None if image is None else as_source_image(image, model.spec.image_size, fitted),
         inversion=DDIMInversion() if image is not None and inversion is None else inversion,
         inversion_prompt=_optional(arguments.text, "inversion_prompt", inversion_prompt),
         repair=_repair(repair),

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from p2p_bench.errors import ConfigError
+from p2p_bench.fields import check_fields
 from p2p_bench.inversion.base import Inversion, StepProgress
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.sampling.ddim import ddim_inverse_step
@@ -53,6 +54,7 @@ class DDIMInversion(Inversion):
         Raises:
             ConfigError: The guidance is out of range.
         """
+        check_fields(self, "inversion.")
         if not 0 <= self.guidance < float("inf"):
             raise ConfigError(
                 f"inversion.guidance: expected a finite number of at least 0, got {self.guidance}"

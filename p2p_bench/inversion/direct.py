@@ -10,6 +10,7 @@ from torch import Tensor
 
 from p2p_bench.attention.terms import Role
 from p2p_bench.errors import ConfigError
+from p2p_bench.fields import check_fields
 from p2p_bench.inversion.base import Inversion, StepProgress, check_number, tick_all
 from p2p_bench.inversion.ddim import ddim_trajectory
 from p2p_bench.models.model import DiffusionModel
@@ -45,6 +46,7 @@ class DirectInversion(Inversion):
         Raises:
             ConfigError: One is out of range.
         """
+        check_fields(self, "inversion.")
         check_number("guidance", self.guidance, 0)
         check_number("scale", self.scale, 0, 1)
         check_number("interval", self.interval, 1)

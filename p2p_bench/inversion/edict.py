@@ -16,6 +16,7 @@ from torch import Tensor
 
 from p2p_bench.attention.terms import Role
 from p2p_bench.errors import ConfigError
+from p2p_bench.fields import check_fields
 from p2p_bench.inversion.base import Inversion, StepProgress, check_number, part_of, tick_all
 from p2p_bench.inversion.ddim import guided_epsilon
 from p2p_bench.models.model import DiffusionModel
@@ -149,6 +150,7 @@ class EDICTInversion(Inversion):
         Raises:
             ConfigError: One is out of range.
         """
+        check_fields(self, "inversion.")
         for key in ("p", "strength"):
             if not 0 < getattr(self, key) <= 1:
                 raise ConfigError(f"inversion.{key}: expected a number in (0, 1], got {getattr(self, key)}")

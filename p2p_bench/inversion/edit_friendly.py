@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from p2p_bench.attention.terms import Role
+from p2p_bench.fields import check_fields
 from p2p_bench.inversion.base import Inversion, StepProgress, check_number, part_of, tick_all
 from p2p_bench.inversion.ddim import StartReplay, guided_epsilon
 from p2p_bench.models.model import DiffusionModel
@@ -99,6 +100,7 @@ class EditFriendlyInversion(Inversion):
         Raises:
             ConfigError: One is out of range.
         """
+        check_fields(self, "inversion.")
         check_number("skip", self.skip, 0, 1)
         check_number("source_guidance", self.source_guidance, 0)
         if self.target_guidance is not None:

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from p2p_bench.attention.terms import Role
+from p2p_bench.fields import check_fields
 from p2p_bench.inversion.base import Inversion, StepProgress, check_number
 from p2p_bench.inversion.ddim import StartReplay, ddim_trajectory
 from p2p_bench.models.model import DiffusionModel
@@ -55,6 +56,7 @@ class NegativePromptInversion(Inversion):
         Raises:
             ConfigError: The guidance is out of range.
         """
+        check_fields(self, "inversion.")
         check_number("guidance", self.guidance, 0)
 
     def invert(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
+from p2p_bench.fields import check_fields
 from p2p_bench.inversion.base import Inversion, StepProgress, check_number, part_of, tick_all
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.sampling.noise import initial_noise, step_noise
@@ -61,6 +62,7 @@ class NoisingInversion(Inversion):
         Raises:
             ConfigError: The strength is out of range.
         """
+        check_fields(self, "inversion.")
         check_number("strength", self.strength, 0, 1)
 
     @property

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from p2p_bench.attention.terms import Role
 from p2p_bench.errors import ConfigError, P2PError, nearest
+from p2p_bench.fields import check_fields
 from p2p_bench.inversion.base import Inversion, StepProgress, check_number
 from p2p_bench.inversion.ddim import StartReplay, ddim_trajectory
 from p2p_bench.inversion.descent import Descent
@@ -140,6 +141,7 @@ class NullTextInversion(Inversion):
         Raises:
             ConfigError: One is out of range.
         """
+        check_fields(self, "inversion.")
         for key, options in (("serves", ("all", "source", "latent")), ("pivot", ("ddim", "noise"))):
             value = getattr(self, key)
             if value not in options:

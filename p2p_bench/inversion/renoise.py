@@ -19,6 +19,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from p2p_bench.errors import ConfigError
+from p2p_bench.fields import check_fields
 from p2p_bench.inversion.base import Inversion, StepProgress, check_number
 from p2p_bench.inversion.ddim import StartReplay, guided_epsilon
 from p2p_bench.models.model import DiffusionModel
@@ -70,6 +71,7 @@ class ReNoiseInversion(Inversion):
         Raises:
             ConfigError: One is out of range.
         """
+        check_fields(self, "inversion.")
         check_number("iterations", self.iterations, 0)
         check_number("tolerance", self.tolerance, 0)
         check_number("guidance", self.guidance, 0)

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from p2p_bench.errors import ConfigError
+from p2p_bench.fields import check_fields
 from p2p_bench.models.schedule import clean_latents
 from p2p_bench.sampling.stepper import RowState, StepContext, Stepper
 
@@ -93,6 +94,7 @@ class DDIM(Stepper):
         Raises:
             ConfigError: `eta` is out of range.
         """
+        check_fields(self, "sampler.")
         if not 0 <= self.eta <= 1:
             raise ConfigError(f"sampler.eta: expected a number in [0, 1], got {self.eta}")
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from p2p_bench.errors import ConfigError
+from p2p_bench.fields import check_fields
 from p2p_bench.models.spec import ModelSpec
 from p2p_bench.models.timesteps import Spacing, check_spacing
 from p2p_bench.sampling.ddim import DDIM
@@ -34,6 +35,7 @@ class DDIMSampler:
         Raises:
             ConfigError: One is out of range.
         """
+        check_fields(self, "sampler.")
         if self.steps is not None:
             check_steps(self.steps)
         if self.spacing is not None:
