@@ -231,6 +231,8 @@ def _override_fault(override: Override) -> str:
     if isinstance(value, list) and "." not in key and _is_group(override) and key not in SEVERAL:
         return f"{text}: expected one option of group {key!r}, got {len(value)}"
     if isinstance(value, RangeSweep):
+        assert value.start is not None, "the grammar fills it in"
+        assert value.stop is not None, "the grammar fills it in"
         if not value.step:
             return f"{text}: the step of a range cannot be 0"
         number = (value.stop - value.start) / value.step

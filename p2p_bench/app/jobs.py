@@ -150,7 +150,10 @@ def run_job(job: Job) -> Outcome:
             batch_size=parts.batch_size,
             console=status,
         )
-        _publish(finished, parts)
+        lost = tell_shortfall(job.run_dir, finished.promised, job.overrides)
+        if not lost:
+            _publish(finished, parts)
+            lost = tell_shortfall(job.run_dir, finished.promised, job.overrides)
     except KeyboardInterrupt:
         tell_how_to_go_on(job.run_dir.parent if job.group else job.run_dir, job.overrides)
         raise
@@ -159,7 +162,7 @@ def run_job(job: Job) -> Outcome:
             f"{job.run_dir}: a file could not be written or read ({error}); finished edits are kept: mend "
             f"that, and {how_to_go_on(job.run_dir, job.overrides)} goes on"
         ) from error
-    if lost := tell_shortfall(job.run_dir, finished.promised, job.overrides):
+    if lost:
         return Outcome(lost, promised=finished.promised)
     _tell_failures(finished.rows, status)
     code = _FAILED if any(row["status"] != "ok" for row in finished.rows) else 0

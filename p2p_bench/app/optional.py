@@ -5,6 +5,7 @@ it; a job whose class does not take it leaves it out.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
@@ -52,7 +53,8 @@ def _optional(config: DictConfig) -> list[str]:
 def _foreign(config: DictConfig, key: str) -> tuple[DictConfig, str] | None:
     """The node and the key in it to delete, where the chosen option does not have an optional key."""
     parts = key.split(".")
-    node, component = config, None
+    node: Any = config
+    component: tuple[DictConfig, str] | None = None
     for index, part in enumerate(parts):
         if not isinstance(node, DictConfig) or part not in node:
             break

@@ -80,6 +80,8 @@ def _exists(path: Path) -> bool:
 
 def folder_fault(folder: Path) -> str:
     """Why a folder cannot be made and written; "" if nothing is known against it. Makes none."""
+    if "\0" in str(folder):  # `exists` takes it for a name like any other
+        return "its name holds a NUL"
     try:
         there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         length = os.pathconf(there, "PC_NAME_MAX") if there.is_dir() else 255

@@ -94,7 +94,6 @@ IMPOSSIBLE = {
     "a name too long": "x" * 300,
     "a path too long": "/".join(["x" * 200] * 30),
     "a NUL": "a\0b",
-    "a system folder": "/proc/out",
 }
 
 
@@ -107,6 +106,12 @@ def test_folders_that_cannot_be_made_are_refused_before_anything_runs(command, f
     assert outcome.err.count("error:") == 1
     assert "unexpected" not in outcome.err
     assert "loading" not in outcome.err
+
+
+def test_a_folder_that_the_system_does_not_make_is_refused(command):
+    outcome = command.bench("run.dir=/proc/out")
+    assert outcome.code == 2, outcome.err
+    assert "choose another with run.dir=DIR" in outcome.err
 
 
 def test_a_folder_fault_makes_nothing(tmp_path):
