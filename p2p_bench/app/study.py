@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
@@ -26,6 +26,7 @@ from optuna.distributions import (
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial
 
 from p2p_bench.bench.finished import flat
@@ -36,6 +37,8 @@ STUDY = "search.jsonl"
 """Name of the journal in the directory of a search."""
 
 SAMPLERS = ("auto", "nsgaii", "tpe", "random")
+Direction = Literal["minimize", "maximize"]
+
 _NAME = "search"
 _SETTINGS = "settings"
 _LOCK = ".lock"
@@ -106,18 +109,16 @@ def parameter_of(override: Override) -> Parameter:
     """What a swept override lets a search choose: an interval, the numbers of a range, or choices."""
     key, value = override.get_key_element(), override.value()
     if isinstance(value, IntervalSweep):
-        assert value.start is not None
-        assert value.end is not None
-        kind = (
-            IntDistribution
-            if isinstance(value.start, int) and isinstance(value.end, int)
-            else FloatDistribution
-        )
-        return Parameter(key, kind(value.start, value.end, log="log" in value.tags))
+        low, high, log = value.start, value.end, "log" in value.tags
+        assert low is not None
+        assert high is not None
+        if isinstance(low, int) and isinstance(high, int):
+            return Parameter(key, IntDistribution(low, high, log=log))
+        return Parameter(key, FloatDistribution(low, high, log=log))
     options = _numbers(value) if isinstance(value, RangeSweep) else list(override.sweep_string_iterator())
     if isinstance(value, RangeSweep) and len(options) > 1:
-        low, high = float(options[0]), float(options[-1])
-        return Parameter(key, FloatDistribution(low, high, step=abs(value.step)), tuple(options))
+        ends = float(options[0]), float(options[-1])
+        return Parameter(key, FloatDistribution(*ends, step=abs(value.step)), tuple(options))
     return Parameter(key, CategoricalDistribution(options))
 
 
@@ -153,7 +154,9 @@ class Study:
     ) -> None:
         self.settings = settings
         self.parameters = tuple(parameters)
-        self._directions = ["maximize" if higher else "minimize" for higher in directions.values()]
+        self._directions: list[Direction | StudyDirection] = [
+            "maximize" if higher else "minimize" for higher in directions.values()
+        ]
         chosen = {key: value for key, value in asdict(settings).items() if key != "n_trials"}
         space = {one.key: distribution_to_json(one.distribution) for one in self.parameters}
         about = {
@@ -251,7 +254,7 @@ class Batch:
         return self.asked[self.there :]
 
 
-def _opened(path: Path, directions: Sequence[str]) -> optuna.Study:
+def _opened(path: Path, directions: Sequence[Direction | StudyDirection]) -> optuna.Study:
     path.with_name(f"{path.name}{_LOCK}").unlink(missing_ok=True)
     if path.exists():
         _cut_torn_line(path)

@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tests.bench.wandb_records import OfflineRun, offline_runs
 NO_FIGURES = ("variant", "edits", "_wandb", "_step", "_runtime", "_timestamp")
 COSTS = ("unet_rows", "unet_rows_spent", "seconds")
 METRICS = ("ssim", "mse", "psnr")
+"""Those that have values without an image; the others of the option have none here."""
 TAUS = {"auto 0.2/0.1": (0.2, 0.1), "auto 0.5/0.25": (0.5, 0.25), "auto 0.8/0.4": (0.8, 0.4)}
 BAD = {"id": "bad", "source": "a cat", "target": "a dog", "image": "bad.png"}
 """A pair that cannot be edited."""
@@ -45,7 +47,7 @@ def totals(rows: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def figures(rows: list[dict[str, Any]], variant: str) -> dict[str, float]:
+def figures(rows: list[dict[str, Any]], variant: str, metrics: Iterable[str]) -> dict[str, float]:
     """What a variant's run must hold, from the rows alone."""
     own = [row for row in rows if row["variant"] == variant]
     good = [row for row in own if row["status"] == "ok"]
@@ -55,11 +57,13 @@ def figures(rows: list[dict[str, Any]], variant: str) -> dict[str, float]:
     found |= {"count": len(good), "failed": len(own) - len(good)}
     if variant in TAUS:
         found |= dict(zip(("tau_cross", "tau_self"), TAUS[variant], strict=True))
-    for name in METRICS:
+    for name in metrics:
         values = defined(good, name)
+        found |= {f"{name}/count": len(values), f"{name}/missing": len(good) - len(values)}
+        if not values:
+            continue
         ends = mean_interval([row[name] for row in good], [row["sample_id"] for row in good])
         found |= {name: math.fsum(values) / len(values), f"{name}/low": ends.low, f"{name}/high": ends.high}
-        found |= {f"{name}/count": len(values), f"{name}/missing": len(good) - len(values)}
         for category in {row["category"] for row in good} - {""}:
             values = defined([row for row in good if row["category"] == category], name)
             found[f"category/{category}/{name}"] = math.fsum(values) / len(values)
@@ -67,9 +71,9 @@ def figures(rows: list[dict[str, Any]], variant: str) -> dict[str, float]:
     return found
 
 
-def assert_figures(run: OfflineRun, rows: list[dict[str, Any]]) -> None:
+def assert_figures(run: OfflineRun, rows: list[dict[str, Any]], metrics: Iterable[str]) -> None:
     variant = run.config["variant"]["name"]
-    expected = figures(rows, variant)
+    expected = figures(rows, variant, metrics)
     held = {key: value for key, value in run.summary.items() if key.split("/")[0] not in NO_FIGURES}
     assert held == pytest.approx(expected, rel=1e-9)
     assert all(type(value) in (int, float) for value in held.values())
@@ -91,7 +95,7 @@ def test_every_figure_of_every_variant_is_that_of_its_rows(command):
     summary = json.loads((command.folder / "out" / "summary.json").read_text())
     assert len({run.run_id for run in runs}) == 4
     for run in runs:
-        assert_figures(run, rows)
+        assert_figures(run, rows, summary["metrics"])
         variant = run.config["variant"]["name"]
         cross, self_attn = TAUS.get(variant, (None, None))
         assert run.config["tau"] == {"cross": cross, "self_attn": self_attn}
@@ -135,7 +139,7 @@ def test_what_an_agent_runs_is_one_run_of_its_sweep(tmp_path):
     assert done.returncode == 0, done.stderr
     (run,) = offline_runs(tmp_path)
     assert (run.run_id, run.sweep_id, run.project) == ("r1", "s1", "swept")
-    assert run.summary[METRICS[0]] == figures(read_rows(tmp_path / "out"), "auto")[METRICS[0]]
+    assert run.summary[METRICS[0]] == figures(read_rows(tmp_path / "out"), "auto", METRICS)[METRICS[0]]
     for key, about in chosen.items():
         assert run.config[key] == about["value"], "what the sweep chose, as the server knows it"
     assert run.config["tau"]["cross"] == chosen["tau.cross"]["value"]
