@@ -203,8 +203,8 @@ def _in_pieces(text: str, vocabulary: Collection[str] | None) -> str:
     if not unknown:
         return ""
     return (
-        f"; it is this long because the model was never trained on {quoted(unknown)} and spells them out: for "
-        "such words take a checkpoint that was (model=local model.path=DIR)"
+        f"; it is this long because the model was never trained on {quoted(unknown)} and spells them out: "
+        "for such words take a checkpoint that was (model=local model.path=DIR)"
     )
 
 
