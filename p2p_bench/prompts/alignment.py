@@ -66,8 +66,9 @@ def refinement_map(
             maps of words.
 
     Returns:
-        P, where `P[i, j]` is 1 if source column i is shared with target column j; and `aligned`, which is 1
-        at the target columns that have a source column and 0 at those that are new.
+        P, where `P[i, j]` is 1 if source column i is shared with target column j (1/m where a word has other
+        tokens than its counterpart, m of them, as with another apostrophe); and `aligned`, which is 1 at the
+        target columns that have a source column and 0 at those that are new.
     """
     if as_released:
         matrix = torch.zeros(source.width, target.width, dtype=torch.float64)

@@ -202,7 +202,10 @@ def _in_pieces(text: str, vocabulary: Collection[str] | None) -> str:
     unknown = unknown_words(text, vocabulary)
     if not unknown:
         return ""
-    return f"; it is this long because the model was never trained on {quoted(unknown)} and spells them out"
+    return (
+        f"; it is this long because the model was never trained on {quoted(unknown)} and spells them out: "
+        "for such words take a checkpoint that was (model=local model.path=DIR)"
+    )
 
 
 def _encode(text: str, tokenizer: TextTokenizer) -> list[int]:
