@@ -4,12 +4,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from p2p_bench.errors import MissingWeightsError
 
-READ_ERRORS = (OSError, SafetensorError, RuntimeError, ValueError, LookupError, TypeError, AttributeError)
+READ_ERRORS = (
+    OSError,
+    SafetensorError,
+    StrictDataclassError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+)
 """What json, safetensors and the libraries that build networks raise on files that are not theirs."""
 
 _SHOWN = 4

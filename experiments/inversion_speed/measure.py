@@ -97,7 +97,9 @@ def null_text_ways(model: p2p.DiffusionModel) -> dict[str, Callable[[], list[flo
 
     images, prompts = pictures(model, 1)
     latents = model.encode_images(images)
-    method = NullTextInversion(guidance=GUIDANCE, inner_steps=INNER, tolerance=0.0, gate=1e9)
+    method = NullTextInversion(
+        guidance=GUIDANCE, learning_rate=1e-2, inner_steps=INNER, tolerance=0.0, gate=1e9
+    )
 
     def naive(weights: bool) -> list[float]:
         model.unet.requires_grad_(weights)

@@ -209,7 +209,7 @@ def group_faults(
         yield from refused
         return
     if group == "trainer":
-        yield from trainer_faults(plain)
+        yield from trainer_faults({str(key): value for key, value in plain.items()})
     for where, component, supplied in _components(node, group):
         if not isinstance(component, DictConfig) or "_target_" not in component:
             yield ConfigError(f"{where}: expected a component with a `_target_`, got {component!r}")

@@ -129,7 +129,8 @@ def _typed_faults(config: DictConfig, where: str, schema: type) -> Iterator[tupl
     known = [field.name for field in fields(schema)]
     for key in node:
         if key not in known:
-            yield f"{prefix}{key}", ConfigError(f"{prefix}{key}: unknown key.{nearest(str(key), known)}")
+            name = str(key)
+            yield f"{prefix}{name}", ConfigError(f"{prefix}{name}: unknown key.{nearest(name, known)}")
     for key in known:
         if key in (*COMPONENT_GROUPS, "run", "tau") or (hints[key] is Any and key in node):
             continue

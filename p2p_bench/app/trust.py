@@ -116,7 +116,7 @@ def _refusal(target: Any, group: str) -> str:
     defined = getattr(found, "__module__", None) or ""
     if not (inspect.isclass(found) or inspect.isfunction(found)) or not defined.startswith(role.package):
         return f"is not a class of {role.package}, but leads out of it"
-    made = found
+    made: Any = found
     if inspect.isfunction(found) and role.members:
         made = get_type_hints(found).get("return")
     options = getattr(made, "__args__", (made,))  # a union of classes

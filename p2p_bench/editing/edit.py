@@ -144,7 +144,7 @@ def _fit(value: Any) -> Fit | None:
 def _spacing(value: Any) -> Spacing | None:
     if value is not None and (not isinstance(value, str) or value not in SPACINGS):
         raise arguments.wrong("spacing", f"one of {', '.join(SPACINGS)}", value)
-    return value
+    return cast(Spacing | None, value)
 
 
 def _repair(value: Any) -> Repair | None:

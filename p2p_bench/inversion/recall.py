@@ -131,7 +131,7 @@ def replay_key(
             "model": model.spec.checksum,
             "schedule": _schedule_digest(model.schedule),
             "dtype": str(model.dtype),
-            "method": settings_of(inversion),
+            "method": settings_of(inversion.for_model(model.spec)),
             "steps": steps,
             "seed": seed if inversion.draws_noise else None,
             "code": _code_digest(),

@@ -22,7 +22,7 @@ class TimestepLayout:
     "leading" is what Prompt-to-Prompt and its successors ran with: whole strides of `train // steps`, from
     `offset` up. 50 steps begin at 981 of 1000. Where steps do not divide `train`, the rest is left out at the
     noisy end: 60 steps begin at 945, 350 at 699 and 501 at 501, from noise that belongs to 999. A count that
-    leaves out more than a twentieth of `train` is refused; no count up to 50 of 1000 does. "trailing" begins
+    leaves out more than a fiftieth of `train` is refused; no count up to 35 of 1000 does. "trailing" begins
     at the last timestep whatever the count, for few steps too (Lin et al., arXiv 2305.08891, table 2);
     "linspace" includes both ends. Neither is what the papers used.
 

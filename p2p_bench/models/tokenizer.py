@@ -44,8 +44,8 @@ def load_tokenizer(folder: Path, name: str, max_tokens: int, num_embeddings: int
     if not highest < num_embeddings <= highest + _SPARE:
         raise MissingWeightsError(
             f"model {name!r}: the tokenizer in {folder} has tokens 0 to {highest}, the text encoder "
-            f"{num_embeddings} embeddings (vocab_size); they belong to different models: get the tokenizer "
-            "that the text encoder was trained with"
+            f"{num_embeddings} embeddings (vocab_size in text_encoder/config.json); they belong to different "
+            "models: get the tokenizer that the text encoder was trained with"
         )
     for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
         if not isinstance(getattr(tokenizer, key), int):

@@ -66,7 +66,7 @@ def check_summary(summary: Any, file: Path) -> None:
         for name, facts in (summary.get(key) or {}).items():
             means = facts.get("metrics") if isinstance(facts, Mapping) else None
             _check(isinstance(means, Mapping), file, f"{key}.{name}", "a mapping with metrics", facts)
-            for metric, mean in means.items():
+            for metric, mean in (means or {}).items():
                 _check(isinstance(mean, Mapping), file, f"{key}.{name}.{metric}", "a mapping", mean)
                 for part in _MEAN:
                     value = mean.get(part)

@@ -35,7 +35,7 @@ def jobs(model: DiffusionModel) -> list[Callable[[], p2p.EditResult]]:
     return [
         job(swap, p2p.Replace(cross=0.8, self_attn=0.4)),
         job(longer, p2p.Refine(cross=0.8), seed=1),
-        job(longer, p2p.Reweight({"red": 3.0}, p2p.Refine()), guidance=1.0),
+        job(longer, p2p.Reweight({"red": 3.0}, inner=p2p.Refine()), guidance=1.0),
         job(swap, blend, record=p2p.Record(apart=("steps",), self_images=(0, 1))),
         job(swap, p2p.MasaCtrl(), record=False),
         job(longer, None, image=image),

@@ -1,3 +1,4 @@
+import dataclasses
 import logging
 from collections.abc import Callable
 
@@ -5,10 +6,13 @@ import pytest
 import torch
 
 import p2p_bench as p2p
+from p2p_bench.data import WorldReal
 from p2p_bench.errors import ConfigError, P2PError
 from p2p_bench.inversion import DDIMInversion, NullTextInversion
 from p2p_bench.inversion.direct import noise_trajectory
 from p2p_bench.inversion.null_text import NullTextReplay
+from p2p_bench.inversion.recall import replay_key
+from p2p_bench.models import world_checkpoint
 from tests.inversion.naive_null_text import naive_null_text
 from tests.inversion.runs import (
     SOURCE,
@@ -269,3 +273,36 @@ def test_every_controller_is_served() -> None:
         result = edited(NullTextInversion(**FAST), (target,), controller=controller)
         assert distance(result.latents[0], edited(NullTextInversion(**FAST)).latents[0]) <= 1e-10
         assert distance(result.latents[1], result.latents[0]) > 1e-3
+
+
+def test_the_learning_rate_is_the_models_own_unless_it_is_stated() -> None:
+    tiny, world = tiny_model(), world_checkpoint().spec()
+    assert (tiny.spec.null_text_learning_rate, world.null_text_learning_rate) == (0.01, 0.1)
+    assert NullTextInversion().for_model(world).learning_rate == 0.1
+    assert NullTextInversion(learning_rate=0.02).for_model(world).learning_rate == 0.02
+    eager = dataclasses.replace(tiny, spec=dataclasses.replace(tiny.spec, null_text_learning_rate=0.05))
+
+    def losses(model: p2p.DiffusionModel, method: NullTextInversion) -> torch.Tensor:
+        (replay,) = method.for_guidance(7.5).invert(model, images(1), PROMPTS[:1], 2)
+        assert isinstance(replay, NullTextReplay)
+        return replay.losses
+
+    def key(model: p2p.DiffusionModel, method: NullTextInversion) -> str:
+        return replay_key(method, model, images(1)[0], SOURCE, 2, 0)
+
+    open_, stated = NullTextInversion(inner_steps=3), NullTextInversion(inner_steps=3, learning_rate=0.05)
+    assert losses(eager, open_).equal(losses(tiny, stated))
+    assert not losses(eager, open_).equal(losses(tiny, open_))
+    assert key(eager, open_) == key(tiny, stated)
+    assert key(eager, open_) != key(tiny, open_)
+
+
+@pytest.mark.slow
+def test_it_converges_on_the_world_by_default(world: p2p.DiffusionModel) -> None:
+    dataset = WorldReal(count=2, seed=5)
+    pairs = dataset.pairs()
+    shown = [dataset.load(pair, (64, 64)).image for pair in pairs]
+    pixels = torch.stack([image for image in shown if image is not None])
+    method = NullTextInversion().for_guidance(world.spec.guidance)
+    found = method.invert(world, pixels, [pair.source_prompt for pair in pairs], world.spec.steps)
+    assert [replay.converged for replay in found if isinstance(replay, NullTextReplay)] == [True, True]

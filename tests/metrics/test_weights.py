@@ -60,7 +60,7 @@ def test_clip_is_whole_or_refused(tmp_path: Path, kind: str) -> None:
 
 
 def test_position_embeddings_are_not_stretched_to_fit(tmp_path: Path) -> None:
-    metric = damaged("clip", tmp_path, "of another shape", ["text.positional_embedding"])
+    metric = damaged("clip", tmp_path, "of another shape", ["positional_embedding"])
     with pytest.raises(MissingWeightsError, match="positional_embedding"):
         load_networks({"clip": metric})
 

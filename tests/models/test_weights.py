@@ -197,7 +197,8 @@ def test_a_file_that_is_cut_short_shows_before_anything_is_loaded(copy: Path, le
 
 
 @pytest.mark.parametrize(
-    ("device", "said"), [("gpu", "expected cpu, cuda"), ("meta", "cannot compute"), ("cuda:99", "")]
+    ("device", "said"),
+    [("gpu", "expected cpu, cuda"), ("meta", "cannot compute"), ("cuda:99", "cannot compute in float32")],
 )
 def test_devices_that_are_not_there(device: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
