@@ -1,9 +1,10 @@
 """Tries thousands of labelled inputs, good and bad, and counts what became of them.
 
-    python experiments/reliability/fuzz.py [--cases 3600] [--seed 0] [--only AREA ...]
+    python experiments/reliability/fuzz.py [--cases 3600] [--seed 0] [--only AREA ...] [--sample N]
 
 Every input is labelled by its generator: it must run, or it must be refused. Prints a table and every case
-that went otherwise; writes both to results.md beside this file, unless only a part was asked for.
+that went otherwise; writes both to results.md beside this file, unless only a part was asked for: some areas,
+or so many cases of each.
 """
 
 import argparse
@@ -43,6 +44,7 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=3600)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", choices=AREAS, default=list(AREAS))
+    parser.add_argument("--sample", type=int, default=None)
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
@@ -51,7 +53,8 @@ def main() -> int:
     faults: list[str] = []
     for area in arguments.only:
         rng = random.Random(f"{arguments.seed} {area}")
-        for case in AREAS[area](rng, arguments.cases // len(AREAS)):
+        every = list(AREAS[area](rng, arguments.cases // len(AREAS)))
+        for case in every if arguments.sample is None else rng.sample(every, arguments.sample):
             verdict, behind = judged(case)
             counts[area, case.valid, verdict] += 1
             kinds.add((area, case.kind, case.valid))
@@ -61,7 +64,7 @@ def main() -> int:
                 print(faults[-1], flush=True)
     text = table(counts, len(kinds), len({kind for kind in kinds if not kind[2]}), arguments.seed)
     print(text)
-    if len(arguments.only) == len(AREAS):
+    if arguments.sample is None and len(arguments.only) == len(AREAS):
         listed = "".join(f"- {fault}\n" for fault in faults) or "None.\n"
         (HERE / "results.md").write_text(f"{text}\n## Otherwise than labelled\n\n{listed}", encoding="utf-8")
     return int(bool(faults))
