@@ -311,10 +311,10 @@ def _variant(config: DictConfig, point: DictConfig, controller_name: str, single
     cross = tau_text(_plain(_schedule(at_point.controller, "cross")))
     self_attn = tau_text(_plain(_schedule(at_point.controller, "self_attn")))
     name = controller_name if single else f"{controller_name} {cross}/{self_attn}"
-    plain = OmegaConf.to_container(at_point, resolve=True, enum_to_str=True)
-    assert isinstance(plain, dict)
-    schedule = {key: plain["tau"][key] for key in ("cross", "self_attn")}
-    settings = {"controller": plain["controller"], "tau": schedule}
+    # These nodes alone: another group's fault is told as that group's.
+    own, schedule = (OmegaConf.to_container(at_point[part], resolve=True) for part in ("controller", "tau"))
+    assert isinstance(schedule, dict)
+    settings = {"controller": own, "tau": {key: schedule[key] for key in ("cross", "self_attn")}}
     return Variant(name, controller, controller_name, cross, self_attn, settings)
 
 

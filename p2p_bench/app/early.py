@@ -48,4 +48,4 @@ def _needs_class(config: DictConfig, override: str, faults: Iterable[str]) -> bo
     key = override.partition("=")[0].lstrip("+~")
     if not key.startswith(_OF_A_CLASS) or any(text.startswith(f"{key}:") for text in faults):
         return False
-    return not isinstance(OmegaConf.select(config, key), bool)
+    return not isinstance(OmegaConf.select(config, key, throw_on_resolution_failure=False), bool)
