@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float
@@ -14,6 +14,25 @@ Role = Literal["fidelity", "editability", "other"]
 
 UNDEFINED = float("nan")
 """The value of a metric where it has none; means leave it out and count the rest."""
+
+
+class Undefined(float):
+    """NaN with the reason for it, where a reader should know: rows and summaries say and count it.
+
+    Args:
+        reason: The same words for the same reason, whatever the edit, so that it can be counted.
+
+    Attributes:
+        reason: As given.
+    """
+
+    reason: str
+
+    def __new__(cls, reason: str) -> "Undefined":
+        """NaN, whatever the reason."""
+        value = super().__new__(cls, UNDEFINED)
+        value.reason = reason
+        return value
 
 
 @dataclass(frozen=True)
@@ -29,6 +48,9 @@ class MetricColumn:
         backbone: The network behind it, such as "world"; "" where there is none. Values of
             different backbones are not comparable.
         role: "fidelity" (keeps what should stay), "editability" (changes what should change) or "other".
+        reader_errors: Where a classifier reads pictures for the column: by style of the picture, the share
+            of each attribute that it misreads where nothing is wrong. Empty where there is no such reader.
+        note: What a reader of the numbers should know of them, such as these errors in words; "" for nothing.
     """
 
     name: str
@@ -38,6 +60,8 @@ class MetricColumn:
     version: int = 1
     backbone: str = ""
     role: Role = "other"
+    reader_errors: Mapping[str, Mapping[str, float]] = field(default_factory=dict, hash=False)
+    note: str = ""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ the other judges.
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -17,6 +19,15 @@ from p2p_bench.errors import MissingWeightsError
 from p2p_bench.world.scenes import BACKGROUNDS, COLOURS, PATTERNS, SHAPES, STYLES, WEATHERS
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+ERRORS = "errors"
+"""Key of the reading errors in an oracle's configuration."""
+
+PAIRS = "pairs"
+"""Name of the reading of two objects, beside the attributes of `LABELS`."""
+
+ReadingErrors = Mapping[str, Mapping[str, float]]
+"""By style or weather, then by attribute of `LABELS` or `PAIRS`: the share that an oracle misreads of renders
+that have passed through the model's autoencoder; pairs count where it does not find both objects."""
 
 LABELS: dict[str, tuple[str, ...]] = {
     "shape": SHAPES,
@@ -37,12 +48,14 @@ class OracleConfig:
         depth: convolutions per level after the first.
         kernel: kernel of the first convolution, odd.
         residual: whether the convolutions of a level are residual.
+        own_pairs: whether a `PairReader` of the same size reads the pairs.
     """
 
     widths: tuple[int, int, int] = (32, 64, 128)
     depth: int = 1
     kernel: int = 5
     residual: bool = False
+    own_pairs: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,9 +90,39 @@ class _Level(nn.Module):
         return x
 
 
+def _levels(config: OracleConfig) -> nn.Sequential:
+    inputs, kernels = (3, *config.widths[:-1]), (config.kernel, 3, 3)
+    return nn.Sequential(
+        *(
+            _Level(a, b, config.depth, kernel, config.residual)
+            for a, b, kernel in zip(inputs, config.widths, kernels, strict=True)
+        )
+    )
+
+
 def _convolution(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequential:
     convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+
+def _pair_head(config: OracleConfig) -> nn.Conv2d:
+    """Reads place by place, so that a shape goes with the colour that is in the same place."""
+    head = nn.Conv2d(config.widths[-1], len(SHAPES) * len(COLOURS), 1)
+    assert head.bias is not None
+    nn.init.constant_(head.bias, -4.0)  # most combinations are absent
+    return head
+
+
+class PairReader(nn.Module):
+    """Every combination of shape and colour in an image, by levels that read nothing else."""
+
+    def __init__(self, config: OracleConfig) -> None:
+        super().__init__()
+        self.levels, self.head = _levels(config), _pair_head(config)
+
+    def forward(self, signed: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n p"]:
+        """A logit per combination, shape-major, for images in [-1, 1]."""
+        return self.head(self.levels(signed)).amax((2, 3))
 
 
 class AttributeOracle(nn.Module):
@@ -88,19 +131,11 @@ class AttributeOracle(nn.Module):
     def __init__(self, config: OracleConfig) -> None:
         super().__init__()
         self.config = config
-        inputs = (3, *config.widths[:-1])
-        kernels = (config.kernel, 3, 3)
-        self.levels = nn.Sequential(
-            *(
-                _Level(a, b, config.depth, kernel, config.residual)
-                for a, b, kernel in zip(inputs, config.widths, kernels, strict=True)
-            )
-        )
+        self.levels = _levels(config)
         features = 2 * config.widths[-1]
         self.heads = nn.ModuleDict({name: nn.Linear(features, len(words)) for name, words in LABELS.items()})
-        self.pairs = nn.Conv2d(config.widths[-1], len(SHAPES) * len(COLOURS), 1)
-        assert self.pairs.bias is not None
-        nn.init.constant_(self.pairs.bias, -4.0)  # most combinations are absent
+        self.pairs = _pair_head(config)
+        self.pair_reader = PairReader(config) if config.own_pairs else None
         self.strength = nn.Linear(features, 1)
 
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> dict[str, Tensor]:
@@ -110,11 +145,11 @@ class AttributeOracle(nn.Module):
             One entry (n, number of values) per attribute of `LABELS`; `pairs` (n, shapes x colours),
             a logit per combination, shape-major; `strength` (n,), the logit of the weather's density.
         """
-        x = self.levels(images * 2 - 1)
+        signed = images * 2 - 1
+        x = self.levels(signed)
         features = torch.cat([x.mean((2, 3)), x.amax((2, 3))], dim=1)
         logits = {name: head(features) for name, head in self.heads.items()}
-        # Read place by place, so that a shape goes with the colour that is in the same place.
-        pairs = self.pairs(x).amax((2, 3))
+        pairs = self.pairs(x).amax((2, 3)) if self.pair_reader is None else self.pair_reader(signed)
         return {**logits, "pairs": pairs, "strength": self.strength(features)[:, 0]}
 
     @torch.no_grad()
@@ -157,7 +192,18 @@ def load_oracle(path: Path | str) -> AttributeOracle:
             raise MissingWeightsError(
                 f"no oracle at {folder}: {name} is missing; `p2p-bench train-world` makes it"
             )
-    settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    settings = _settings(folder)
+    settings.pop(ERRORS, None)
     oracle = AttributeOracle(OracleConfig(**{**settings, "widths": tuple(settings["widths"])}))
     oracle.load_state_dict({name: value.float() for name, value in load_file(folder / WEIGHTS).items()})
     return oracle.eval()
+
+
+def reading_errors(path: Path | str) -> ReadingErrors:
+    """How often the oracle in a directory misreads; empty where nobody measured it."""
+    folder = Path(path)
+    return _settings(folder).get(ERRORS, {}) if (folder / CONFIG).is_file() else {}
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / CONFIG).read_text(encoding="utf-8"))
