@@ -30,7 +30,6 @@ from p2p_bench.world.scenes import BACKGROUNDS, SHAPES, Scene, caption, render, 
 from p2p_bench.world.scenes.textures import COLOUR_RGB
 from p2p_bench.world.training.images import VALIDATION_SEEDS
 from p2p_bench.world.training.pairs import crowd, through_vae
-from p2p_bench.world.training.readings import look_scenes
 from p2p_bench.world.training.sheets import SHEET_PROMPTS, sample, write_sheet
 
 Figures = dict[str, float]
@@ -71,7 +70,7 @@ class Measurement:
 
     def readers(self) -> Figures:
         """Both oracles on two objects in renders through the autoencoder: both right in shape and colour."""
-        photos = look_scenes("photo", 512, objects=2)
+        photos = _scenes(512, 20_000, two_objects=1.0, styled=0.0, weathered=0.0)
         rng = np.random.default_rng(0)
         figures: Figures = {}
         for kind, scenes in (("", photos), ("_crowded", [crowd(scene, rng) for scene in photos[:256]])):

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn import functional
 
 from p2p_bench.errors import MissingWeightsError
 from p2p_bench.world.scenes import BACKGROUNDS, COLOURS, PATTERNS, SHAPES, STYLES, WEATHERS
@@ -28,6 +29,8 @@ PAIRS = "pairs"
 ReadingErrors = Mapping[str, Mapping[str, float]]
 """By style or weather, then by attribute of `LABELS` or `PAIRS`: the share that an oracle misreads of renders
 that have passed through the model's autoencoder; pairs count where it does not find both objects."""
+
+_SHIFT = 2
 
 LABELS: dict[str, tuple[str, ...]] = {
     "shape": SHAPES,
@@ -124,6 +127,14 @@ class PairReader(nn.Module):
         """A logit per combination, shape-major, for images in [-1, 1]."""
         return self.head(self.levels(signed)).amax((2, 3))
 
+    def read_shifted(self, signed: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n p"]:
+        """The mean over small shifts: strides of eight pixels see a small shape otherwise a bit further."""
+        height, width = signed.shape[-2:]
+        padded = functional.pad(signed, (_SHIFT,) * 4, mode="reflect")
+        corners = [(down, right) for down in (0, 2 * _SHIFT) for right in (0, 2 * _SHIFT)]
+        views = [padded[..., y : y + height, x : x + width] for y, x in [(_SHIFT, _SHIFT), *corners]]
+        return torch.stack([self(view) for view in views]).mean(0)
+
 
 class AttributeOracle(nn.Module):
     """A small convolutional classifier with one head per attribute."""
@@ -149,7 +160,9 @@ class AttributeOracle(nn.Module):
         x = self.levels(signed)
         features = torch.cat([x.mean((2, 3)), x.amax((2, 3))], dim=1)
         logits = {name: head(features) for name, head in self.heads.items()}
-        pairs = self.pairs(x).amax((2, 3)) if self.pair_reader is None else self.pair_reader(signed)
+        pairs = (
+            self.pairs(x).amax((2, 3)) if self.pair_reader is None else self.pair_reader.read_shifted(signed)
+        )
         return {**logits, "pairs": pairs, "strength": self.strength(features)[:, 0]}
 
     @torch.no_grad()

@@ -63,7 +63,7 @@ class WorldAnswer:
         return row
 
 
-MAX_READER_ERROR = 0.1
+MAX_READER_ERROR = 0.2
 """Share of faultless pictures that a reader may misread in an attribute and still be asked for it."""
 
 

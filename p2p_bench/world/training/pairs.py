@@ -47,7 +47,7 @@ class PairRecipe:
         drawn: share of a batch that has passed through the autoencoder; the rest is as rendered.
     """
 
-    steps: int = 800
+    steps: int = 1300
     batch: int = 64
     learning_rate: float = 1.5e-3
     num_images: int = 8000
