@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import open_clip
 import torch
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
@@ -28,6 +29,7 @@ from p2p_bench.resources import resource_path
 from p2p_bench.world.scenes import BACKGROUNDS, SHAPES, Scene, caption, render, sample_scene
 from p2p_bench.world.scenes.textures import COLOUR_RGB
 from p2p_bench.world.training.images import VALIDATION_SEEDS
+from p2p_bench.world.training.pairs import crowd, through_vae
 from p2p_bench.world.training.sheets import SHEET_PROMPTS, sample, write_sheet
 
 Figures = dict[str, float]
@@ -64,6 +66,25 @@ class Measurement:
         for name, oracle in (("a", self.selecting), ("b", self.judge)):
             accuracy = _accuracy(oracle, images, scenes)
             figures |= {f"oracle_{name}_{attribute}": value for attribute, value in accuracy.items()}
+        return figures
+
+    def readers(self) -> Figures:
+        """Both oracles on two objects in renders through the autoencoder: both right in shape and colour."""
+        photos = _scenes(512, 20_000, two_objects=1.0, styled=0.0, weathered=0.0)
+        rng = np.random.default_rng(0)
+        figures: Figures = {}
+        for kind, scenes in (("", photos), ("_crowded", [crowd(scene, rng) for scene in photos[:256]])):
+            images = through_vae(self.pipeline.vae, render(scenes).images)
+            for name, oracle in (("a", self.selecting), ("b", self.judge)):
+                seen = [set(reading.pairs) for reading in oracle.read(images)]
+                found = _found(seen, scenes)
+                figures[f"reader_{name}_both{kind}"] = _mean([all(one) for one in found])
+                exact = [len(pairs) == 2 and all(one) for pairs, one in zip(seen, found, strict=True)]
+                figures[f"reader_{name}_exactly{kind}"] = _mean(exact)
+                if not kind:
+                    figures |= {
+                        f"reader_{name}_{key}": value for key, value in _by_object(found, scenes).items()
+                    }
         return figures
 
     def vae(self) -> Figures:
@@ -184,6 +205,25 @@ def _scenes(count: int, offset: int, **shares: float | bool) -> list[Scene]:
     return [sample_scene(VALIDATION_SEEDS + offset + i, **shares) for i in range(count)]  # type: ignore[arg-type]  # shares mixes floats and bools
 
 
+def _found(seen: Sequence[set[tuple[str, str]]], scenes: Sequence[Scene]) -> list[list[bool]]:
+    """Whether each object of each scene is among the pairs that were read."""
+    return [
+        [(item.shape, item.colour) in pairs for item in scene.objects]
+        for pairs, scene in zip(seen, scenes, strict=True)
+    ]
+
+
+def _by_object(found: Sequence[Sequence[bool]], scenes: Sequence[Scene]) -> Figures:
+    """Share of the objects that are found, by shape, pattern and size."""
+    groups: dict[str, list[bool]] = {}
+    for hits, scene in zip(found, scenes, strict=True):
+        for hit, item in zip(hits, scene.objects, strict=True):
+            size = "small" if item.size < 0.38 else "middle" if item.size < 0.42 else "large"
+            for key in (item.shape, item.pattern, size):
+                groups.setdefault(key, []).append(hit)
+    return {key: _mean(hits) for key, hits in sorted(groups.items())}
+
+
 def _distinct(scenes: Sequence[Scene]) -> list[Scene]:
     return list({caption(scene): scene for scene in scenes}.values())
 
@@ -220,7 +260,16 @@ def _accuracy(oracle: AttributeOracle, images: Tensor, scenes: Sequence[Scene]) 
 
 def main() -> None:
     """Runs the chosen measurements."""
-    methods = ("sheet", "oracles", "vae", "one_object", "held_out", "styles_and_weathers", "two_objects")
+    methods = (
+        "sheet",
+        "oracles",
+        "readers",
+        "vae",
+        "one_object",
+        "held_out",
+        "styles_and_weathers",
+        "two_objects",
+    )
     methods += ("spread", "clip", "heatmaps", "latency")
     here = Path(__file__).parent
     parser = argparse.ArgumentParser(

@@ -3,7 +3,7 @@
 import math
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float
@@ -56,6 +56,9 @@ class MetricColumn:
         backbone: The network behind it, such as "world"; "" where there is none. Values of
             different backbones are not comparable.
         role: "fidelity" (keeps what should stay), "editability" (changes what should change) or "other".
+        reader_errors: Where a classifier reads pictures for the column: by style of the picture, the share
+            of each attribute that it misreads where nothing is wrong. Empty where there is no such reader.
+        note: What a reader of the numbers should know of them, such as these errors in words; "" for nothing.
     """
 
     name: str
@@ -65,6 +68,8 @@ class MetricColumn:
     version: int = 1
     backbone: str = ""
     role: Role = "other"
+    reader_errors: Mapping[str, Mapping[str, float]] = field(default_factory=dict, hash=False)
+    note: str = ""
 
 
 @dataclass(frozen=True)

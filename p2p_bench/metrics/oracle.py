@@ -6,18 +6,32 @@ the other judges.
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn import functional
 
 from p2p_bench.errors import MissingWeightsError
 from p2p_bench.weights import load_weights, readable
 from p2p_bench.world.scenes import BACKGROUNDS, COLOURS, PATTERNS, SHAPES, STYLES, WEATHERS
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+ERRORS = "errors"
+"""Key of the reading errors in an oracle's configuration."""
+
+PAIRS = "pairs"
+"""Name of the reading of two objects, beside the attributes of `LABELS`."""
+
+ReadingErrors = Mapping[str, Mapping[str, float]]
+"""By style or weather, then by attribute of `LABELS` or `PAIRS`: the share that an oracle misreads of renders
+that have passed through the model's autoencoder; pairs count where it does not find both objects."""
+
+_SHIFT = 2
 
 LABELS: dict[str, tuple[str, ...]] = {
     "shape": SHAPES,
@@ -38,12 +52,14 @@ class OracleConfig:
         depth: convolutions per level after the first.
         kernel: kernel of the first convolution, odd.
         residual: whether the convolutions of a level are residual.
+        own_pairs: whether a `PairReader` of the same size reads the pairs.
     """
 
     widths: tuple[int, int, int] = (32, 64, 128)
     depth: int = 1
     kernel: int = 5
     residual: bool = False
+    own_pairs: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,9 +94,47 @@ class _Level(nn.Module):
         return x
 
 
+def _levels(config: OracleConfig) -> nn.Sequential:
+    inputs, kernels = (3, *config.widths[:-1]), (config.kernel, 3, 3)
+    return nn.Sequential(
+        *(
+            _Level(a, b, config.depth, kernel, config.residual)
+            for a, b, kernel in zip(inputs, config.widths, kernels, strict=True)
+        )
+    )
+
+
 def _convolution(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequential:
     convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+
+def _pair_head(config: OracleConfig) -> nn.Conv2d:
+    """Reads place by place, so that a shape goes with the colour that is in the same place."""
+    head = nn.Conv2d(config.widths[-1], len(SHAPES) * len(COLOURS), 1)
+    assert head.bias is not None
+    nn.init.constant_(head.bias, -4.0)  # most combinations are absent
+    return head
+
+
+class PairReader(nn.Module):
+    """Every combination of shape and colour in an image, by levels that read nothing else."""
+
+    def __init__(self, config: OracleConfig) -> None:
+        super().__init__()
+        self.levels, self.head = _levels(config), _pair_head(config)
+
+    def forward(self, signed: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n p"]:
+        """A logit per combination, shape-major, for images in [-1, 1]."""
+        return self.head(self.levels(signed)).amax((2, 3))
+
+    def read_shifted(self, signed: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n p"]:
+        """The mean over small shifts: strides of eight pixels see a small shape otherwise a bit further."""
+        height, width = signed.shape[-2:]
+        padded = functional.pad(signed, (_SHIFT,) * 4, mode="reflect")
+        corners = [(down, right) for down in (0, 2 * _SHIFT) for right in (0, 2 * _SHIFT)]
+        views = [padded[..., y : y + height, x : x + width] for y, x in [(_SHIFT, _SHIFT), *corners]]
+        return torch.stack([self(view) for view in views]).mean(0)
 
 
 class AttributeOracle(nn.Module):
@@ -89,19 +143,11 @@ class AttributeOracle(nn.Module):
     def __init__(self, config: OracleConfig) -> None:
         super().__init__()
         self.config = config
-        inputs = (3, *config.widths[:-1])
-        kernels = (config.kernel, 3, 3)
-        self.levels = nn.Sequential(
-            *(
-                _Level(a, b, config.depth, kernel, config.residual)
-                for a, b, kernel in zip(inputs, config.widths, kernels, strict=True)
-            )
-        )
+        self.levels = _levels(config)
         features = 2 * config.widths[-1]
         self.heads = nn.ModuleDict({name: nn.Linear(features, len(words)) for name, words in LABELS.items()})
-        self.pairs = nn.Conv2d(config.widths[-1], len(SHAPES) * len(COLOURS), 1)
-        assert self.pairs.bias is not None
-        nn.init.constant_(self.pairs.bias, -4.0)  # most combinations are absent
+        self.pairs = _pair_head(config)
+        self.pair_reader = PairReader(config) if config.own_pairs else None
         self.strength = nn.Linear(features, 1)
 
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> dict[str, Tensor]:
@@ -111,11 +157,13 @@ class AttributeOracle(nn.Module):
             One entry (n, number of values) per attribute of `LABELS`; `pairs` (n, shapes x colours),
             a logit per combination, shape-major; `strength` (n,), the logit of the weather's density.
         """
-        x = self.levels(images * 2 - 1)
+        signed = images * 2 - 1
+        x = self.levels(signed)
         features = torch.cat([x.mean((2, 3)), x.amax((2, 3))], dim=1)
         logits = {name: head(features) for name, head in self.heads.items()}
-        # Read place by place, so that a shape goes with the colour that is in the same place.
-        pairs = self.pairs(x).amax((2, 3))
+        pairs = (
+            self.pairs(x).amax((2, 3)) if self.pair_reader is None else self.pair_reader.read_shifted(signed)
+        )
         return {**logits, "pairs": pairs, "strength": self.strength(features)[:, 0]}
 
     @torch.no_grad()
@@ -160,7 +208,8 @@ def load_oracle(path: Path | str) -> AttributeOracle:
             )
 
     def build() -> AttributeOracle:
-        settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        settings = _settings(folder)
+        settings.pop(ERRORS, None)
         with torch.random.fork_rng(devices=[]):  # building draws random weights; nobody else may notice
             return AttributeOracle(OracleConfig(**{**settings, "widths": tuple(settings["widths"])}))
 
@@ -170,3 +219,13 @@ def load_oracle(path: Path | str) -> AttributeOracle:
         oracle, {name: value.to(torch.float32) for name, value in state.items()}, f"oracle ({folder})"
     )
     return oracle.eval()
+
+
+def reading_errors(path: Path | str) -> ReadingErrors:
+    """How often the oracle in a directory misreads; empty where nobody measured it."""
+    folder = Path(path)
+    return _settings(folder).get(ERRORS, {}) if (folder / CONFIG).is_file() else {}
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / CONFIG).read_text(encoding="utf-8"))

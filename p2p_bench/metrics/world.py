@@ -1,6 +1,7 @@
 """Metrics that only the embedded world allows: exact answers, and attributes read from the image."""
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,21 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from p2p_bench.metrics.base import LOADING, UNDEFINED, EditView, MetricColumn
+from p2p_bench.errors import MissingWeightsError
+from p2p_bench.metrics.base import LOADING, UNDEFINED, EditView, MetricColumn, Undefined
 from p2p_bench.metrics.embedded import WORLD, embedded_weights
-from p2p_bench.metrics.oracle import LABELS, WEIGHTS, AttributeOracle, OracleReading, load_oracle
+from p2p_bench.metrics.oracle import (
+    LABELS,
+    PAIRS,
+    WEIGHTS,
+    AttributeOracle,
+    OracleReading,
+    ReadingErrors,
+    load_oracle,
+    reading_errors,
+)
 from p2p_bench.metrics.pixel import mse_outside, psnr
+from p2p_bench.world.scenes.attributes import DEFAULT_STYLE, DEFAULT_WEATHER, SCENE_VALUES
 from p2p_bench.world.scenes.render import SIDE
 
 
@@ -51,7 +63,54 @@ class WorldAnswer:
         return row
 
 
-def attribute_changed(edited: OracleReading, scene: Mapping[str, Any], edit: Mapping[str, Any]) -> float:
+MAX_READER_ERROR = 0.2
+"""Share of faultless pictures that a reader may misread in an attribute and still be asked for it."""
+
+
+def unread(errors: ReadingErrors, scene: Mapping[str, Any], edit: Mapping[str, Any]) -> dict[str, str]:
+    """What the reader is not asked for in this edit, each with the reason.
+
+    A style can leave so little of an attribute (the pattern in a sketch) that the reader misreads even what
+    is exactly right. Style and weather count, before the edit and after it.
+
+    Args:
+        errors: How often the reader misreads.
+        scene: The source scene.
+        edit: `{"attribute", "value", "index"}`.
+    """
+    looks = [scene.get("style", DEFAULT_STYLE), scene.get("weather", DEFAULT_WEATHER)]
+    if edit["attribute"] in ("style", "weather"):
+        looks.append(edit["value"])
+    return {
+        name: f"the reader misreads {name} in {share:.0%} of faultless pictures ({look})"
+        for look in looks
+        for name, share in errors.get(look, {}).items()
+        if share > MAX_READER_ERROR
+    }
+
+
+def errors_in_words(errors: ReadingErrors) -> str:
+    """How often the reader misreads plain photos, and what it is not asked for; "" where that is unknown."""
+    if not errors:
+        return ""
+    photos = ", ".join(f"{name} {share:.1%}" for name, share in errors.get(DEFAULT_STYLE, {}).items())
+    unasked = [
+        f"{name} ({look}, {share:.0%})"
+        for look, shares in errors.items()
+        for name, share in shares.items()
+        if share > MAX_READER_ERROR
+    ]
+    text = f"of faultless photos the reader itself misreads {photos}"
+    return f"{text}; above {MAX_READER_ERROR:.0%} it is not asked: {', '.join(unasked)}" if unasked else text
+
+
+def attribute_changed(
+    edited: OracleReading,
+    scene: Mapping[str, Any],
+    edit: Mapping[str, Any],
+    answer: OracleReading | None = None,
+    unread: Mapping[str, str] | None = None,
+) -> float:
     """Whether the oracle reads the asked-for value in the edited image: 1 or 0.
 
     With two objects, shape and colour count as changed if the oracle sees an object of that shape
@@ -61,20 +120,39 @@ def attribute_changed(edited: OracleReading, scene: Mapping[str, Any], edit: Map
         edited: What the oracle reads in the edited image.
         scene: The source scene.
         edit: `{"attribute", "value", "index"}`.
+        answer: What it reads in the exact answer, where there is one: what it does not find there, it is
+            not asked for.
+        unread: Further names that it is not asked for, with reasons.
 
     Returns:
-        NaN where the oracle cannot tell (numbers such as a size, the pattern of one of two objects).
+        NaN where the oracle cannot tell (numbers such as a size, the pattern of one of two objects),
+        and, with the reason, where it is not asked.
     """
     name = edit["attribute"]
     if name not in LABELS or (name == "pattern" and len(scene["objects"]) > 1):
         return UNDEFINED
-    if name in ("shape", "colour") and len(scene["objects"]) > 1:
-        return float(_shape_and_colour(scene, edit, changed=True) in edited.pairs)
-    return float(edited.values[name] == edit["value"])
+    together = name in ("shape", "colour") and len(scene["objects"]) > 1
+    reason = (unread or {}).get(PAIRS if together else name)
+    if reason is not None:
+        return Undefined(reason)
+
+    def shows(reading: OracleReading) -> bool:
+        if together:
+            return _shape_and_colour(scene, edit, changed=True) in reading.pairs
+        return bool(reading.values[name] == edit["value"])
+
+    if answer is not None and not shows(answer):
+        return Undefined(f"the reader does not find the {name} in the exact answer either")
+    return float(shows(edited))
 
 
 def others_kept(
-    source: OracleReading, edited: OracleReading, scene: Mapping[str, Any], edit: Mapping[str, Any]
+    source: OracleReading,
+    edited: OracleReading,
+    scene: Mapping[str, Any],
+    edit: Mapping[str, Any],
+    answer: OracleReading | None = None,
+    unread: Collection[str] = (),
 ) -> float:
     """Whether the oracle reads everything but the edited attribute alike in source and edited image: 1 or 0.
 
@@ -89,17 +167,24 @@ def others_kept(
         edited: What it reads in the edited image.
         scene: The source scene.
         edit: `{"attribute", "value", "index"}`.
+        answer: What it reads in the exact answer, where there is one: what it does not read alike in
+            source and answer, it is not asked for.
+        unread: Further names that it is not asked for.
     """
     name = "weather" if edit["attribute"] == "weather_strength" else edit["attribute"]
     single = len(scene["objects"]) == 1
-    names = list(LABELS) if single else ["background", "style", "weather"]
-    if any(source.values[other] != edited.values[other] for other in names if other != name):
+    names = [other for other in (LABELS if single else SCENE_VALUES) if other not in (name, *unread)]
+    if answer is not None:
+        names = [other for other in names if source.values[other] == answer.values[other]]
+    if any(source.values[other] != edited.values[other] for other in names):
         return 0.0
-    if single:
+    if single or PAIRS in unread:
         return 1.0
     to_keep = set(source.pairs)
     if name in ("shape", "colour"):
         to_keep.discard(_shape_and_colour(scene, edit, changed=False))
+    if answer is not None:
+        to_keep &= set(answer.pairs)
     return float(to_keep <= set(edited.pairs))
 
 
@@ -111,29 +196,48 @@ def _shape_and_colour(scene: Mapping[str, Any], edit: Mapping[str, Any], changed
     return item["shape"], item["colour"]
 
 
+_READ = (
+    MetricColumn(
+        "attribute_changed",
+        True,
+        label="Attribute changed (oracle)",
+        version=2,
+        backbone=WORLD,
+        role="editability",
+    ),
+    MetricColumn(
+        "others_kept",
+        True,
+        label="Other attributes kept (oracle)",
+        version=2,
+        backbone=WORLD,
+        role="fidelity",
+    ),
+)
+
+
 class WorldAttributes:
     """What a classifier that never saw the generator reads in the edited image.
 
     `attribute_changed` and `others_kept` are 1 or 0, defined by the functions of these names, and NaN
-    for pairs that bring no scene. The judge is the second of the world's two oracles; the first one is
-    left for selecting.
+    for pairs that bring no scene. Where a perfect edit would be misread (`unread`, or the exact answer is),
+    an attribute is not asked. The judge is the second of the world's two oracles; the first one is left for
+    selecting. Its own errors stand in the columns.
 
     Args:
         weights: Folder of another oracle; None takes the shipped one.
     """
 
-    columns = (
-        MetricColumn(
-            "attribute_changed", True, label="Attribute changed (oracle)", backbone=WORLD, role="editability"
-        ),
-        MetricColumn(
-            "others_kept", True, label="Other attributes kept (oracle)", backbone=WORLD, role="fidelity"
-        ),
-    )
-
     def __init__(self, weights: str | Path | None = None) -> None:
         self.weights = weights
         self._oracle: AttributeOracle | None = None
+
+    @property
+    def columns(self) -> tuple[MetricColumn, ...]:
+        """Its two columns, with the errors that were measured of the oracle."""
+        errors = self._errors()
+        note = errors_in_words(errors)
+        return tuple(dataclasses.replace(column, reader_errors=errors, note=note) for column in _READ)
 
     def check(self) -> None:
         """Looks for the oracle's weights.
@@ -158,17 +262,30 @@ class WorldAttributes:
         judged = [i for i, view in enumerate(views) if view.scene is not None and view.scene_edit is not None]
         if not judged:
             return rows
-        readings = self._read([views[i].source for i in judged] + [views[i].edited for i in judged])
+        images = [image for i in judged for image in (views[i].source, views[i].edited)]
+        answered = [i for i in judged if views[i].answer is not None]
+        answers = [views[i].answer for i in answered]
+        readings = self._read([*images, *(image for image in answers if image is not None)])
+        known = dict(zip(answered, readings[len(images) :], strict=True))
+        errors = self._errors()
         for place, i in enumerate(judged):
-            source, edited = readings[place], readings[len(judged) + place]
+            source, edited = readings[2 * place : 2 * place + 2]
             scene, edit = views[i].scene, views[i].scene_edit
             assert scene is not None
             assert edit is not None
+            answer, left_out = known.get(i), unread(errors, scene, edit)
             rows[i] = {
-                "attribute_changed": attribute_changed(edited, scene, edit),
-                "others_kept": others_kept(source, edited, scene, edit),
+                "attribute_changed": attribute_changed(edited, scene, edit, answer, left_out),
+                "others_kept": others_kept(source, edited, scene, edit, answer, left_out),
             }
         return rows
+
+    def _errors(self) -> ReadingErrors:
+        """Empty also where the oracle is absent, which `check` says."""
+        try:
+            return reading_errors(self._locate())
+        except MissingWeightsError:
+            return {}
 
     def _read(self, images: Sequence[Float[Tensor, "3 h w"]]) -> list[OracleReading]:
         """Readings of images, brought to the size the oracle knows."""

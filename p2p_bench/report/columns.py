@@ -44,6 +44,7 @@ class Column:
         unit: Empty for a plain number.
         version: Version of the metric; None for costs.
         backbone: Network behind the metric, such as "world"; empty where there is none.
+        note: What a reader should know of the values; empty for nothing.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Column:
     unit: str = ""
     version: str | None = None
     backbone: str = ""
+    note: str = ""
 
     @property
     def arrow(self) -> str:
@@ -91,7 +93,17 @@ def _metric_column(name: str, facts: Mapping[str, Any]) -> Column:
         unit=str(facts.get("unit") or ""),
         version=None if version is None else str(version),
         backbone=backbone,
+        note=str(facts.get("note") or ""),
     )
+
+
+def column_notes(columns: Iterable[Column]) -> tuple[tuple[str, str], ...]:
+    """Each note on some columns, behind the titles of the columns it is about."""
+    titles: dict[str, list[str]] = {}
+    for column in columns:
+        if column.note:
+            titles.setdefault(column.note, []).append(column.title)
+    return tuple((", ".join(found), note) for note, found in titles.items())
 
 
 def main_metrics(names: Iterable[str]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from p2p_bench.bench.rows import write_atomically
 from p2p_bench.errors import DataError
-from p2p_bench.report.columns import number
+from p2p_bench.report.columns import column_notes, number
 from p2p_bench.report.entries import joint_columns, make_entries
 from p2p_bench.report.folder_payload import PICTURES, JointData, summary_payload
 from p2p_bench.report.gather import Gathered, LeftOut, gather
@@ -153,6 +153,7 @@ def _page(data: JointData) -> str:
             notices=data.notices,
             left_out=data.left_out,
             world=any(column.backbone == "world" for column in data.columns),
+            notes=column_notes(data.columns),
             schema_version=data.runs[0].summary["schema_version"],
         )
     )

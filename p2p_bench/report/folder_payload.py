@@ -109,6 +109,7 @@ def _metric(column: Column, main: bool, counts: Mapping[str, int]) -> dict[str, 
         "role": column.role,
         "version": column.version,
         "backbone": column.backbone,
+        "note": column.note,
         "main": main,
         "count": counts[column.name],
     }

@@ -10,6 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from p2p_bench.bench.rows import write_atomically
+from p2p_bench.report.columns import column_notes, metric_columns
 from p2p_bench.report.payload import build_payload, cautions, facts, totals
 from p2p_bench.report.runs import Run, flatten, read_run, text_of
 from p2p_bench.report.templates import asset, environment
@@ -64,6 +65,7 @@ def render(run: Run, page_dir: Path) -> str:
         cautions=cautions(run),
         totals=totals(run),
         world=any(metric["backbone"] == "world" for metric in payload["metrics"]),
+        notes=column_notes(metric_columns(run.summary["metrics"])),
         num_variants=len(payload["variants"]),
         failures=failures,
         details=_details(run.summary),

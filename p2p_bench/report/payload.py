@@ -83,6 +83,7 @@ def _column(column: Column) -> dict[str, Any]:
         "role": column.role,
         "version": column.version,
         "backbone": column.backbone,
+        "note": column.note,
     }
 
 

@@ -1,14 +1,14 @@
 """The table of a run for the terminal."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from p2p_bench.report.columns import Column, main_metrics, metric_columns, metric_counts, number
+from p2p_bench.report.columns import Column, column_notes, main_metrics, metric_columns, metric_counts, number
 from p2p_bench.report.references import NAMES
 
 _UNIT_WIDTH = 4
@@ -29,7 +29,7 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
     names = main_metrics([name for name, count in metric_counts(summary).items() if count])
     table = Table(
         title=Text(str(summary.get("experiment") or "results")),
-        caption=Text("mean ± half its 95 % interval · ↑ ↓ the better direction · n: edits scored"),
+        caption=_caption(columns[name] for name in names),
         header_style="bold",
         box=SIMPLE_HEAD,
         padding=(0, 0, 0, 1),
@@ -50,6 +50,13 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
         cells = (_cell(facts["metrics"].get(name), int(facts["count"])) for name in names)
         table.add_row(Text(NAMES[kind]), Text(str(facts["count"])), *cells, style="italic")
     return table
+
+
+def _caption(shown: Iterable[Column]) -> Text:
+    text = Text("mean ± half its 95 % interval · ↑ ↓ the better direction · n: edits scored")
+    for titles, note in column_notes(shown):
+        text.append(f"\n{titles}: {note}")
+    return text
 
 
 def _edits(count: int, failed: int) -> Text:

@@ -3,14 +3,18 @@
 import dataclasses
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from p2p_bench.errors import MissingWeightsError
 from p2p_bench.metrics import EditView, WorldAnswer, WorldAttributes
+from p2p_bench.metrics.base import Undefined
 from p2p_bench.metrics.oracle import (
     CONFIG,
     LABELS,
@@ -21,8 +25,18 @@ from p2p_bench.metrics.oracle import (
     load_oracle,
 )
 from p2p_bench.metrics.pixel import MAX_PSNR, psnr
-from p2p_bench.metrics.world import attribute_changed, others_kept
-from p2p_bench.world.scenes import Scene, changed_mask, render, sample_scene
+from p2p_bench.metrics.world import attribute_changed, others_kept, unread
+from p2p_bench.world.scenes import (
+    BACKGROUNDS,
+    COLOURS,
+    PATTERNS,
+    SHAPES,
+    STYLES,
+    Scene,
+    changed_mask,
+    render,
+    sample_scene,
+)
 
 SCENE = sample_scene(3, two_objects=0.0, styled=0.0, weathered=0.0)
 TWO = sample_scene(4, two_objects=1.0, styled=0.0, weathered=0.0)
@@ -144,12 +158,67 @@ def test_what_the_oracle_cannot_tell() -> None:
     assert math.isnan(attribute_changed(reading(TWO), TWO.to_dict(), pattern))
 
 
-def make_oracle(folder: Path) -> AttributeOracle:
+FAINT = {
+    "photo": {"pattern": 0.02, "pairs": 0.06},
+    "sketch": {"shape": 0.0, "colour": 0.08, "pattern": 0.27, "pairs": 0.3},
+    "fog": {"pattern": 0.21},
+}
+
+
+def test_what_a_style_hides_is_not_asked() -> None:
+    to_sketch = {"attribute": "style", "value": "sketch", "index": 0}
+    hidden = unread(FAINT, SCENE.to_dict(), to_sketch)
+    assert list(hidden) == ["pattern", "pairs"]
+    before, after = reading(SCENE), reading(SCENE.with_attribute("style", "sketch"), pattern="unread")
+    assert others_kept(before, after, SCENE.to_dict(), to_sketch) == 0
+    assert others_kept(before, after, SCENE.to_dict(), to_sketch, unread=hidden) == 1
+    assert attribute_changed(after, SCENE.to_dict(), to_sketch, unread=hidden) == 1
+    lost = reading(SCENE.with_attribute("style", "sketch"), shape="unread")
+    assert others_kept(before, lost, SCENE.to_dict(), to_sketch, unread=hidden) == 0
+
+
+def test_a_hidden_attribute_has_no_value_but_a_reason() -> None:
+    sketch, foggy = SCENE.with_attribute("style", "sketch"), SCENE.with_attribute("weather", "fog")
+    edit = {"attribute": "pattern", "value": "dotted", "index": 0}
+    for scene, words in ((sketch, "27% of faultless pictures (sketch)"), (foggy, "21% .* (fog)")):
+        value = attribute_changed(
+            reading(scene), scene.to_dict(), edit, unread=unread(FAINT, scene.to_dict(), edit)
+        )
+        assert isinstance(value, Undefined)
+        assert math.isnan(value)
+        assert re.search(words.replace("(", r"\(").replace(")", r"\)"), value.reason)
+    assert attribute_changed(reading(SCENE, pattern="dotted"), SCENE.to_dict(), edit) == 1
+    bare = {"objects": SCENE.to_dict()["objects"], "background": SCENE.background}
+    assert unread(FAINT, bare, edit) == {}
+
+
+def test_two_objects_in_a_sketch_are_not_asked() -> None:
+    scene = TWO.with_attribute("style", "sketch")
+    edit = {"attribute": "colour", "value": "white", "index": 0}
+    hidden = unread(FAINT, scene.to_dict(), edit)
+    before, empty = reading(scene), dataclasses.replace(reading(scene), pairs=())
+    assert math.isnan(attribute_changed(empty, scene.to_dict(), edit, unread=hidden))
+    assert others_kept(before, empty, scene.to_dict(), edit) == 0
+    assert others_kept(before, empty, scene.to_dict(), edit, unread=hidden) == 1
+
+
+def test_what_is_misread_in_the_exact_answer_is_not_asked() -> None:
+    edit = {"attribute": "colour", "value": "white", "index": 0}
+    changed = SCENE.with_attribute("colour", "white")
+    before, blind = reading(SCENE), reading(changed, colour="black", pattern="unread")
+    value = attribute_changed(reading(changed), SCENE.to_dict(), edit, answer=blind)
+    assert isinstance(value, Undefined)
+    assert "colour in the exact answer" in value.reason
+    assert others_kept(before, reading(changed, pattern="unread"), SCENE.to_dict(), edit, answer=blind) == 1
+    assert others_kept(before, reading(changed, shape="unread"), SCENE.to_dict(), edit, answer=blind) == 0
+
+
+def make_oracle(folder: Path, **settings: object) -> AttributeOracle:
     config = OracleConfig(widths=(4, 6, 8), depth=1, kernel=3)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         oracle = AttributeOracle(config).eval()
-    (folder / CONFIG).write_text(json.dumps(dataclasses.asdict(config)))
+    (folder / CONFIG).write_text(json.dumps({**dataclasses.asdict(config), **settings}))
     save_file(oracle.state_dict(), folder / WEIGHTS)
     return oracle
 
@@ -171,11 +240,79 @@ def test_metric_reads_with_its_oracle(tmp_path: Path) -> None:
     rows = metric([no_scene, view])
     assert math.isnan(rows[0]["attribute_changed"])
     assert math.isnan(rows[0]["others_kept"])
+    assert view.answer is not None
     source, edited = load_oracle(tmp_path).read(torch.stack([view.source, view.edited]))
-    assert rows[1]["attribute_changed"] == attribute_changed(edited, SCENE.to_dict(), edit)
-    assert rows[1]["others_kept"] == others_kept(source, edited, SCENE.to_dict(), edit)
+    (answer,) = load_oracle(tmp_path).read(view.answer[None])
+    scene = SCENE.to_dict()
+    for name, expected in {
+        "attribute_changed": attribute_changed(edited, scene, edit, answer),
+        "others_kept": others_kept(source, edited, scene, edit, answer),
+    }.items():
+        assert rows[1][name] == pytest.approx(expected, nan_ok=True)
     assert metric([large])[0].keys() == rows[1].keys()
     assert metric([]) == []
+
+
+EDITS = {"shape": SHAPES, "colour": COLOURS, "pattern": PATTERNS, "background": BACKGROUNDS, "style": STYLES}
+
+
+@pytest.fixture(scope="module")
+def unreliable(tmp_path_factory: pytest.TempPathFactory) -> WorldAttributes:
+    folder = tmp_path_factory.mktemp("oracle")
+    make_oracle(folder)
+    return WorldAttributes(folder)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 9999), st.sampled_from(list(EDITS)), st.data())
+def test_the_exact_answer_is_never_wrong(
+    unreliable: WorldAttributes, seed: int, name: str, data: st.DataObject
+) -> None:
+    edit: dict[str, object] = {
+        "attribute": name,
+        "value": data.draw(st.sampled_from(EDITS[name])),
+        "index": 0,
+    }
+    view = view_of(sample_scene(seed, two_objects=0.5), edit)
+    assert view.answer is not None
+    perfect = dataclasses.replace(view, edited=view.answer)
+    asked, unasked = unreliable([perfect, dataclasses.replace(perfect, answer=None)])
+    assert asked["attribute_changed"] == 1 or math.isnan(asked["attribute_changed"])
+    assert asked["others_kept"] == 1
+    assert unasked["attribute_changed"] in (0, 1) or math.isnan(asked["attribute_changed"])
+
+
+def test_the_readers_own_errors_stand_in_its_columns(tmp_path: Path) -> None:
+    unknown, known = tmp_path / "unknown", tmp_path / "known"
+    for folder, settings_ in ((unknown, {}), (known, {"errors": FAINT})):
+        folder.mkdir()
+        make_oracle(folder, **settings_)
+    for folder, errors in ((unknown, {}), (known, FAINT), (tmp_path, {})):
+        columns = WorldAttributes(folder).columns
+        assert [column.name for column in columns] == ["attribute_changed", "others_kept"]
+        assert all(column.reader_errors == errors for column in columns)
+        assert len({column.note for column in columns}) == 1
+        assert len(set(columns)) == 2, "columns can be members of sets"
+    note = WorldAttributes(known).columns[0].note
+    assert "pattern 2.0%, pairs 6.0%" in note
+    assert "not asked: pattern (sketch, 27%), pairs (sketch, 30%), pattern (fog, 21%)" in note
+    assert WorldAttributes(unknown).columns[0].note == ""
+    load_oracle(known)
+
+
+def test_a_pair_reader_is_asked_at_several_places() -> None:
+    oracle = AttributeOracle(OracleConfig(widths=(4, 6, 8), depth=1, kernel=3, own_pairs=True)).eval()
+    assert oracle.pair_reader is not None
+    wide = render([TWO]).images.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    inner = wide[..., 2:-2, 2:-2]
+    with torch.no_grad():
+        places = [(2, 2), (0, 0), (0, 4), (4, 0), (4, 4)]
+        signed = torch.nn.functional.pad(inner * 2 - 1, (2, 2, 2, 2), mode="reflect")
+        views = [signed[..., y : y + 124, x : x + 124] for y, x in places]
+        expected = sum(oracle.pair_reader(view) for view in views) / 5
+        torch.testing.assert_close(oracle(inner)["pairs"], expected)
+        flat = torch.full((1, 3, 64, 64), 0.3)
+        torch.testing.assert_close(oracle(flat)["pairs"], oracle.pair_reader(flat * 2 - 1))
 
 
 def test_absent_oracle(tmp_path: Path) -> None:

@@ -28,6 +28,10 @@ METRICS = {
 }
 """Name to (higher_is_better, unit, label, role, backbone)."""
 
+NOTE = "of faultless photos the reader itself misreads shape 0.5%, <i>pairs</i> 7%"
+NOTES = dict.fromkeys(("attribute_changed", "others_kept"), NOTE)
+"""Notes on some metrics."""
+
 PAIRS = (
     ("colour", "a {} circle on a grass field", "red", "blue", "a {} circle on a grass field"),
     ("shape", "a striped green {} on a brick wall", "square", "star", "a striped green {} on a brick wall"),
@@ -156,7 +160,7 @@ def summarise(
         "variants": variants,
         "metrics": {
             name: dict(zip(("higher_is_better", "unit", "label", "role", "backbone"), facts, strict=True))
-            | {"version": 1}
+            | {"version": 1, "note": NOTES.get(name, "")}
             for name, facts in METRICS.items()
         },
         "versions": {"python": "3.11.9", "torch": "2.9.0"},

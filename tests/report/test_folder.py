@@ -15,7 +15,7 @@ from PIL import Image
 from p2p_bench.bench.references import REFERENCES
 from p2p_bench.errors import DataError, ErrorList
 from p2p_bench.report import FolderReport, write_folder_report
-from tests.report.fake_run import METRICS, NO_EDIT, VAE, fake_run
+from tests.report.fake_run import METRICS, NO_EDIT, NOTES, VAE, fake_run
 
 TAUS = (0.2, 0.5, 0.8)
 FAILED = {"status": "error", "error": "it </script> broke", **dict.fromkeys(METRICS, math.nan)}
@@ -89,6 +89,12 @@ def test_the_folder_refers_to_nothing_outside_itself(report: FolderReport) -> No
     for path in [report.page, *folder.glob("assets/*"), *folder.glob("data/*")]:
         text = path.read_text(encoding="utf-8")
         assert not re.search(r"https?://|@import|innerHTML|\bfetch\(", text), path
+
+
+def test_what_a_reader_should_know_stands_beside_its_columns(report: FolderReport, summary: dict) -> None:
+    html = report.page.read_text()
+    assert html.count("† attribute changed, other attributes kept: of faultless photos") == 1
+    assert {metric["name"] for metric in summary["metrics"] if metric["note"]} == set(NOTES)
 
 
 def test_every_row_arrives_once_with_its_scores(report: FolderReport, summary: dict, root: Path) -> None:

@@ -21,7 +21,7 @@ from p2p_bench.report.changes import highlighted
 from p2p_bench.report.columns import Column, main_metrics
 from p2p_bench.report.page import script_json
 from p2p_bench.report.tradeoff import Axes, choose_axes, level_metrics
-from tests.report.fake_run import METRICS, VAE, VARIANTS, fake_run
+from tests.report.fake_run import METRICS, NOTE, NOTES, VAE, VARIANTS, fake_run
 
 FAILED = {"status": "error", "error": "the latent <b>broke</b> & died", **dict.fromkeys(METRICS, math.nan)}
 
@@ -116,6 +116,16 @@ def test_means_and_counts_are_those_of_the_summary(run: Path) -> None:
             )
             expected = stated["metrics"][name]
             assert found == {key: value and pytest.approx(value, rel=1e-5) for key, value in expected.items()}
+
+
+def test_what_a_reader_should_know_stands_beside_its_columns(run: Path) -> None:
+    path = write_report(run)
+    html = path.read_text()
+    assert html.count("† attribute changed, other attributes kept: of faultless photos") == 1
+    assert "&lt;i&gt;pairs" in html, "a note is text"
+    notes = {metric["name"]: metric["note"] for metric in Page(path).data["metrics"]}
+    assert {name for name, note in notes.items() if note} == set(NOTES)
+    assert " ".join(table_text(read_summary(run)).split()).count(NOTE) == 1
 
 
 def test_category_means_are_means_of_their_rows(run: Path) -> None:

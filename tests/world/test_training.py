@@ -1,23 +1,30 @@
 """Every stage of the training, in seconds; resuming; the layout it writes."""
 
 import json
+import math
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import open_clip
 import pytest
 import torch
 import yaml
 from diffusers import StableDiffusionPipeline
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from p2p_bench.errors import ConfigError
-from p2p_bench.metrics.oracle import load_oracle
+from p2p_bench.metrics.oracle import LABELS, load_oracle, reading_errors
 from p2p_bench.metrics.perceptual_trunk import load_trunk, perceptual_distance
 from p2p_bench.resources import resource_path
 from p2p_bench.world.scenes import render, sample_scene
 from p2p_bench.world.training import train_world, verify_manifest
 from p2p_bench.world.training.latents import draw_timesteps
 from p2p_bench.world.training.muon import MuonAdamW, muon_groups, orthogonalise
+from p2p_bench.world.training.pairs import crowd
+from p2p_bench.world.training.readings import LOOKS
 
 # Lightning's own use of deprecated torch functions, and its advice for longer trainings.
 pytestmark = [
@@ -67,6 +74,45 @@ def test_judges_and_clip_load(world: Path) -> None:
     tokens = open_clip.get_tokenizer(name)(["a red circle on grass"])
     assert tokens.shape == (1, 24)
     assert model.encode_text(tokens).shape == model.eval().encode_image(images[:1]).shape
+
+
+def test_the_pair_reader_is_trained_alone(smoke: dict[str, Any], world: Path, tmp_path: Path) -> None:
+    judge, other = load_oracle(world / "oracle_b"), load_oracle(world / "oracle_a")
+    assert judge.pair_reader is not None
+    assert other.pair_reader is None
+    moved = judge.pair_reader.levels.state_dict()
+    assert any(not torch.equal(moved[name], kept) for name, kept in judge.levels.state_dict().items())
+    shutil.copytree(world, tmp_path / "weights")
+    where = {"work_dir": tmp_path, "weights_dir": tmp_path / "weights"}
+    train_world(**{**smoke, **where, "stages": ["pairs_b"]})
+    again = load_oracle(tmp_path / "weights" / "oracle_b").state_dict()
+    assert all(torch.equal(again[name], kept) for name, kept in judge.state_dict().items())
+
+
+def test_the_readers_errors_are_measured_and_kept(world: Path) -> None:
+    for name in ("oracle_a", "oracle_b"):
+        errors = reading_errors(world / name)
+        assert list(errors) == list(LOOKS)
+        assert all(set(shares) == {*LABELS, "pairs"} for shares in errors.values())
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 9999), st.integers(0, 9999))
+def test_crowded_scenes_keep_their_objects_in_sight(seed: int, draw: int) -> None:
+    scene = sample_scene(seed, two_objects=0.7)
+    crowded = crowd(scene, np.random.default_rng(draw))
+    kinds = [(item.shape, item.colour, item.pattern) for item in scene.objects]
+    assert [(item.shape, item.colour, item.pattern) for item in crowded.objects] == kinds
+    for before, after in zip(scene.objects, crowded.objects, strict=True):
+        assert 0.7 * before.size <= after.size <= before.size
+        edge = after.size / 2 - 0.02
+        assert all(edge <= place <= 1 - edge for place in (after.x, after.y))
+    if len(kinds) == 2:
+        first, second = crowded.objects
+        distance = math.hypot(second.x - first.x, second.y - first.y)
+        apart = math.hypot(*(getattr(scene.objects[1], k) - getattr(scene.objects[0], k) for k in "xy"))
+        assert distance <= apart + 1e-9
+        assert distance >= min(apart, 0.84 * (first.size + second.size) / 2) - 1e-9
 
 
 def test_the_manifest_notices_a_changed_file(world: Path) -> None:

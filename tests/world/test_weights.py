@@ -9,12 +9,15 @@ import torch
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from torch.utils.flop_counter import FlopCounterMode
 
-from p2p_bench.metrics.oracle import LABELS, load_oracle
+from p2p_bench.metrics.oracle import LABELS, load_oracle, reading_errors
 from p2p_bench.metrics.perceptual_trunk import load_trunk, perceptual_distance
+from p2p_bench.metrics.world import MAX_READER_ERROR
 from p2p_bench.resources import resource_path
-from p2p_bench.world.scenes import Scene, caption, render, sample_scene
+from p2p_bench.world.scenes import STYLES, WEATHERS, Scene, caption, render, sample_scene
 from p2p_bench.world.training import verify_manifest
 from p2p_bench.world.training.images import VALIDATION_SEEDS
+from p2p_bench.world.training.pairs import through_vae
+from p2p_bench.world.training.readings import look_scenes, shares_misread
 from p2p_bench.world.training.sheets import sample
 
 
@@ -59,6 +62,26 @@ def test_oracles_read_unseen_renders(weights: Path, name: str) -> None:
         asked = [getattr(s, attribute, None) or getattr(s.objects[0], attribute) for s in scenes]
         right = [reading.values[attribute] == value for reading, value in zip(readings, asked, strict=True)]
         assert sum(right) / len(right) >= 0.95, attribute
+
+
+def test_the_judge_finds_two_objects_as_the_model_draws_them(
+    weights: Path, pipeline: StableDiffusionPipeline
+) -> None:
+    scenes = look_scenes("photo", 96, objects=2)
+    images = through_vae(pipeline.vae, render(scenes).images)
+    shares = shares_misread(load_oracle(weights / "oracle_b").read(images), scenes)
+    assert shares["pairs"] <= 0.1
+
+
+@pytest.mark.parametrize("name", ["oracle_a", "oracle_b"])
+def test_the_oracles_bring_their_own_errors(weights: Path, name: str) -> None:
+    errors = reading_errors(weights / name)
+    assert list(errors) == [*STYLES, *WEATHERS[1:]]
+    for shares in errors.values():
+        assert list(shares) == [*LABELS, "pairs"]
+        assert all(0 <= share < 1 for share in shares.values())
+    assert max(errors["photo"][attribute] for attribute in LABELS) < 0.05
+    assert errors["sketch"]["pattern"] > MAX_READER_ERROR, "a sketch hides the pattern"
 
 
 def test_the_autoencoder_keeps_unseen_renders(pipeline: StableDiffusionPipeline) -> None:

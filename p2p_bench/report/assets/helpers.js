@@ -39,6 +39,9 @@ function backbone(metric) {
   return h("span", { class: world ? "badge" : "badge plain", title: world ? "a number of the embedded world, not comparable with published ones" : "network" }, metric.backbone);
 }
 
+// A mark where the page has a note on a metric; the note itself stands below the table.
+const noted = (metric) => (metric.note ? h("span", { class: "noted", title: metric.note }, "†") : null);
+
 const swatch = (i) => h("span", { class: "swatch v" + (i % 8) + (i >= 8 ? " alt" : ""), "aria-hidden": "true" });
 // The best of some values as it is written, or null where they are all written alike.
 function bestOf(metric, values) {

@@ -26,7 +26,7 @@ function metricHead(metric) {
   const title = [metric.title, notes.filter(Boolean).join(", "), metric.version ? "version " + metric.version : ""];
   return h("th", { scope: "col", class: "number role-" + metric.role, title: title.filter(Boolean).join(" · ") },
     h("span", { class: "metric-name" }, metric.short + " ", h("span", { class: "arrow" }, arrow(metric))),
-    h("span", { class: "unit" }, metric.unit, " ", backbone(metric), boundNote(metric)));
+    h("span", { class: "unit" }, metric.unit, " ", backbone(metric), noted(metric), boundNote(metric)));
 }
 
 // A row above the metrics' names that says what they are about.

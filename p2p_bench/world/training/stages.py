@@ -13,12 +13,14 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from transformers import CLIPTokenizer
 
 from p2p_bench.errors import ConfigError, nearest
-from p2p_bench.metrics.oracle import OracleConfig
+from p2p_bench.metrics.oracle import OracleConfig, load_oracle
 from p2p_bench.world.scenes import caption
 from p2p_bench.world.training.clip import CLIPRecipe, clip_config, save_clip, train_clip
 from p2p_bench.world.training.export import assemble, export_pipeline, write_manifest
 from p2p_bench.world.training.images import DATA_VERSION, TRAIN_SEEDS, training_scenes
 from p2p_bench.world.training.judges import JudgeRecipe, save_judge, train_oracle, train_trunk
+from p2p_bench.world.training.pairs import PairRecipe, train_pairs
+from p2p_bench.world.training.readings import ReadingsRecipe, measure_errors, write_errors
 from p2p_bench.world.training.runner import steps_done
 from p2p_bench.world.training.sheets import SheetObserver
 from p2p_bench.world.training.tokenizer import write_tokenizer
@@ -27,14 +29,16 @@ from p2p_bench.world.training.vae import VAERecipe, normalise_latents, train_vae
 
 log = logging.getLogger(__name__)
 
-STAGES = ("tokenizer", "vae", "unet", "clip", "lpips", "oracle_a", "oracle_b", "export")
+TRAINED = ("vae", "unet", "clip", "lpips", "oracle_a", "oracle_b", "pairs_b")
+STAGES = ("tokenizer", *TRAINED, "readings", "export")
 ORACLE_A = OracleConfig()
 ORACLE_B = OracleConfig(widths=(24, 72, 144), depth=2, kernel=3, residual=True)
 JUDGE_LPIPS = JudgeRecipe(steps=1500, learning_rate=1.5e-3, num_images=16_000, first_seed=2_000_000)
 JUDGE_A = JudgeRecipe(steps=11_500, num_images=64_000)
 JUDGE_B = JudgeRecipe(first_seed=1_000_000)
 # Added to a hundred times the seed of the whole training.
-_SEEDS = {"tokenizer": 0, "vae": 0, "unet": 1, "oracle_a": 11, "oracle_b": 12, "lpips": 13, "clip": 21}
+_SEEDS = {"tokenizer": 0, "vae": 0, "unet": 1, "oracle_a": 11, "oracle_b": 12, "lpips": 13, "pairs_b": 14}
+_SEEDS |= {"clip": 21}
 
 Recipe = TypeVar("Recipe")
 
@@ -63,6 +67,8 @@ class WorldRecipe:
     lpips: JudgeRecipe = JUDGE_LPIPS
     oracle_a: JudgeRecipe = JUDGE_A
     oracle_b: JudgeRecipe = JUDGE_B
+    pairs_b: PairRecipe = dataclasses.field(default_factory=PairRecipe)
+    readings: ReadingsRecipe = dataclasses.field(default_factory=ReadingsRecipe)
 
 
 def _recipe(default: Recipe, name: str, changes: Mapping[str, Any] | None) -> Recipe:
@@ -129,6 +135,11 @@ class _World:
         normalise_latents(vae)
         return vae
 
+    def shipped_vae(self) -> AutoencoderKL:
+        """That in `weights_dir`: stages that start from finished weights can be run alone."""
+        vae = AutoencoderKL.from_pretrained(self.weights_dir / "pipeline" / "vae", use_safetensors=True)
+        return vae.to(torch.float32).eval()
+
 
 def _train_unet(world: _World) -> None:
     vae, tokenizer = world.vae(), world.tokenizer()
@@ -159,12 +170,27 @@ def _train_oracle(world: _World, name: str, config: OracleConfig) -> None:
     save_judge(oracle, dataclasses.asdict(config), world.weights_dir / name)
 
 
+def _train_pairs(world: _World) -> None:
+    oracle, vae = load_oracle(world.weights_dir / "oracle_b"), world.shipped_vae()
+    where = (world.folder("pairs_b"), world.device, world.seed_of("pairs_b"))
+    reader = train_pairs(oracle, vae, world.recipe.pairs_b, "pairs_b", *where)
+    save_judge(reader, dataclasses.asdict(reader.config), world.weights_dir / "oracle_b")
+
+
+def _measure_readings(world: _World) -> None:
+    folders = [world.weights_dir / name for name in ("oracle_a", "oracle_b")]
+    oracles = [load_oracle(folder) for folder in folders]
+    measured = measure_errors(oracles, world.shipped_vae(), world.recipe.readings)
+    for folder, errors in zip(folders, measured, strict=True):
+        write_errors(folder, errors)
+
+
 def _export(world: _World) -> None:
     details = {
         "data_version": DATA_VERSION,
         "seed": world.seed,
         "recipe": dataclasses.asdict(world.recipe),
-        "steps_done": {stage: steps_done(world.folder(stage)) for stage in STAGES[1:-1]},
+        "steps_done": {stage: steps_done(world.folder(stage)) for stage in TRAINED},
         "versions": {"torch": torch.__version__, "lightning": lightning.__version__},
     }
     write_manifest(world.weights_dir, details)
@@ -217,6 +243,8 @@ def train_world(
         "lpips": lambda: _train_lpips(world),
         "oracle_a": lambda: _train_oracle(world, "oracle_a", ORACLE_A),
         "oracle_b": lambda: _train_oracle(world, "oracle_b", ORACLE_B),
+        "pairs_b": lambda: _train_pairs(world),
+        "readings": lambda: _measure_readings(world),
         "export": lambda: _export(world),
     }
     for stage in STAGES:

@@ -51,7 +51,7 @@ function tableHead(columns) {
   return h("thead", {}, h("tr", {}, heading("name", "Run"), h("th", { scope: "col", class: "number" }, "Edits"),
     columns.map(({ key, metric, title }) => (metric
       ? heading(key, [metric.short, " ", h("span", { class: "arrow" }, arrow(metric))],
-        h("span", { class: "unit" }, metric.unit, " ", backbone(metric), boundNote(metric)), metric.title + (metric.version ? " · version " + metric.version : ""))
+        h("span", { class: "unit" }, metric.unit, " ", backbone(metric), noted(metric), boundNote(metric)), metric.title + (metric.version ? " · version " + metric.version : ""))
       : heading(key, title)))));
 }
 
