@@ -312,7 +312,8 @@ def _variant(config: DictConfig, point: DictConfig, controller_name: str, single
     self_attn = tau_text(_plain(_schedule(at_point.controller, "self_attn")))
     name = controller_name if single else f"{controller_name} {cross}/{self_attn}"
     # These nodes alone: another group's fault is told as that group's.
-    own, schedule = (OmegaConf.to_container(at_point[part], resolve=True) for part in ("controller", "tau"))
+    nodes = at_point.controller, at_point.tau
+    own, schedule = (OmegaConf.to_container(node, resolve=True) for node in nodes)
     assert isinstance(schedule, dict)
     settings = {"controller": own, "tau": {key: schedule[key] for key in ("cross", "self_attn")}}
     return Variant(name, controller, controller_name, cross, self_attn, settings)

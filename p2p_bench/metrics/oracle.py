@@ -228,4 +228,8 @@ def reading_errors(path: Path | str) -> ReadingErrors:
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    file = folder / CONFIG
+    settings = readable(lambda: json.loads(file.read_text(encoding="utf-8")), "oracle", file)
+    if not isinstance(settings, dict):
+        raise MissingWeightsError(f"oracle: {file} holds no JSON object; get it again")
+    return settings
