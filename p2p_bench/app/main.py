@@ -93,7 +93,7 @@ def _dispatch(arguments: list[str], debug: bool) -> int:
     verb = arguments[0] if arguments else "run"
     if verb in VERBS:
         arguments = arguments[1:]
-    elif verb.startswith("-") or "=" in verb:
+    elif verb.startswith(("-", "~", "+")) or "=" in verb or not verb:
         verb = "run"
     else:
         raise ConfigError(

@@ -105,10 +105,15 @@ def test_a_last_step_without_noise_still_ends_at_the_image() -> None:
     assert distance(result.latents[2], encoded()) > 1e-3
 
 
-def test_skipping_everything_leaves_the_image() -> None:
-    result = edited(EditFriendlyInversion(1.0))
-    assert distance(result.latents[1], encoded()) == 0
-    assert result.unet_rows == 0
+def test_skipping_everything_leaves_the_image_which_is_no_edit() -> None:
+    nothing = EditFriendlyInversion(1.0)
+    (made,) = nothing.invert(tiny_model(), images(1), ["a cat"], 4, [0])
+    assert made.first_step == 4
+    assert distance(made.start[0], encoded()) == 0
+    with pytest.raises(ConfigError, match="takes none of the 4 steps"):
+        p2p.edit(
+            tiny_model(), "a cat", "a dog", image=images(1)[0], inversion=EditFriendlyInversion(1.0), steps=4
+        )
 
 
 def test_batches_change_nothing() -> None:

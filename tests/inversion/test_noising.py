@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+import p2p_bench as p2p
 from p2p_bench.errors import ConfigError
 from p2p_bench.inversion import NoisingInversion
 from p2p_bench.sampling import Replay, initial_noise, step_noise
@@ -22,11 +23,12 @@ def test_full_strength_starts_from_nearly_pure_noise() -> None:
     assert distance(replay(1.0, seed=4).start[0], made.start[0]) > 1
 
 
-def test_no_strength_returns_the_image() -> None:
-    result = edited(NoisingInversion(0.0))
-    assert distance(result.latents[0], encoded()) == 0
-    assert distance(result.latents[1], encoded()) == 0
-    assert result.unet_rows == 0
+def test_no_strength_leaves_the_image_which_is_no_edit() -> None:
+    made = replay(0.0, steps=4)
+    assert made.first_step == 4
+    assert distance(made.start[0], encoded()) == 0
+    with pytest.raises(ConfigError, match="takes none of the 4 steps"):
+        p2p.edit(tiny_model(), "a cat", "a dog", image=images(1)[0], inversion=NoisingInversion(0.0), steps=4)
 
 
 def test_the_start_has_the_noise_level_of_its_step() -> None:
