@@ -7,7 +7,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from p2p_bench.errors import ConfigError
+from p2p_bench.errors import ConfigError, nearest
 
 
 def check_fields(component: Any, label: str) -> None:
@@ -24,8 +24,11 @@ def check_fields(component: Any, label: str) -> None:
     for field in fields(component):
         value = getattr(component, field.name)
         if not fits(value, hints[field.name]):
-            shown = value if isinstance(value, str | bool | Real | None) else type(value).__name__
-            raise ConfigError(f"{label}{field.name}: expected {words_of(hints[field.name])}, got {shown!r}")
+            hint = hints[field.name]
+            shown = repr(value) if isinstance(value, str | bool | Real | None) else type(value).__name__
+            options = [option for option in get_args(hint) if isinstance(option, str)]
+            near = f".{nearest(value, options)}" if isinstance(value, str) and options else ""
+            raise ConfigError(f"{label}{field.name}: expected {words_of(hint)}, got {shown}{near}")
 
 
 def fits(value: Any, hint: Any) -> bool:

@@ -80,7 +80,7 @@ def test_an_entry_under_another_name_is_not_taken_for_it(tmp_path: Path) -> None
     cache = Cache(tmp_path)
     cache.write("ab", b"body", {})
     (tmp_path / "ab.entry").rename(tmp_path / "cd.entry")
-    with pytest.raises(DamagedEntryError, match="key ab"):
+    with pytest.raises(DamagedEntryError, match="key 'ab'"):
         read_entry(tmp_path / "cd.entry")
     assert cache.read("cd") is None
 

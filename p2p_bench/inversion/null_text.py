@@ -18,7 +18,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from p2p_bench.attention.terms import Role
-from p2p_bench.errors import ConfigError, P2PError, nearest
+from p2p_bench.errors import P2PError
 from p2p_bench.fields import check_fields
 from p2p_bench.inversion.base import Inversion, StepProgress, check_number
 from p2p_bench.inversion.ddim import StartReplay, ddim_trajectory
@@ -142,13 +142,6 @@ class NullTextInversion(Inversion):
             ConfigError: One is out of range.
         """
         check_fields(self, "inversion.")
-        for key, options in (("serves", ("all", "source", "latent")), ("pivot", ("ddim", "noise"))):
-            value = getattr(self, key)
-            if value not in options:
-                raise ConfigError(
-                    f"inversion.{key}: expected one of {', '.join(options)}, got {value!r}."
-                    + nearest(str(value), options)
-                )
         check_number("inner_steps", self.inner_steps, 0)
         check_number("batch_size", self.batch_size, 1)
         for key in ("guidance", "inversion_guidance", "learning_rate", "tolerance", "decay", "gate"):

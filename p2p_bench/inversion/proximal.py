@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from p2p_bench.attention.terms import Role
-from p2p_bench.errors import ConfigError
 from p2p_bench.fields import check_fields
 from p2p_bench.inversion.base import Inversion, StepProgress, check_number
 from p2p_bench.inversion.ddim import ddim_trajectory
@@ -62,8 +61,6 @@ class ProximalInversion(Inversion):
             ConfigError: One is out of range.
         """
         check_fields(self, "inversion.")
-        if self.norm not in ("l0", "l1"):
-            raise ConfigError(f"inversion.norm: expected 'l0' or 'l1', got {self.norm!r}")
         check_number("quantile", self.quantile, 0, 1)
         if self.threshold is not None:
             check_number("threshold", self.threshold, 0)

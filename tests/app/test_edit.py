@@ -109,7 +109,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_work(edit, option
     (edit.folder / "taken").write_text("a file where a folder would have to be")
     outcome = edit("--source", RED, "--target", BLUE, option, "taken/file")
     assert outcome.code == 2
-    assert "(taken is no folder that may be written)" in outcome.err
+    assert "taken is a file)" in outcome.err
     assert "loading model" not in outcome.err
     assert {path.name for path in edit.folder.iterdir()} == {"taken"}
 

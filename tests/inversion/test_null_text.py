@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import logging
 from collections.abc import Callable
@@ -121,9 +122,11 @@ def test_weights_of_inference_mode_are_refused() -> None:
     from tests.models.tiny import tiny_checkpoint
 
     with torch.inference_mode():
-        model = tiny_checkpoint().load(dtype=torch.float64)
+        model = tiny_checkpoint().load(dtype=torch.float64)  # which does not let that mode in
+        foreign = dataclasses.replace(model, unet=copy.deepcopy(model.unet))
+    assert not any(parameter.is_inference() for parameter in model.unet.parameters())
     with pytest.raises(P2PError, match="load the model outside"):
-        NullTextInversion().invert(model, images(1), [SOURCE], STEPS)
+        NullTextInversion().invert(foreign, images(1), [SOURCE], STEPS)
 
 
 def test_on_the_source_alone() -> None:
@@ -263,7 +266,7 @@ def test_bad_settings_are_refused(values: dict, said: str) -> None:
 def test_unknown_options_are_answered_with_the_known_ones() -> None:
     method = NullTextInversion()
     object.__setattr__(method, "serves", "sources")  # a configuration may hold any text
-    with pytest.raises(ConfigError, match=r"serves: expected one of all.*Did you mean 'source'"):
+    with pytest.raises(ConfigError, match=r"serves: expected one of 'all'.*Did you mean 'source'"):
         method.__post_init__()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import p2p_bench as p2p
-from p2p_bench.errors import ConfigError
+from p2p_bench.errors import P2PError
 from p2p_bench.models import UNetCheckpoint, world_checkpoint
 from p2p_bench.models.vocabulary import VOCABULARY_FILE, never_seen, never_seen_message, write_vocabulary
 from p2p_bench.world.scenes.captions import CAPTION_WORDS
@@ -36,7 +36,7 @@ def test_a_checkpoint_without_a_list_says_nothing(tmp_path: Path) -> None:
     assert listed.checksum == spec.checksum, "it decides no number"
     for text in ("[]", '{"words": []}', '{"words": [1]}', "{"):
         (folder / VOCABULARY_FILE).write_text(text)
-        with pytest.raises(ConfigError, match="model 'listed'"):
+        with pytest.raises(P2PError, match="model 'listed'"):
             UNetCheckpoint(folder, "listed").spec()
 
 
