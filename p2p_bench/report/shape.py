@@ -67,10 +67,14 @@ def check_summary(summary: Any, file: Path) -> None:
             means = facts.get("metrics") if isinstance(facts, Mapping) else None
             _check(isinstance(means, Mapping), file, f"{key}.{name}", "a mapping with metrics", facts)
             for metric, mean in (means or {}).items():
-                _check(isinstance(mean, Mapping), file, f"{key}.{name}.{metric}", "a mapping", mean)
-                for part in _MEAN:
-                    value = mean.get(part)
-                    _check(_is_number(value), file, f"{key}.{name}.{metric}.{part}", "a number", value)
+                _check_mean(mean, file, f"{key}.{name}.{metric}")
+
+
+def _check_mean(mean: Any, file: Path, key: str) -> None:
+    _check(isinstance(mean, Mapping) and "mean" in mean, file, key, "a mapping with a mean", mean)
+    for part in _MEAN:
+        _check(_is_number(mean.get(part)), file, f"{key}.{part}", "a number", mean.get(part))
+    _check(_is_whole(mean.get("count")), file, f"{key}.count", "an integer", mean.get("count"))
 
 
 def _check_optional(row: Mapping[str, Any], file: Path, numbers: Iterable[str]) -> None:
