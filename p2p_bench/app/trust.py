@@ -58,14 +58,12 @@ _STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 _NAMES = ("${hydra.job.name}",)
 """References that stand for a name, whatever is set."""
 
-_SAMPLER = re.compile(r"optuna\.samplers\.[A-Z]\w*")
-
 _WORD = r"_(target|partial|args|recursive|convert)_"
 _STORED_HYDRA = re.compile(
-    r"hydra/(launcher|sweeper|sweeper/sampler)"
+    r"hydra/(launcher|sweeper)"
     r"|hydra\.launcher\.(inner\.)?"
     r"(n_jobs|timeout_min|cpus_per_task|gpus_per_node|mem_gb|nodes|tasks_per_node|array_parallelism)"
-    r"|hydra\.sweeper\.(params(\.[\w.]+)?|n_trials|n_jobs|max_batch_size|direction|sampler\.[\w.]+)"
+    r"|hydra\.sweeper\.(params(\.[\w.]+)?|n_trials|n_jobs|seed|population_size|sampler|max_batch_size)"
     r"|hydra\.(verbose|job\.chdir)"
 )
 """Settings of Hydra's own that cannot make it run or write anything else."""
@@ -152,7 +150,7 @@ def hydra_faults(hydra_node: DictConfig, trusted: bool) -> Iterator[ConfigError]
 
 def _is_plugin(target: Any) -> bool:
     known = Plugins.instance().class_name_to_class
-    return isinstance(target, str) and (target in known or bool(_SAMPLER.fullmatch(target)))
+    return isinstance(target, str) and target in known
 
 
 def _logging_faults(node: Any, where: str) -> Iterator[ConfigError]:

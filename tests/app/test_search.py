@@ -228,7 +228,7 @@ WRONG_SEARCH = {
         "expected one of auto, nsgaii, tpe, random, got 'tep'. Did you",
     ),
     "trials": (["hydra.sweeper.n_trials=0"], "n_trials: expected a whole number of at least 1, got 0"),
-    "batch": (["hydra.sweeper.n_jobs=1.5"], "n_jobs: expected a whole number of at least 1, got 1.5"),
+    "batch": (["hydra.sweeper.n_jobs=0"], "n_jobs: expected a whole number of at least 1, got 0"),
     "population": (
         ["hydra.sweeper.population_size=1"],
         "population_size: expected a whole number of at least 2",
