@@ -1,6 +1,6 @@
 """Tries thousands of labelled inputs, good and bad, and counts what became of them.
 
-    python experiments/reliability/fuzz.py [--cases 3600] [--seed 0] [--only AREA ...] [--sample N]
+    python experiments/reliability/fuzz.py [--cases 3600] [--seed 0] [--only AREA ...] [--sample N] [--jobs N]
 
 Every input is labelled by its generator: it must run, or it must be refused. Prints a table and every case
 that went otherwise; writes both to results.md beside this file, unless only a part was asked for: some areas,
@@ -13,7 +13,13 @@ import random
 import sys
 import warnings
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
+
+import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
@@ -36,6 +42,21 @@ AREAS = {
 }
 
 
+@dataclass
+class Found:
+    """What became of the cases of an area.
+
+    Attributes:
+        counts: By area, label and verdict.
+        kinds: Area, kind and label of what was tried.
+        faults: What went otherwise than labelled.
+    """
+
+    counts: Counter[tuple[str, bool, str]] = field(default_factory=Counter)
+    kinds: set[tuple[str, str, bool]] = field(default_factory=set)
+    faults: list[str] = field(default_factory=list)
+
+
 def main() -> int:
     """Runs the cases; the exit code is 1 if one went otherwise than labelled."""
     parser = argparse.ArgumentParser(
@@ -45,29 +66,39 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", choices=AREAS, default=list(AREAS))
     parser.add_argument("--sample", type=int, default=None)
+    parser.add_argument("--jobs", type=int, default=1, help="areas that are tried side by side")
     arguments = parser.parse_args()
-    logging.disable(logging.WARNING)
-    warnings.simplefilter("ignore")
-    counts: Counter[tuple[str, bool, str]] = Counter()
-    kinds: set[tuple[str, str, bool]] = set()
-    faults: list[str] = []
-    for area in arguments.only:
-        rng = random.Random(f"{arguments.seed} {area}")
-        every = list(AREAS[area](rng, arguments.cases // len(AREAS)))
-        for case in every if arguments.sample is None else rng.sample(every, arguments.sample):
-            verdict, behind = judged(case)
-            counts[area, case.valid, verdict] += 1
-            kinds.add((area, case.kind, case.valid))
-            if verdict != "as labelled":
-                told = f"{verdict}: {area}, {case.kind}: {case.shown[:200]}"
-                faults.append(f"{told}\n    {_brief(behind)}")
-                print(faults[-1], flush=True)
-    text = table(counts, len(kinds), len({kind for kind in kinds if not kind[2]}), arguments.seed)
+    area = partial(tried, cases=arguments.cases // len(AREAS), seed=arguments.seed, sample=arguments.sample)
+    with ProcessPoolExecutor(arguments.jobs, get_context("spawn")) as processes:
+        found = list(processes.map(area, arguments.only))
+    counts = sum((one.counts for one in found), Counter[tuple[str, bool, str]]())
+    kinds = set().union(*(one.kinds for one in found))
+    faults = [fault for one in found for fault in one.faults]
+    text = table(counts, len(kinds), sum(not valid for _, _, valid in kinds), arguments.seed)
     print(text)
     if arguments.sample is None and len(arguments.only) == len(AREAS):
         listed = "".join(f"- {fault}\n" for fault in faults) or "None.\n"
         (HERE / "results.md").write_text(f"{text}\n## Otherwise than labelled\n\n{listed}", encoding="utf-8")
     return int(bool(faults))
+
+
+def tried(area: str, cases: int, seed: int, sample: int | None) -> Found:
+    """Tries the cases of an area, or a sample of them."""
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    rng = random.Random(f"{seed} {area}")
+    every = list(AREAS[area](rng, cases))
+    found = Found()
+    for case in every if sample is None else rng.sample(every, sample):
+        verdict, behind = judged(case)
+        found.counts[area, case.valid, verdict] += 1
+        found.kinds.add((area, case.kind, case.valid))
+        if verdict != "as labelled":
+            told = f"{verdict}: {area}, {case.kind}: {case.shown[:200]}"
+            found.faults.append(f"{told}\n    {_brief(behind)}")
+            print(found.faults[-1], flush=True)
+    return found
 
 
 def table(counts: Counter[tuple[str, bool, str]], kinds: int, wrong_kinds: int, seed: int) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -41,7 +42,8 @@ SETTINGS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
         (*NO_INTEGER, "0", "-1", "1001", "1000000000", "100000000000000000000"),
     ),
     "sampler.guidance": (("0", "1", "4", "7.5", "null"), (*NO_NUMBER, "-1")),
-    "sampler.eta": (("0", "0.5", "1"), (*NO_NUMBER, "-0.1", "1.1")),
+    "sampler.eta": (("0",), (*NO_NUMBER, "-0.1", "1.1")),
+    "inversion=none sampler.eta": (("0.5", "1"), ("1.5",)),
     "sampler.max_rows": (("8", "64"), (*NO_INTEGER, "0", "-1")),
     "dataset.limit": (("1", "2", "null"), (*NO_INTEGER, "0", "-1")),
     "dataset.fit": (("crop", "pad", "resize"), ("crp", "3", "null", "error")),
@@ -76,7 +78,7 @@ SETTINGS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "controller=local_blend controller.words=[on] controller.start": (("0", "0.2"), ("x", "-1", "nan")),
     "inversion=noising inversion.strength": (("0.5", "1"), (*NO_NUMBER, "-1", "1.1", "0")),
     "inversion=ddim inversion.guidance": (("1", "4"), (*NO_NUMBER, "-1")),
-    "inversion=null_text inversion.learning_rate": (("0.01", "0.1"), (*NO_NUMBER, "0", "-1")),
+    "inversion=null_text inversion.learning_rate": (("0.01", "0.1"), (*NO_NUMBER, "-1")),
     "inversion=null_text inversion.inner_steps": (("1", "2"), (*NO_INTEGER, "-1")),
     "inversion=edict inversion.p": (("0.93",), (*NO_NUMBER, "0", "-1", "1.5")),
     "inversion=edit_friendly inversion.skip": (("0.0", "0.5"), (*NO_NUMBER, "-1", "1.5")),
@@ -137,7 +139,9 @@ def cases(rng: random.Random, count: int) -> Iterator[Case]:
     for key, (good, bad) in SETTINGS.items():
         name = key.split()[-1]
         yield from (_case(f"value of {name}", _lines(key, value), True, ()) for value in good)
-        yield from (_case(f"wrong value of {name}", _lines(key, value), False, _names(name)) for value in bad)
+        yield from (
+            _case(f"wrong value of {name}", _lines(key, value), False, _names(name, value)) for value in bad
+        )
         yield _case("misspelt key", [f"{_typo(name, rng)}=1"], False, ("key", "not"))
         made += len(good) + len(bad) + 1
     for _ in range(count - made):
@@ -161,9 +165,9 @@ def _lines(key: str, value: str) -> list[str]:
     return [*before, f"{last}={value}"]
 
 
-def _names(key: str) -> tuple[str, ...]:
-    """What a message about a key may call it."""
-    return key, key.split(".")[-1]
+def _names(key: str, value: str = "") -> tuple[str, ...]:
+    """What a message about a key may name: the key, or a word of its value."""
+    return key, key.split(".")[-1], key.split(".")[0] + " 'local'", *re.findall(r"[a-z.]{4,}", value)
 
 
 def _typo(word: str, rng: random.Random) -> str:

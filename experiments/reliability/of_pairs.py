@@ -18,7 +18,7 @@ COLOURS, SHAPES, PLACES = (
     ("circle", "square", "star", "cat"),
     ("grass", "sand"),
 )
-JUNK: tuple[Any, ...] = (3, -1.5, True, [], {}, [1], {"a": 1}, [[["x"]]], None, "", "  ", "\t")
+JUNK: tuple[Any, ...] = (3, -1.5, True, [], {}, [1], {"zebra": 1}, [[["x"]]], None, "", "  ", "\t")
 SCENE = {
     "objects": [
         {
@@ -90,7 +90,9 @@ def _junk(rng: random.Random) -> Case:
         for value in JUNK
         if not any(value is one or (value == one and type(value) is type(one)) for one in fits.get(key, ()))
     ]
-    return _case(f"{key} of a wrong kind", {**_good(rng), key: rng.choice(wrong)}, False, (key, "line 2"))
+    return _case(
+        f"{key} of a wrong kind", {**_good(rng), key: rng.choice(wrong)}, False, (key, "line 2", "zebra")
+    )
 
 
 def _scene(rng: random.Random) -> Case:
@@ -133,9 +135,9 @@ def _words(rng: random.Random) -> Case:
         ("accents two ways", {"source": "a cafe\u0301 cat", "target": "a caf\u00e9 dog"}, True, ()),
         ("too long", {"target": TOO_LONG}, False, ("long",)),
         ("no word at all", {"target": "..."}, True, ()),
-        ("equal prompts", {"target": line["source"]}, False, ("same", "equal", "differ")),
-        ("equal but for white space", {"target": f"  {line['source']} "}, False, ("same", "equal", "differ")),
-        ("equal but for case", {"target": line["source"].upper()}, False, ("same", "equal", "differ")),
+        ("equal prompts", {"target": line["source"]}, False, ("are both", "differ")),
+        ("equal but for white space", {"target": f"  {line['source']} "}, False, ("are both", "differ")),
+        ("equal but for case", {"target": line["source"].upper()}, False, ("are both", "differ")),
         ("weight of a missing word", {"word_weights": {"zebra": 2}}, False, ("zebra",)),
         ("weight not finite", {"word_weights": {"on": float("nan")}}, False, ("weights",)),
         ("weight of 400 digits", {"word_weights": {"on": 10**400}}, False, ("weights",)),
