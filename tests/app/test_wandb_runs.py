@@ -53,6 +53,7 @@ def figures(rows: list[dict[str, Any]], variant: str, metrics: Iterable[str]) ->
     good = [row for row in own if row["status"] == "ok"]
     found = {f"totals/{key}": value for key, value in totals(own).items()}
     found |= {f"run_totals/{key}": value for key, value in totals(rows).items()}
+    found["run_totals/promised"] = len(rows)
     found |= {cost: found[f"totals/{cost}"] for cost in COSTS}
     found |= {"count": len(good), "failed": len(own) - len(good)}
     if variant in TAUS:

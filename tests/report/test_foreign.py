@@ -95,7 +95,7 @@ def places(value, path=()):
 ODD = st.sampled_from([None, 3, -1, 10**400, "x", "", [], [1], {}, {"a": 1}, True, math.inf, math.nan])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_summary_is_shown_or_left_out(tmp_path, data):
     small(tmp_path / "good")
