@@ -114,7 +114,7 @@ OPTIONS = {
 }
 NO_SETTINGS = (
     "=3", "seed=", "+", "++", "~", "~seed", "seed", "a b", "tau.cross=[", "tau.cross={", "seed=1=2", "@",
-    "seed:3", "tau..cross=1", ".=1", "tau.=1", ".tau=1", "tau.cross=0.2,0.4", "tau=", "tau={}", "tau=3",
+    "seed:3", "tau..cross=1", ".=1", "tau.=1", ".tau=1", "tau.cross=0.2,0.4", "tau=", "tau=3",
     "tau=[default]", "run=x", "run=null", "sampler=null", "controller=null", "seed=${nope}",
     "seed=${oc.env:NO_SUCH_VARIABLE}", "run.name=${nope}", "seed=${oc.env:HOME}", "seed='", 'seed="',
     "tau.cross=range(0,1,0)", "tau.cross=glob(*)", "seed=choice()", "seed=interval(0,1)", "seed=sort()",

@@ -42,7 +42,7 @@ FAULTS: Mapping[str, Sequence[str]] = {
     "value out of range": ["tau.cross=1.6"],
     "value of the wrong type": ["dataset.limit=many"],
     "value of a sweep": ["-m", "tau.cross=0.2,1.7"],
-    "edit: value out of range": [*EDIT, "tau.cross=1.6"],
+    "edit: value out of range": [*EDIT[:5], "tau.cross=1.6"],
     "edit: no target": EDIT[:3],
     "report: no such folder": ["report", "nowhere"],
     "resume: no such folder": ["resume", "nowhere"],

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from p2p_bench.app.console import result_console, status_console
 from p2p_bench.app.paths import user_path
-from p2p_bench.errors import P2PError
+from p2p_bench.errors import DataError, ErrorList, P2PError
 
 
 def main(arguments: list[str], debug: bool) -> int:
@@ -30,6 +30,10 @@ def main(arguments: list[str], debug: bool) -> int:
         help="folder to write; report/ in the given directory. A run alone has its report.html instead",
     )
     options = parser.parse_args(arguments)
+    # Told before the report is imported, and torch with it, which takes seconds.
+    absent = [DataError(f"{path}: no such directory") for path in options.dir if not path.is_dir()]
+    if absent:
+        raise ErrorList(absent)
     try:
         page = _written(options)
     except OSError as error:
