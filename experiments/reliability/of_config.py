@@ -46,7 +46,7 @@ SETTINGS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "inversion=none sampler.eta": (("0.5", "1"), ("1.5",)),
     "sampler.max_rows": (("8", "64"), (*NO_INTEGER, "0", "-1")),
     "dataset.limit": (("1", "2", "null"), (*NO_INTEGER, "0", "-1")),
-    "dataset.fit": (("crop", "pad", "resize"), ("crp", "3", "null", "error")),
+    "dataset.fit": (("crop", "pad", "resize", "error"), ("crp", "3", "null")),
     "dataset.root": (("null", "."), ("nowhere", "3", "[a]")),
     "dataset.path": (
         ("pairs.jsonl", "./pairs.jsonl"),

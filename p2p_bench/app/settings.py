@@ -30,6 +30,9 @@ class _Rule:
 
 
 _TRAINER = {
+    "accelerator": _Rule(
+        lambda value: isinstance(value, str), "the name of one", "such as cpu, gpu, mps or auto"
+    ),
     "limit_test_batches": _Rule(
         lambda value: value is None or (isinstance(value, float) and value == 1),
         "1.0, all batches",

@@ -1,11 +1,13 @@
 """The data a page holds: variants with their means, samples with their edits, pictures."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from p2p_bench.bench.summary import missing_values, note_counts
+from p2p_bench.data.base import MASK_NOTES
 from p2p_bench.report.changes import highlighted
 from p2p_bench.report.columns import COSTS, Column, main_metrics, metric_columns, metric_counts, number
 from p2p_bench.report.numbers import finite, mean_json
@@ -184,6 +186,8 @@ def cautions(run: Run) -> list[tuple[int, str]]:
     """What a reader should know of edits that did not fail, each with the number of edits."""
     good = [row for row in run.rows if row["status"] == "ok"]
     found = note_counts(good)
+    masks = Counter(row.get("mask") for row in good)
+    found |= {note: masks[state] for state, note in MASK_NOTES.items() if masks[state]}
     for column, reasons in missing_values(good).items():
         found |= {f"no {column}: {reason}": count for reason, count in reasons.items()}
     return [(count, text) for text, count in found.items()]

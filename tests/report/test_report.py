@@ -317,3 +317,9 @@ def test_script_json_is_json_without_markup(value: object) -> None:
 def test_script_json_refuses_nan() -> None:
     with pytest.raises(ValueError, match="JSON compliant"):
         script_json([math.nan])
+
+
+def test_masks_that_divide_nothing_are_told(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "run", samples=2, changes={(0, "none"): {"mask": "lost"}})
+    page = write_report(run).read_text(encoding="utf-8")
+    assert "1 edit: its mask lies outside the part of the image that is kept" in page
