@@ -118,8 +118,8 @@ class PixelScores:
         MetricColumn("mse", False, label="MSE to the source", role="fidelity"),
         MetricColumn("psnr", True, "dB", label="PSNR to the source", role="fidelity"),
         MetricColumn("ssim", True, label="SSIM to the source", role="fidelity"),
-        MetricColumn("mse_outside", False, label="MSE outside the mask", role="fidelity"),
-        MetricColumn("psnr_outside", True, "dB", label="PSNR outside the mask", role="fidelity"),
+        MetricColumn("mse_outside", False, label="MSE outside the mask", role="fidelity", version=2),
+        MetricColumn("psnr_outside", True, "dB", label="PSNR outside the mask", role="fidelity", version=2),
     )
 
     def check(self) -> None:

@@ -42,7 +42,9 @@ class WorldAnswer:
 
     columns = (
         MetricColumn("answer_psnr", True, "dB", label="PSNR to the exact answer", role="other"),
-        MetricColumn("background_error", False, label="MSE where nothing may change", role="fidelity"),
+        MetricColumn(
+            "background_error", False, label="MSE where nothing may change", role="fidelity", version=2
+        ),
     )
 
     def check(self) -> None:
