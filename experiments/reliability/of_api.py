@@ -136,7 +136,7 @@ def cases(rng: random.Random, count: int) -> Iterator[Case]:
                         f"{'' if valid else 'wrong '}{name}",
                         {name: value},
                         valid,
-                        () if valid else (name,),
+                        () if valid else NAMES.get(name, (name,)),
                     )
                     made += 1
     for text, make, valid in CONTROLLERS:
@@ -156,6 +156,8 @@ def _several(rng: random.Random) -> Case:
     chosen = {name: rng.choice(ARGUMENTS[name][1 if name == wrong else 0]) for name in names}
     if wrong != "controller" and isinstance(chosen.get("controller"), list):
         chosen["controller"] = None  # one for each target, whose number another argument may have changed
+    if chosen.get("controller") == "replace":
+        chosen["controller"] = "auto"  # which suits whatever prompts there are
     return _case(
         _edit, "several arguments", chosen, wrong is None, () if wrong is None else NAMES.get(wrong, (wrong,))
     )

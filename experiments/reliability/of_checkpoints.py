@@ -129,7 +129,18 @@ def _file(rng: random.Random) -> Case:
         "a broken link": lambda folder: _replace(folder / file, lambda path: path.symlink_to("nowhere")),
     }
     kind = rng.choice(list(kinds))
-    return _case(f"file {kind}", kinds[kind], False, file, (Path(file).name, Path(file).parent.name))
+
+    def change(folder: Path) -> None:
+        if file.startswith("tokenizer/"):
+            _by_merges(folder)
+        kinds[kind](folder)
+
+    return _case(f"file {kind}", change, False, file, (Path(file).name, Path(file).parent.name))
+
+
+def _by_merges(folder: Path) -> None:
+    """Leaves the tokenizer its vocabulary and merges alone; a `tokenizer.json` would be read instead."""
+    (folder / "tokenizer" / "tokenizer.json").unlink(missing_ok=True)
 
 
 def _write(file: Path, content: bytes) -> None:
@@ -154,6 +165,7 @@ def _tokenizer(rng: random.Random) -> Case:
     kind = rng.choice(list(kinds))
 
     def change(folder: Path) -> None:
+        _by_merges(folder)
         file = folder / "tokenizer" / "vocab.json"
         file.write_text(json.dumps(kinds[kind](json.loads(file.read_text()))))
 
