@@ -53,6 +53,23 @@ def load_tokenizer(folder: Path, name: str, max_tokens: int, num_embeddings: int
                 f"model {name!r}: the tokenizer in {folder} has no {key[:-3].replace('_', ' ')}; it is not "
                 "CLIP's, or its tokenizer_config.json is not whole: get it again"
             )
+    if lost := _without_merge(folder, tokenizer):
+        raise MissingWeightsError(
+            f"model {name!r}: {folder / 'merges.txt'} lacks the merges of {len(lost)} tokens of vocab.json, "
+            f"such as {lost[0]!r}, so prompts would be spelt out; get it again"
+        )
     # Some published tokenizers state no limit, or one that the text encoder does not keep.
     tokenizer.model_max_length = max_tokens
     return tokenizer
+
+
+def _without_merge(folder: Path, tokenizer: CLIPTokenizer) -> list[str]:
+    """Tokens of several letters that no merge makes, where the merges are read from `merges.txt`."""
+    file = folder / "merges.txt"
+    if (folder / "tokenizer.json").is_file() or not file.is_file():
+        return []
+    lines = file.read_text(encoding="utf-8").splitlines()
+    made = {"".join(line.split()) for line in lines if not line.startswith("#version")}
+    others = made | set(tokenizer.all_special_tokens) | set(tokenizer.added_tokens_encoder)
+    several = (token for token in tokenizer.get_vocab() if len(token.removesuffix("</w>")) > 1)
+    return sorted(token for token in several if token not in others)

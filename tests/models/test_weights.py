@@ -216,3 +216,16 @@ def test_loading_draws_nothing_from_the_global_generator() -> None:
     before = torch.random.get_rng_state()
     tiny_checkpoint().load()
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_merges_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_checkpoint().path, tmp_path / "model")
+    (folder / "tokenizer" / "tokenizer.json").unlink(missing_ok=True)
+    whole = UNetCheckpoint(folder, name="tiny").tokenizer()
+    assert whole("a red cat").input_ids == tiny_checkpoint().tokenizer()("a red cat").input_ids
+    merges = folder / "tokenizer" / "merges.txt"
+    lines = merges.read_text().splitlines()
+    for kept in (0, 1, len(lines) - 1):
+        merges.write_text("\n".join(lines[:kept]))
+        with pytest.raises(MissingWeightsError, match=r"merges\.txt lacks the merges of"):
+            UNetCheckpoint(folder, name="tiny").tokenizer()
