@@ -30,7 +30,7 @@ def jobs(model: DiffusionModel) -> list[Callable[[], p2p.EditResult]]:
     slow = p2p.NullTextInversion(inner_steps=2, checkpointing=True)
 
     def job(prompts: tuple[str, str], controller: object, **options: object) -> Callable[[], p2p.EditResult]:
-        return lambda: p2p.edit(model, *prompts, controller, steps=STEPS, **options)  # type: ignore[arg-type]
+        return lambda: p2p.edit(model, *prompts, controller, steps=STEPS, **options)  # type: ignore[arg-type]  # of any kind
 
     return [
         job(swap, p2p.Replace(cross=0.8, self_attn=0.4)),

@@ -27,9 +27,9 @@ PARTS = {
 HARM: dict[str, Callable[[State, str], None]] = {
     "missing": lambda state, key: state.pop(key),  # type: ignore[dict-item]  # what it returns is of no use
     "of another shape": lambda state, key: state.update({key: torch.cat([state[key]] * 2)}),
-    "not finite": lambda state, key: state[key].view(-1)[:1].fill_(torch.nan),  # type: ignore[dict-item]
+    "not finite": lambda state, key: state[key].view(-1)[:1].fill_(torch.nan),  # type: ignore[dict-item]  # in place
     "not of this network": lambda state, key: state.update({f"{key}.more": state[key].clone()}),
-    "all zero": lambda state, key: state[key].zero_(),  # type: ignore[dict-item]
+    "all zero": lambda state, key: state[key].zero_(),  # type: ignore[dict-item]  # in place
 }
 
 
