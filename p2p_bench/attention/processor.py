@@ -1,11 +1,8 @@
 """The attention processor that carries out a plan in one fused call per site."""
 
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from diffusers.models.attention_processor import Attention
 from jaxtyping import Float
@@ -14,6 +11,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from p2p_bench.attention.plan import PLAIN, RecordPlan, StepPlan
 from p2p_bench.attention.sites import Site, unet_sites
+from p2p_bench.shared import SharedChange
 
 
 class FoldedAttnProcessor:
@@ -69,17 +67,7 @@ class FoldedAttnProcessor:
         return _finished(attn, out.to(query.dtype), residual)
 
 
-@dataclass
-class _Installed:
-    """The processors of a U-Net that were there before, and how many are within `folded_attention` now."""
-
-    before: dict[str, Any]
-    users: int = 0
-
-
-_LOCK = threading.Lock()
-_INSTALLED: "WeakKeyDictionary[Any, _Installed]" = WeakKeyDictionary()
-"""U-Nets that are within `folded_attention` somewhere."""
+_FOLDED = SharedChange()
 
 
 @contextmanager
@@ -96,20 +84,15 @@ def folded_attention(unet: Any) -> Iterator[tuple[Site, ...]]:
         The sites.
     """
     sites = unet_sites(unet)
-    with _LOCK:
-        if unet not in _INSTALLED:
-            before = dict(unet.attn_processors)
-            folded = {f"{site.name}.processor": FoldedAttnProcessor(site) for site in sites}
-            unet.set_attn_processor({**before, **folded})
-            _INSTALLED[unet] = _Installed(before)
-        _INSTALLED[unet].users += 1
-    try:
+
+    def change() -> Callable[[], None]:
+        before = dict(unet.attn_processors)
+        folded = {f"{site.name}.processor": FoldedAttnProcessor(site) for site in sites}
+        unet.set_attn_processor({**before, **folded})
+        return lambda: unet.set_attn_processor(before)
+
+    with _FOLDED.within(unet, change):
         yield sites
-    finally:
-        with _LOCK:
-            _INSTALLED[unet].users -= 1
-            if not _INSTALLED[unet].users:
-                unet.set_attn_processor(_INSTALLED.pop(unet).before)
 
 
 def _take(tensor: Tensor, rows: Tensor | None) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 import p2p_bench as p2p
 from p2p_bench.attention.processor import FoldedAttnProcessor, folded_attention
 from p2p_bench.cache import Cache
+from p2p_bench.inversion.memory import checkpointed
 from p2p_bench.models import DiffusionModel
 from tests.models.tiny import tiny_checkpoint
 
@@ -100,3 +101,29 @@ def test_a_cache_that_threads_share(model: DiffusionModel, tmp_path: Path) -> No
     with ThreadPoolExecutor(THREADS) as threads:
         assert all(torch.equal(got, alone) for got in threads.map(inverted, range(12)))
     assert len(cache.entries()) == 1
+
+
+def test_checkpointing_lasts_until_the_last_has_left(model: DiffusionModel) -> None:
+    first, second = checkpointed(model.unet), checkpointed(model.unet)
+    with first:
+        second.__enter__()
+    assert model.unet.is_gradient_checkpointing, "the first to leave takes nothing from the other"
+    second.__exit__(None, None, None)
+    assert not model.unet.is_gradient_checkpointing
+    model.unet.enable_gradient_checkpointing()
+    with checkpointed(model.unet):
+        pass
+    assert model.unet.is_gradient_checkpointing, "it was on before"
+    model.unet.disable_gradient_checkpointing()
+
+
+def test_what_checkpoints_stays_when_it_ends_amid_a_pass(model: DiffusionModel) -> None:
+    """A block asks whether to checkpoint, then for the function; another thread may end it in between."""
+    block = model.unet.mid_block.resnets[0]
+    with checkpointed(model.unet):
+        held = model.unet.mid_block._gradient_checkpointing_func
+        assert model.unet.mid_block.gradient_checkpointing
+    sample = torch.rand(1, block.in_channels, 2, 2, requires_grad=True)
+    time = torch.rand(1, block.time_emb_proj.in_features)
+    out = model.unet.mid_block._gradient_checkpointing_func(block, sample, time)
+    assert torch.equal(out, held(block, sample, time))
