@@ -10,6 +10,7 @@ import p2p_bench as p2p
 from p2p_bench.app.build import build, chosen_options, without_hydra
 from p2p_bench.app.compose import compose, group_options
 from p2p_bench.bench.task import Task
+from p2p_bench.inversion.base import read_sources
 from p2p_bench.inversion.recall import pack, replay_key, unpack
 from p2p_bench.metrics.pixel import psnr
 from p2p_bench.world.scenes import Scene, render
@@ -106,15 +107,18 @@ def test_every_inversion_can_be_kept_and_counts_its_rows(option: str) -> None:
     sizes: list[int] = []
     ticks: list[int] = []
     handle = model.unet.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
-    (replay,) = inversion.invert(model, picture, [SOURCE], steps, [0], progress=lambda: ticks.append(1))
+    (replay,) = inversion.invert(
+        model, read_sources(model, picture, [SOURCE], [0]), steps, tick=lambda: ticks.append(1)
+    )
     handle.remove()
     assert replay.unet_rows == sum(sizes)
     assert len(ticks) == steps
     kept = pack(replay)
     # What costs no row is not kept.
     assert replay.unet_rows == 0 or pack(unpack(kept, inversion, model.device)) == kept
-    keys = [replay_key(inversion, model, picture[0], SOURCE, steps, seed) for seed in (0, 1)]
-    (other,) = inversion.invert(model, picture, [SOURCE], steps, [1])
+    seeded = [read_sources(model, picture, [SOURCE], [seed]) for seed in (0, 1)]
+    keys = [replay_key(inversion, model, sources, 0, steps) for sources in seeded]
+    (other,) = inversion.invert(model, read_sources(model, picture, [SOURCE], [1]), steps)
     # A method that draws says so, and one that does not is found whatever the seed.
     assert (pack(other) != kept) == (keys[0] != keys[1]) == inversion.draws_noise
 

@@ -36,6 +36,7 @@ from p2p_bench.inversion import (
     ProximalInversion,
     ReNoiseInversion,
 )
+from p2p_bench.inversion.base import read_sources
 from p2p_bench.metrics.base import EditView
 from p2p_bench.metrics.pixel import psnr
 from p2p_bench.metrics.world import WorldAnswer, WorldAttributes
@@ -157,7 +158,9 @@ class Made(Inversion):
         prompts = [pair.source_prompt for pair in pairs]
         # Time of this process alone, on its threads: another program on the machine does not count.
         started = time.process_time()
-        replays = method.invert(bench.model, images, prompts, bench.steps, list(range(len(pairs))))
+        replays = method.invert(
+            bench.model, read_sources(bench.model, images, prompts, list(range(len(pairs)))), bench.steps
+        )
         return cls(tuple(replays), time.process_time() - started)
 
     def invert(self, *arguments: Any, **options: Any) -> Sequence[Replay]:

@@ -30,6 +30,7 @@ import p2p_bench as p2p
 from p2p_bench.attention.sites import unet_sites
 from p2p_bench.cache import Cache
 from p2p_bench.inversion import DDIMInversion, Inversion, NullTextInversion
+from p2p_bench.inversion.base import read_sources
 from p2p_bench.inversion.null_text import NullTextReplay
 from p2p_bench.inversion.recall import invert_or_recall
 from p2p_bench.world.scenes import caption, render, sample_scene
@@ -113,7 +114,7 @@ def null_text_ways(model: p2p.DiffusionModel) -> dict[str, Callable[[], list[flo
             model.unet.zero_grad(set_to_none=True)
 
     def ours() -> list[float]:
-        (replay,) = method.invert(model, images, prompts, STEPS)
+        (replay,) = method.invert(model, read_sources(model, images, prompts), STEPS)
         assert isinstance(replay, NullTextReplay)
         return replay.losses[~replay.losses.isnan()].tolist()
 
@@ -151,9 +152,14 @@ def batch_table(rounds: int, device: str, count: int = 8) -> str:
 
     def one_by_one() -> None:
         for place in range(count):
-            method.invert(model, images[place : place + 1], prompts[place : place + 1], STEPS)
+            method.invert(
+                model, read_sources(model, images[place : place + 1], prompts[place : place + 1]), STEPS
+            )
 
-    ways = {"one by one": one_by_one, "in one batch": lambda: method.invert(model, images, prompts, STEPS)}
+    ways = {
+        "one by one": one_by_one,
+        "in one batch": lambda: method.invert(model, read_sources(model, images, prompts), STEPS),
+    }
     seconds = timed(ways, rounds, device)
     lines = [
         f"**{count} images**, null-text on the embedded model; one by one took "

@@ -19,6 +19,7 @@ from p2p_bench.editing.rows import edit_tree, suited_targets
 from p2p_bench.editing.tree import Group, Stretch
 from p2p_bench.errors import P2PError
 from p2p_bench.models import DiffusionModel
+from p2p_bench.models.conditioning import repeated
 from p2p_bench.prompts.words import TextTokenizer, tokenize
 from p2p_bench.types import EditPair
 
@@ -96,12 +97,11 @@ def rows_per_second(model: DiffusionModel, rows: int, repeats: int = 2) -> float
     """Speed of the network, measured on passes of so many rows after one to warm up; attention unedited."""
     shape = (rows, model.spec.latent_channels, *model.spec.latent_size)
     latents = torch.zeros(shape, dtype=model.dtype, device=model.device)
-    embeddings = model.encode_prompts([""]).expand(rows, -1, -1)
-    timestep = len(model.schedule.alphas_cumprod) - 1
+    conditioning, noisiest = repeated(model.unconditional(), rows), model.ladder(model.spec.steps)[0]
     for count in (1, repeats):
         started = time.perf_counter()
         for _ in range(count):
-            float(model.predict(latents, timestep, embeddings).sum())  # waits for the device
+            float(model.predict(latents, noisiest, conditioning).output.sum())  # waits for the device
         seconds = time.perf_counter() - started
     return rows * repeats / seconds
 
@@ -135,7 +135,7 @@ def _prepared(
     inversion = task.inversion if pair.has_image else None
     request = EditRequest(pair.id, pair.source_prompt, tuple(targets), inversion=inversion)
     guidance = spec.guidance if sampler.guidance is None else sampler.guidance
-    return PreparedRequest(request, (source, *prompts), tuple(controllers), guidance), names
+    return PreparedRequest(request, (source, *prompts), tuple(controllers), guidance, source), names
 
 
 def _picture(pair: EditPair, tree: Sequence[Stretch], names: Sequence[str]) -> Tree:

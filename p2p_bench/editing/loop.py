@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from p2p_bench.attention.plan import PlanCache, StepPlan
@@ -15,6 +15,8 @@ from p2p_bench.editing.blend import Blender
 from p2p_bench.editing.rows import RowTable
 from p2p_bench.errors import NonFiniteLatentError, P2PError
 from p2p_bench.models import DiffusionModel
+from p2p_bench.models.conditioning import Conditioning, joined
+from p2p_bench.models.level import Level, Prediction, stacked
 from p2p_bench.sampling import RowState, StepContext, Stepper, select_rows
 
 
@@ -59,10 +61,9 @@ def sample_rows(
     Raises:
         P2PError: The stepper wants noise that a replay does not have.
     """
-    schedule = model.schedule
-    timesteps = schedule.timesteps(steps)
+    ladder = model.ladder(steps)
     network = _Network(model, tables[0], recorders(model, record, tables[0]), Blender(model.spec, tables[0]))
-    state = _start(model, tables[0])
+    state = stepper.init(_start(model, tables[0]))
     errors: list[NonFiniteLatentError | None] = [None] * len(state[0])
     with model.controlled():
         for table in tables:
@@ -71,16 +72,16 @@ def sample_rows(
                 state = select_rows(state, torch.tensor(table.parents, device=model.device))
                 errors = [errors[parent] for parent in table.parents]
             for step in range(table.start, table.stop):
+                asked: list[Prediction] = []
                 context = StepContext(
                     step=step,
                     steps=steps,
-                    timestep=timesteps[step],
-                    previous=schedule.previous(timesteps[step], steps),
-                    schedule=schedule,
-                    epsilon=partial(network.epsilon, step=step, timestep=timesteps[step]),
+                    sources=network.sources,
+                    predict=partial(network.predict, step=step, asked=asked),
                     noise=_step_noise(model, table, step) if stepper.stochastic else None,
                 )
-                state = _corrected(table, stepper.step(state, context), step, network)
+                state = stepper.step(state, ladder[step], ladder[step + 1], context)
+                state = _corrected(table, state, step, asked[-1])
                 state = (network.blender.blended(step, state[0]), *state[1:])
                 errors = _note_errors(model, table, state[0], step, errors)
                 if progress is not None:
@@ -96,7 +97,7 @@ class _Network:
     """Guided and edited predictions for the rows of a table; counts what goes through the network.
 
     `unet_rows` counts all that a row and those it came from took; `unet_rows_spent` divides it by the number
-    of targets that shared it. `difference` is the guidance difference of the last pass.
+    of targets that shared it.
     """
 
     model: DiffusionModel
@@ -105,14 +106,15 @@ class _Network:
     blender: Blender
     unet_rows: list[int] = field(init=False)
     unet_rows_spent: list[float] = field(init=False)
-    difference: Float[Tensor, "n c h w"] = field(init=False)
+    sources: Int64[Tensor, " n"] = field(init=False)
     _plans: dict[int, PlanCache] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.unet_rows = [0] * len(self.table.rows)
         self.unet_rows_spent = [0.0] * len(self.table.rows)
-        self._conditional = self.model.encode_tokens([row.prompt for row in self.table.rows])
-        self._empty = self.model.encode_prompts([""])[0]
+        self.sources = torch.tensor([row.source for row in self.table.rows], device=self.model.device)
+        self._conditional = self.model.encode([row.prompt for row in self.table.rows])
+        self._empty = self.model.unconditional()
 
     def forked(self, table: RowTable, recorders: Sequence[Recorder]) -> "_Network":
         """The network of the next table, which counts on."""
@@ -121,31 +123,34 @@ class _Network:
         other.unet_rows_spent = [self.unet_rows_spent[parent] for parent in table.parents]
         return other
 
-    def epsilon(self, x_t: Float[Tensor, "n c h w"], step: int, timestep: int) -> Float[Tensor, "n c h w"]:
-        """Noise predicted in the latents of all rows."""
+    def predict(
+        self, x_t: Float[Tensor, "n c h w"], level: Level, step: int, asked: list[Prediction]
+    ) -> Prediction:
+        """What is in the latents of all rows; added to what was asked in this step."""
         guidance, wanted = self._guidance(step)
         for recorder in self._all_recorders:
             recorder.begin(step)
         # The conditional half comes first, so that a row keeps its place whatever else is computed.
         owners = [*range(len(self.table.rows)), *wanted]
         inputs = x_t.index_select(0, torch.tensor(owners, device=x_t.device))
-        embeddings = torch.cat([self._conditional, *(self._unconditional(row, step)[None] for row in wanted)])
-        prediction = self.model.predict(inputs, timestep, embeddings, self._plan(len(owners), step))
+        conditioning = joined([self._conditional, *(self._unconditional(row, step) for row in wanted)])
+        predicted = self.model.predict(inputs, level, conditioning, self._plan(len(owners), step))
         for owner in owners:
             self.unet_rows[owner] += 1
             self.unet_rows_spent[owner] += 1 / max(1, len(self.table.rows[owner].targets))
-        predicted = self.model.schedule.to_epsilon(prediction, inputs, timestep)
-        conditional = predicted[: len(x_t)]
-        unconditional = conditional.clone()
-        unconditional[wanted] = predicted[len(x_t) :]
-        self.difference = conditional - unconditional
+        conditional = predicted.rows(0, len(x_t))
+        without = conditional.output.clone()
+        without[wanted] = predicted.output[len(x_t) :]
+        unconditional = conditional.with_output(without)
         scale = torch.tensor(guidance, dtype=x_t.dtype, device=x_t.device)[:, None, None, None]
         parts = []
         for sample in self.table.samples:
-            at = slice(sample.rows.start, sample.rows.stop)
+            at = sample.rows.start, sample.rows.stop
+            halves = unconditional.rows(*at), conditional.rows(*at)
             roles = self.table.roles(sample)
-            parts.append(sample.replay.combine(step, roles, unconditional[at], conditional[at], scale[at]))
-        return torch.cat(parts)
+            parts.append(sample.replay.combine(step, roles, *halves, scale[slice(*at)]))
+        asked.append(Prediction(stacked(parts), conditional, unconditional))
+        return asked[-1]
 
     @property
     def _all_recorders(self) -> tuple[Recorder, ...]:
@@ -162,10 +167,10 @@ class _Network:
                 wanted.append(index)
         return scales, wanted
 
-    def _unconditional(self, index: int, step: int) -> Float[Tensor, "l d"]:
+    def _unconditional(self, index: int, step: int) -> Conditioning:
         row = self.table.rows[index]
-        embedding = self.table.samples[row.sample].replay.unconditional(step, row.role)
-        return self._empty if embedding is None else embedding.to(self._empty)
+        own = self.table.samples[row.sample].replay.unconditional(step, row.role) or {}
+        return {**self._empty, **{name: tensor.to(self._empty[name]) for name, tensor in own.items()}}
 
     def _plan(self, num_rows: int, step: int) -> StepPlan:
         if num_rows not in self._plans:
@@ -202,12 +207,12 @@ def _step_noise(model: DiffusionModel, table: RowTable, step: int) -> Float[Tens
     return torch.stack([drawn[row.sample] for row in table.rows])
 
 
-def _corrected(table: RowTable, state: RowState, step: int, network: _Network) -> RowState:
+def _corrected(table: RowTable, state: RowState, step: int, prediction: Prediction) -> RowState:
     latents = []
     for sample in table.samples:
-        at = slice(sample.rows.start, sample.rows.stop)
-        difference = network.difference[at]
-        latents.append(sample.replay.correct_with(step, table.roles(sample), state[0][at], difference))
+        at = sample.rows.start, sample.rows.stop
+        own, roles = state[0][slice(*at)], table.roles(sample)
+        latents.append(sample.replay.correct(step, roles, own, prediction.rows(*at)))
     return (torch.cat(latents), *state[1:])
 
 

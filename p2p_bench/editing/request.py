@@ -14,7 +14,7 @@ from p2p_bench.errors import DataError, ErrorList, P2PError
 from p2p_bench.inversion import Inversion
 from p2p_bench.inversion.base import no_step_left, unserved
 from p2p_bench.models import DiffusionModel, ModelSpec
-from p2p_bench.prompts.words import TokenizedPrompt, tokenize
+from p2p_bench.prompts.words import TokenizedPrompt
 from p2p_bench.sampling.sampler import check_guidance
 
 
@@ -76,12 +76,14 @@ class PreparedRequest:
         prompts: Source first.
         controllers: One per target; an error where the controller does not suit the prompts.
         guidance: Guidance scale.
+        inversion_prompt: What an image is inverted with.
     """
 
     request: EditRequest
     prompts: tuple[TokenizedPrompt, ...]
     controllers: tuple[BoundController | P2PError, ...]
     guidance: float
+    inversion_prompt: TokenizedPrompt
 
 
 def prepare(
@@ -101,12 +103,14 @@ def prepare(
     """
     scale = guidance if request.guidance is None else request.guidance
     faults: list[P2PError] = list(_start_faults(model.spec, request, steps))
-    prompts = []
-    for number, text in enumerate(request.prompts):
+    prompts: list[TokenizedPrompt] = []
+    own = request.inversion_prompt
+    targets = [("target prompt", target.prompt) for target in request.targets]
+    texts = [("source prompt", request.source_prompt), *targets]
+    for role, text in texts if own is None else [*texts, ("inversion_prompt", own)]:
         try:
-            role = "target prompt" if number else "source prompt"
-            known = model.spec.vocabulary
-            prompts.append(tokenize(text, model.tokenizer, truncate, role=role, vocabulary=known))
+            empty = role == "inversion_prompt"
+            prompts.append(model.tokenize(text, truncate, allow_empty=empty, role=role))
         except P2PError as error:
             faults.append(error)
     try:
@@ -116,6 +120,7 @@ def prepare(
     if not request.targets:
         faults.append(P2PError("targets: expected at least one target prompt, got none"))
     raise_all(faults)
+    inverted_with = prompts[0] if own is None else prompts.pop()
     controllers = [
         _bound(model, target.controller, EditContext(prompts[0], prompt, steps, model.spec.self_fraction))
         for target, prompt in zip(request.targets, prompts[1:], strict=True)
@@ -124,7 +129,7 @@ def prepare(
         raise_all([made for made in controllers if isinstance(made, P2PError)])
     if request.inversion is not None:
         request = replace(request, inversion=request.inversion.for_guidance(scale))
-    return PreparedRequest(request, tuple(prompts), tuple(controllers), scale)
+    return PreparedRequest(request, tuple(prompts), tuple(controllers), scale, inverted_with)
 
 
 def raise_all(faults: Sequence[P2PError]) -> None:

@@ -17,6 +17,7 @@ from p2p_bench.editing.request import EditRequest, PreparedRequest, prepare
 from p2p_bench.editing.result import EditResult
 from p2p_bench.editing.rows import RowTable, Sample, row_tables
 from p2p_bench.errors import ConfigError, P2PError
+from p2p_bench.inversion.base import Sources, read_sources
 from p2p_bench.inversion.recall import Made, invert_or_recall
 from p2p_bench.models import DiffusionModel
 from p2p_bench.models.timesteps import Spacing
@@ -83,7 +84,7 @@ def run_edits(
             prepared.append((place, prepare(model, request, steps, guidance, truncate)))
         except P2PError as error:
             results[place] = _refused(model, request, error)
-    editor = _Editor(model, steps, stepper or DDIM(), kept, truncate, cache, _Ticker(progress, steps))
+    editor = _Editor(model, steps, stepper or DDIM(), kept, cache, _Ticker(progress, steps))
     results |= editor.run_all(prepared, budget)
     return [_repaired(results[place], request) for place, request in enumerate(requests)]
 
@@ -94,7 +95,7 @@ def _repaired(result: EditResult, request: EditRequest) -> EditResult:
 
 def _check_settings(model: DiffusionModel, steps: int, guidance: float, record: Record | None) -> None:
     check_steps(steps)
-    model.schedule.layout.check(steps)
+    model.spec.timesteps.check(steps)
     check_guidance(guidance)
     if record is not None:
         check_record(model, record)
@@ -147,7 +148,6 @@ class _Editor:
     steps: int
     stepper: Stepper
     record: Record | None
-    truncate: bool
     cache: Cache | None
     tick: _Ticker
 
@@ -188,10 +188,11 @@ class _Editor:
     def _run(self, batch: Batch) -> list[EditResult]:
         members = batch.members
         try:
-            made = _made(self.model, members, self.steps, self.truncate, self.tick, self.cache)
+            sources = _sources(self.model, members)
+            made = _made(self.model, members, sources, self.steps, self.tick, self.cache)
         except P2PError as error:
             return [_refused(self.model, one.request, error) for one in members]
-        reconstructions = _vae_reconstructions(self.model, members)
+        reconstructions = _vae_reconstructions(self.model, members, sources)
         results = [
             replace(_blank(self.model, one.request), vae_reconstruction=reconstruction)
             for one, reconstruction in zip(members, reconstructions, strict=True)
@@ -228,26 +229,28 @@ class _Editor:
             )
 
 
+def _sources(model: DiffusionModel, batch: Sequence[PreparedRequest]) -> Sources | None:
+    """The real images of a batch; None where its sources are generated."""
+    if batch[0].request.inversion is None:
+        return None
+    images = torch.stack([one.request.image for one in batch if one.request.image is not None])
+    seeds = [one.request.seed for one in batch]
+    return read_sources(model, images, [one.inversion_prompt for one in batch], seeds)
+
+
 def _made(
     model: DiffusionModel,
     batch: Sequence[PreparedRequest],
+    sources: Sources | None,
     steps: int,
-    truncate: bool,
     tick: Callable[[], None],
     cache: Cache | None,
 ) -> list[Made]:
     """Starts of a batch, whose requests have equal inversions."""
-    requests = [one.request for one in batch]
-    inversion = requests[0].inversion
-    if inversion is None:
-        return [Made(_noise_replay(model, request)) for request in requests]
-    images = torch.stack([request.image for request in requests if request.image is not None])
-    prompts = [
-        request.source_prompt if request.inversion_prompt is None else request.inversion_prompt
-        for request in requests
-    ]
-    seeds = [request.seed for request in requests]
-    return invert_or_recall(inversion, model, images, prompts, steps, seeds, truncate, tick, cache)
+    inversion = batch[0].request.inversion
+    if inversion is None or sources is None:
+        return [Made(_noise_replay(model, one.request)) for one in batch]
+    return invert_or_recall(inversion, model, sources, steps, tick, cache)
 
 
 def _noise_replay(model: DiffusionModel, request: EditRequest) -> NoiseReplay:
@@ -257,12 +260,11 @@ def _noise_replay(model: DiffusionModel, request: EditRequest) -> NoiseReplay:
 
 
 def _vae_reconstructions(
-    model: DiffusionModel, batch: Sequence[PreparedRequest]
+    model: DiffusionModel, batch: Sequence[PreparedRequest], sources: Sources | None
 ) -> list[Float[Tensor, "3 h w"] | None]:
-    images = [one.request.image for one in batch]
-    real = [image for image in images if image is not None]
-    decoded = iter(model.decode_latents(model.encode_images(torch.stack(real))).cpu() if real else ())
-    return [None if image is None else next(decoded) for image in images]
+    if sources is None:
+        return [None] * len(batch)
+    return list(model.decode_latents(sources.latents).cpu())
 
 
 def _decoded(model: DiffusionModel, sampled: Sampled) -> Float[Tensor, "n 3 h w"]:

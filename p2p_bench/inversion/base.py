@@ -1,19 +1,99 @@
 """The interface of inversions."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from p2p_bench.errors import ConfigError
+from p2p_bench.models.conditioning import Conditioning, select
 from p2p_bench.models.model import DiffusionModel
-from p2p_bench.models.spec import ModelSpec
+from p2p_bench.models.spec import Capability, ModelSpec
+from p2p_bench.prompts.words import TokenizedPrompt
 from p2p_bench.sampling.replay import Replay
 
 StepProgress = Callable[[], None]
 """Called once after each step of the run's length."""
+
+_WORDS: Mapping[Capability, str] = {
+    "unconditional": "passes without the prompt",
+    "ladder": "noise levels that a deterministic step can be taken along and back",
+    "cross": "cross-attention with a column per token",
+    "gradient": "differentiable passes",
+}
+
+
+def no_tick() -> None:
+    """Nobody wants to see how far things are."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sources:
+    """Images to invert and what is known of them, each read, encoded and tokenized once.
+
+    Attributes:
+        images: In [0, 1], of the model's size.
+        latents: The same as the model's latents.
+        prompts: What each image shows.
+        conditioning: The same, encoded.
+        seeds: Seed of each sample, for methods that draw noise.
+    """
+
+    images: Float[Tensor, "n 3 h w"]
+    latents: Float[Tensor, "n c k l"]
+    prompts: tuple[TokenizedPrompt, ...]
+    conditioning: Conditioning
+    seeds: tuple[int, ...]
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.prompts)
+
+    def part(self, places: Sequence[int]) -> "Sources":
+        """Some of them, by their place."""
+        rows = torch.tensor(list(places), dtype=torch.int64)
+        latents, text = self.latents, self.conditioning
+        on_device = rows.to(latents.device)
+        return Sources(
+            self.images.index_select(0, rows.to(self.images.device)),
+            latents.index_select(0, on_device),
+            tuple(self.prompts[place] for place in places),
+            select(text, on_device),
+            tuple(self.seeds[place] for place in places),
+        )
+
+
+def read_sources(
+    model: DiffusionModel,
+    images: Float[Tensor, "n 3 h w"],
+    prompts: Sequence[str | TokenizedPrompt],
+    seeds: Sequence[int] | None = None,
+) -> Sources:
+    """Encodes images and their prompts.
+
+    Args:
+        model: The model.
+        images: In [0, 1], of the model's size.
+        prompts: What each image shows; may be empty.
+        seeds: Seed of each sample; None: 0 for all.
+
+    Raises:
+        PromptError: A prompt is longer than the model reads.
+    """
+    tokenized = tuple(
+        model.tokenize(prompt, allow_empty=True) if isinstance(prompt, str) else prompt for prompt in prompts
+    )
+    return Sources(
+        images,
+        model.encode_images(images),
+        tokenized,
+        model.encode(tokenized),
+        tuple([0] * len(images) if seeds is None else seeds),
+    )
 
 
 class Inversion(ABC):
@@ -23,12 +103,10 @@ class Inversion(ABC):
     their replays, of tensors, plain values and other frozen dataclasses, so that a cache can keep them.
 
     Attributes:
-        families: Kinds of model that the method can serve; None: any.
-        needs: What it needs of a model, for the message to a user whose model lacks it.
+        needs: What it asks of a model.
     """
 
-    families: ClassVar[tuple[str, ...] | None] = ("sd",)
-    needs: ClassVar[str] = "noise levels that DDIM can run along"
+    needs: ClassVar[frozenset[Capability]] = frozenset({"ladder"})
 
     @property
     def draws_noise(self) -> bool:
@@ -49,25 +127,15 @@ class Inversion(ABC):
 
     @abstractmethod
     def invert(
-        self,
-        model: DiffusionModel,
-        images: Float[Tensor, "n 3 h w"],
-        prompts: Sequence[str],
-        steps: int,
-        seeds: Sequence[int] | None = None,
-        truncate: bool = False,
-        progress: StepProgress | None = None,
+        self, model: DiffusionModel, sources: Sources, steps: int, tick: StepProgress = no_tick
     ) -> Sequence[Replay]:
         """Inverts images.
 
         Args:
             model: The model that will sample them again.
-            images: In [0, 1], of the model's size.
-            prompts: What each image shows.
+            sources: The images, and what is known of them.
             steps: Number of denoising steps of the run.
-            seeds: Seed of each sample, for methods that draw noise; None: 0 for all.
-            truncate: Cut prompts that are too long instead of refusing them.
-            progress: Called after each of `steps` steps.
+            tick: Called after each of `steps` steps.
 
         Returns:
             One replay per image.
@@ -75,12 +143,14 @@ class Inversion(ABC):
 
 
 def unserved(inversion: Inversion, spec: ModelSpec) -> ConfigError | None:
-    """Why a method cannot serve a model, and which it can; None if it can."""
-    if inversion.families is None or spec.family in inversion.families:
+    """Why a method cannot serve a model; None if it can."""
+    lacking = sorted(inversion.needs - spec.capabilities)
+    if not lacking:
         return None
+    needed = " and ".join(_WORDS[name] for name in lacking)
     return ConfigError(
-        f"inversion: {type(inversion).__name__} needs {inversion.needs}, which model {spec.name!r} of family "
-        f"{spec.family!r} does not have; it serves models of family {', '.join(inversion.families)}"
+        f"inversion: {type(inversion).__name__} needs {needed}, which model {spec.name!r} of family "
+        f"{spec.family!r} does not have; take another inversion (p2p-bench ls inversions), or another model"
     )
 
 
@@ -112,8 +182,7 @@ def part_of(fraction: float, steps: int) -> int:
     return int(fraction * steps + 1e-9)
 
 
-def tick_all(progress: StepProgress | None, count: int) -> None:
+def tick_all(tick: StepProgress, count: int) -> None:
     """Reports steps that a method does not take."""
-    for _ in range(count if progress is not None else 0):
-        assert progress is not None
-        progress()
+    for _ in range(count):
+        tick()

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -9,7 +10,9 @@ from torch import Tensor
 
 from p2p_bench.errors import ConfigError
 from p2p_bench.fields import check_fields
-from p2p_bench.inversion.base import Inversion, StepProgress
+from p2p_bench.inversion.base import Inversion, Sources, StepProgress, no_tick
+from p2p_bench.models.conditioning import Conditioning, repeated
+from p2p_bench.models.level import Denoised, Level
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.sampling.ddim import ddim_inverse_step
 from p2p_bench.sampling.replay import Replay, classifier_free
@@ -61,19 +64,10 @@ class DDIMInversion(Inversion):
             )
 
     def invert(
-        self,
-        model: DiffusionModel,
-        images: Float[Tensor, "n 3 h w"],
-        prompts: Sequence[str],
-        steps: int,
-        seeds: Sequence[int] | None = None,
-        truncate: bool = False,
-        progress: StepProgress | None = None,
+        self, model: DiffusionModel, sources: Sources, steps: int, tick: StepProgress = no_tick
     ) -> Sequence[Replay]:
         """See `Inversion.invert`."""
-        latents = model.encode_images(images)
-        embeddings = model.encode_prompts(prompts, truncate=truncate)
-        pivot = ddim_trajectory(model, latents, embeddings, steps, self.guidance, progress)
+        pivot = ddim_trajectory(model, sources, steps, self.guidance, tick)
         rows = steps * (1 if self.guidance == 1 else 2)
         return [StartReplay(start, rows) for start in pivot[-1]]
 
@@ -81,59 +75,48 @@ class DDIMInversion(Inversion):
 @torch.no_grad()
 def ddim_trajectory(
     model: DiffusionModel,
-    latents: Float[Tensor, "n c h w"],
-    embeddings: Float[Tensor, "n l d"],
+    sources: Sources,
     steps: int,
     guidance: float = 1.0,
-    progress: StepProgress | None = None,
+    tick: StepProgress = no_tick,
 ) -> list[Float[Tensor, "n c h w"]]:
     """The pivot: latents from the image (first) to the noise (last), `steps + 1` of them.
 
     Args:
         model: The model.
-        latents: Of the images.
-        embeddings: Of the prompts.
+        sources: The images.
         steps: Number of steps.
         guidance: Guidance scale; 1 takes no unconditional pass.
-        progress: Called after each step.
+        tick: Called after each step.
     """
-    schedule = model.schedule
-    empty = model.encode_prompts([""])
-    pivot = [latents]
-    for timestep in reversed(schedule.timesteps(steps)):
-        # The published code asks the network at the timestep the step leads to; so does the forward pass.
+    pivot = [sources.latents]
+    for there, here in pairwise(reversed(model.ladder(steps))):
+        # The published code asks the network at the level the step leads to; so does the forward pass.
         x_prev = pivot[-1]
-        epsilon = guided_epsilon(model, x_prev, timestep, embeddings, empty, guidance)
-        alpha_bar_t = schedule.alpha_bar(timestep)
-        alpha_bar_prev = schedule.alpha_bar(schedule.previous(timestep, steps))
-        pivot.append(ddim_inverse_step(x_prev, epsilon, alpha_bar_t, alpha_bar_prev))
-        if progress is not None:
-            progress()
+        predicted = guided(model, x_prev, here, sources.conditioning, guidance)
+        pivot.append(ddim_inverse_step(x_prev, predicted, here, there))
+        tick()
     return pivot
 
 
-def guided_epsilon(
+def guided(
     model: DiffusionModel,
     x_t: Float[Tensor, "n c h w"],
-    timestep: int,
-    embeddings: Float[Tensor, "n l d"],
-    empty: Float[Tensor, "1 l d"],
+    level: Level,
+    conditioning: Conditioning,
     guidance: float,
-) -> Float[Tensor, "n c h w"]:
-    """The noise predicted at a guidance scale; 1 takes no unconditional pass.
+) -> Denoised:
+    """A prediction at a guidance scale; 1 takes no unconditional pass.
 
     Args:
         model: The model.
         x_t: Latents.
-        timestep: Their noise level.
-        embeddings: Of the prompts.
-        empty: Of the empty prompt.
+        level: Their noise level.
+        conditioning: Of their prompts.
         guidance: Guidance scale.
     """
-    schedule = model.schedule
-    conditional = schedule.to_epsilon(model.predict(x_t, timestep, embeddings), x_t, timestep)
+    conditional = model.predict(x_t, level, conditioning)
     if guidance == 1:
         return conditional
-    unconditional = model.predict(x_t, timestep, empty.expand_as(embeddings))
-    unconditional = schedule.to_epsilon(unconditional, x_t, timestep)
-    return classifier_free(unconditional, conditional, x_t.new_full((len(x_t), 1, 1, 1), guidance))
+    unconditional = model.predict(x_t, level, repeated(model.unconditional(), len(x_t)))
+    return classifier_free(unconditional, conditional, guidance)

@@ -11,10 +11,10 @@ from torch import Tensor
 from p2p_bench.attention.terms import Role
 from p2p_bench.errors import ConfigError
 from p2p_bench.fields import check_fields
-from p2p_bench.inversion.base import Inversion, StepProgress, check_number, tick_all
+from p2p_bench.inversion.base import Inversion, Sources, StepProgress, check_number, no_tick, tick_all
 from p2p_bench.inversion.ddim import ddim_trajectory
+from p2p_bench.models.level import Prediction
 from p2p_bench.models.model import DiffusionModel
-from p2p_bench.models.schedule import NoiseSchedule
 from p2p_bench.sampling.noise import initial_noise
 from p2p_bench.sampling.replay import Replay
 
@@ -63,24 +63,15 @@ class DirectInversion(Inversion):
         return step % self.interval == 0
 
     def invert(
-        self,
-        model: DiffusionModel,
-        images: Float[Tensor, "n 3 h w"],
-        prompts: Sequence[str],
-        steps: int,
-        seeds: Sequence[int] | None = None,
-        truncate: bool = False,
-        progress: StepProgress | None = None,
+        self, model: DiffusionModel, sources: Sources, steps: int, tick: StepProgress = no_tick
     ) -> Sequence[Replay]:
         """See `Inversion.invert`."""
-        latents = model.encode_images(images)
         if self.pivot == "noise":
-            trajectory = noise_trajectory(model.schedule, latents, seeds or [0] * len(images), steps)
-            tick_all(progress, steps)
+            trajectory = noise_trajectory(model, sources, steps)
+            tick_all(tick, steps)
             rows = 0
         else:
-            embeddings = model.encode_prompts(prompts, truncate=truncate)
-            trajectory = ddim_trajectory(model, latents, embeddings, steps, self.guidance, progress)
+            trajectory = ddim_trajectory(model, sources, steps, self.guidance, tick)
             rows = steps * (1 if self.guidance == 1 else 2)
         return [DirectReplay(self, one, rows) for one in torch.stack(trajectory, 1)]
 
@@ -116,7 +107,7 @@ class DirectReplay(Replay):
         return guidance != 1 and not (role == "source" and replaced)
 
     def correct(
-        self, step: int, roles: tuple[Role, ...], latents: Float[Tensor, "n c h w"]
+        self, step: int, roles: tuple[Role, ...], latents: Float[Tensor, "n c h w"], prediction: Prediction
     ) -> Float[Tensor, "n c h w"]:
         """Adds the correction: pivot minus source step."""
         if not self.method.corrects(step):
@@ -128,18 +119,15 @@ class DirectReplay(Replay):
         return latents + correction * latents.new_tensor(corrected)[:, None, None, None]
 
 
-def noise_trajectory(
-    schedule: NoiseSchedule, latents: Float[Tensor, "n c h w"], seeds: Sequence[int], steps: int
-) -> list[Float[Tensor, "n c h w"]]:
+def noise_trajectory(model: DiffusionModel, sources: Sources, steps: int) -> list[Float[Tensor, "n c h w"]]:
     """Latents under the noise of their seeds, from the image (first) to the start (last).
 
     Args:
-        schedule: Noise levels.
-        latents: Of the images.
-        seeds: One per image.
+        model: The model.
+        sources: The images.
         steps: Number of steps.
     """
+    latents = sources.latents
     shape = (latents.shape[1], latents.shape[2], latents.shape[3])
-    noise = torch.stack([initial_noise(seed, shape) for seed in seeds]).to(latents)
-    levels = [schedule.alpha_bar(timestep) for timestep in reversed(schedule.timesteps(steps))]
-    return [latents, *(level**0.5 * latents + (1 - level) ** 0.5 * noise for level in levels)]
+    noise = torch.stack([initial_noise(seed, shape) for seed in sources.seeds]).to(latents)
+    return [latents, *(level.noised(latents, noise) for level in reversed(model.ladder(steps)[:-1]))]

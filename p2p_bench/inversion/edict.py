@@ -9,6 +9,7 @@ Notation:
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -17,10 +18,19 @@ from torch import Tensor
 from p2p_bench.attention.terms import Role
 from p2p_bench.errors import ConfigError
 from p2p_bench.fields import check_fields
-from p2p_bench.inversion.base import Inversion, StepProgress, check_number, part_of, tick_all
-from p2p_bench.inversion.ddim import guided_epsilon
+from p2p_bench.inversion.base import (
+    Inversion,
+    Sources,
+    StepProgress,
+    check_number,
+    no_tick,
+    part_of,
+    tick_all,
+)
+from p2p_bench.inversion.ddim import guided
+from p2p_bench.models.conditioning import Conditioning
+from p2p_bench.models.level import Level
 from p2p_bench.models.model import DiffusionModel
-from p2p_bench.models.schedule import NoiseSchedule
 from p2p_bench.sampling.replay import Replay
 from p2p_bench.sampling.stepper import RowState, StepContext, Stepper
 
@@ -54,11 +64,10 @@ def edict_inverse_step(pair: Pair, epsilon: Epsilon, a: float, b: float, p: floa
     return (x_i - b * epsilon(y)) / a, y
 
 
-def factors(schedule: NoiseSchedule, timestep: int, previous: int) -> tuple[float, float]:
-    """`a` and `b` of the DDIM step between two timesteps."""
-    alpha_bar_t, alpha_bar_prev = schedule.alpha_bar(timestep), schedule.alpha_bar(previous)
-    a = (alpha_bar_prev / alpha_bar_t) ** 0.5
-    return a, (1 - alpha_bar_prev) ** 0.5 - a * (1 - alpha_bar_t) ** 0.5
+def factors(here: Level, there: Level) -> tuple[float, float]:
+    """`a` and `b` of the DDIM step between two levels; `here` must hold some of the image."""
+    a = there.alpha / here.alpha
+    return a, there.sigma - a * here.sigma
 
 
 @dataclass(frozen=True)
@@ -73,15 +82,18 @@ class EDICTStepper(Stepper):
 
     p: float = 0.93
 
-    @property
-    def stochastic(self) -> bool:
-        """It adds no noise."""
-        return False
+    def init(self, start: RowState) -> RowState:
+        """Both sequences; a start of one is the start of both."""
+        return start if len(start) == 2 else (*start, *start)
 
-    def step(self, state: RowState, context: StepContext) -> RowState:
+    def step(self, state: RowState, here: Level, there: Level, context: StepContext) -> RowState:
         """See `Stepper.step`."""
-        a, b = factors(context.schedule, context.timestep, context.previous)
-        return _in_turn(context.step, state, lambda pair: edict_step(pair, context.epsilon, a, b, self.p))
+        a, b = factors(here, there)
+
+        def epsilon(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+            return context.predict(x, here).epsilon
+
+        return _in_turn(context.step, state, lambda pair: edict_step(pair, epsilon, a, b, self.p))
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,36 +179,23 @@ class EDICTInversion(Inversion):
 
     @torch.no_grad()
     def invert(
-        self,
-        model: DiffusionModel,
-        images: Float[Tensor, "n 3 h w"],
-        prompts: Sequence[str],
-        steps: int,
-        seeds: Sequence[int] | None = None,
-        truncate: bool = False,
-        progress: StepProgress | None = None,
+        self, model: DiffusionModel, sources: Sources, steps: int, tick: StepProgress = no_tick
     ) -> Sequence[Replay]:
         """See `Inversion.invert`."""
         scale = model.spec.guidance if self.guidance is None else self.guidance
         skipped = steps - self.steps_taken(steps)
-        latents, text = model.encode_images(images), model.encode_prompts(prompts, truncate=truncate)
-        state: RowState = (latents, latents)
-        timesteps = model.schedule.timesteps(steps)
+        state: RowState = (sources.latents, sources.latents)
+        ladder = model.ladder(steps)
         for step in reversed(range(skipped, steps)):
-            state = self._back(
-                model, state, step, timesteps[step], steps, _guided(model, timesteps[step], text, scale)
-            )
-            if progress is not None:
-                progress()
-        tick_all(progress, skipped)
+            here = ladder[step]
+            epsilon = _guided(model, here, sources.conditioning, scale)
+            move = partial(edict_inverse_step, epsilon=epsilon, p=self.p)
+            a, b = factors(here, ladder[step + 1])
+            state = _in_turn(step, state, partial(move, a=a, b=b))
+            tick()
+        tick_all(tick, skipped)
         rows = 2 * (steps - skipped) * (1 if scale == 1 else 2)
         return [EDICTReplay(x, y, self.p, scale, skipped, rows) for x, y in zip(*state, strict=True)]
-
-    def _back(
-        self, model: DiffusionModel, state: RowState, step: int, timestep: int, steps: int, epsilon: Epsilon
-    ) -> RowState:
-        a, b = factors(model.schedule, timestep, model.schedule.previous(timestep, steps))
-        return _in_turn(step, state, lambda pair: edict_inverse_step(pair, epsilon, a, b, self.p))
 
 
 def _in_turn(step: int, state: RowState, move: Callable[[Pair], Pair]) -> RowState:
@@ -208,7 +207,6 @@ def _in_turn(step: int, state: RowState, move: Callable[[Pair], Pair]) -> RowSta
     return x, y
 
 
-def _guided(model: DiffusionModel, timestep: int, text: Float[Tensor, "n l d"], guidance: float) -> Epsilon:
-    """Noise predicted at a timestep, guided by the prompts."""
-    empty = model.encode_prompts([""])
-    return lambda x_t: guided_epsilon(model, x_t, timestep, text, empty, guidance)
+def _guided(model: DiffusionModel, level: Level, conditioning: Conditioning, guidance: float) -> Epsilon:
+    """Noise predicted at a level, guided by the prompts."""
+    return lambda x_t: guided(model, x_t, level, conditioning, guidance).epsilon

@@ -16,8 +16,17 @@ from torch import Tensor
 
 from p2p_bench.attention.terms import Role
 from p2p_bench.fields import check_fields
-from p2p_bench.inversion.base import Inversion, StepProgress, check_number, part_of, tick_all
-from p2p_bench.inversion.ddim import StartReplay, guided_epsilon
+from p2p_bench.inversion.base import (
+    Inversion,
+    Sources,
+    StepProgress,
+    check_number,
+    no_tick,
+    part_of,
+    tick_all,
+)
+from p2p_bench.inversion.ddim import StartReplay, guided
+from p2p_bench.models.level import Level, Prediction
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.sampling.ddim import DDIM, ddim_sigma, ddim_step
 from p2p_bench.sampling.noise import step_noise
@@ -65,7 +74,7 @@ class EditFriendlyReplay(StartReplay):
         return self.noises[step - self.first]
 
     def correct(
-        self, step: int, roles: tuple[Role, ...], latents: Float[Tensor, "n c h w"]
+        self, step: int, roles: tuple[Role, ...], latents: Float[Tensor, "n c h w"], prediction: Prediction
     ) -> Float[Tensor, "n c h w"]:
         """Adds the remainder after the last step, to all rows like the noise."""
         last = self.first + len(self.noises) - 1
@@ -117,38 +126,24 @@ class EditFriendlyInversion(Inversion):
 
     @torch.no_grad()
     def invert(
-        self,
-        model: DiffusionModel,
-        images: Float[Tensor, "n 3 h w"],
-        prompts: Sequence[str],
-        steps: int,
-        seeds: Sequence[int] | None = None,
-        truncate: bool = False,
-        progress: StepProgress | None = None,
+        self, model: DiffusionModel, sources: Sources, steps: int, tick: StepProgress = no_tick
     ) -> Sequence[Replay]:
         """See `Inversion.invert`."""
         first = steps - self.steps_taken(steps)
-        tick_all(progress, first)
-        x_0 = model.encode_images(images)
-        x_t = start = self._noised(model, x_0, seeds or [0] * len(images), first, steps)
-        embeddings = model.encode_prompts(prompts, truncate=truncate)
-        empty = model.encode_prompts([""])
+        tick_all(tick, first)
+        x_0, ladder = sources.latents, model.ladder(steps)
+        x_t = start = self._noised(sources, ladder, first)
         noises, remainder = [], torch.zeros_like(x_0)
         for step in range(first, steps):
-            x_prev = self._noised(model, x_0, seeds or [0] * len(images), step + 1, steps)
-            timestep = model.schedule.timesteps(steps)[step]
-            epsilon = guided_epsilon(model, x_t, timestep, embeddings, empty, self.source_guidance)
-            levels = (
-                model.schedule.alpha_bar(timestep),
-                model.schedule.alpha_bar(model.schedule.previous(timestep, steps)),
-            )
-            missing = x_prev - ddim_step(x_t, epsilon, *levels, eta=1.0, noise=torch.zeros_like(x_t))
-            sigma = ddim_sigma(*levels)
+            here, there = ladder[step], ladder[step + 1]
+            x_prev = self._noised(sources, ladder, step + 1)
+            predicted = guided(model, x_t, here, sources.conditioning, self.source_guidance)
+            missing = x_prev - ddim_step(predicted, here, there, eta=1.0, noise=torch.zeros_like(x_t))
+            sigma = ddim_sigma(here, there)
             noises.append(missing / sigma if sigma > 0 else torch.zeros_like(missing))
             remainder = missing if sigma == 0 else remainder
             x_t = x_prev
-            if progress is not None:
-                progress()
+            tick()
         rows = (steps - first) * (1 if self.source_guidance == 1 else 2)
         drawn = torch.stack(noises, 1) if noises else x_0.new_empty((len(x_0), 0, *x_0.shape[1:]))
         return [
@@ -156,18 +151,11 @@ class EditFriendlyInversion(Inversion):
             for latents, z, rest in zip(start, drawn, remainder, strict=True)
         ]
 
-    def _noised(
-        self,
-        model: DiffusionModel,
-        x_0: Float[Tensor, "n c h w"],
-        seeds: Sequence[int],
-        step: int,
-        steps: int,
-    ) -> Float[Tensor, "n c h w"]:
+    def _noised(self, sources: Sources, ladder: Sequence[Level], step: int) -> Float[Tensor, "n c h w"]:
         """x_t before a step, under noise drawn for this step alone; after the last step the image."""
-        if step == steps:
+        x_0 = sources.latents
+        if step == len(ladder) - 1:
             return x_0
-        alpha_bar_t = model.schedule.alpha_bar(model.schedule.timesteps(steps)[step])
         shape = (x_0.shape[1], x_0.shape[2], x_0.shape[3])
-        noise = torch.stack([step_noise(seed, step, shape) for seed in seeds]).to(x_0)
-        return alpha_bar_t**0.5 * x_0 + (1 - alpha_bar_t) ** 0.5 * noise
+        noise = torch.stack([step_noise(seed, step, shape) for seed in sources.seeds]).to(x_0)
+        return ladder[step].noised(x_0, noise)

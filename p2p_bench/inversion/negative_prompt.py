@@ -3,13 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jaxtyping import Float
-from torch import Tensor
-
 from p2p_bench.attention.terms import Role
 from p2p_bench.fields import check_fields
-from p2p_bench.inversion.base import Inversion, StepProgress, check_number
+from p2p_bench.inversion.base import Inversion, Sources, StepProgress, check_number, no_tick
 from p2p_bench.inversion.ddim import StartReplay, ddim_trajectory
+from p2p_bench.models.conditioning import Conditioning, row_of
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.sampling.replay import Replay
 
@@ -20,15 +18,15 @@ class NegativePromptReplay(StartReplay):
 
     Attributes:
         latents: Start latents.
-        embedding: Text embedding of the source prompt.
+        conditioning: Of the source prompt, a single row.
         rows: UNet rows spent on the start latents.
     """
 
-    embedding: Float[Tensor, "l d"]
+    conditioning: Conditioning
 
-    def unconditional(self, step: int, role: Role) -> Float[Tensor, "l d"]:
-        """The source prompt's embedding, for all rows."""
-        return self.embedding
+    def unconditional(self, step: int, role: Role) -> Conditioning:
+        """The source prompt's, for all rows."""
+        return self.conditioning
 
     def needs_unconditional(self, step: int, role: Role, guidance: float) -> bool:
         """Not the source: both of its predictions are the same, whatever the guidance.
@@ -60,21 +58,12 @@ class NegativePromptInversion(Inversion):
         check_number("guidance", self.guidance, 0)
 
     def invert(
-        self,
-        model: DiffusionModel,
-        images: Float[Tensor, "n 3 h w"],
-        prompts: Sequence[str],
-        steps: int,
-        seeds: Sequence[int] | None = None,
-        truncate: bool = False,
-        progress: StepProgress | None = None,
+        self, model: DiffusionModel, sources: Sources, steps: int, tick: StepProgress = no_tick
     ) -> Sequence[Replay]:
         """See `Inversion.invert`."""
-        latents = model.encode_images(images)
-        embeddings = model.encode_prompts(prompts, truncate=truncate)
-        pivot = ddim_trajectory(model, latents, embeddings, steps, self.guidance, progress)
+        pivot = ddim_trajectory(model, sources, steps, self.guidance, tick)
         rows = steps * (1 if self.guidance == 1 else 2)
         return [
-            NegativePromptReplay(start, rows, embedding)
-            for start, embedding in zip(pivot[-1], embeddings, strict=True)
+            NegativePromptReplay(start, rows, row_of(sources.conditioning, place))
+            for place, start in enumerate(pivot[-1])
         ]

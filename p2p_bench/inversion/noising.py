@@ -7,7 +7,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from p2p_bench.fields import check_fields
-from p2p_bench.inversion.base import Inversion, StepProgress, check_number, part_of, tick_all
+from p2p_bench.inversion.base import (
+    Inversion,
+    Sources,
+    StepProgress,
+    check_number,
+    no_tick,
+    part_of,
+    tick_all,
+)
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.sampling.noise import initial_noise, step_noise
 from p2p_bench.sampling.replay import Replay
@@ -75,23 +83,15 @@ class NoisingInversion(Inversion):
         return part_of(self.strength, steps)
 
     def invert(
-        self,
-        model: DiffusionModel,
-        images: Float[Tensor, "n 3 h w"],
-        prompts: Sequence[str],
-        steps: int,
-        seeds: Sequence[int] | None = None,
-        truncate: bool = False,
-        progress: StepProgress | None = None,
+        self, model: DiffusionModel, sources: Sources, steps: int, tick: StepProgress = no_tick
     ) -> Sequence[Replay]:
         """See `Inversion.invert`."""
         first = steps - self.steps_taken(steps)
         noised = []
-        for x_0, seed in zip(model.encode_images(images), seeds or [0] * len(images), strict=True):
+        for x_0, seed in zip(sources.latents, sources.seeds, strict=True):
             if first < steps:
-                alpha_bar_t = model.schedule.alpha_bar(model.schedule.timesteps(steps)[first])
                 noise = initial_noise(seed, (x_0.shape[0], x_0.shape[1], x_0.shape[2])).to(x_0)
-                x_0 = alpha_bar_t**0.5 * x_0 + (1 - alpha_bar_t) ** 0.5 * noise
+                x_0 = model.ladder(steps)[first].noised(x_0, noise)
             noised.append(NoisedReplay(x_0, first, seed))
-        tick_all(progress, steps)
+        tick_all(tick, steps)
         return noised

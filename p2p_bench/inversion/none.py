@@ -4,11 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jaxtyping import Float
-from torch import Tensor
-
-from p2p_bench.inversion.base import Inversion, StepProgress, tick_all
+from p2p_bench.inversion.base import Inversion, Sources, StepProgress, no_tick, tick_all
 from p2p_bench.models.model import DiffusionModel
+from p2p_bench.models.spec import Capability
 from p2p_bench.sampling.replay import Replay, noise_replay
 
 
@@ -16,7 +14,7 @@ from p2p_bench.sampling.replay import Replay, noise_replay
 class NoInversion(Inversion):
     """Plain generation: the reference that ignores the source image."""
 
-    families: ClassVar[tuple[str, ...] | None] = None
+    needs: ClassVar[frozenset[Capability]] = frozenset()
 
     @property
     def draws_noise(self) -> bool:
@@ -24,16 +22,9 @@ class NoInversion(Inversion):
         return True
 
     def invert(
-        self,
-        model: DiffusionModel,
-        images: Float[Tensor, "n 3 h w"],
-        prompts: Sequence[str],
-        steps: int,
-        seeds: Sequence[int] | None = None,
-        truncate: bool = False,
-        progress: StepProgress | None = None,
+        self, model: DiffusionModel, sources: Sources, steps: int, tick: StepProgress = no_tick
     ) -> Sequence[Replay]:
         """See `Inversion.invert`."""
         shape = (model.spec.latent_channels, *model.spec.latent_size)
-        tick_all(progress, steps)
-        return [noise_replay(seed, shape) for seed in seeds or [0] * len(images)]
+        tick_all(tick, steps)
+        return [noise_replay(seed, shape) for seed in sources.seeds]

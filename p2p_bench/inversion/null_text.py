@@ -7,11 +7,12 @@ Notation:
     loss     mean squared distance of the guided step from the pivot, and the embedding's decay
 """
 
+import itertools
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int64
@@ -20,13 +21,15 @@ from torch import Tensor
 from p2p_bench.attention.terms import Role
 from p2p_bench.errors import P2PError
 from p2p_bench.fields import check_fields
-from p2p_bench.inversion.base import Inversion, StepProgress, check_number
+from p2p_bench.inversion.base import Inversion, Sources, StepProgress, check_number, no_tick
 from p2p_bench.inversion.ddim import StartReplay, ddim_trajectory
 from p2p_bench.inversion.descent import Descent
 from p2p_bench.inversion.direct import noise_trajectory
 from p2p_bench.inversion.memory import checkpointed
+from p2p_bench.models.conditioning import TEXT, Conditioning, repeated
+from p2p_bench.models.level import Denoised, Prediction
 from p2p_bench.models.model import DiffusionModel
-from p2p_bench.models.spec import ModelSpec
+from p2p_bench.models.spec import Capability, ModelSpec
 from p2p_bench.sampling.ddim import ddim_step
 from p2p_bench.sampling.replay import Replay, classifier_free
 
@@ -68,14 +71,14 @@ class NullTextReplay(StartReplay):
         """One per update."""
         return self.rows_backward
 
-    def unconditional(self, step: int, role: Role) -> Float[Tensor, "l d"] | None:
+    def unconditional(self, step: int, role: Role) -> Conditioning | None:
         """The embedding of the step."""
         if self.embeddings is None or (self.source_only and role == "target"):
             return None
-        return self.embeddings[step]
+        return {TEXT: self.embeddings[step : step + 1]}
 
     def correct(
-        self, step: int, roles: tuple[Role, ...], latents: Float[Tensor, "n c h w"]
+        self, step: int, roles: tuple[Role, ...], latents: Float[Tensor, "n c h w"], prediction: Prediction
     ) -> Float[Tensor, "n c h w"]:
         """Adds the offset of the step, if there is one."""
         return latents if self.offsets is None else latents + self.offsets[step].to(latents)
@@ -121,6 +124,8 @@ class NullTextInversion(Inversion):
         gate: A warning names every image whose `NullTextReplay.distance` is not below this.
     """
 
+    needs: ClassVar[frozenset[Capability]] = frozenset({"ladder", "unconditional", "gradient"})
+
     guidance: float | None = None
     inversion_guidance: float = 1.0
     inner_steps: int = 10
@@ -163,61 +168,45 @@ class NullTextInversion(Inversion):
         return self if self.learning_rate is not None else replace(self, learning_rate=own)
 
     def invert(
-        self,
-        model: DiffusionModel,
-        images: Float[Tensor, "n 3 h w"],
-        prompts: Sequence[str],
-        steps: int,
-        seeds: Sequence[int] | None = None,
-        truncate: bool = False,
-        progress: StepProgress | None = None,
+        self, model: DiffusionModel, sources: Sources, steps: int, tick: StepProgress = no_tick
     ) -> Sequence[Replay]:
         """See `Inversion.invert`. Works within `torch.inference_mode` and `torch.no_grad` too.
 
         Raises:
             P2PError: The model's weights were loaded within `torch.inference_mode`.
         """
-        if any(parameter.is_inference() for parameter in model.unet.parameters()):
+        if any(parameter.is_inference() for parameter in model.network.parameters()):
             raise P2PError(
                 "inversion: null-text needs gradients, which weights loaded within torch.inference_mode() do "
                 "not give; load the model outside of it"
             )
         method = self.for_model(model.spec)
-        tick = _every(-(-len(images) // self.batch_size), progress)
+        tick = _every(-(-len(sources) // self.batch_size), tick)
         replays: list[Replay] = []
         # Tensors made in inference mode cannot be differentiated through; everything here is made outside.
         with torch.inference_mode(False), torch.no_grad():
-            for first in range(0, len(images), self.batch_size):
-                part = slice(first, first + self.batch_size)
-                latents = model.encode_images(images[part])
-                text = model.encode_prompts(prompts[part], truncate=truncate)
-                pivot = self._pivot(model, latents, text, steps, (seeds or [0] * len(images))[part])
-                run = _Optimisation(method, model, pivot, text, steps, self._scale(model))
+            for first in range(0, len(sources), self.batch_size):
+                part = sources.part(range(first, min(first + self.batch_size, len(sources))))
+                pivot = self._pivot(model, part, steps)
+                run = _Optimisation(method, model, pivot, part.conditioning, steps, self._scale(model))
                 replays += run.replays(tick)
-        for prompt, replay in zip(prompts, replays, strict=True):
+        for prompt, replay in zip(sources.prompts, replays, strict=True):
             if isinstance(replay, NullTextReplay) and not replay.converged:
                 log.warning(
                     "null-text did not converge on the image of %r: its latents are %.2g from the image's "
                     "(mean square; gate %.2g); raise inversion.learning_rate or inversion.inner_steps, or "
                     "let the prompt say better what is there",
-                    prompt, replay.distance, self.gate,
+                    prompt.text, replay.distance, self.gate,
                 )  # fmt: skip
         return replays
 
     def _scale(self, model: DiffusionModel) -> float:
         return model.spec.guidance if self.guidance is None else self.guidance
 
-    def _pivot(
-        self,
-        model: DiffusionModel,
-        latents: Float[Tensor, "n c h w"],
-        text: Float[Tensor, "n l d"],
-        steps: int,
-        seeds: Sequence[int],
-    ) -> list[Float[Tensor, "n c h w"]]:
+    def _pivot(self, model: DiffusionModel, sources: Sources, steps: int) -> list[Float[Tensor, "n c h w"]]:
         if self.pivot == "ddim":
-            return ddim_trajectory(model, latents, text, steps, self.inversion_guidance)
-        return noise_trajectory(model.schedule, latents, seeds, steps)
+            return ddim_trajectory(model, sources, steps, self.inversion_guidance)
+        return noise_trajectory(model, sources, steps)
 
 
 class _Optimisation:
@@ -227,7 +216,7 @@ class _Optimisation:
         method: Settings.
         model: The model.
         pivot: What to follow.
-        text: Embeddings of the prompts.
+        text: Conditioning of the prompts.
         steps: Number of steps.
         scale: Guidance scale.
     """
@@ -237,20 +226,21 @@ class _Optimisation:
         method: NullTextInversion,
         model: DiffusionModel,
         pivot: list[Float[Tensor, "n c h w"]],
-        text: Float[Tensor, "n l d"],
+        text: Conditioning,
         steps: int,
         scale: float,
     ) -> None:
         self.method, self.model, self.pivot, self.text, self.steps = method, model, pivot, text, steps
         assert method.learning_rate is not None, "`for_model` has settled it"
         self.rate = method.learning_rate
-        self.timesteps = model.schedule.timesteps(steps)
-        self.guidance = pivot[0].new_full((len(text), 1, 1, 1), scale)
+        self.ladder = model.ladder(steps)
+        self.guidance = scale
         self.inner_steps = 0 if scale == 1 else method.inner_steps
-        empty = model.encode_prompts([""]).to(model.state_dtype)
-        self.empty = empty.expand(len(text), -1, -1)
-        self.losses = pivot[0].new_full((len(text), steps, self.inner_steps), torch.nan)
-        self.updates = torch.zeros(len(text), dtype=torch.int64, device=pivot[0].device)
+        count = len(pivot[0])
+        self.unprompted = repeated(model.unconditional(), count)
+        self.empty = self.unprompted[TEXT].to(model.state_dtype)
+        self.losses = pivot[0].new_full((count, steps, self.inner_steps), torch.nan)
+        self.updates = torch.zeros(count, dtype=torch.int64, device=pivot[0].device)
 
     def replays(self, tick: StepProgress) -> list[NullTextReplay]:
         """Optimises, then samples along to see where it leads."""
@@ -258,11 +248,11 @@ class _Optimisation:
         null, x_t = self.empty, self.pivot[-1]
         nulls, offsets = [], []
         for step in range(self.steps):
-            conditional = self._epsilon(x_t, step, self.text)
-            null = self._descended(null, x_t, conditional, step) if shared is None else shared
-            x_prev = self._guided_step(x_t, self._epsilon(x_t, step, null), conditional, step)
+            conditional = self._predict(x_t, step, self.text)
+            null = self._descended(null, conditional, step) if shared is None else shared
+            x_prev = self._guided_step(self._without(x_t, step, null), conditional, step)
             if self.method.serves == "latent":
-                plain = self._guided_step(x_t, self._epsilon(x_t, step, self.empty), conditional, step)
+                plain = self._guided_step(self._without(x_t, step, self.empty), conditional, step)
                 offsets.append(x_prev - plain)
             nulls.append(null)
             x_t = x_prev
@@ -294,13 +284,12 @@ class _Optimisation:
     def _descended(
         self,
         null: Float[Tensor, "n l d"],
-        x_t: Float[Tensor, "n c h w"],
-        conditional: Float[Tensor, "n c h w"],
+        conditional: Denoised,
         step: int,
     ) -> Float[Tensor, "n l d"]:
         """The embeddings after the updates of a step; images whose loss is small enough leave early."""
         descent, rows = Descent.start(null), torch.arange(len(null), device=null.device)
-        losses = self._loss(x_t, conditional, step)
+        losses = self._loss(conditional, step)
         for inner in range(self.inner_steps):
             descent, loss = descent.updated(rows, losses, self._learning_rate(step))
             self._note(rows, step, inner, loss)
@@ -312,12 +301,12 @@ class _Optimisation:
     def _shared_embedding(self) -> Float[Tensor, "n l d"]:
         """One embedding for all steps: passes over the steps, each from its place on the pivot."""
         x_ts = [self.pivot[self.steps - step] for step in range(self.steps)]
-        conditionals = [self._epsilon(x_t, step, self.text) for step, x_t in enumerate(x_ts)]
-        descent, rows = Descent.start(self.empty), torch.arange(len(self.text), device=self.empty.device)
+        conditionals = [self._predict(x_t, step, self.text) for step, x_t in enumerate(x_ts)]
+        descent, rows = Descent.start(self.empty), torch.arange(len(self.empty), device=self.empty.device)
         for sweep in range(self.inner_steps):
-            unmet = torch.zeros(len(self.text), dtype=torch.bool, device=rows.device)
+            unmet = torch.zeros(len(self.empty), dtype=torch.bool, device=rows.device)
             for step in range(self.steps):
-                losses = self._loss(x_ts[step], conditionals[step], step)
+                losses = self._loss(conditionals[step], step)
                 descent, loss = descent.updated(rows, losses, self.rate)
                 self._note(rows, step, sweep, loss)
                 unmet[rows] |= loss >= self._threshold(step)
@@ -326,17 +315,15 @@ class _Optimisation:
                 break
         return descent.theta
 
-    def _loss(
-        self, x_t: Float[Tensor, "n c h w"], conditional: Float[Tensor, "n c h w"], step: int
-    ) -> Callable[[Tensor, Tensor], Tensor]:
+    def _loss(self, conditional: Denoised, step: int) -> Callable[[Tensor, Tensor], Tensor]:
         """Distance of the guided step from the pivot, per image, and what the embedding's own costs."""
         wanted = self.pivot[self.steps - 1 - step]
 
         def losses(null: Float[Tensor, "k l d"], rows: Int64[Tensor, " k"]) -> Float[Tensor, " k"]:
-            x, c = x_t.index_select(0, rows), conditional.index_select(0, rows)
-            with checkpointed(self.model.unet, self.method.checkpointing), self._precision():
-                unconditional = self._epsilon(x, step, null)
-            x_prev = self._guided_step(x, unconditional, c, step)
+            prompted = conditional.select(rows)
+            with checkpointed(self.model.network, self.method.checkpointing), self._precision():
+                unconditional = self._without(prompted.x_t, step, null)
+            x_prev = self._guided_step(unconditional, prompted, step)
             loss = (x_prev - wanted.index_select(0, rows)).square().flatten(1).mean(1)
             if self.method.decay == 0:
                 return loss
@@ -353,23 +340,19 @@ class _Optimisation:
             return nullcontext()
         return torch.autocast(self.model.device.type, torch.bfloat16)
 
-    def _epsilon(
-        self, x_t: Float[Tensor, "n c h w"], step: int, embeddings: Float[Tensor, "n l d"]
-    ) -> Float[Tensor, "n c h w"]:
-        timestep = self.timesteps[step]
-        return self.model.schedule.to_epsilon(self.model.predict(x_t, timestep, embeddings), x_t, timestep)
+    def _predict(self, x_t: Float[Tensor, "n c h w"], step: int, conditioning: Conditioning) -> Denoised:
+        return self.model.predict(x_t, self.ladder[step], conditioning)
+
+    def _without(self, x_t: Float[Tensor, "n c h w"], step: int, null: Float[Tensor, "n l d"]) -> Denoised:
+        """Predicted without the prompt, with embeddings in the place of the empty prompt's."""
+        others = {name: tensor[: len(x_t)] for name, tensor in self.unprompted.items()}
+        return self._predict(x_t, step, {**others, TEXT: null})
 
     def _guided_step(
-        self,
-        x_t: Float[Tensor, "n c h w"],
-        unconditional: Float[Tensor, "n c h w"],
-        conditional: Float[Tensor, "n c h w"],
-        step: int,
+        self, unconditional: Denoised, conditional: Denoised, step: int
     ) -> Float[Tensor, "n c h w"]:
-        schedule, timestep = self.model.schedule, self.timesteps[step]
-        epsilon = classifier_free(unconditional, conditional, self.guidance[: len(x_t)])
-        levels = schedule.alpha_bar(timestep), schedule.alpha_bar(schedule.previous(timestep, self.steps))
-        return ddim_step(x_t, epsilon, *levels)
+        predicted = classifier_free(unconditional, conditional, self.guidance)
+        return ddim_step(predicted, self.ladder[step], self.ladder[step + 1])
 
     def _learning_rate(self, step: int) -> float:
         return self.rate * (1 - self._published(step) / 100)
@@ -382,14 +365,7 @@ class _Optimisation:
         return step * _PUBLISHED_STEPS / self.steps
 
 
-def _every(count: int, progress: StepProgress | None) -> StepProgress:
+def _every(count: int, tick: StepProgress) -> StepProgress:
     """Passes every `count`-th call on."""
-    calls = 0
-
-    def tick() -> None:
-        nonlocal calls
-        calls += 1
-        if progress is not None and calls % count == 0:
-            progress()
-
-    return tick
+    calls = itertools.count(1)
+    return lambda: tick() if next(calls) % count == 0 else None

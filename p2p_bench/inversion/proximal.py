@@ -16,8 +16,10 @@ from torch.nn.functional import max_pool2d
 
 from p2p_bench.attention.terms import Role
 from p2p_bench.fields import check_fields
-from p2p_bench.inversion.base import Inversion, StepProgress, check_number
+from p2p_bench.inversion.base import Inversion, Sources, StepProgress, check_number, no_tick
 from p2p_bench.inversion.ddim import ddim_trajectory
+from p2p_bench.models.conditioning import Conditioning, row_of
+from p2p_bench.models.level import Denoised, Prediction
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.sampling.replay import Replay
 
@@ -70,27 +72,17 @@ class ProximalInversion(Inversion):
         check_number("guidance", self.guidance, 0)
 
     def invert(
-        self,
-        model: DiffusionModel,
-        images: Float[Tensor, "n 3 h w"],
-        prompts: Sequence[str],
-        steps: int,
-        seeds: Sequence[int] | None = None,
-        truncate: bool = False,
-        progress: StepProgress | None = None,
+        self, model: DiffusionModel, sources: Sources, steps: int, tick: StepProgress = no_tick
     ) -> Sequence[Replay]:
         """See `Inversion.invert`."""
-        latents = model.encode_images(images)
-        embeddings = model.encode_prompts(prompts, truncate=truncate)
-        trajectory = ddim_trajectory(model, latents, embeddings, steps, self.guidance, progress)
+        trajectory = ddim_trajectory(model, sources, steps, self.guidance, tick)
         # Inversion guidance needs the whole pivot, plain sampling its end alone.
         pivot = torch.stack(trajectory if self.inversion_guidance else trajectory[-1:], 1)
-        timesteps = model.schedule.timesteps(steps)
-        pulled_from = sum(timestep >= self.recon_t for timestep in timesteps)
+        pulled_from = sum(level.timestep >= self.recon_t for level in model.ladder(steps)[:-1])
         rows = steps * (1 if self.guidance == 1 else 2)
         return [
-            ProximalReplay(self, one, embedding, pulled_from, rows)
-            for one, embedding in zip(pivot, embeddings, strict=True)
+            ProximalReplay(self, one, row_of(sources.conditioning, place), pulled_from, rows)
+            for place, one in enumerate(pivot)
         ]
 
 
@@ -101,14 +93,14 @@ class ProximalReplay(Replay):
     Attributes:
         method: Settings of the method.
         pivot: From the image to the start latents; without inversion guidance the start latents alone.
-        embedding: Text embedding of the source prompt.
+        conditioning: Of the source prompt, a single row.
         pulled_from: First step at which inversion guidance acts.
         rows: UNet rows spent on the pivot.
     """
 
     method: ProximalInversion
     pivot: Float[Tensor, "p c h w"]
-    embedding: Float[Tensor, "l d"]
+    conditioning: Conditioning
     pulled_from: int
     rows: int
 
@@ -122,9 +114,9 @@ class ProximalReplay(Replay):
         """UNet rows spent on the pivot."""
         return self.rows
 
-    def unconditional(self, step: int, role: Role) -> Float[Tensor, "l d"]:
-        """The source prompt's embedding, for all rows."""
-        return self.embedding
+    def unconditional(self, step: int, role: Role) -> Conditioning:
+        """The source prompt's, for all rows."""
+        return self.conditioning
 
     def needs_unconditional(self, step: int, role: Role, guidance: float) -> bool:
         """Not the source: its predictions are the same. A target's difference is needed at any guidance."""
@@ -134,25 +126,23 @@ class ProximalReplay(Replay):
         self,
         step: int,
         roles: tuple[Role, ...],
-        unconditional: Float[Tensor, "n c h w"],
-        conditional: Float[Tensor, "n c h w"],
+        unconditional: Denoised,
+        conditional: Denoised,
         guidance: Float[Tensor, "n 1 1 1"],
-    ) -> Float[Tensor, "n c h w"]:
+    ) -> Denoised:
         """Guidance with the difference after the proximal step."""
-        difference = conditional - unconditional
-        return unconditional + guidance * self._shrunk(difference, self._thresholds(difference, roles))
+        difference = conditional.output - unconditional.output
+        shrunk = self._shrunk(difference, self._thresholds(difference, roles))
+        return conditional.with_output(unconditional.output + guidance * shrunk)
 
-    def correct_with(
-        self,
-        step: int,
-        roles: tuple[Role, ...],
-        latents: Float[Tensor, "n c h w"],
-        difference: Float[Tensor, "n c h w"],
+    def correct(
+        self, step: int, roles: tuple[Role, ...], latents: Float[Tensor, "n c h w"], prediction: Prediction
     ) -> Float[Tensor, "n c h w"]:
         """Inversion guidance: toward the pivot where nothing is edited, source and targets alike."""
         method = self.method
         if not method.inversion_guidance or step < self.pulled_from:
             return latents
+        difference = prediction.difference
         edited = self._edited(difference, self._thresholds(difference, roles)).to(latents)
         if method.dilate:
             edited = max_pool2d(edited, 2 * method.dilate + 1, stride=1, padding=method.dilate)

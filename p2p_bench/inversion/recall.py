@@ -11,22 +11,20 @@ import hashlib
 import json
 import logging
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from p2p_bench.cache import Cache
 from p2p_bench.hashing import digest, sha256_file
-from p2p_bench.inversion.base import Inversion, StepProgress, tick_all
+from p2p_bench.inversion.base import Inversion, Sources, StepProgress, no_tick, tick_all
 from p2p_bench.models.model import DiffusionModel
-from p2p_bench.models.schedule import NoiseSchedule
 from p2p_bench.sampling.replay import Replay
 
 _CODE = ("inversion", "sampling", "models")
@@ -51,89 +49,64 @@ class Made:
 def invert_or_recall(
     inversion: Inversion,
     model: DiffusionModel,
-    images: Float[Tensor, "n 3 h w"],
-    prompts: Sequence[str],
+    sources: Sources,
     steps: int,
-    seeds: Sequence[int],
-    truncate: bool = False,
-    progress: StepProgress | None = None,
+    tick: StepProgress = no_tick,
     cache: Cache | None = None,
 ) -> list[Made]:
     """Inverts the images that the cache does not hold, and keeps what that has cost rows to make.
 
     Args:
         inversion: The method.
-        model: See `Inversion.invert`, as for the next six.
-        images: Of equal size.
-        prompts: One per image.
+        model: The model.
+        sources: The images.
         steps: Of the run.
-        seeds: One per image.
-        truncate: Cut prompts that are too long.
-        progress: Called `steps` times, whatever is found.
+        tick: Called `steps` times, whatever is found.
         cache: Where replays are looked for and kept; None always inverts.
     """
     inversion = inversion.for_model(model.spec)
     if cache is None:
-        made = inversion.invert(model, images, prompts, steps, seeds, truncate, progress)
-        return [Made(replay) for replay in made]
-    keys = [
-        replay_key(inversion, model, image, prompt, steps, seed, truncate)
-        for image, prompt, seed in zip(images, prompts, seeds, strict=True)
-    ]
+        return [Made(replay) for replay in inversion.invert(model, sources, steps, tick)]
+    keys = [replay_key(inversion, model, sources, place, steps) for place in range(len(sources))]
     found = [_recalled(cache, key, inversion, model.device) for key in keys]
     missing = [place for place, replay in enumerate(found) if replay is None]
     if not missing:
-        tick_all(progress, steps)
+        tick_all(tick, steps)
         return [Made(replay, recalled=True) for replay in found if replay is not None]
-    made = inversion.invert(
-        model,
-        images[missing],
-        [prompts[place] for place in missing],
-        steps,
-        [seeds[place] for place in missing],
-        truncate,
-        progress,
-    )
+    made = inversion.invert(model, sources.part(missing), steps, tick)
     new = dict(zip(missing, made, strict=True))
     about = {"method": type(inversion).__name__, "model": model.spec.name, "steps": steps}
-    _keep(cache, {keys[place]: (new[place], {**about, "prompt": prompts[place]}) for place in missing})
+    entries = {
+        keys[place]: (replay, {**about, "prompt": sources.prompts[place].text})
+        for place, replay in new.items()
+    }
+    _keep(cache, entries)
     return [
         Made(new[place]) if replay is None else Made(replay, recalled=True)
         for place, replay in enumerate(found)
     ]
 
 
-def replay_key(
-    inversion: Inversion,
-    model: DiffusionModel,
-    image: Float[Tensor, "3 h w"],
-    prompt: str,
-    steps: int,
-    seed: int,
-    truncate: bool = False,
-) -> str:
+def replay_key(inversion: Inversion, model: DiffusionModel, sources: Sources, place: int, steps: int) -> str:
     """Digest of all that decides a replay.
 
     Args:
         inversion: The method.
         model: The model.
-        image: In [0, 1], of the model's size.
-        prompt: What the image shows.
+        sources: The images.
+        place: Which of them.
         steps: Number of steps of the run.
-        seed: Seed of the sample; of effect only if the method draws noise.
-        truncate: Whether a prompt that is too long is cut.
     """
+    prompt = sources.prompts[place]
     return digest(
         {
-            "image": _tensor_digest(image),
-            "prompt": prompt,
-            "truncate": truncate,
-            "model": model.spec.checksum,
-            "schedule": _schedule_digest(model.schedule),
+            "image": _tensor_digest(sources.images[place]),
+            "prompt": [prompt.text, list(prompt.ids)],
+            "model": [model.spec.checksum, model.spec.prediction_type],
+            "levels": [[level.timestep, level.alpha, level.sigma] for level in model.ladder(steps)],
             "dtype": str(model.dtype),
             "method": settings_of(inversion.for_model(model.spec)),
-            "steps": steps,
-            "seed": seed if inversion.draws_noise else None,
+            "seed": sources.seeds[place] if inversion.draws_noise else None,
             "code": _code_digest(),
         }
     )
@@ -217,6 +190,8 @@ def _packed(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
         return {"tensor": name}
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if isinstance(value, Mapping):
+        return {"mapping": {key: _packed(item, f"{name}.{key}", tensors) for key, item in value.items()}}
     if isinstance(value, tuple):
         return {"tuple": [_packed(item, f"{name}.{place}", tensors) for place, item in enumerate(value)]}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -231,6 +206,8 @@ def _unpacked(plan: Any, tensors: Mapping[str, Tensor], inversion: Inversion) ->
         return plan
     if "tensor" in plan:
         return tensors[plan["tensor"]]
+    if "mapping" in plan:
+        return {key: _unpacked(item, tensors, inversion) for key, item in plan["mapping"].items()}
     if "tuple" in plan:
         return tuple(_unpacked(item, tensors, inversion) for item in plan["tuple"])
     fields = {name: _unpacked(item, tensors, inversion) for name, item in plan["fields"].items()}
@@ -266,11 +243,6 @@ def _tensor_digest(tensor: Tensor) -> str:
     plain = tensor.detach().cpu().contiguous()
     head = f"{plain.dtype} {tuple(plain.shape)} ".encode()
     return hashlib.sha256(head + plain.numpy().tobytes()).hexdigest()
-
-
-def _schedule_digest(schedule: NoiseSchedule) -> str:
-    values = {field.name: getattr(schedule, field.name) for field in dataclasses.fields(schedule)}
-    return digest({**values, "alphas_cumprod": _tensor_digest(schedule.alphas_cumprod)})
 
 
 @functools.cache

@@ -13,6 +13,7 @@ Notation:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Int64
@@ -20,8 +21,10 @@ from torch import Tensor
 
 from p2p_bench.errors import ConfigError
 from p2p_bench.fields import check_fields
-from p2p_bench.inversion.base import Inversion, StepProgress, check_number
-from p2p_bench.inversion.ddim import StartReplay, guided_epsilon
+from p2p_bench.inversion.base import Inversion, Sources, StepProgress, check_number, no_tick
+from p2p_bench.inversion.ddim import StartReplay, guided
+from p2p_bench.models.conditioning import Conditioning, select
+from p2p_bench.models.level import Level
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.sampling.ddim import ddim_inverse_step
 from p2p_bench.sampling.replay import Replay
@@ -86,24 +89,15 @@ class ReNoiseInversion(Inversion):
 
     @torch.no_grad()
     def invert(
-        self,
-        model: DiffusionModel,
-        images: Float[Tensor, "n 3 h w"],
-        prompts: Sequence[str],
-        steps: int,
-        seeds: Sequence[int] | None = None,
-        truncate: bool = False,
-        progress: StepProgress | None = None,
+        self, model: DiffusionModel, sources: Sources, steps: int, tick: StepProgress = no_tick
     ) -> Sequence[Replay]:
         """See `Inversion.invert`."""
-        x_t, text = model.encode_images(images), model.encode_prompts(prompts, truncate=truncate)
-        empty, residuals, counts = model.encode_prompts([""]), [], []
-        for timestep in reversed(model.schedule.timesteps(steps)):
-            x_t, residual, count = self._step(model, x_t, (text, empty), timestep, steps)
+        x_t, residuals, counts = sources.latents, [], []
+        for there, here in pairwise(reversed(model.ladder(steps))):
+            x_t, residual, count = self._step(model, x_t, sources.conditioning, here, there)
             residuals.append(residual)
             counts.append(count)
-            if progress is not None:
-                progress()
+            tick()
         by_step = torch.stack(residuals[::-1], 1), torch.stack(counts[::-1], 1)
         passes = 1 if self.guidance == 1 else 2
         return [
@@ -115,22 +109,18 @@ class ReNoiseInversion(Inversion):
         self,
         model: DiffusionModel,
         x_prev: Float[Tensor, "n c h w"],
-        prompts: tuple[Float[Tensor, "n l d"], Float[Tensor, "1 l d"]],
-        timestep: int,
-        steps: int,
+        text: Conditioning,
+        here: Level,
+        there: Level,
     ) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, " n"], Int64[Tensor, " n"]]:
         """One backward step: the latents, their last residuals, and the refinements each image took."""
-        schedule, (text, empty) = model.schedule, prompts
-        alpha_bar_t = schedule.alpha_bar(timestep)
-        alpha_bar_prev = schedule.alpha_bar(schedule.previous(timestep, steps))
         x_k, mean = x_prev, torch.zeros_like(x_prev)
         residuals = x_prev.new_full((len(x_prev),), torch.nan)
         counts = torch.zeros(len(x_prev), dtype=torch.int64, device=x_prev.device)
         rows = torch.arange(len(x_prev), device=x_prev.device)
         for k in range(self.iterations + 1):
-            noisy, words = x_k.index_select(0, rows), text.index_select(0, rows)
-            epsilon = guided_epsilon(model, noisy, timestep, words, empty, self.guidance)
-            estimate = ddim_inverse_step(x_prev.index_select(0, rows), epsilon, alpha_bar_t, alpha_bar_prev)
+            predicted = guided(model, x_k.index_select(0, rows), here, select(text, rows), self.guidance)
+            estimate = ddim_inverse_step(x_prev.index_select(0, rows), predicted, here, there)
             if self.average is not None and self.average[0] <= k < self.average[1]:
                 mean = mean.index_add(0, rows, estimate / (self.average[1] - self.average[0]))
             residual = (estimate - x_k.index_select(0, rows)).square().flatten(1).mean(1).sqrt()

@@ -17,10 +17,10 @@ from p2p_bench.models.files import (
     checkpoint_directory,
     has_tokenizer,
 )
-from p2p_bench.models.model import DiffusionModel
 from p2p_bench.models.parts import PartConfig, check_headers, load_part, usable_device
 from p2p_bench.models.schedule import NoiseSchedule, schedule_from_config
 from p2p_bench.models.spec import ModelSpec
+from p2p_bench.models.stable_diffusion import StableDiffusion
 from p2p_bench.models.tokenizer import load_tokenizer
 from p2p_bench.models.vocabulary import read_vocabulary
 from p2p_bench.pinned import with_pinned_settings
@@ -142,7 +142,7 @@ class UNetCheckpoint:
         return load_tokenizer(directory / "tokenizer", self.name, *limits)
 
     @with_pinned_settings
-    def load(self, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> DiffusionModel:
+    def load(self, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> StableDiffusion:
         """Loads the weights. Nothing around the call decides them, see `p2p_bench.pinned`.
 
         Args:
@@ -164,7 +164,7 @@ class UNetCheckpoint:
 
         tokenizer = self.tokenizer()
         text_encoder, unet = part(CLIPTextModel, "text_encoder"), part(UNet2DConditionModel, "unet")
-        return DiffusionModel(
+        return StableDiffusion(
             spec=spec,
             tokenizer=tokenizer,
             schedule=self._schedule(directory),

@@ -1,145 +1,139 @@
-"""A loaded text-to-image model."""
+"""The border between a model and all that edits with it: what every family of models shares."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPTokenizer
 
 from p2p_bench.attention.plan import StepPlan
-from p2p_bench.attention.processor import folded_attention
 from p2p_bench.attention.sites import Site
-from p2p_bench.models.schedule import NoiseSchedule
+from p2p_bench.models.conditioning import Conditioning, EncodedPrompts
+from p2p_bench.models.level import Denoised, Level
 from p2p_bench.models.spec import ModelSpec
-from p2p_bench.models.timesteps import Spacing, check_spacing
-from p2p_bench.prompts.words import TokenizedPrompt, tokenize
-
-_VAE_BATCH = 8
-"""Images through the VAE at once: its activations are large, and larger batches gain nothing."""
+from p2p_bench.models.timesteps import Spacing
+from p2p_bench.prompts.words import TokenizedPrompt
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class DiffusionModel:
-    """A latent text-to-image U-Net with its text encoder, VAE and noise levels.
+class DiffusionModel(ABC):
+    """A loaded text-to-image model.
 
-    Weights are frozen and no method mutates the model; gradients with respect to inputs are allowed.
+    A family is one file with a subclass of this, and a YAML file that names its checkpoint; nothing outside
+    `models/` asks which family a model is of. What a method needs beyond this, a model states as a capability
+    in its `spec`. Weights are frozen and no method changes the model; gradients with respect to inputs are
+    allowed. Threads may share it.
 
     Attributes:
         spec: Facts about it.
-        tokenizer: CLIP tokenizer; its `model_max_length` is `spec.max_tokens`.
-        schedule: Noise levels and the meaning of the network's output.
-        sites: Attention sites of the U-Net.
-        unet: The network, a `UNet2DConditionModel`.
-        vae: Images to latents and back, an `AutoencoderKL`.
-        text_encoder: Tokens to embeddings.
+        sites: Attention sites of the network.
+        encoded: The prompts that were encoded before.
         device: Where the weights are.
         dtype: Number format of the weights.
     """
 
     spec: ModelSpec
-    tokenizer: CLIPTokenizer
-    schedule: NoiseSchedule
     sites: tuple[Site, ...]
-    unet: nn.Module
-    vae: Any
-    text_encoder: CLIPTextModel
+    encoded: EncodedPrompts
     device: torch.device
     dtype: torch.dtype
 
-    def __repr__(self) -> str:
-        """One line: name, size, place."""
-        height, width = self.spec.image_size
-        number_format = str(self.dtype).removeprefix("torch.")
-        return (
-            f"DiffusionModel({self.spec.name!r}, {width} x {height} pixels, {number_format} on {self.device})"
-        )
+    @property
+    @abstractmethod
+    def network(self) -> nn.Module:
+        """The network that `predict` asks."""
+
+    @abstractmethod
+    def ladder(self, steps: int) -> tuple[Level, ...]:
+        """The noise levels of a run of `steps` steps: `steps + 1`, noisiest first, the clean end last.
+
+        Raises:
+            ConfigError: The model cannot be sampled in so many steps.
+        """
+
+    @abstractmethod
+    def spaced(self, spacing: Spacing | None) -> "DiffusionModel":
+        """The same model with another layout of the levels; None keeps its own.
+
+        Raises:
+            ConfigError: There is no such layout.
+        """
+
+    @abstractmethod
+    def tokenize(
+        self, text: str, truncate: bool = False, allow_empty: bool = False, role: str = "prompt"
+    ) -> TokenizedPrompt:
+        """A prompt as the text encoders see it.
+
+        Args:
+            text: The prompt.
+            truncate: Cut one that is too long instead of refusing it.
+            allow_empty: Accept one without words.
+            role: What the prompt is, for messages.
+
+        Raises:
+            PromptError: It is empty, or longer than the model reads.
+        """
+
+    @abstractmethod
+    def encode_one(self, prompt: TokenizedPrompt) -> Conditioning:
+        """The single row of conditioning that a prompt makes; `encode` remembers it."""
+
+    @abstractmethod
+    def predict(
+        self,
+        latents: Float[Tensor, "n c h w"],
+        level: Level,
+        conditioning: Conditioning,
+        plan: StepPlan | None = None,
+    ) -> Denoised:
+        """One pass of the network.
+
+        Args:
+            latents: One per network row, in any number format.
+            level: Their noise level; not the clean end.
+            conditioning: A row per network row.
+            plan: What the attention sites do; needs `controlled`.
+
+        Returns:
+            What is in the latents, in their number format.
+        """
+
+    @abstractmethod
+    def controlled(self) -> AbstractContextManager[object]:
+        """Within this context the attention sites follow the plan given to `predict`."""
+
+    @abstractmethod
+    def encode_images(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c k l"]:
+        """Latents of images in [0, 1], in `state_dtype`."""
+
+    @abstractmethod
+    def decode_latents(self, latents: Float[Tensor, "n c k l"]) -> Float[Tensor, "n 3 h w"]:
+        """Images of latents: float32 in [0, 1], on the model's device."""
 
     @property
     def state_dtype(self) -> torch.dtype:
         """Number format of latents between steps: the model's, and never below float32."""
         return torch.promote_types(self.dtype, torch.float32)
 
-    def spaced(self, spacing: Spacing | None) -> "DiffusionModel":
-        """The same model with another layout of the timesteps; None keeps its own.
-
-        Raises:
-            ConfigError: There is no such layout.
-        """
-        if spacing is None:
-            return self
-        check_spacing(spacing)
-        schedule = replace(self.schedule, timestep_spacing=spacing)
-        return replace(self, spec=self.spec.spaced(spacing), schedule=schedule)
-
-    @torch.no_grad()
-    def encode_prompts(self, prompts: Sequence[str], truncate: bool = False) -> Float[Tensor, "n l d"]:
-        """Text embeddings of prompts; the empty prompt is the unconditional one.
+    def encode(self, prompts: Sequence[TokenizedPrompt]) -> Conditioning:
+        """Conditioning of prompts, a row each; each is encoded once, and alone.
 
         Args:
             prompts: At least one.
-            truncate: Cut prompts that are too long instead of refusing them.
-
-        Raises:
-            PromptError: A prompt is longer than the model reads.
         """
-        return self.encode_tokens(
-            [
-                tokenize(prompt, self.tokenizer, truncate, allow_empty=True, vocabulary=self.spec.vocabulary)
-                for prompt in prompts
-            ]
-        )
+        # Tensors made in inference mode could not be differentiated through later.
+        with torch.inference_mode(False), torch.no_grad():
+            return self.encoded.of(prompts, self.encode_one)
 
-    @torch.no_grad()
-    def encode_tokens(self, prompts: Sequence[TokenizedPrompt]) -> Float[Tensor, "n l d"]:
-        """Text embeddings of prompts that are tokens already."""
-        ids = torch.tensor([prompt.ids for prompt in prompts], device=self.device)
-        return self.text_encoder(ids).last_hidden_state
+    def unconditional(self) -> Conditioning:
+        """The row of conditioning of the empty prompt."""
+        return self.encode([self.tokenize("", allow_empty=True)])
 
-    def controlled(self) -> AbstractContextManager[object]:
-        """Within this context the attention sites follow the plan given to `predict`."""
-        return folded_attention(self.unet)
-
-    def predict(
-        self,
-        latents: Float[Tensor, "n c h w"],
-        timestep: int | Tensor,
-        embeddings: Float[Tensor, "n l d"],
-        plan: StepPlan | None = None,
-    ) -> Float[Tensor, "n c h w"]:
-        """One pass of the U-Net.
-
-        Args:
-            latents: One per network row, in any number format.
-            timestep: 0..train timesteps - 1.
-            embeddings: Text embedding of each network row.
-            plan: What the attention sites do; needs `controlled`.
-
-        Returns:
-            The raw output (noise or velocity, see `schedule`), in the number format of `latents`.
-        """
-        extra = {} if plan is None else {"cross_attention_kwargs": {"plan": plan}}
-        inputs, text = latents.to(self.dtype), embeddings.to(self.dtype)
-        output = self.unet(inputs, timestep, encoder_hidden_states=text, return_dict=False, **extra)[0]
-        return output.to(latents.dtype)
-
-    @torch.no_grad()
-    def encode_images(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c k l"]:
-        """Scaled latents of images in [0, 1]: the mean of the VAE's posterior, not a sample of it."""
-        parts = []
-        for part in images.split(_VAE_BATCH):
-            pixels = 2 * part.to(device=self.device, dtype=self.dtype) - 1
-            parts.append(self.vae.encode(pixels).latent_dist.mode() * self.spec.vae_scaling)
-        return torch.cat(parts).to(self.state_dtype)
-
-    @torch.no_grad()
-    def decode_latents(self, latents: Float[Tensor, "n c k l"]) -> Float[Tensor, "n 3 h w"]:
-        """Images of scaled latents: float32 in [0, 1], on the model's device."""
-        parts = []
-        for part in latents.split(_VAE_BATCH):
-            scaled = part.to(device=self.device, dtype=self.dtype) / self.spec.vae_scaling
-            parts.append(self.vae.decode(scaled, return_dict=False)[0].float())
-        return (torch.cat(parts) / 2 + 0.5).clamp(0, 1)
+    def __repr__(self) -> str:
+        """One line: name, size, place."""
+        height, width = self.spec.image_size
+        number_format = str(self.dtype).removeprefix("torch.")
+        kind = type(self).__name__
+        return f"{kind}({self.spec.name!r}, {width} x {height} pixels, {number_format} on {self.device})"

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from p2p_bench.errors import ConfigError, nearest
+from p2p_bench.models.level import Level
 from p2p_bench.models.timesteps import SPACINGS, Spacing, TimestepLayout
 
 BETA_SCHEDULES = ("linear", "scaled_linear")
@@ -51,29 +52,30 @@ class NoiseSchedule:
         """
         return self.layout.timesteps(steps)
 
-    def previous(self, timestep: int, steps: int) -> int:
-        """The less noisy timestep that follows in a run of `steps` steps; negative: the clean end."""
-        return next((later for later in self.timesteps(steps) if later < timestep), -1)
+    def level(self, timestep: int) -> Level:
+        """The noise level of a timestep; the clean end for a negative one."""
+        alpha_bar_t = self.alpha_bar(timestep)
+        return Level(float(timestep), alpha_bar_t**0.5, (1 - alpha_bar_t) ** 0.5)
+
+    def ladder(self, steps: int) -> tuple[Level, ...]:
+        """The levels of a run of `steps` steps, noisiest first, then the clean end.
+
+        Raises:
+            ConfigError: See `timesteps`.
+        """
+        return tuple(self.level(timestep) for timestep in (*self.timesteps(steps), -1))
 
     def alpha_bar(self, timestep: int) -> float:
         """`alpha_bar_t`; `final_alpha_cumprod` for a negative timestep."""
         return float(self.alphas_cumprod[timestep]) if timestep >= 0 else self.final_alpha_cumprod
 
     def to_epsilon(
-        self, prediction: Float[Tensor, "n c h w"], x_t: Float[Tensor, "n c h w"], timestep: int
+        self, prediction: Float[Tensor, "n c h w"], x_t: Float[Tensor, "n c h w"], level: Level
     ) -> Float[Tensor, "n c h w"]:
         """The noise in `x_t` according to the network's raw output, so that no sampler asks what that is."""
         if self.prediction_type == "epsilon":
             return prediction
-        alpha_bar_t = self.alpha_bar(timestep)
-        return alpha_bar_t**0.5 * prediction + (1 - alpha_bar_t) ** 0.5 * x_t
-
-
-def clean_latents(
-    x_t: Float[Tensor, "n c h w"], epsilon: Float[Tensor, "n c h w"], alpha_bar_t: float
-) -> Float[Tensor, "n c h w"]:
-    """`x_0` predicted from `x_t` and its noise (DDIM, arXiv 2010.02502, eq. 9)."""
-    return (x_t - (1 - alpha_bar_t) ** 0.5 * epsilon) / alpha_bar_t**0.5
+        return level.alpha * prediction + level.sigma * x_t
 
 
 def schedule_from_config(config: Mapping[str, Any]) -> NoiseSchedule:

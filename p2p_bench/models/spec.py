@@ -1,9 +1,14 @@
 """What is known of a model before its weights are loaded."""
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from p2p_bench.models.timesteps import Spacing, TimestepLayout
+
+Capability = Literal["unconditional", "ladder", "cross", "gradient"]
+"""What a method may need of a model: a pass without the prompt ("unconditional"); noise levels that a
+deterministic step can be taken along and back ("ladder"); attention sites with a column per token ("cross");
+differentiable passes ("gradient")."""
 
 
 @dataclass(frozen=True)
@@ -12,7 +17,7 @@ class ModelSpec:
 
     Attributes:
         name: Name in results, such as "world".
-        family: Kind of network, which decides the backend.
+        family: Kind of network, for people; what a method asks is `capabilities`.
         latent_channels: Channels of a latent.
         latent_size: Height and width of a latent.
         image_size: Height and width of an image, in pixels.
@@ -27,15 +32,16 @@ class ModelSpec:
         vocabulary: Words of the captions that it was trained on, in lower case; None: not known.
         timesteps: Which timesteps a run of so many steps takes.
         null_text_learning_rate: Where null-text inversion starts, unless it is told another.
+        capabilities: What methods may ask of it, see `Capability`.
     """
 
     name: str
-    family: Literal["sd"]
+    family: str
     latent_channels: int
     latent_size: tuple[int, int]
     image_size: tuple[int, int]
     max_tokens: int
-    prediction_type: Literal["epsilon", "v_prediction"]
+    prediction_type: str
     guidance: float
     steps: int
     self_fraction: float
@@ -45,6 +51,7 @@ class ModelSpec:
     vocabulary: frozenset[str] | None = None
     timesteps: TimestepLayout = field(default_factory=TimestepLayout)
     null_text_learning_rate: float = 1e-2
+    capabilities: frozenset[Capability] = frozenset(get_args(Capability))
 
     def spaced(self, spacing: Spacing | None) -> "ModelSpec":
         """The same with another layout of the timesteps; None keeps the model's own."""

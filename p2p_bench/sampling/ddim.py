@@ -1,11 +1,12 @@
 """DDIM (Song, Meng and Ermon, arXiv 2010.02502): steps toward the image and back.
 
+Written in factors of image and noise, a step without added noise is the Euler step of a rectified flow, too.
+
 Notation:
-    x_t, x_prev      latents at the noisier and at the less noisy timestep of a step
-    epsilon          predicted noise in x_t
-    alpha_bar_t      share of signal power at the noisier timestep
-    alpha_bar_prev   share of signal power at the less noisy timestep
-    sigma            standard deviation of the noise that is added, eq. 16
+    x_t, x_prev      latents at the noisier and at the less noisy level of a step
+    x_0, epsilon     image and noise predicted in x_t
+    here, there      levels before and after a step
+    sigma_t          standard deviation of the noise that is added, eq. 16
 """
 
 from dataclasses import dataclass
@@ -15,67 +16,65 @@ from torch import Tensor
 
 from p2p_bench.errors import ConfigError
 from p2p_bench.fields import check_fields
-from p2p_bench.models.schedule import clean_latents
+from p2p_bench.models.level import Denoised, Level, Prediction
 from p2p_bench.sampling.stepper import RowState, StepContext, Stepper
 
 
 def ddim_step(
-    x_t: Float[Tensor, "n c h w"],
-    epsilon: Float[Tensor, "n c h w"],
-    alpha_bar_t: float,
-    alpha_bar_prev: float,
+    predicted: Denoised | Prediction,
+    here: Level,
+    there: Level,
     eta: float = 0.0,
     noise: Float[Tensor, "n c h w"] | None = None,
 ) -> Float[Tensor, "n c h w"]:
-    """One step toward the image (eq. 12).
+    """One step to another level (eq. 12).
 
     Args:
-        x_t: Latents.
-        epsilon: Noise predicted in them.
-        alpha_bar_t: Signal power before the step.
-        alpha_bar_prev: Signal power after the step.
+        predicted: Image and noise in the latents at `here`.
+        here: Level before the step.
+        there: Level after it.
         eta: Share of DDPM's noise that is added, in [0, 1].
         noise: Standard normal noise; needed unless `eta` is 0.
 
     Returns:
-        `x_prev`.
+        The latents at `there`.
     """
-    x_0 = clean_latents(x_t, epsilon, alpha_bar_t)
+    x_0, epsilon = predicted.x_0, predicted.epsilon
     if eta == 0:
-        return alpha_bar_prev**0.5 * x_0 + (1 - alpha_bar_prev) ** 0.5 * epsilon
+        return there.noised(x_0, epsilon)
     if noise is None:
         raise ValueError(f"noise: a step with eta {eta} adds noise, got None")
-    sigma = eta * ddim_sigma(alpha_bar_t, alpha_bar_prev)
-    direction = (1 - alpha_bar_prev - sigma**2) ** 0.5 * epsilon
-    return alpha_bar_prev**0.5 * x_0 + direction + sigma * noise
+    sigma_t = eta * ddim_sigma(here, there)
+    direction = max(0.0, there.sigma**2 - sigma_t**2) ** 0.5 * epsilon
+    return there.alpha * x_0 + direction + sigma_t * noise
 
 
-def ddim_sigma(alpha_bar_t: float, alpha_bar_prev: float) -> float:
+def ddim_sigma(here: Level, there: Level) -> float:
     """Standard deviation of the noise of a step with eta 1, which is DDPM's (eq. 16)."""
-    return ((1 - alpha_bar_prev) / (1 - alpha_bar_t) * (1 - alpha_bar_t / alpha_bar_prev)) ** 0.5
+    # What q(x_t | x_prev) adds to the noise of x_prev.
+    added = here.sigma**2 - (here.alpha / there.alpha * there.sigma) ** 2
+    return there.sigma / here.sigma * max(0.0, added) ** 0.5
 
 
 def ddim_inverse_step(
-    x_prev: Float[Tensor, "n c h w"],
-    epsilon: Float[Tensor, "n c h w"],
-    alpha_bar_t: float,
-    alpha_bar_prev: float,
+    x_prev: Float[Tensor, "n c h w"], predicted: Denoised, here: Level, there: Level
 ) -> Float[Tensor, "n c h w"]:
-    """One step back toward the noise: `ddim_step` solved for `x_t`, with the noise of `x_prev` in its place.
+    """One step back toward the noise: `ddim_step` solved for `x_t`, with a prediction that is not of `x_t`.
 
-    The noise in `x_t` is not known before `x_t` is; taking that of `x_prev` is the error of DDIM inversion.
+    The prediction for `x_t` is not known before `x_t` is; taking that for `x_prev` is the error of DDIM
+    inversion.
 
     Args:
-        x_prev: Latents.
-        epsilon: Noise predicted in them, at the timestep of `alpha_bar_t`.
-        alpha_bar_t: Signal power after this (backward) step.
-        alpha_bar_prev: Signal power before it.
+        x_prev: Latents at `there`.
+        predicted: Asked for at the level `here`.
+        here: The noisier level, after this (backward) step.
+        there: The level before it.
 
     Returns:
         `x_t`.
     """
-    x_0 = clean_latents(x_prev, epsilon, alpha_bar_prev)
-    return alpha_bar_t**0.5 * x_0 + (1 - alpha_bar_t) ** 0.5 * epsilon
+    held = predicted.held(x_prev, there)
+    return here.noised(held.x_0, held.epsilon)
 
 
 @dataclass(frozen=True)
@@ -103,10 +102,7 @@ class DDIM(Stepper):
         """Whether noise is added."""
         return self.eta > 0
 
-    def step(self, state: RowState, context: StepContext) -> RowState:
+    def step(self, state: RowState, here: Level, there: Level, context: StepContext) -> RowState:
         """See `Stepper.step`."""
         (x_t,) = state
-        epsilon = context.epsilon(x_t)
-        alpha_bar_t = context.schedule.alpha_bar(context.timestep)
-        alpha_bar_prev = context.schedule.alpha_bar(context.previous)
-        return (ddim_step(x_t, epsilon, alpha_bar_t, alpha_bar_prev, self.eta, context.noise),)
+        return (ddim_step(context.predict(x_t, here), here, there, self.eta, context.noise),)

@@ -7,6 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from p2p_bench.attention.terms import Role
+from p2p_bench.models.conditioning import Conditioning
+from p2p_bench.models.level import Denoised, Prediction
 from p2p_bench.sampling.noise import initial_noise, step_noise
 from p2p_bench.sampling.stepper import Stepper
 
@@ -23,7 +25,7 @@ class Replay(ABC):
     @property
     @abstractmethod
     def start(self) -> tuple[Float[Tensor, "c h w"], ...]:
-        """State of every row before the first step: the start latents, then what `stepper` keeps besides."""
+        """State of every row before the first step: start latents, then what `stepper` needs besides."""
 
     @property
     def first_step(self) -> int:
@@ -48,8 +50,11 @@ class Replay(ABC):
         """The step function of this method's rows; None: that of the run."""
         return None
 
-    def unconditional(self, step: int, role: Role) -> Float[Tensor, "l d"] | None:
-        """Unconditional embedding of a row at a step; None: that of the empty prompt."""
+    def unconditional(self, step: int, role: Role) -> Conditioning | None:
+        """What a row's unconditional pass is told at a step; None: what the empty prompt says.
+
+        A single row; names that it leaves out are the empty prompt's.
+        """
         return None
 
     def guidance(self, step: int, role: Role, default: float) -> float:
@@ -73,11 +78,11 @@ class Replay(ABC):
         self,
         step: int,
         roles: tuple[Role, ...],
-        unconditional: Float[Tensor, "n c h w"],
-        conditional: Float[Tensor, "n c h w"],
+        unconditional: Denoised,
+        conditional: Denoised,
         guidance: Float[Tensor, "n 1 1 1"],
-    ) -> Float[Tensor, "n c h w"]:
-        """The noise that is stepped with, from the two predictions.
+    ) -> Denoised:
+        """What is stepped with, from the two predictions.
 
         Args:
             step: Index from 0.
@@ -93,37 +98,25 @@ class Replay(ABC):
         return None
 
     def correct(
-        self, step: int, roles: tuple[Role, ...], latents: Float[Tensor, "n c h w"]
+        self, step: int, roles: tuple[Role, ...], latents: Float[Tensor, "n c h w"], prediction: Prediction
     ) -> Float[Tensor, "n c h w"]:
-        """The rows' latents after a step, put right before anything else is done with them."""
-        return latents
-
-    def correct_with(
-        self,
-        step: int,
-        roles: tuple[Role, ...],
-        latents: Float[Tensor, "n c h w"],
-        difference: Float[Tensor, "n c h w"],
-    ) -> Float[Tensor, "n c h w"]:
-        """What the loop asks: `correct`, for methods that look at the guidance difference too.
+        """The rows' latents after a step, put right before anything else is done with them.
 
         Args:
             step: Index from 0.
             roles: Role of each row.
             latents: Of the rows after the step.
-            difference: Conditional minus unconditional prediction in the step's last pass of the network; 0
-                in rows without an unconditional pass.
+            prediction: That of the step's last pass of the network, of the same rows.
         """
-        return self.correct(step, roles, latents)
+        return latents
 
 
 def classifier_free(
-    unconditional: Float[Tensor, "n c h w"],
-    conditional: Float[Tensor, "n c h w"],
-    guidance: Float[Tensor, "n 1 1 1"],
-) -> Float[Tensor, "n c h w"]:
+    unconditional: Denoised, conditional: Denoised, guidance: float | Float[Tensor, "n 1 1 1"]
+) -> Denoised:
     """Classifier-free guidance (Ho and Salimans, arXiv 2207.12598), in the form public code uses."""
-    return unconditional + guidance * (conditional - unconditional)
+    output = unconditional.output + guidance * (conditional.output - unconditional.output)
+    return conditional.with_output(output)
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,10 +4,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
-from p2p_bench.models.schedule import NoiseSchedule
+from p2p_bench.models.level import Level, Prediction
 
 RowState = tuple[Tensor, ...]
 """State of the rows of a batch: the latents first, then whatever a stepper keeps; each tensor has a
@@ -21,20 +21,16 @@ class StepContext:
     Attributes:
         step: Index from 0.
         steps: Number of steps of the run.
-        timestep: Timestep of the rows before the step.
-        previous: Timestep after it; negative: the clean end.
-        schedule: Noise levels.
-        epsilon: Noise predicted in latents at `timestep`, guided and edited; may be called with any
-            latents of the same rows, and every call is a pass of the network.
+        sources: For each row the row that is its source; a source's is itself.
+        predict: The guided and edited prediction for latents of the same rows at a level; every call is a
+            pass of the network.
         noise: Noise of this step for every row; None where the stepper is not stochastic.
     """
 
     step: int
     steps: int
-    timestep: int
-    previous: int
-    schedule: NoiseSchedule
-    epsilon: Callable[[Float[Tensor, "n c h w"]], Float[Tensor, "n c h w"]]
+    sources: Int64[Tensor, " n"]
+    predict: Callable[[Float[Tensor, "n c h w"], Level], Prediction]
     noise: Float[Tensor, "n c h w"] | None
 
 
@@ -42,13 +38,20 @@ class Stepper(ABC):
     """A sampler's step. Implementations are frozen dataclasses: rows of equal steppers share batches."""
 
     @property
-    @abstractmethod
     def stochastic(self) -> bool:
         """Whether `step` wants noise."""
+        return False
+
+    def init(self, start: RowState) -> RowState:
+        """The state before the first step: what a replay starts with, and what the stepper keeps besides.
+
+        It is made before any row is forked; a row of it is a function of that row of the start.
+        """
+        return start
 
     @abstractmethod
-    def step(self, state: RowState, context: StepContext) -> RowState:
-        """Takes the rows from `context.timestep` to `context.previous`; does not change `state`."""
+    def step(self, state: RowState, here: Level, there: Level, context: StepContext) -> RowState:
+        """Takes the rows from a level to the next, less noisy one; does not change `state`."""
 
 
 def select_rows(state: RowState, rows: Tensor) -> RowState:

@@ -10,6 +10,7 @@ from p2p_bench.editing.masks import attention_mask
 from p2p_bench.editing.mending import feathered
 from p2p_bench.errors import ConfigError, P2PError
 from p2p_bench.inversion import DDIMInversion
+from p2p_bench.inversion.base import read_sources
 from tests.models.tiny import tiny_model
 
 SOURCE, TARGET = "a red circle on grass", "a blue circle on grass"
@@ -82,7 +83,9 @@ def test_true_takes_the_defaults() -> None:
 
 def test_other_captions_invert_the_image_and_leave_the_prompts() -> None:
     plain, other = edited(), edited(inversion_prompt="a cat in fog")
-    (start,) = DDIMInversion().invert(tiny_model(), IMAGE[None].double(), ["a cat in fog"], 3)
+    (start,) = DDIMInversion().invert(
+        tiny_model(), read_sources(tiny_model(), IMAGE[None].double(), ["a cat in fog"]), 3
+    )
     expected = p2p.edit(tiny_model(), SOURCE, TARGET, noise=start.start[0], steps=3, guidance=5.0)
     torch.testing.assert_close(other.latents, expected.latents, atol=1e-6, rtol=0)
     assert not torch.allclose(other.latents, plain.latents, atol=1e-3)

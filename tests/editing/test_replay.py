@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -12,6 +13,9 @@ from torch import Tensor
 import p2p_bench as p2p
 from p2p_bench.editing.run import run_edits
 from p2p_bench.inversion import Inversion
+from p2p_bench.inversion.base import Sources
+from p2p_bench.models.conditioning import TEXT, Conditioning, row_of
+from p2p_bench.models.level import Denoised, Level, Prediction
 from p2p_bench.sampling import DDIM, NoiseReplay, Replay, RowState, StepContext, Stepper, initial_noise
 from p2p_bench.sampling.ddim import ddim_step
 from tests.editing.naive import naive_sampling
@@ -28,8 +32,8 @@ class Toy(Inversion):
 
     replay: Replay
 
-    def invert(self, model: Any, images: Tensor, *rest: Any, **options: Any) -> Sequence[Replay]:
-        return [self.replay] * len(images)
+    def invert(self, model: Any, sources: Sources, *rest: Any, **options: Any) -> Sequence[Replay]:
+        return [self.replay] * len(sources)
 
 
 class Plain(Replay):
@@ -78,8 +82,8 @@ def test_unconditional_embedding_per_step_and_role() -> None:
     )
 
     class Replayed(Plain):
-        def unconditional(self, step: int, role: str) -> Tensor:
-            return embeddings[2 * step + (role == "target")]
+        def unconditional(self, step: int, role: str) -> Conditioning:
+            return row_of({TEXT: embeddings}, 2 * step + (role == "target"))
 
     got = replayed(Replayed(), guidance=7.5)
     assert_equal(got, expected(empty=lambda step: embeddings[2 * step : 2 * step + 2]))
@@ -117,13 +121,12 @@ def test_an_unconditional_pass_may_be_asked_for_or_refused() -> None:
 def test_combination_sees_the_rows_of_its_request() -> None:
     class Replayed(Plain):
         def combine(
-            self, step: int, roles: tuple, unconditional: Tensor, conditional: Tensor, guidance: Tensor
-        ) -> Tensor:
+            self, step: int, roles: tuple, unconditional: Denoised, conditional: Denoised, guidance: Tensor
+        ) -> Denoised:
             assert roles == ("source", "target")
             assert guidance.flatten().tolist() == [3.0, 3.0]
-            return unconditional + (step + 1) * (conditional - unconditional).clamp(-0.1, 0.1).mean(
-                0, keepdim=True
-            )
+            u, c = unconditional.output, conditional.output
+            return conditional.with_output(u + (step + 1) * (c - u).clamp(-0.1, 0.1).mean(0, keepdim=True))
 
     def combine(step: int, u: Tensor, c: Tensor) -> Tensor:
         return u + (step + 1) * (c - u).clamp(-0.1, 0.1).mean(0, keepdim=True)
@@ -151,7 +154,7 @@ def test_noise_replay_brings_noise_for_a_stochastic_run() -> None:
 
 def test_rows_are_corrected_after_each_step() -> None:
     class Replayed(Plain):
-        def correct(self, step: int, roles: tuple, latents: Tensor) -> Tensor:
+        def correct(self, step: int, roles: tuple, latents: Tensor, prediction: Prediction) -> Tensor:
             wanted = torch.tensor([role == "source" for role in roles])[:, None, None, None]
             return torch.where(wanted, latents + 0.1 * step, latents)
 
@@ -167,8 +170,8 @@ def test_a_correction_may_look_at_the_guidance_difference() -> None:
     seen: list[Tensor] = []
 
     class Replayed(Plain):
-        def correct_with(self, step: int, roles: tuple, latents: Tensor, difference: Tensor) -> Tensor:
-            return latents + 0.1 * step * difference
+        def correct(self, step: int, roles: tuple, latents: Tensor, prediction: Prediction) -> Tensor:
+            return latents + 0.1 * step * prediction.difference
 
     def combine(step: int, u: Tensor, c: Tensor) -> Tensor:
         seen.append(c - u)
@@ -188,24 +191,25 @@ class Momentum(Stepper):
 
     weight: float
 
-    @property
-    def stochastic(self) -> bool:
-        return False
+    def init(self, start: RowState) -> RowState:
+        (x,) = start
+        return x, 0.5 * x
 
-    def step(self, state: RowState, context: StepContext) -> RowState:
+    def step(self, state: RowState, here: Level, there: Level, context: StepContext) -> RowState:
         x, velocity = state
         assert context.noise is None
         assert context.steps == STEPS
-        velocity = self.weight * velocity - 0.1 * context.epsilon(x)
-        return x + velocity - 0.05 * context.epsilon(x + velocity), velocity
+        assert context.sources.tolist() == [0, 0, 2, 2][: len(x)]
+        velocity = self.weight * velocity - 0.1 * context.predict(x, here).epsilon
+        return x + velocity - 0.05 * context.predict(x + velocity, here).epsilon, velocity
 
 
 class Coupled(Replay):
-    """Starts and steps with two tensors."""
+    """Steps with two tensors, of which it starts with one."""
 
     @property
     def start(self) -> tuple[Tensor, ...]:
-        return NOISE, 0.5 * NOISE
+        return (NOISE,)
 
     @property
     def unet_rows(self) -> int:
@@ -221,10 +225,11 @@ def test_own_step_function_with_own_row_state() -> None:
     text, empty = model.encode_prompts(PROMPTS), model.encode_prompts([""] * 2)
     x = NOISE.double().expand(2, -1, -1, -1)
     velocity = 0.5 * x
-    for timestep in model.schedule.timesteps(STEPS):
+    for level in model.ladder(STEPS)[:-1]:
 
-        def epsilon(at: Tensor, timestep: int = timestep) -> Tensor:
-            u, c = model.predict(torch.cat([at, at]), timestep, torch.cat([empty, text])).chunk(2)
+        def epsilon(at: Tensor, level: Level = level) -> Tensor:
+            prompts = {TEXT: torch.cat([empty, text])}
+            u, c = model.predict(torch.cat([at, at]), level, prompts).epsilon.chunk(2)
             return u + 7.5 * (c - u)
 
         velocity = 0.9 * velocity - 0.1 * epsilon(x)
@@ -252,7 +257,7 @@ def test_a_later_first_step_leaves_the_steps_before_it_out(first: int) -> None:
         def first_step(self) -> int:
             return first
 
-        def correct(self, step: int, roles: tuple, latents: Tensor) -> Tensor:
+        def correct(self, step: int, roles: tuple, latents: Tensor, prediction: Prediction) -> Tensor:
             asked.append(step)
             return latents
 
@@ -262,10 +267,9 @@ def test_a_later_first_step_leaves_the_steps_before_it_out(first: int) -> None:
     assert (got.source_rows, got.target_rows) == (2 * (STEPS - first), (2 * (STEPS - first),))
     text, empty = model.encode_prompts(PROMPTS), model.encode_prompts([""] * 2)
     x = NOISE.double().expand(2, -1, -1, -1)
-    for timestep in model.schedule.timesteps(STEPS)[first:]:
-        u, c = model.predict(torch.cat([x, x]), timestep, torch.cat([empty, text])).chunk(2)
-        levels = [model.schedule.alpha_bar(at) for at in (timestep, model.schedule.previous(timestep, STEPS))]
-        x = ddim_step(x, u + 7.5 * (c - u), *levels)
+    for here, there in pairwise(model.ladder(STEPS)[first:]):
+        u, c = model.predict(torch.cat([x, x]), here, {TEXT: torch.cat([empty, text])}).epsilon.chunk(2)
+        x = ddim_step(Denoised(x, here, u + 7.5 * (c - u)), here, there)
     assert_equal(got, x)
 
 
@@ -315,8 +319,8 @@ def test_rows_that_start_at_different_steps_do_not_share_a_batch() -> None:
 
     @dataclass(frozen=True)
     class Several(Inversion):
-        def invert(self, model: Any, images: Tensor, *rest: Any, **options: Any) -> Sequence[Replay]:
-            return [At(step) for step in range(len(images))]
+        def invert(self, model: Any, sources: Sources, *rest: Any, **options: Any) -> Sequence[Replay]:
+            return [At(step) for step in range(len(sources))]
 
     inversion = Several()
     targets = (p2p.Target(PROMPTS[1]),)

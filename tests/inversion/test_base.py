@@ -1,3 +1,4 @@
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -7,33 +8,38 @@ import torch
 
 import p2p_bench as p2p
 from p2p_bench.errors import ConfigError, ErrorList, PromptError
-from p2p_bench.inversion import DDIMInversion, Inversion, NoInversion
-from p2p_bench.inversion.base import check_number, part_of, tick_all, unserved
+from p2p_bench.inversion import DDIMInversion, Inversion, NoInversion, NoisingInversion
+from p2p_bench.inversion.base import check_number, no_tick, part_of, tick_all, unserved
+from p2p_bench.models.spec import Capability
 from p2p_bench.sampling import Replay
 from tests.models.tiny import tiny_model
 
 
 @dataclass(frozen=True)
-class FlowOnly(Inversion):
-    """A method that the tiny model cannot be served by."""
+class Demanding(Inversion):
+    """A method that asks for what a model without a ladder does not have."""
 
-    families: ClassVar[tuple[str, ...] | None] = ("flux", "sd3")
-    needs: ClassVar[str] = "a velocity that a straight path can follow"
+    needs: ClassVar[frozenset[Capability]] = frozenset({"ladder", "gradient", "cross"})
 
     def invert(self, *arguments: Any, **options: Any) -> Sequence[Replay]:
         raise AssertionError("refused before this")
 
 
-def test_a_method_on_a_model_it_cannot_serve_says_why_and_which_it_can() -> None:
+def test_a_method_on_a_model_it_cannot_serve_says_why() -> None:
     model = tiny_model()
-    said = (
-        "inversion: FlowOnly needs a velocity that a straight path can follow, which model 'tiny' of family "
-        "'sd' does not have; it serves models of family flux, sd3"
+    assert unserved(Demanding(), model.spec) is None
+    model = dataclasses.replace(
+        model, spec=dataclasses.replace(model.spec, capabilities=frozenset({"cross", "unconditional"}))
     )
-    assert str(unserved(FlowOnly(), model.spec)) == said
-    with pytest.raises(ConfigError, match="FlowOnly needs a velocity"):
-        p2p.edit(model, "a cat", "a dog", image=torch.zeros(3, 16, 16), inversion=FlowOnly(), steps=1)
-    assert unserved(DDIMInversion(), model.spec) is None
+    said = (
+        "inversion: Demanding needs differentiable passes and noise levels that a deterministic step can be "
+        "taken along and back, which model 'tiny' of family 'sd' does not have; take another inversion "
+        "(p2p-bench ls inversions), or another model"
+    )
+    assert str(unserved(Demanding(), model.spec)) == said
+    with pytest.raises(ConfigError, match="Demanding needs differentiable passes"):
+        p2p.edit(model, "a cat", "a dog", image=torch.zeros(3, 16, 16), inversion=Demanding(), steps=1)
+    assert unserved(DDIMInversion(), model.spec) is not None
     assert unserved(NoInversion(), model.spec) is None
 
 
@@ -41,8 +47,9 @@ def test_a_prompt_is_needed() -> None:
     for source, error in ((" ", PromptError), ("", PromptError)):
         with pytest.raises(error, match="empty prompt"):
             p2p.edit(tiny_model(), source, "a dog", image=torch.zeros(3, 16, 16), steps=1)
-    with pytest.raises(ErrorList, match="FlowOnly"):
-        p2p.edit(tiny_model(), " ", "a dog", image=torch.zeros(3, 16, 16), inversion=FlowOnly(), steps=1)
+    skipping = NoisingInversion(0.0)
+    with pytest.raises(ErrorList, match="takes none of the 1 steps"):
+        p2p.edit(tiny_model(), " ", "a dog", image=torch.zeros(3, 16, 16), inversion=skipping, steps=1)
 
 
 @pytest.mark.parametrize("value", [-1.0, 2.0, float("nan"), float("inf")])
@@ -67,7 +74,7 @@ def test_parts_of_a_run(fraction: float, steps: int, part: int) -> None:
 def test_skipped_steps_are_reported() -> None:
     ticks: list[int] = []
     tick_all(lambda: ticks.append(1), 3)
-    tick_all(None, 3)
+    tick_all(no_tick, 3)
     assert len(ticks) == 3
 
 

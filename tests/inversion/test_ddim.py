@@ -4,6 +4,7 @@ import torch
 import p2p_bench as p2p
 from p2p_bench.errors import ConfigError, PromptError
 from p2p_bench.inversion import DDIMInversion, NoInversion
+from p2p_bench.inversion.base import read_sources
 from p2p_bench.sampling import initial_noise
 from tests.models.tiny import tiny_model
 
@@ -29,7 +30,7 @@ def test_round_trip_improves_with_steps() -> None:
 
 def test_runs_the_ode_backward_as_written_out() -> None:
     model = tiny_model()
-    (replay,) = DDIMInversion(guidance=3.0).invert(model, images(1), [PROMPT], 4)
+    (replay,) = DDIMInversion(guidance=3.0).invert(model, read_sources(model, images(1), [PROMPT]), 4)
     x = model.encode_images(images(1))
     text, empty = model.encode_prompts([PROMPT]), model.encode_prompts([""])
     alphas = model.schedule.alphas_cumprod
@@ -47,9 +48,11 @@ def test_runs_the_ode_backward_as_written_out() -> None:
 def test_images_of_a_batch_are_inverted_as_alone() -> None:
     model = tiny_model()
     prompts = [PROMPT, "a cat", "a dog in fog"]
-    together = DDIMInversion().invert(model, images(3), prompts, 3)
+    together = DDIMInversion().invert(model, read_sources(model, images(3), prompts), 3)
     for index, prompt in enumerate(prompts):
-        (alone,) = DDIMInversion().invert(model, images(3)[index : index + 1], [prompt], 3)
+        (alone,) = DDIMInversion().invert(
+            model, read_sources(model, images(3)[index : index + 1], [prompt]), 3
+        )
         assert torch.allclose(together[index].start[0], alone.start[0], atol=1e-10)
 
 
@@ -78,7 +81,9 @@ def test_inversions_by_name() -> None:
 
 
 def test_no_inversion_starts_from_each_seed() -> None:
-    replays = NoInversion().invert(tiny_model(), images(2), [PROMPT] * 2, 3, seeds=[4, 5])
+    replays = NoInversion().invert(
+        tiny_model(), read_sources(tiny_model(), images(2), [PROMPT] * 2, [4, 5]), 3
+    )
     assert torch.equal(replays[1].start[0], initial_noise(5, (4, 8, 8)))
     assert not torch.equal(replays[0].start[0], replays[1].start[0])
 
@@ -87,4 +92,6 @@ def test_bad_input() -> None:
     with pytest.raises(ConfigError, match="guidance"):
         DDIMInversion(guidance=-1.0)
     with pytest.raises(PromptError, match="too long"):
-        DDIMInversion().invert(tiny_model(), images(1), ["a mirror of mirrors and mirrors"], 2)
+        DDIMInversion().invert(
+            tiny_model(), read_sources(tiny_model(), images(1), ["a mirror of mirrors and mirrors"]), 2
+        )

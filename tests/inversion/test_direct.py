@@ -4,6 +4,7 @@ import torch
 import p2p_bench as p2p
 from p2p_bench.errors import ConfigError
 from p2p_bench.inversion import DDIMInversion, DirectInversion
+from p2p_bench.inversion.base import read_sources
 from p2p_bench.inversion.ddim import ddim_trajectory
 from p2p_bench.sampling import initial_noise
 from tests.editing.naive import naive_sampling
@@ -22,8 +23,7 @@ from tests.models.tiny import tiny_model
 
 def pivot() -> torch.Tensor:
     model = tiny_model()
-    latents, embeddings = model.encode_images(images(1)), model.encode_prompts([SOURCE])
-    return torch.cat(ddim_trajectory(model, latents, embeddings, STEPS))
+    return torch.cat(ddim_trajectory(model, read_sources(model, images(1), [SOURCE]), STEPS))
 
 
 @pytest.mark.parametrize("guidance", [1.0, 7.5])
@@ -84,7 +84,7 @@ def test_guidance_of_the_backward_pass() -> None:
 
 def test_a_pivot_of_noise_costs_nothing_and_still_ends_at_the_image() -> None:
     method = DirectInversion(pivot="noise")
-    (replay,) = method.invert(tiny_model(), images(1), [SOURCE], STEPS, [3])
+    (replay,) = method.invert(tiny_model(), read_sources(tiny_model(), images(1), [SOURCE], [3]), STEPS)
     alpha_bar = tiny_model().schedule.alphas_cumprod[501]
     noise = initial_noise(3, (4, 8, 8)).double()
     expected = alpha_bar.sqrt() * encoded() + (1 - alpha_bar).sqrt() * noise

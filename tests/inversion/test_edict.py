@@ -1,3 +1,4 @@
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -6,7 +7,10 @@ import torch
 import p2p_bench as p2p
 from p2p_bench.errors import ConfigError
 from p2p_bench.inversion import EDICTInversion
+from p2p_bench.inversion.base import read_sources
 from p2p_bench.inversion.edict import EDICTReplay, edict_inverse_step, edict_step, factors
+from p2p_bench.models.conditioning import TEXT
+from p2p_bench.models.level import Denoised
 from p2p_bench.sampling import ddim_step
 from tests.inversion.runs import (
     SOURCE,
@@ -34,8 +38,9 @@ def test_a_step_and_back() -> None:
 
 def test_factors_are_those_of_ddim() -> None:
     (x, noise), schedule = pair(), tiny_model().schedule
-    a, b = factors(schedule, 501, 251)
-    expected = ddim_step(x, noise, schedule.alpha_bar(501), schedule.alpha_bar(251))
+    here, there = schedule.level(501), schedule.level(251)
+    a, b = factors(here, there)
+    expected = ddim_step(Denoised(x, here, noise), here, there)
     assert distance(a * x + b * noise, expected) <= 1e-12
 
 
@@ -55,21 +60,19 @@ def test_both_sequences_come_back_as_written_out() -> None:
     """Against the released code: which sequence moves first alternates, mixing is not symmetric."""
     model, p = tiny_model(), 0.93
     method = EDICTInversion(p=p, strength=1.0)
-    (replay,) = method.invert(model, images(1), [SOURCE], STEPS)
+    (replay,) = method.invert(model, read_sources(model, images(1), [SOURCE]), STEPS)
     assert isinstance(replay, EDICTReplay)
     assert distance(*replay.start) > 1e-3
     both = [part[None] for part in replay.start]
     text, empty = model.encode_prompts([SOURCE]), model.encode_prompts([""])
     with torch.no_grad():
-        for step, t in enumerate(model.schedule.timesteps(STEPS)):
-            a_t, a_prev = (
-                model.schedule.alpha_bar(level) for level in (t, model.schedule.previous(t, STEPS))
-            )
+        for step, (here, there) in enumerate(pairwise(model.ladder(STEPS))):
             for turn in (0, 1):
                 moved = (turn + step) % 2
                 x = both[1 - moved]
-                u, c = model.predict(torch.cat([x, x]), t, torch.cat([empty, text])).chunk(2)
-                both[moved] = ddim_step(both[moved], u + 3.0 * (c - u), a_t, a_prev)
+                prompts = {TEXT: torch.cat([empty, text])}
+                u, c = model.predict(torch.cat([x, x]), here, prompts).epsilon.chunk(2)
+                both[moved] = ddim_step(Denoised(both[moved], here, u + 3.0 * (c - u)), here, there)
             first, second = (0, 1) if step % 2 == 0 else (1, 0)
             both[first] = p * both[first] + (1 - p) * both[second]
             both[second] = (1 - p) * both[first] + p * both[second]
@@ -102,7 +105,9 @@ def test_the_guidance_of_the_request_where_the_method_has_none() -> None:
 
 def test_progress_counts_the_steps_of_the_run() -> None:
     ticks: list[None] = []
-    EDICTInversion().invert(tiny_model(), images(1), [SOURCE], 10, progress=lambda: ticks.append(None))
+    EDICTInversion().invert(
+        tiny_model(), read_sources(tiny_model(), images(1), [SOURCE]), 10, tick=lambda: ticks.append(None)
+    )
     assert len(ticks) == 10
 
 

@@ -7,6 +7,7 @@ import p2p_bench as p2p
 from p2p_bench.editing.run import run_edits
 from p2p_bench.errors import ConfigError
 from p2p_bench.inversion import EditFriendlyInversion
+from p2p_bench.inversion.base import read_sources
 from p2p_bench.models import DiffusionModel
 from p2p_bench.sampling import DDIM, step_noise
 from tests.editing.naive import naive_sampling
@@ -39,7 +40,9 @@ def test_the_source_is_the_image(source_guidance: float, skip: float) -> None:
 
 def test_the_noise_takes_independent_forward_samples_to_one_another() -> None:
     model = tiny_model()
-    (replay,) = EditFriendlyInversion(0.0, 3.5).invert(model, images(1), [SOURCE], STEPS, [3])
+    (replay,) = EditFriendlyInversion(0.0, 3.5).invert(
+        model, read_sources(model, images(1), [SOURCE], [3]), STEPS
+    )
     alphas, x_0 = model.schedule.alphas_cumprod, encoded()
     text, empty = model.encode_prompts([SOURCE]), model.encode_prompts([""])
 
@@ -63,7 +66,7 @@ def test_the_noise_takes_independent_forward_samples_to_one_another() -> None:
 
 def test_targets_share_the_noise_and_have_a_guidance_of_their_own() -> None:
     method = EditFriendlyInversion(0.0, 2.0, 5.0)
-    (replay,) = method.invert(tiny_model(), images(1), [SOURCE], STEPS, [3])
+    (replay,) = method.invert(tiny_model(), read_sources(tiny_model(), images(1), [SOURCE], [3]), STEPS)
     scales = torch.tensor([2.0, 5.0], dtype=torch.float64)[:, None, None, None]
     expected = naive_sampling(
         tiny_model(), [SOURCE, TARGET], replay.start[0], STEPS, lambda step, u, c: u + scales * (c - u),
@@ -107,7 +110,7 @@ def test_a_last_step_without_noise_still_ends_at_the_image() -> None:
 
 def test_skipping_everything_leaves_the_image_which_is_no_edit() -> None:
     nothing = EditFriendlyInversion(1.0)
-    (made,) = nothing.invert(tiny_model(), images(1), ["a cat"], 4, [0])
+    (made,) = nothing.invert(tiny_model(), read_sources(tiny_model(), images(1), ["a cat"], [0]), 4)
     assert made.first_step == 4
     assert distance(made.start[0], encoded()) == 0
     with pytest.raises(ConfigError, match="takes none of the 4 steps"):

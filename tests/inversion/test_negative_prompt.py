@@ -2,6 +2,7 @@ import pytest
 
 from p2p_bench.errors import ConfigError, PromptError
 from p2p_bench.inversion import DDIMInversion, NegativePromptInversion
+from p2p_bench.inversion.base import read_sources
 from tests.editing.naive import naive_sampling
 from tests.inversion.runs import (
     SOURCE,
@@ -20,7 +21,7 @@ def test_the_source_is_ddim_at_guidance_one_and_targets_lead_away_from_its_promp
     plain = edited(DDIMInversion(), guidance=1.0)
     assert distance(result.latents[0], plain.latents[0]) <= 1e-10
     model = tiny_model()
-    (replay,) = DDIMInversion().invert(model, images(1), [SOURCE], STEPS)
+    (replay,) = DDIMInversion().invert(model, read_sources(model, images(1), [SOURCE]), STEPS)
     empty = model.encode_prompts([SOURCE])
     expected = naive_sampling(
         model,
@@ -55,4 +56,6 @@ def test_bad_input() -> None:
     with pytest.raises(ConfigError, match=r"inversion\.guidance: .* at least 0, got -1"):
         NegativePromptInversion(guidance=-1.0)
     with pytest.raises(PromptError, match="too long"):
-        NegativePromptInversion().invert(tiny_model(), images(1), ["a mirror of mirrors and mirrors"], 2)
+        NegativePromptInversion().invert(
+            tiny_model(), read_sources(tiny_model(), images(1), ["a mirror of mirrors and mirrors"]), 2
+        )

@@ -4,6 +4,7 @@ import torch
 import p2p_bench as p2p
 from p2p_bench.errors import ConfigError
 from p2p_bench.inversion import NoisingInversion
+from p2p_bench.inversion.base import read_sources
 from p2p_bench.sampling import Replay, initial_noise, step_noise
 from tests.inversion.runs import assert_batches_change_nothing, distance, edited, encoded, images
 from tests.models.tiny import tiny_model
@@ -12,7 +13,9 @@ SHAPE = (4, 8, 8)
 
 
 def replay(strength: float, steps: int = 50, seed: int = 3) -> Replay:
-    return NoisingInversion(strength).invert(tiny_model(), images(1), ["a cat"], steps, [seed])[0]
+    return NoisingInversion(strength).invert(
+        tiny_model(), read_sources(tiny_model(), images(1), ["a cat"], [seed]), steps
+    )[0]
 
 
 def test_full_strength_starts_from_nearly_pure_noise() -> None:

@@ -10,6 +10,7 @@ import p2p_bench as p2p
 from p2p_bench.data import WorldReal
 from p2p_bench.errors import ConfigError, P2PError
 from p2p_bench.inversion import DDIMInversion, NullTextInversion
+from p2p_bench.inversion.base import read_sources
 from p2p_bench.inversion.direct import noise_trajectory
 from p2p_bench.inversion.null_text import NullTextReplay
 from p2p_bench.inversion.recall import replay_key
@@ -36,7 +37,9 @@ GENTLE = {"learning_rate": 0.01, "inner_steps": 4, "tolerance": 0.06}
 
 
 def replays(method: NullTextInversion, count: int = 1, guidance: float = 7.5) -> list[NullTextReplay]:
-    inverted = method.for_guidance(guidance).invert(tiny_model(), images(count), PROMPTS[:count], STEPS)
+    inverted = method.for_guidance(guidance).invert(
+        tiny_model(), read_sources(tiny_model(), images(count), PROMPTS[:count]), STEPS
+    )
     return [replay for replay in inverted if isinstance(replay, NullTextReplay)]
 
 
@@ -45,7 +48,7 @@ def test_equals_the_released_algorithm(prediction: str) -> None:
     model = tiny_model(prediction_type=prediction)
     expected = naive_null_text(model, model.encode_images(images(1)), SOURCE, STEPS, 7.5, tolerance=1e-4)
     method = NullTextInversion(guidance=7.5, tolerance=1e-4)
-    (replay,) = method.invert(model, images(1), [SOURCE], STEPS)
+    (replay,) = method.invert(model, read_sources(model, images(1), [SOURCE]), STEPS)
     assert isinstance(replay, NullTextReplay)
     assert replay.embeddings is not None
     assert distance(replay.start[0], expected.start[0]) <= 1e-10
@@ -126,7 +129,7 @@ def test_weights_of_inference_mode_are_refused() -> None:
         foreign = dataclasses.replace(model, unet=copy.deepcopy(model.unet))
     assert not any(parameter.is_inference() for parameter in model.unet.parameters())
     with pytest.raises(P2PError, match="load the model outside"):
-        NullTextInversion().invert(foreign, images(1), [SOURCE], STEPS)
+        NullTextInversion().invert(foreign, read_sources(foreign, images(1), [SOURCE]), STEPS)
 
 
 def test_on_the_source_alone() -> None:
@@ -146,8 +149,9 @@ def test_as_an_offset_of_the_latents() -> None:
 
 def test_pivot_of_noise() -> None:
     method = NullTextInversion(guidance=7.5, pivot="noise", **FAST)
-    (replay,) = method.invert(tiny_model(), images(1), [SOURCE], STEPS, seeds=[5])
-    end = noise_trajectory(tiny_model().schedule, tiny_model().encode_images(images(1)), [5], STEPS)[-1]
+    sources = read_sources(tiny_model(), images(1), [SOURCE], [5])
+    (replay,) = method.invert(tiny_model(), sources, STEPS)
+    end = noise_trajectory(tiny_model(), sources, STEPS)[-1]
     assert torch.equal(replay.start[0], end[0])
     assert method.draws_noise
     assert not NullTextInversion().draws_noise
@@ -220,9 +224,9 @@ def test_checkpointing_saves_memory_and_changes_nothing() -> None:
 def test_low_precision_keeps_the_embedding_in_float32(dtype: torch.dtype) -> None:
     model = tiny_model(dtype)
     method = NullTextInversion(guidance=7.5, autocast=dtype == torch.float32, **FAST)
-    (replay,) = method.invert(model, images(1), [SOURCE], STEPS)
+    (replay,) = method.invert(model, read_sources(model, images(1), [SOURCE]), STEPS)
     untouched = NullTextInversion(guidance=7.5, inner_steps=0)
-    (start,) = untouched.invert(model, images(1), [SOURCE], STEPS)
+    (start,) = untouched.invert(model, read_sources(model, images(1), [SOURCE]), STEPS)
     assert isinstance(replay, NullTextReplay)
     assert isinstance(start, NullTextReplay)
     assert replay.embeddings is not None
@@ -244,8 +248,9 @@ def test_an_image_that_does_not_converge_is_named(caplog: pytest.LogCaptureFixtu
 
 def test_progress_counts_the_steps_of_the_run() -> None:
     ticks: list[None] = []
+    sources = read_sources(tiny_model(), images(3), PROMPTS)
     NullTextInversion(batch_size=2, inner_steps=1).invert(
-        tiny_model(), images(3), PROMPTS, STEPS, progress=lambda: ticks.append(None)
+        tiny_model(), sources, STEPS, tick=lambda: ticks.append(None)
     )
     assert len(ticks) == STEPS
 
@@ -286,12 +291,12 @@ def test_the_learning_rate_is_the_models_own_unless_it_is_stated() -> None:
     eager = dataclasses.replace(tiny, spec=dataclasses.replace(tiny.spec, null_text_learning_rate=0.05))
 
     def losses(model: p2p.DiffusionModel, method: NullTextInversion) -> torch.Tensor:
-        (replay,) = method.for_guidance(7.5).invert(model, images(1), PROMPTS[:1], 2)
+        (replay,) = method.for_guidance(7.5).invert(model, read_sources(model, images(1), PROMPTS[:1]), 2)
         assert isinstance(replay, NullTextReplay)
         return replay.losses
 
     def key(model: p2p.DiffusionModel, method: NullTextInversion) -> str:
-        return replay_key(method, model, images(1)[0], SOURCE, 2, 0)
+        return replay_key(method, model, read_sources(model, images(1), [SOURCE]), 0, 2)
 
     open_, stated = NullTextInversion(inner_steps=3), NullTextInversion(inner_steps=3, learning_rate=0.05)
     assert losses(eager, open_).equal(losses(tiny, stated))
@@ -307,5 +312,7 @@ def test_it_converges_on_the_world_by_default(world: p2p.DiffusionModel) -> None
     shown = [dataset.load(pair, (64, 64)).image for pair in pairs]
     pixels = torch.stack([image for image in shown if image is not None])
     method = NullTextInversion().for_guidance(world.spec.guidance)
-    found = method.invert(world, pixels, [pair.source_prompt for pair in pairs], world.spec.steps)
+    found = method.invert(
+        world, read_sources(world, pixels, [pair.source_prompt for pair in pairs]), world.spec.steps
+    )
     assert [replay.converged for replay in found if isinstance(replay, NullTextReplay)] == [True, True]

@@ -6,7 +6,9 @@ from torch import Tensor
 
 from p2p_bench.errors import ConfigError
 from p2p_bench.inversion import DDIMInversion, NegativePromptInversion, ProximalInversion
+from p2p_bench.inversion.base import read_sources
 from p2p_bench.inversion.ddim import ddim_trajectory
+from p2p_bench.models.level import Denoised, Prediction
 from tests.editing.naive import naive_sampling
 from tests.inversion.runs import (
     OTHER,
@@ -46,7 +48,7 @@ def test_equals_the_written_out_step(norm: str, as_released: bool) -> None:
     def combine(step: int, u: Tensor, c: Tensor) -> Tensor:
         return torch.stack([c[0], *(u[row] + 7.5 * shrunk(c[row], u[row]) for row in (1, 2))])
 
-    (replay,) = DDIMInversion().invert(model, images(1), [SOURCE], STEPS)
+    (replay,) = DDIMInversion().invert(model, read_sources(model, images(1), [SOURCE]), STEPS)
     empty = model.encode_prompts([SOURCE]).expand(3, -1, -1)
     expected = naive_sampling(
         model, [SOURCE, TARGET, OTHER], replay.start[0], STEPS, combine, lambda step: empty
@@ -65,21 +67,23 @@ def test_a_high_threshold_leaves_the_source() -> None:
 
 def test_inversion_guidance_draws_toward_the_pivot_where_nothing_is_edited() -> None:
     model = tiny_model()
-    pivot = ddim_trajectory(model, encoded()[None], model.encode_prompts([SOURCE]), STEPS)
+    pivot = ddim_trajectory(model, read_sources(model, images(1), [SOURCE]), STEPS)
     method = ProximalInversion(inversion_guidance=True, recon_lr=0.3, recon_t=400, dilate=1)
-    (replay,) = method.invert(model, images(1), [SOURCE], STEPS)
+    (replay,) = method.invert(model, read_sources(model, images(1), [SOURCE]), STEPS)
     roles = ("source", "target")
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn(2, 4, 8, 8, generator=generator, dtype=torch.float64)
     difference = torch.zeros(2, 4, 8, 8, dtype=torch.float64)
     difference[1, 2, 4, 4] = 1.0
+    without = Denoised(latents, model.ladder(STEPS)[0], torch.zeros_like(latents))
+    prediction = Prediction(without, without.with_output(difference), without)
     # Timesteps of 4 steps: 751, 501, 251, 1.
     for step in (0, 1):
-        assert torch.equal(replay.correct_with(step, roles, latents, difference), latents)
+        assert torch.equal(replay.correct(step, roles, latents, prediction), latents)
     for step, wanted in ((2, pivot[1][0]), (3, pivot[0][0])):
         drawn = latents + 0.3 * (wanted - latents)
         drawn[1, 2, 3:6, 3:6] = latents[1, 2, 3:6, 3:6]
-        assert distance(replay.correct_with(step, roles, latents, difference), drawn) <= 1e-12
+        assert distance(replay.correct(step, roles, latents, prediction), drawn) <= 1e-12
     off = dataclasses.replace(method, inversion_guidance=False)
     assert distance(edited(method).latents[1], encoded()) < distance(edited(off).latents[1], encoded())
 

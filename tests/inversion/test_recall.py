@@ -1,6 +1,6 @@
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,11 @@ from p2p_bench.inversion import (
     ProximalInversion,
     recall,
 )
+from p2p_bench.inversion.base import Sources, read_sources
 from p2p_bench.inversion.recall import invert_or_recall, pack, replay_key, settings_of, unpack
 from p2p_bench.models import DiffusionModel
 from p2p_bench.sampling import Replay
-from tests.inversion.runs import OTHER, SOURCE, TARGET, distance, edited, images
+from tests.inversion.runs import OTHER, SOURCE, TARGET, distance, edited, encoded, images
 from tests.models.tiny import tiny_model
 
 METHODS = [
@@ -55,9 +56,15 @@ def with_schedule(model: DiffusionModel, **changes: Any) -> DiffusionModel:
 def key(**changes: Any) -> str:
     settings = {
         "inversion": ProximalInversion(), "model": tiny_model(), "image": images(1)[0], "prompt": SOURCE,
-        "steps": 4, "seed": 1, "truncate": False,
-    }  # fmt: skip
-    return replay_key(**(settings | changes))
+        "steps": 4, "seed": 1,
+    } | changes  # fmt: skip
+    model = settings["model"]
+    prompt = settings["prompt"]
+    prompt = model.tokenize(prompt) if isinstance(prompt, str) else prompt
+    # Of the latents nothing is part of the key: their pixels are.
+    nothing = torch.zeros(1, *encoded().shape)
+    sources = Sources(settings["image"][None], nothing, (prompt,), {}, (settings["seed"],))
+    return replay_key(settings["inversion"], model, sources, 0, settings["steps"])
 
 
 def test_the_key_misses_on_each_part() -> None:
@@ -71,13 +78,14 @@ def test_the_key_misses_on_each_part() -> None:
         key(image=images(1)[0].flip(2)),
         key(prompt=TARGET),
         key(steps=5),
-        key(truncate=True),
+        key(prompt=model.tokenize(" ".join([SOURCE] * 6), truncate=True)),
+        key(prompt=dataclasses.replace(model.tokenize(SOURCE), ids=model.tokenize(TARGET).ids)),
         key(model=with_spec(model, checksum="other")),
         key(model=tiny_model(torch.float32)),
         key(model=with_schedule(model, final_alpha_cumprod=1.0)),
         key(model=with_schedule(model, alphas_cumprod=model.schedule.alphas_cumprod * 0.999)),
         key(model=with_schedule(model, timestep_spacing="trailing")),
-        key(model=with_schedule(model, prediction_type="v_prediction")),
+        key(model=with_spec(model, prediction_type="v_prediction")),
         key(inversion=NegativePromptInversion()),
         key(inversion=ProximalInversion(quantile=0.71)),
         key(inversion=ProximalInversion(threshold=0.0)),
@@ -109,12 +117,15 @@ def test_other_code_is_another_key(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("method", METHODS, ids=str)
 def test_replays_survive_packing(method: Inversion) -> None:
     model = tiny_model()
-    (replay,) = method.invert(model, images(1), [SOURCE], 4, [3])
+    (replay,) = method.invert(model, read_sources(model, images(1), [SOURCE], [3]), 4)
     back = unpack(pack(replay), method, model.device)
     assert type(back) is type(replay)
     for field in dataclasses.fields(replay):  # type: ignore[arg-type]  # every replay is a dataclass
         value, found = getattr(replay, field.name), getattr(back, field.name)
-        if isinstance(value, Tensor):
+        if isinstance(value, Mapping):
+            assert list(value) == list(found)
+            assert all(torch.equal(value[name], found[name]) for name in value)
+        elif isinstance(value, Tensor):
             assert value.dtype == found.dtype
             assert torch.equal(value, found)
         else:
@@ -141,8 +152,8 @@ class Odd(Replay):
 class OddInversion(Inversion):
     parts: Any = ()
 
-    def invert(self, model: Any, images: Tensor, *rest: Any, **options: Any) -> Sequence[Replay]:
-        return [Odd(self.parts)] * len(images)
+    def invert(self, model: Any, sources: Sources, *rest: Any, **options: Any) -> Sequence[Replay]:
+        return [Odd(self.parts)] * len(sources)
 
 
 def test_nested_fields_are_packed_and_others_refused() -> None:
@@ -189,24 +200,21 @@ def test_what_was_inverted_is_not_inverted_again(method: Inversion, tmp_path: Pa
 def test_only_missing_images_of_a_batch_are_inverted(tmp_path: Path) -> None:
     cache, model, method = Cache(tmp_path), tiny_model(), DDIMInversion()
     pictures, prompts = images(3), [SOURCE, TARGET, OTHER]
-    alone = invert_or_recall(method, model, pictures[1:2], prompts[1:2], 3, [0], cache=cache)
+    sources = read_sources(model, pictures, prompts)
+    alone = invert_or_recall(method, model, sources.part([1]), 3, cache=cache)
     ticks: list[int] = []
     sizes: list[int] = []
     handle = model.unet.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
-    made = invert_or_recall(
-        method, model, pictures, prompts, 3, [0] * 3, progress=lambda: ticks.append(1), cache=cache
-    )
+    made = invert_or_recall(method, model, sources, 3, tick=lambda: ticks.append(1), cache=cache)
     handle.remove()
     assert [one.recalled for one in made] == [False, True, False]
     assert (sizes, len(ticks)) == ([2, 2, 2], 3)
     assert torch.equal(made[1].replay.start[0], alone[0].replay.start[0])
-    straight = method.invert(model, pictures, prompts, 3)
+    straight = method.invert(model, read_sources(model, pictures, prompts), 3)
     for one, expected in zip(made, straight, strict=True):
         assert distance(one.replay.start[0], expected.start[0]) <= 1e-10
     ticks.clear()
-    made = invert_or_recall(
-        method, model, pictures, prompts, 3, [0] * 3, progress=lambda: ticks.append(1), cache=cache
-    )
+    made = invert_or_recall(method, model, sources, 3, tick=lambda: ticks.append(1), cache=cache)
     assert all(one.recalled for one in made)
     assert len(ticks) == 3
 

@@ -1,3 +1,4 @@
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -7,14 +8,16 @@ import p2p_bench as p2p
 from p2p_bench.data.world import WorldReal
 from p2p_bench.errors import ConfigError
 from p2p_bench.inversion import DDIMInversion, ReNoiseInversion
+from p2p_bench.inversion.base import read_sources
 from p2p_bench.inversion.renoise import ReNoiseReplay
+from p2p_bench.models.conditioning import TEXT
 from p2p_bench.sampling import ddim_inverse_step
 from tests.inversion.runs import SOURCE, distance, edited, encoded, images
 from tests.models.tiny import tiny_model
 
 
 def inverted(method: ReNoiseInversion, steps: int = 20) -> ReNoiseReplay:
-    (replay,) = method.invert(tiny_model(), images(1), [SOURCE], steps)
+    (replay,) = method.invert(tiny_model(), read_sources(tiny_model(), images(1), [SOURCE]), steps)
     assert isinstance(replay, ReNoiseReplay)
     return replay
 
@@ -41,7 +44,7 @@ def test_on_rendered_images(count: int) -> None:
     loaded = [data.load(pair, model.spec.image_size).image for pair in data.pairs()]
     pictures = torch.stack([image for image in loaded if image is not None]).double()
     prompts = [pair.source_prompt for pair in data.pairs()]
-    replays = ReNoiseInversion().invert(model, pictures, prompts, 25)
+    replays = ReNoiseInversion().invert(model, read_sources(model, pictures, prompts), 25)
     residuals = torch.stack([replay.residuals for replay in replays if isinstance(replay, ReNoiseReplay)])
     missed = (residuals > 1e-6).nonzero()
     assert 1 - len(missed) / residuals.numel() >= 0.95
@@ -53,18 +56,14 @@ def test_residuals_are_those_of_the_equation() -> None:
     model, steps = tiny_model(), 3
     method = ReNoiseInversion(iterations=2, tolerance=0.0)
     replay = inverted(method, steps)
-    x_prev, text = model.encode_images(images(1)), model.encode_prompts([SOURCE])
+    x_prev, text = model.encode_images(images(1)), {TEXT: model.encode_prompts([SOURCE])}
     residuals = []
-    for timestep in reversed(model.schedule.timesteps(steps)):
-        levels = (
-            model.schedule.alpha_bar(timestep),
-            model.schedule.alpha_bar(model.schedule.previous(timestep, steps)),
-        )
+    for there, here in pairwise(reversed(model.ladder(steps))):
         x_k = x_prev
         for _ in range(3):
             with torch.no_grad():
-                epsilon = model.predict(x_k, timestep, text)
-            x_k, before = ddim_inverse_step(x_prev, epsilon, *levels), x_k
+                predicted = model.predict(x_k, here, text)
+            x_k, before = ddim_inverse_step(x_prev, predicted, here, there), x_k
         residuals.append(float((x_k - before).square().mean().sqrt()))
         x_prev = x_k
     torch.testing.assert_close(replay.residuals.tolist(), residuals[::-1], rtol=0, atol=1e-12)
@@ -91,9 +90,11 @@ def test_the_average_is_that_of_the_predictions() -> None:
 def test_batches_change_nothing() -> None:
     # In 40 steps the iteration contracts; fewer would amplify rounding on this model of random weights.
     method, prompts = ReNoiseInversion(tolerance=1e-3), [SOURCE, "a cat in fog", "a dog in water"]
-    together = method.invert(tiny_model(), images(3), prompts, 40)
+    together = method.invert(tiny_model(), read_sources(tiny_model(), images(3), prompts), 40)
     for index, replay in enumerate(together):
-        (alone,) = method.invert(tiny_model(), images(3)[index : index + 1], [prompts[index]], 40)
+        (alone,) = method.invert(
+            tiny_model(), read_sources(tiny_model(), images(3)[index : index + 1], [prompts[index]]), 40
+        )
         assert distance(replay.start[0], alone.start[0]) <= 1e-10
         assert replay.unet_rows == alone.unet_rows
     assert len({replay.unet_rows for replay in together}) > 1
@@ -101,7 +102,9 @@ def test_batches_change_nothing() -> None:
 
 def test_progress_counts_the_steps_of_the_run() -> None:
     ticks: list[None] = []
-    ReNoiseInversion().invert(tiny_model(), images(1), [SOURCE], 5, progress=lambda: ticks.append(None))
+    ReNoiseInversion().invert(
+        tiny_model(), read_sources(tiny_model(), images(1), [SOURCE]), 5, tick=lambda: ticks.append(None)
+    )
     assert len(ticks) == 5
 
 

@@ -3,7 +3,8 @@ import torch
 from diffusers import DDIMScheduler
 
 from p2p_bench.errors import ConfigError
-from p2p_bench.models.schedule import NoiseSchedule, clean_latents, schedule_from_config
+from p2p_bench.models.level import Denoised
+from p2p_bench.models.schedule import NoiseSchedule, schedule_from_config
 
 GRID = [
     (betas, spacing, to_one, prediction)
@@ -47,9 +48,10 @@ def test_raw_output_becomes_noise_and_clean_latents() -> None:
     velocity = alpha_bar**0.5 * noise - (1 - alpha_bar) ** 0.5 * x_0
     for prediction, raw in (("epsilon", noise), ("v_prediction", velocity)):
         schedule = NoiseSchedule(table, 1.0, prediction)
-        epsilon = schedule.to_epsilon(raw, x_t, 6)
-        assert torch.allclose(epsilon, noise, atol=1e-12)
-        assert torch.allclose(clean_latents(x_t, epsilon, alpha_bar), x_0, atol=1e-12)
+        level = schedule.level(6)
+        predicted = Denoised(x_t, level, schedule.to_epsilon(raw, x_t, level))
+        assert torch.allclose(predicted.epsilon, noise, atol=1e-12)
+        assert torch.allclose(predicted.x_0, x_0, atol=1e-12)
 
 
 def test_schedulers_of_other_classes_use_the_last_alpha_as_published() -> None:

@@ -69,10 +69,12 @@ def test_every_count_is_a_schedule_or_refused(steps: int, spacing: str) -> None:
 @pytest.mark.parametrize("steps", [1, 7, 25, 30])
 def test_a_step_ends_where_the_next_begins(spacing: str, steps: int) -> None:
     schedule = schedule_from_config({"timestep_spacing": spacing})
-    timesteps = schedule.timesteps(steps)
-    followers = [schedule.previous(timestep, steps) for timestep in timesteps]
-    assert followers[:-1] == list(timesteps[1:])
-    assert schedule.alpha_bar(followers[-1]) == schedule.final_alpha_cumprod
+    ladder = schedule.ladder(steps)
+    assert [level.timestep for level in ladder] == [*schedule.timesteps(steps), -1]
+    for level in ladder:
+        assert level.alpha**2 == pytest.approx(schedule.alpha_bar(int(level.timestep)), abs=1e-12)
+        assert level.alpha**2 + level.sigma**2 == pytest.approx(1, abs=1e-12)
+    assert ladder[-1].alpha == schedule.final_alpha_cumprod**0.5
 
 
 def test_another_spacing_is_an_explicit_choice() -> None:
