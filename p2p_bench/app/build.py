@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from p2p_bench.bench.loggers import RunLogger
     from p2p_bench.bench.task import Keep, Task, Variant
 
-RECORDED = ("model", "controller", "tau", "inversion", "dataset", "sampler", "metrics", "seed")
+RECORDED = ("model", "controller", "tau", "inversion", "editor", "dataset", "sampler", "metrics", "seed")
 """Parts of the configuration that decide the numbers."""
 
 _NO_CONTROL = {
@@ -139,6 +139,7 @@ def _task(config: DictConfig, choices: Mapping[str, str], built: Mapping[str, An
         variants=built["controller"],
         inversion=built["inversion"],
         inversion_name=choices.get("inversion", ""),
+        editor=built["editor"],
         sampler=built["sampler"],
         metrics=built["metrics"],
         seed=config.seed,

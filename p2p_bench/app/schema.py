@@ -7,7 +7,9 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
-COMPONENT_GROUPS = ("model", "controller", "inversion", "dataset", "sampler", "metrics", "logger", "trainer")
+COMPONENT_GROUPS = (
+    "model", "controller", "inversion", "editor", "dataset", "sampler", "metrics", "logger", "trainer",
+)  # fmt: skip
 """Groups whose nodes name a class by `_target_` (`metrics` and `logger` hold several such nodes)."""
 
 SEVERAL = ("metrics", "logger")
@@ -91,6 +93,7 @@ class RootConfig:
     controller: Any = MISSING
     tau: TauNode = field(default_factory=TauNode)
     inversion: Any = MISSING
+    editor: Any = MISSING
     dataset: Any = MISSING
     sampler: Any = MISSING
     metrics: Any = MISSING

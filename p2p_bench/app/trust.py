@@ -34,9 +34,10 @@ class Role:
 
 
 ROLES: Mapping[str, Role] = {
-    "model": Role("p2p_bench.models", ("spec", "tokenizer", "load")),
+    "model": Role("p2p_bench.models", ("spec", "reader", "load")),
     "controller": Role("p2p_bench.controllers", ("bind", "for_pair")),
     "inversion": Role("p2p_bench.inversion", ("invert",)),
+    "editor": Role("p2p_bench.editors", ("ready",)),
     "dataset": Role("p2p_bench.data", ("pairs", "load")),
     "sampler": Role("p2p_bench.sampling", ("stepper",)),
     "metrics": Role("p2p_bench.metrics", ("columns", "check", "__call__")),

@@ -1,15 +1,15 @@
 """What is wrong with the pairs of a data set for the variants of a run, found with the tokenizer alone."""
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 
+from p2p_bench.bench.requests import Edit, prepared_pair
 from p2p_bench.bench.rows import Key
 from p2p_bench.bench.task import Variant
-from p2p_bench.controllers import BoundController, Controller, EditContext
-from p2p_bench.controllers.binding import bind_edit, changes_itself
-from p2p_bench.errors import DataError, ErrorList, P2PError, PromptError
-from p2p_bench.prompts.words import TextTokenizer, TokenizedPrompt, tokenize
+from p2p_bench.editing.request import PreparedRequest
+from p2p_bench.errors import DataError, ErrorList, P2PError
+from p2p_bench.models import ModelSpec
+from p2p_bench.prompts.words import PromptReader
 from p2p_bench.raster import is_file, shortened
 from p2p_bench.types import EditPair
 
@@ -22,59 +22,39 @@ _SHOWN = 10
 def lint_pairs(
     pairs: Sequence[EditPair],
     variants: Sequence[Variant],
-    tokenizer: TextTokenizer,
+    reader: PromptReader,
+    spec: ModelSpec,
     *,
     steps: int,
-    self_fraction: float,
     truncate: bool = False,
-    vocabulary: Collection[str] | None = None,
 ) -> dict[Key, str]:
     """Every edit that cannot be made, with the reason; reads no pixel and no weights.
 
     Args:
         pairs: The pairs of the data set.
         variants: The variants of the run.
-        tokenizer: Tokenizer of the model.
+        reader: Reads the prompts of the model.
+        spec: Facts about the model.
         steps: Number of denoising steps.
-        self_fraction: Self-attention limit of the model, as a fraction of the latent side.
         truncate: Prompts that are too long are cut; a fault where the edit goes with what is cut off.
-        vocabulary: Words that the model was trained on, if that is known, for messages.
 
     Returns:
         Reason by (sample, variant, target).
     """
     faults: dict[Key, str] = {}
-    read = partial(tokenize, tokenizer=tokenizer, truncate=truncate, vocabulary=vocabulary)
     for pair in pairs:
+        edits = [(variant, index) for variant in variants for index in range(len(pair.target_prompts))]
         try:
-            faults.update(_pair_faults(pair, variants, read, steps, self_fraction))
+            _check_files(pair)
+            reasons = _reasons(prepared_pair(pair, edits, reader, spec, steps, truncate), edits)
+        except P2PError as error:
+            reasons = [str(error)] * len(edits)
         except Exception as error:  # whatever the words of one pair do, the others are edited
             log.exception("pair %r cannot be checked", pair.id)
-            reason = f"the pair cannot be edited ({type(error).__name__}: {error})"
-            faults.update(_all_of(pair, variants, reason))
+            reasons = [f"the pair cannot be edited ({type(error).__name__}: {error})"] * len(edits)
+        keys = [(pair.id, variant.name, index) for variant, index in edits]
+        faults.update({key: reason for key, reason in zip(keys, reasons, strict=True) if reason})
     return faults
-
-
-def bind_pair(pair: EditPair, controller: Controller, context: EditContext) -> BoundController:
-    """A controller bound to one edit of a pair.
-
-    Args:
-        pair: The pair.
-        controller: The controller, adapted to the pair.
-        context: The prompts.
-
-    Raises:
-        PromptError: The prompts do not fit the controller, or there is nothing to edit: source and target are
-            equal and no word is weighted, neither by the pair nor by the controller.
-    """
-    bound = bind_edit(controller, context)
-    meant = context.source.text != context.target.text or bool(pair.word_weights)
-    if not meant and not changes_itself(bound, context):
-        raise PromptError(
-            f"source and target prompt are both {context.source.text!r} and nothing is weighted, so there is "
-            "nothing to edit; write what the edit is about, or give the pair word_weights"
-        )
-    return bound
 
 
 def refuse_if_hopeless(
@@ -97,37 +77,14 @@ def refuse_if_hopeless(
         raise ErrorList(unique[:_SHOWN] + more)
 
 
-def _pair_faults(
-    pair: EditPair,
-    variants: Sequence[Variant],
-    read: Callable[..., TokenizedPrompt],
-    steps: int,
-    self_fraction: float,
-) -> Iterator[tuple[Key, str]]:
-    try:
-        _check_files(pair)
-        source = read(pair.source_prompt, role="source prompt")
-    except P2PError as error:
-        yield from _all_of(pair, variants, str(error))
-        return
-    for index, prompt in enumerate(pair.target_prompts):
-        try:
-            target = read(prompt, role=f"target prompt {index}")
-        except P2PError as error:
-            yield from (((pair.id, variant.name, index), str(error)) for variant in variants)
-            continue
-        for variant in variants:
-            try:
-                context = EditContext(source=source, target=target, steps=steps, self_fraction=self_fraction)
-                bind_pair(pair, variant.controller.for_pair(pair.word_weights, pair.blend_words), context)
-            except P2PError as error:
-                yield (pair.id, variant.name, index), f"variant {variant.name!r}: {error}"
-
-
-def _all_of(pair: EditPair, variants: Sequence[Variant], reason: str) -> Iterator[tuple[Key, str]]:
-    """The same reason for every edit of a pair."""
-    for variant in variants:
-        yield from (((pair.id, variant.name, index), reason) for index in range(len(pair.target_prompts)))
+def _reasons(prepared: PreparedRequest, edits: Sequence[Edit]) -> list[str]:
+    """Why each edit cannot be made; "" where it can."""
+    reasons = []
+    for (variant, _), prompt, made in zip(edits, prepared.prompts[1:], prepared.controllers, strict=True):
+        unread = not prompt.ids
+        said = str(made) if unread else f"variant {variant.name!r}: {made}"
+        reasons.append(said if isinstance(made, P2PError) else "")
+    return reasons
 
 
 def _check_files(pair: EditPair) -> None:

@@ -6,13 +6,11 @@ from dataclasses import dataclass, replace
 import torch
 from lightning import LightningModule
 
+from p2p_bench.bench.requests import loaded_request, sample_seed
 from p2p_bench.bench.task import Task, Variant
 from p2p_bench.data.base import LoadedPair
-from p2p_bench.editing import EditRequest, EditResult, Target, run_edits
-from p2p_bench.editing.budget import RowBudget
-from p2p_bench.hashing import noise_seed
-from p2p_bench.models import DiffusionModel
-from p2p_bench.types import EditPair
+from p2p_bench.editing import EditResult
+from p2p_bench.editors import Editor, Equipment
 
 
 @dataclass(frozen=True)
@@ -67,14 +65,15 @@ class EditModule(LightningModule):
         super().__init__()
         self.task = task
         self.asked = asked
-        self.budget = RowBudget(task.sampler.max_rows)
         self.record = record
         self.progress = progress
-        self.model: DiffusionModel | None = None
+        self.editor: Editor | None = None
 
     def setup(self, stage: str) -> None:
-        """Loads the model onto the device of this process."""
-        self.model = self.task.checkpoint.load(self.device)
+        """Makes the editor ready on the device of this process."""
+        task = self.task
+        equipment = Equipment(task.checkpoint, task.sampler, self.record, task.truncate, task.cache)
+        self.editor = task.editor.ready(equipment, self.device)
 
     def transfer_batch_to_device(
         self, batch: list[LoadedPair], device: torch.device, dataloader_idx: int
@@ -86,27 +85,17 @@ class EditModule(LightningModule):
         self, batch: list[LoadedPair], batch_idx: int
     ) -> list[Edited]:
         """Edits one batch of pairs."""
-        assert self.model is not None, "setup runs before test_step"
-        asked = [(loaded, tuple(self.asked[loaded.pair.id])) for loaded in batch]
-        asked = [(self._checked(loaded), edits) for loaded, edits in asked]
-        usable = [(loaded, edits) for loaded, edits in asked if loaded.error is None]
-        sampler = self.task.sampler
-        results = run_edits(
-            self.model,
-            [self._request(loaded, edits) for loaded, edits in usable],
-            steps=sampler.steps,
-            guidance=sampler.guidance,
-            stepper=sampler.stepper(),
-            spacing=sampler.spacing,
-            max_rows=self.budget,
-            record=self.record,
-            truncate=self.task.truncate,
-            progress=None if self.progress is None else self._reporter(len(batch)),
-            cache=self.task.cache,
-        )
-        by_id = {result.id: result for result in results}
+        assert self.editor is not None, "setup runs before test_step"
+        asked = [(self._checked(loaded), tuple(self.asked[loaded.pair.id])) for loaded in batch]
+        requests = [
+            loaded_request(self.task, loaded, [(edit.variant, edit.index) for edit in edits])
+            for loaded, edits in asked
+            if loaded.error is None
+        ]
+        progress = None if self.progress is None else self._reporter(len(batch))
+        results = {result.id: result for result in self.editor.edit(requests, progress)}
         return [
-            Edited(loaded, edits, self._seed(loaded.pair), by_id.get(loaded.pair.id))
+            Edited(loaded, edits, sample_seed(self.task, loaded.pair), results.get(loaded.pair.id))
             for loaded, edits in asked
         ]
 
@@ -118,29 +107,3 @@ class EditModule(LightningModule):
     def _checked(self, loaded: LoadedPair) -> LoadedPair:
         fault = self.task.repair.fault(loaded)
         return loaded if fault is None else replace(loaded, error=fault)
-
-    def _request(self, loaded: LoadedPair, edits: Sequence[Asked]) -> EditRequest:
-        pair = loaded.pair
-        return EditRequest(
-            id=pair.id,
-            source_prompt=pair.source_prompt,
-            targets=tuple(
-                Target(
-                    pair.target_prompts[edit.index],
-                    edit.variant.controller.for_pair(pair.word_weights, pair.blend_words),
-                )
-                for edit in edits
-            ),
-            seed=self._seed(pair),
-            image=loaded.image,
-            inversion=None if loaded.image is None else self.task.inversion,
-            repair=self.task.repair.of(loaded),
-        )
-
-    def _seed(self, pair: EditPair) -> int:
-        return sample_seed(self.task, pair)
-
-
-def sample_seed(task: Task, pair: EditPair) -> int:
-    """Seed of a pair's noise: its own, else a function of the run's seed and its id."""
-    return noise_seed(task.seed, pair.id) if pair.seed is None else pair.seed

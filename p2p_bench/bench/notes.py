@@ -1,15 +1,12 @@
 """What a reader of an edit should know although nothing failed."""
 
-import logging
 from collections.abc import Iterable, Sequence
 
 from p2p_bench.controllers import Controller
 from p2p_bench.models import ModelSpec
-from p2p_bench.models.vocabulary import never_seen, never_seen_message
+from p2p_bench.models.vocabulary import never_seen, warn_never_seen
 from p2p_bench.prompts.words import TokenizedPrompt, quoted
 from p2p_bench.types import EditPair
-
-log = logging.getLogger(__name__)
 
 
 def edit_notes(
@@ -43,8 +40,4 @@ def edit_notes(
 
 def warn_of_unknown_words(spec: ModelSpec, pairs: Iterable[EditPair]) -> None:
     """Says once which words of some pairs the model was never trained on."""
-    unknown = never_seen(
-        spec, (text for pair in pairs for text in (pair.source_prompt, *pair.target_prompts))
-    )
-    if unknown:
-        log.warning("%s", never_seen_message(spec, unknown))
+    warn_never_seen(spec, (text for pair in pairs for text in (pair.source_prompt, *pair.target_prompts)))

@@ -136,11 +136,10 @@ def _faults(task: Task, facts: Facts) -> dict[Key, str]:
     faults = lint_pairs(
         pairs,
         task.variants,
-        task.checkpoint.tokenizer(),
+        task.checkpoint.reader(),
+        spec,
         steps=task.sampler.steps_on(spec),
-        self_fraction=spec.self_fraction,
         truncate=task.truncate,
-        vocabulary=spec.vocabulary,
     )
     refuse_if_hopeless(pairs, task.variants, faults)
     return faults

@@ -2,25 +2,24 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from rich.text import Text
 from rich.tree import Tree
 
-from p2p_bench.bench.lint import bind_pair
 from p2p_bench.bench.notes import warn_of_unknown_words
 from p2p_bench.bench.open_run import Facts
+from p2p_bench.bench.requests import prepared_pair
 from p2p_bench.bench.task import Task
-from p2p_bench.controllers import BoundController, EditContext
 from p2p_bench.editing.budget import batches
-from p2p_bench.editing.request import EditRequest, PreparedRequest, Target
+from p2p_bench.editing.request import PreparedRequest
 from p2p_bench.editing.rows import edit_tree, suited_targets
 from p2p_bench.editing.tree import Group, Stretch
 from p2p_bench.errors import P2PError
 from p2p_bench.models import DiffusionModel
 from p2p_bench.models.conditioning import repeated
-from p2p_bench.prompts.words import TextTokenizer, tokenize
+from p2p_bench.prompts.words import PromptReader
 from p2p_bench.types import EditPair
 
 _SHOWN = 4
@@ -67,12 +66,12 @@ def plan_run(task: Task, facts: Facts) -> Plan:
         facts: What it reads.
     """
     steps = task.sampler.steps_on(facts.spec)
-    tokenizer = task.checkpoint.tokenizer()
+    reader = task.checkpoint.reader()
     warn_of_unknown_words(facts.spec, facts.pairs)
     pairs = inverted = edits = left_out = rows = alone = widest = 0
     example: Tree | None = None
     for pair in facts.pairs:
-        prepared, names = _prepared(task, facts, pair, tokenizer, steps)
+        prepared, names = _prepared(task, facts, pair, reader, steps)
         left_out += len(task.variants) * len(pair.target_prompts) - len(names)
         if prepared is None:
             continue
@@ -107,35 +106,25 @@ def rows_per_second(model: DiffusionModel, rows: int, repeats: int = 2) -> float
 
 
 def _prepared(
-    task: Task, facts: Facts, pair: EditPair, tokenizer: TextTokenizer, steps: int
+    task: Task, facts: Facts, pair: EditPair, reader: PromptReader, steps: int
 ) -> tuple[PreparedRequest | None, list[str]]:
-    """The edits of a pair that can be made, and their names; None where there is none."""
-    spec, sampler = facts.spec, task.sampler
-    targets: list[Target] = []
-    controllers: list[BoundController | P2PError] = []
-    prompts, names = [], []
+    """The edits of a pair, and the names of those that can be made; None where there is none."""
+    several = len(pair.target_prompts) > 1
+    edits = [(variant, index) for variant in task.variants for index in range(len(pair.target_prompts))]
     try:
-        source = tokenize(pair.source_prompt, tokenizer, truncate=task.truncate)
-        tokenized = [tokenize(prompt, tokenizer, truncate=task.truncate) for prompt in pair.target_prompts]
+        prepared = prepared_pair(pair, edits, reader, facts.spec, steps, task.truncate)
     except P2PError:
         return None, []
-    for variant in task.variants:
-        controller = variant.controller.for_pair(pair.word_weights, pair.blend_words)
-        for index, target in enumerate(tokenized):
-            try:
-                bound = bind_pair(pair, controller, EditContext(source, target, steps, spec.self_fraction))
-            except P2PError:
-                continue
-            targets.append(Target(target.text, controller))
-            controllers.append(bound)
-            prompts.append(target)
-            names.append(variant.name if len(tokenized) == 1 else f"{variant.name}, target {index}")
-    if not targets:
+    names = [
+        f"{variant.name}, target {index}" if several else variant.name
+        for (variant, index), made in zip(edits, prepared.controllers, strict=True)
+        if not isinstance(made, P2PError)
+    ]
+    if not names:
         return None, []
-    inversion = task.inversion if pair.has_image else None
-    request = EditRequest(pair.id, pair.source_prompt, tuple(targets), inversion=inversion)
-    guidance = spec.guidance if sampler.guidance is None else sampler.guidance
-    return PreparedRequest(request, (source, *prompts), tuple(controllers), guidance, source), names
+    request = replace(prepared.request, inversion=task.inversion if pair.has_image else None)
+    guidance = facts.spec.guidance if task.sampler.guidance is None else task.sampler.guidance
+    return replace(prepared, request=request, guidance=guidance), names
 
 
 def _picture(pair: EditPair, tree: Sequence[Stretch], names: Sequence[str]) -> Tree:

@@ -11,9 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from p2p_bench.bench.attention_pictures import token_sheet
-from p2p_bench.bench.module import Edited, sample_seed
+from p2p_bench.bench.module import Edited
 from p2p_bench.bench.notes import edit_notes
 from p2p_bench.bench.pictures import difference_image, file_stem, save_png
+from p2p_bench.bench.requests import sample_seed
 from p2p_bench.bench.rows import IMAGE_COLUMNS
 from p2p_bench.bench.scoring import edit_view, score
 from p2p_bench.bench.task import Task, Variant
@@ -201,7 +202,7 @@ def _error_of(edited: Edited, place: int) -> str:
     """Why an edit has no image; "" if it has one."""
     if edited.result is None:
         return edited.loaded.error or "the pair was not edited"
-    error = edited.result.errors[0] or edited.result.errors[1 + place]
+    error = edited.result.errors[1 + place] or edited.result.errors[0]
     return "" if error is None else str(error)
 
 

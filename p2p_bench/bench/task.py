@@ -2,34 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
-
-import torch
+from typing import Any
 
 from p2p_bench.bench.repairs import RepairRule
 from p2p_bench.cache import Cache
 from p2p_bench.controllers import Controller
 from p2p_bench.data.base import PairDataset
+from p2p_bench.editors import ControlledSampling, EditorSettings
 from p2p_bench.metrics.base import Metric
-from p2p_bench.models import DiffusionModel, ModelSpec
-from p2p_bench.prompts.words import TextTokenizer
-
-
-@runtime_checkable
-class Checkpoint(Protocol):
-    """A model in three steps of rising cost: facts, tokenizer, weights."""
-
-    def spec(self) -> ModelSpec:
-        """Facts, read from configuration files."""
-        ...
-
-    def tokenizer(self) -> TextTokenizer:
-        """The tokenizer alone."""
-        ...
-
-    def load(self, device: torch.device | str = "cpu") -> DiffusionModel:
-        """The model with its weights."""
-        ...
+from p2p_bench.models import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -69,6 +50,7 @@ class Task:
         truncate: Cut prompts that are too long instead of refusing them.
         repair: What becomes of the pixels that an edit should not touch.
         cache: Where inversions are looked for and kept; None always inverts. Decides no number but costs.
+        editor: Who makes the edits.
         settings: The same as plain values, for the record; a directory with rows takes only a run of
             equal settings.
     """
@@ -84,6 +66,7 @@ class Task:
     truncate: bool = False
     repair: RepairRule = field(default_factory=RepairRule)
     cache: Cache | None = None
+    editor: EditorSettings = field(default_factory=ControlledSampling)
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 

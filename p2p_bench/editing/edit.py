@@ -1,6 +1,5 @@
 """One edit, in one call."""
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
@@ -21,11 +20,9 @@ from p2p_bench.errors import P2PError
 from p2p_bench.inversion import DDIMInversion, Inversion
 from p2p_bench.models import DiffusionModel
 from p2p_bench.models.timesteps import SPACINGS, Spacing
-from p2p_bench.models.vocabulary import never_seen, never_seen_message
+from p2p_bench.models.vocabulary import warn_never_seen
 from p2p_bench.pinned import with_pinned_settings
 from p2p_bench.sampling import DDIM
-
-log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -95,9 +92,7 @@ def edit(
     """
     model = arguments.instance("model", model, DiffusionModel, "a model, as load_model gives it")
     prompts = arguments.prompts(targets)
-    unknown = never_seen(model.spec, (arguments.text("source", source), *prompts))
-    if unknown:
-        log.warning("%s", never_seen_message(model.spec, unknown))
+    warn_never_seen(model.spec, (arguments.text("source", source), *prompts))
     controllers = arguments.controllers(controller, len(prompts))
     if inversion is not None:
         arguments.instance("inversion", inversion, Inversion, "an inversion, such as DDIMInversion()")
@@ -126,6 +121,7 @@ def edit(
         truncate=arguments.flag("truncate", truncate),
         progress=_progress(progress),
         cache=None if cache is None else arguments.instance("cache", cache, Cache, "a Cache"),
+        whole=True,
     )
     raise_all([error for error in result.errors if error is not None])
     return result

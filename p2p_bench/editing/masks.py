@@ -1,13 +1,16 @@
 """Masks of local blend: from attention, or given."""
 
+from collections.abc import Sequence
+
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import adaptive_max_pool2d, interpolate, max_pool2d
 
 from p2p_bench.attention.recorder import Recorder, RecordSpec
+from p2p_bench.attention.sites import Site
 from p2p_bench.controllers.blend import BoundBlend
 from p2p_bench.errors import ConfigError
-from p2p_bench.models import DiffusionModel, ModelSpec
+from p2p_bench.models import ModelSpec
 
 
 def attention_mask(
@@ -31,17 +34,23 @@ def fitted_mask(mask: Bool[Tensor, "y x"], size: tuple[int, int]) -> Bool[Tensor
     return adaptive_max_pool2d(mask[None].float(), size)[0].bool()
 
 
-def check_blend(model: DiffusionModel, blend: BoundBlend) -> None:
+def check_blend(spec: ModelSpec, sites: Sequence[Site] | None, blend: BoundBlend) -> None:
     """See that a blend can be made with a model.
+
+    Args:
+        spec: Facts about the model.
+        sites: Its attention sites; None where it is not loaded, and they are not looked at.
+        blend: The blend.
 
     Raises:
         ConfigError: It has no cross-attention of the wanted size, or a given mask has other proportions.
     """
-    spec = model.spec
     if blend.mask is None:
+        if sites is None:
+            return
         try:
             wanted = RecordSpec((0,), ((0,),), blend_fraction(spec, blend))
-            Recorder(wanted, spec.max_tokens, spec.latent_size).check(model.sites)
+            Recorder(wanted, spec.max_tokens, spec.latent_size).check(sites)
         except ConfigError as error:
             raise ConfigError(f"local_blend fraction: {error}") from error
     elif blend.mask.height * spec.image_size[1] != blend.mask.width * spec.image_size[0]:

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from jaxtyping import Float
 from torch import Tensor
 
+from p2p_bench.attention.sites import Site
 from p2p_bench.controllers import BoundController, Controller, EditContext, NoControl
 from p2p_bench.controllers.binding import bind_edit
 from p2p_bench.editing.masks import check_blend
@@ -13,8 +15,8 @@ from p2p_bench.editing.repair import Repair
 from p2p_bench.errors import DataError, ErrorList, P2PError
 from p2p_bench.inversion import Inversion
 from p2p_bench.inversion.base import no_step_left, unserved
-from p2p_bench.models import DiffusionModel, ModelSpec
-from p2p_bench.prompts.words import TokenizedPrompt
+from p2p_bench.models import ModelSpec
+from p2p_bench.prompts.words import PromptReader, TokenizedPrompt
 from p2p_bench.sampling.sampler import check_guidance
 
 
@@ -69,12 +71,12 @@ class EditRequest:
 
 @dataclass(frozen=True, eq=False)
 class PreparedRequest:
-    """A request with its prompts tokenized and its controllers bound.
+    """A request with its prompts tokenized and its controllers bound: what all that comes after reads.
 
     Attributes:
         request: The request.
-        prompts: Source first.
-        controllers: One per target; an error where the controller does not suit the prompts.
+        prompts: Source first; where a target's prompt could not be read, its text alone.
+        controllers: One per target; an error where the prompt cannot be read or does not suit the controller.
         guidance: Guidance scale.
         inversion_prompt: What an image is inverted with.
     """
@@ -85,51 +87,80 @@ class PreparedRequest:
     guidance: float
     inversion_prompt: TokenizedPrompt
 
+    @property
+    def faults(self) -> list[P2PError]:
+        """What is wrong with targets."""
+        return [made for made in self.controllers if isinstance(made, P2PError)]
+
 
 def prepare(
-    model: DiffusionModel, request: EditRequest, steps: int, guidance: float, truncate: bool
+    reader: PromptReader,
+    spec: ModelSpec,
+    request: EditRequest,
+    steps: int,
+    guidance: float | None = None,
+    truncate: bool = False,
+    sites: Sequence[Site] | None = None,
 ) -> PreparedRequest:
-    """Checks a request and binds its controllers. One that does not suit leaves the other targets.
+    """The one place that tokenizes and binds; it needs no weights.
 
     Args:
-        model: The model; only its specification and tokenizer are used.
+        reader: Reads prompts: the model, or what its checkpoint gives without loading it.
+        spec: Facts about the model.
         request: The request.
         steps: Number of denoising steps.
-        guidance: Guidance scale of the run.
+        guidance: Guidance scale of the run; None is the model's own.
         truncate: Cut prompts that are too long instead of refusing them.
+        sites: Attention sites of the model, for what blends ask of them; None where it is not loaded.
+
+    Returns:
+        The request; a target that cannot be edited has an error and leaves the others.
 
     Raises:
         P2PError: No part of the request can be carried out; all faults found are listed.
     """
-    scale = guidance if request.guidance is None else request.guidance
-    faults: list[P2PError] = list(_start_faults(model.spec, request, steps))
-    prompts: list[TokenizedPrompt] = []
-    own = request.inversion_prompt
-    targets = [("target prompt", target.prompt) for target in request.targets]
-    texts = [("source prompt", request.source_prompt), *targets]
-    for role, text in texts if own is None else [*texts, ("inversion_prompt", own)]:
-        try:
-            empty = role == "inversion_prompt"
-            prompts.append(model.tokenize(text, truncate, allow_empty=empty, role=role))
-        except P2PError as error:
-            faults.append(error)
+    run_scale = spec.guidance if guidance is None else guidance
+    scale = run_scale if request.guidance is None else request.guidance
+    faults = _start_faults(spec, request, steps)
     try:
         check_guidance(scale)
     except P2PError as error:
         faults.append(error)
     if not request.targets:
         faults.append(P2PError("targets: expected at least one target prompt, got none"))
-    raise_all(faults)
-    inverted_with = prompts[0] if own is None else prompts.pop()
+    read = partial(_read, reader, truncate)
+    source = read(request.source_prompt, "source prompt")
+    own = request.inversion_prompt
+    inverted_with = source if own is None else read(own, "inversion_prompt", allow_empty=True)
+    targets = [read(target.prompt, "target prompt") for target in request.targets]
+    broken = [one for one in (source, inverted_with) if isinstance(one, P2PError)]
+    hopeless = [one for one in targets if isinstance(one, P2PError)]
+    if faults or broken or len(hopeless) == len(targets):
+        raise_all([*faults, *broken, *hopeless])
+    assert isinstance(source, TokenizedPrompt)
+    assert isinstance(inverted_with, TokenizedPrompt)
     controllers = [
-        _bound(model, target.controller, EditContext(prompts[0], prompt, steps, model.spec.self_fraction))
-        for target, prompt in zip(request.targets, prompts[1:], strict=True)
+        target
+        if isinstance(target, P2PError)
+        else _bound(spec, sites, asked.controller, EditContext(source, target, steps, spec.self_fraction))
+        for asked, target in zip(request.targets, targets, strict=True)
     ]
-    if all(isinstance(made, P2PError) for made in controllers):
-        raise_all([made for made in controllers if isinstance(made, P2PError)])
     if request.inversion is not None:
         request = replace(request, inversion=request.inversion.for_guidance(scale))
-    return PreparedRequest(request, tuple(prompts), tuple(controllers), scale, inverted_with)
+    prompts = [
+        TokenizedPrompt(asked.prompt, (), 0, ()) if isinstance(target, P2PError) else target
+        for asked, target in zip(request.targets, targets, strict=True)
+    ]
+    return PreparedRequest(request, (source, *prompts), tuple(controllers), scale, inverted_with)
+
+
+def _read(
+    reader: PromptReader, truncate: bool, text: str, role: str, allow_empty: bool = False
+) -> TokenizedPrompt | P2PError:
+    try:
+        return reader.tokenize(text, truncate, allow_empty, role)
+    except P2PError as error:
+        return error
 
 
 def raise_all(faults: Sequence[P2PError]) -> None:
@@ -139,11 +170,13 @@ def raise_all(faults: Sequence[P2PError]) -> None:
         raise distinct[0] if len(distinct) == 1 else ErrorList(distinct)
 
 
-def _bound(model: DiffusionModel, controller: Controller, context: EditContext) -> BoundController | P2PError:
+def _bound(
+    spec: ModelSpec, sites: Sequence[Site] | None, controller: Controller, context: EditContext
+) -> BoundController | P2PError:
     try:
         bound = bind_edit(controller, context)
         if bound.blend is not None:
-            check_blend(model, bound.blend)
+            check_blend(spec, sites, bound.blend)
         return bound
     except P2PError as error:
         return error

@@ -13,7 +13,7 @@ from p2p_bench.editing.attention import AttentionMaps, Record, check_record, kep
 from p2p_bench.editing.budget import Batch, RowBudget, batches, is_out_of_memory, too_large
 from p2p_bench.editing.loop import Sampled, sample_rows
 from p2p_bench.editing.mending import repaired
-from p2p_bench.editing.request import EditRequest, PreparedRequest, prepare
+from p2p_bench.editing.request import EditRequest, PreparedRequest, prepare, raise_all
 from p2p_bench.editing.result import EditResult
 from p2p_bench.editing.rows import RowTable, Sample, row_tables
 from p2p_bench.errors import ConfigError, P2PError
@@ -43,6 +43,7 @@ def run_edits(
     truncate: bool = False,
     progress: Progress | None = None,
     cache: Cache | None = None,
+    whole: bool = False,
 ) -> list[EditResult]:
     """Carries out requests, several to a batch. How they are batched changes results by rounding only.
 
@@ -60,6 +61,7 @@ def run_edits(
         truncate: Cut prompts that are too long instead of refusing them.
         progress: Called after each step.
         cache: Where inversions are looked for and kept; None always inverts.
+        whole: Raise, before anything is computed, where a request cannot be carried out with all its targets.
 
     Returns:
         One result per request, in order. A request that cannot be carried out, or whose latents became
@@ -68,6 +70,7 @@ def run_edits(
     Raises:
         ConfigError: `steps`, `spacing`, `guidance` or `max_rows` is out of range, or the model has nothing to
             record.
+        P2PError: With `whole`, what is wrong with requests.
     """
     model = model.spaced(spacing)
     steps = model.spec.steps if steps is None else steps
@@ -81,8 +84,17 @@ def run_edits(
     prepared: list[tuple[int, PreparedRequest]] = []
     for place, request in enumerate(requests):
         try:
-            prepared.append((place, prepare(model, request, steps, guidance, truncate)))
+            made = prepare(model, model.spec, request, steps, guidance, truncate, model.sites)
+            if whole:
+                raise_all(made.faults)
+            if len(made.faults) == len(made.controllers):
+                own = (made.faults[0], *made.faults)
+                results[place] = replace(_blank(model, request), errors=own)
+            else:
+                prepared.append((place, made))
         except P2PError as error:
+            if whole:
+                raise
             results[place] = _refused(model, request, error)
     editor = _Editor(model, steps, stepper or DDIM(), kept, cache, _Ticker(progress, steps))
     results |= editor.run_all(prepared, budget)

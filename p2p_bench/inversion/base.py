@@ -150,7 +150,7 @@ def unserved(inversion: Inversion, spec: ModelSpec) -> ConfigError | None:
     needed = " and ".join(_WORDS[name] for name in lacking)
     return ConfigError(
         f"inversion: {type(inversion).__name__} needs {needed}, which model {spec.name!r} of family "
-        f"{spec.family!r} does not have; take another inversion (p2p-bench ls inversions), or another model"
+        f"{spec.family!r} does not have; take another inversion, or another model"
     )
 
 

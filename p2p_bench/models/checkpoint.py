@@ -21,7 +21,7 @@ from p2p_bench.models.parts import PartConfig, check_headers, load_part, usable_
 from p2p_bench.models.schedule import NoiseSchedule, schedule_from_config
 from p2p_bench.models.spec import ModelSpec
 from p2p_bench.models.stable_diffusion import StableDiffusion
-from p2p_bench.models.tokenizer import load_tokenizer
+from p2p_bench.models.tokenizer import ClipReader, load_tokenizer
 from p2p_bench.models.vocabulary import read_vocabulary
 from p2p_bench.pinned import with_pinned_settings
 
@@ -140,6 +140,15 @@ class UNetCheckpoint:
         text = self._config(directory, "text_encoder")
         limits = text.integer("max_position_embeddings", 77), text.integer("vocab_size", 49408)
         return load_tokenizer(directory / "tokenizer", self.name, *limits)
+
+    def reader(self) -> ClipReader:
+        """What reads prompts, without weights.
+
+        Raises:
+            MissingWeightsError: See `tokenizer`.
+        """
+        directory = checkpoint_directory(self.path, self.name)
+        return ClipReader(self.tokenizer(), read_vocabulary(directory, self.name))
 
     @with_pinned_settings
     def load(self, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> StableDiffusion:

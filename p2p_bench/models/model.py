@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -14,7 +15,7 @@ from p2p_bench.models.conditioning import Conditioning, EncodedPrompts
 from p2p_bench.models.level import Denoised, Level
 from p2p_bench.models.spec import ModelSpec
 from p2p_bench.models.timesteps import Spacing
-from p2p_bench.prompts.words import TokenizedPrompt
+from p2p_bench.prompts.words import PromptReader, TokenizedPrompt
 
 
 class DiffusionModel(ABC):
@@ -137,3 +138,20 @@ class DiffusionModel(ABC):
         number_format = str(self.dtype).removeprefix("torch.")
         kind = type(self).__name__
         return f"{kind}({self.spec.name!r}, {width} x {height} pixels, {number_format} on {self.device})"
+
+
+@runtime_checkable
+class Checkpoint(Protocol):
+    """A model in three steps of rising cost: facts, tokenizers, weights."""
+
+    def spec(self) -> ModelSpec:
+        """Facts, read from configuration files."""
+        ...
+
+    def reader(self) -> PromptReader:
+        """What reads prompts: the tokenizers alone."""
+        ...
+
+    def load(self, device: torch.device | str = "cpu") -> DiffusionModel:
+        """The model with its weights."""
+        ...

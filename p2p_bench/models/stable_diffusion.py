@@ -19,7 +19,8 @@ from p2p_bench.models.model import DiffusionModel
 from p2p_bench.models.schedule import NoiseSchedule
 from p2p_bench.models.spec import ModelSpec
 from p2p_bench.models.timesteps import Spacing, check_spacing
-from p2p_bench.prompts.words import TokenizedPrompt, tokenize
+from p2p_bench.models.tokenizer import ClipReader
+from p2p_bench.prompts.words import TokenizedPrompt
 
 _VAE_BATCH = 8
 """Images through the VAE at once: its activations are large, and larger batches gain nothing."""
@@ -74,7 +75,7 @@ class StableDiffusion(DiffusionModel):
         self, text: str, truncate: bool = False, allow_empty: bool = False, role: str = "prompt"
     ) -> TokenizedPrompt:
         """See `DiffusionModel.tokenize`."""
-        return tokenize(text, self.tokenizer, truncate, allow_empty, role, self.spec.vocabulary)
+        return ClipReader(self.tokenizer, self.spec.vocabulary).tokenize(text, truncate, allow_empty, role)
 
     def encode_one(self, prompt: TokenizedPrompt) -> Conditioning:
         """See `DiffusionModel.encode_one`."""

@@ -1,12 +1,14 @@
 """CLIP's tokenizer, as the model that it goes with can use it."""
 
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from transformers import CLIPTokenizer
 
 from p2p_bench.errors import MissingWeightsError
+from p2p_bench.prompts.words import TokenizedPrompt, tokenize
 
 _LOCK = threading.Lock()
 _SPARE = 64
@@ -20,6 +22,25 @@ class SharedTokenizer(CLIPTokenizer):
         """As in the library, one call at a time."""
         with _LOCK:
             return super().__call__(*args, **kwargs)
+
+
+@dataclass(frozen=True, eq=False)
+class ClipReader:
+    """Reads prompts for a model with one CLIP text encoder.
+
+    Attributes:
+        tokenizer: CLIP's tokenizer.
+        vocabulary: Words that the model was trained on; None where they are not known.
+    """
+
+    tokenizer: CLIPTokenizer
+    vocabulary: frozenset[str] | None = None
+
+    def tokenize(
+        self, text: str, truncate: bool = False, allow_empty: bool = False, role: str = "prompt"
+    ) -> TokenizedPrompt:
+        """See `PromptReader.tokenize`."""
+        return tokenize(text, self.tokenizer, truncate, allow_empty, role, self.vocabulary)
 
 
 def load_tokenizer(folder: Path, name: str, max_tokens: int, num_embeddings: int) -> SharedTokenizer:

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from p2p_bench.errors import ConfigError
 from p2p_bench.models.files import read_json
 from p2p_bench.models.spec import ModelSpec
 from p2p_bench.prompts.words import unknown_words
+
+log = logging.getLogger(__name__)
 
 VOCABULARY_FILE = "caption_words.json"
 """Beside `model_index.json`: `{"words": [...]}`, every word of the captions that the model was trained on.
@@ -61,6 +64,13 @@ def never_seen_message(spec: ModelSpec, words: Iterable[str]) -> str:
         f"it knows {len(known)} words: {', '.join(known)}. For others, take a checkpoint that was trained on "
         "them: model=local model.path=DIR"
     )
+
+
+def warn_never_seen(spec: ModelSpec, prompts: Iterable[str]) -> None:
+    """Warns of words in some prompts that a model was not trained on."""
+    unknown = never_seen(spec, prompts)
+    if unknown:
+        log.warning("%s", never_seen_message(spec, unknown))
 
 
 def _near(word: str, known: Sequence[str]) -> str:

@@ -19,6 +19,27 @@ class TextTokenizer(Protocol):
         """Encode; `.input_ids` begins and ends with one special token each."""
 
 
+@runtime_checkable
+class PromptReader(Protocol):
+    """What reads the prompts of a model: the model itself, or its tokenizers before it is loaded."""
+
+    def tokenize(
+        self, text: str, truncate: bool = False, allow_empty: bool = False, role: str = "prompt"
+    ) -> "TokenizedPrompt":
+        """A prompt as the text encoders see it.
+
+        Args:
+            text: The prompt.
+            truncate: Cut one that is too long instead of refusing it.
+            allow_empty: Accept one without words.
+            role: What the prompt is, for messages.
+
+        Raises:
+            PromptError: It is empty, or longer than the model reads.
+        """
+        ...
+
+
 _APOSTROPHES = str.maketrans("\u2018\u2019\u02bc\uff07", "''''")
 
 

@@ -210,7 +210,7 @@ def test_a_failed_result_shows_its_error() -> None:
 
 
 def test_models_and_controllers_are_one_line() -> None:
-    assert repr(tiny_model(torch.float32)) == "DiffusionModel('tiny', 16 x 16 pixels, float32 on cpu)"
+    assert repr(tiny_model(torch.float32)) == "StableDiffusion('tiny', 16 x 16 pixels, float32 on cpu)"
     for controller in (
         p2p.Replace(), p2p.Refine(), p2p.Reweight({"red": 2.0}, inner=p2p.Replace()), p2p.MasaCtrl(),
         p2p.LocalBlend(p2p.ByEdit(), mask=torch.ones(64, 64)), p2p.paper(), p2p.DDIMInversion(),

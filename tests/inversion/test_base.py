@@ -33,8 +33,8 @@ def test_a_method_on_a_model_it_cannot_serve_says_why() -> None:
     )
     said = (
         "inversion: Demanding needs differentiable passes and noise levels that a deterministic step can be "
-        "taken along and back, which model 'tiny' of family 'sd' does not have; take another inversion "
-        "(p2p-bench ls inversions), or another model"
+        "taken along and back, which model 'tiny' of family 'sd' does not have; take another inversion, "
+        "or another model"
     )
     assert str(unserved(Demanding(), model.spec)) == said
     with pytest.raises(ConfigError, match="Demanding needs differentiable passes"):

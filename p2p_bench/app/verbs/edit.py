@@ -10,7 +10,7 @@ from p2p_bench.app.compose import checked_overrides, compose, composing
 from p2p_bench.app.console import result_console, status_console
 from p2p_bench.app.early import refuse_early
 from p2p_bench.app.paths import folder_fault, user_path
-from p2p_bench.errors import ConfigError, ErrorList, P2PError
+from p2p_bench.errors import ConfigError, P2PError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -132,63 +132,45 @@ def _image(task: "Task", options: argparse.Namespace) -> "tuple[Tensor | None, s
 
 
 def _edit(task: "Task", options: argparse.Namespace, image: "Tensor | None", device: str) -> "EditResult":
+    """The edit: a request that is checked before anything is loaded, and the run's editor."""
     from p2p_bench.bench.progress import ProgressDisplay
-    from p2p_bench.editing import Record, edit
+    from p2p_bench.editing import EditRequest, Record, Target
+    from p2p_bench.editing.request import prepare, raise_all
+    from p2p_bench.editors import Equipment
+    from p2p_bench.models.vocabulary import warn_never_seen
 
-    status = status_console()
-    shown = tuple(range(1 + len(options.target)))
-    spec = task.checkpoint.spec()
-    variant = _checked_variant(task, options)
+    status, sampler = status_console(), task.sampler
+    spec = task.checkpoint.spec().spaced(sampler.spacing)
+    controller = _variant(task).controller
+    request = EditRequest(
+        id="edit",
+        source_prompt=options.source,
+        targets=tuple(Target(target, controller) for target in options.target),
+        seed=task.seed,
+        image=image,
+        inversion=None if image is None else task.inversion,
+        repair=task.repair.without_mask(),
+    )
+    prepared = prepare(
+        task.checkpoint.reader(), spec, request, sampler.steps_on(spec), sampler.guidance, task.truncate
+    )
+    raise_all(prepared.faults)
+    warn_never_seen(spec, request.prompts)
     status.print(f"loading model {spec.name}")
-    model = task.checkpoint.load(device)
+    shown = tuple(range(1 + len(options.target)))
+    record = None if options.heatmaps is None else Record(apart=("steps",), self_images=shown)
+    editor = task.editor.ready(Equipment(task.checkpoint, sampler, record, task.truncate, task.cache), device)
     with ProgressDisplay(status, 1) as display:
-        return edit(
-            model,
-            options.source,
-            options.target,
-            variant.controller,
-            image=image,
-            inversion=None if image is None else task.inversion,
-            seed=task.seed,
-            steps=task.sampler.steps,
-            guidance=task.sampler.guidance,
-            eta=task.sampler.eta,
-            spacing=task.sampler.spacing,
-            record=None if options.heatmaps is None else Record(apart=("steps",), self_images=shown),
-            truncate=task.truncate,
-            progress=lambda step, steps: display.step(1, step, steps),
-            cache=task.cache,
-            repair=task.repair.without_mask() or False,
-        )
+        (result,) = editor.edit([request], lambda step, steps: display.step(1, step, steps))
+    raise_all([error for error in result.errors if error is not None])
+    return result
 
 
-def _checked_variant(task: "Task", options: argparse.Namespace) -> "Variant":
-    """The one variant to edit with, once it is known to suit the prompts."""
-    from p2p_bench.controllers import EditContext
-    from p2p_bench.controllers.binding import bind_edit
-    from p2p_bench.inversion.base import no_step_left
-    from p2p_bench.prompts.words import tokenize
-
-    spec = task.checkpoint.spec()
+def _variant(task: "Task") -> "Variant":
+    """The one variant to edit with."""
     variants = [variant for variant in task.variants if variant.name != "none"] or list(task.variants)
     if len(variants) > 1:
         raise ConfigError("tau.sweep: `edit` makes one variant; set tau.cross and tau.self_attn instead")
-    steps = task.sampler.steps_on(spec)
-    if options.image is not None and (fault := no_step_left(task.inversion, steps)) is not None:
-        raise fault
-    tokenizer = task.checkpoint.tokenizer()
-    faults = {}
-    for target in options.target:
-        try:
-            source, edited = (
-                tokenize(text, tokenizer, task.truncate, role=role, vocabulary=spec.vocabulary)
-                for role, text in (("--source", options.source), ("--target", target))
-            )
-            bind_edit(variants[0].controller, EditContext(source, edited, steps, spec.self_fraction))
-        except P2PError as error:
-            faults[str(error)] = error
-    if faults:
-        raise ErrorList(list(faults.values()))
     return variants[0]
 
 

@@ -1,0 +1,59 @@
+"""Controlled sampling: the source and its targets side by side, the targets under attention control."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from p2p_bench.editing import EditRequest, EditResult, run_edits
+from p2p_bench.editing.budget import RowBudget
+from p2p_bench.editing.run import Progress, can_record
+from p2p_bench.editors.base import EditorSettings, Equipment
+from p2p_bench.models import DiffusionModel
+
+
+@dataclass(frozen=True)
+class ControlledSampling(EditorSettings):
+    """The run's model, sampler, inversion and controllers; all its settings are theirs."""
+
+    def ready(self, equipment: Equipment, device: torch.device | str = "cpu") -> "ControlledEditor":
+        """See `EditorSettings.ready`.
+
+        Raises:
+            MissingWeightsError: The model's weights are not there, or damaged.
+            ConfigError: The device does not serve the model.
+        """
+        model = equipment.checkpoint.load(device)
+        return ControlledEditor(model, equipment, RowBudget(equipment.sampler.max_rows))
+
+
+@dataclass(frozen=True, eq=False)
+class ControlledEditor:
+    """A loaded model at work.
+
+    Attributes:
+        model: The model.
+        equipment: What the run handed over.
+        budget: Rows through the network at once; it shrinks where memory does not suffice.
+    """
+
+    model: DiffusionModel
+    equipment: Equipment
+    budget: RowBudget
+
+    def edit(self, requests: Sequence[EditRequest], progress: Progress | None = None) -> list[EditResult]:
+        """See `Editor.edit`."""
+        given = self.equipment
+        return run_edits(
+            self.model,
+            requests,
+            steps=given.sampler.steps,
+            guidance=given.sampler.guidance,
+            stepper=given.sampler.stepper(),
+            spacing=given.sampler.spacing,
+            max_rows=self.budget,
+            record=can_record(self.model) if given.record is None else given.record,
+            truncate=given.truncate,
+            progress=progress,
+            cache=given.cache,
+        )
