@@ -88,7 +88,7 @@ def checked_overrides(
     accepted: dict[int, str] = {}
     one_job: list[str] = []
     optional: list[str] = []
-    for index, override in sorted(parsed.items(), key=lambda item: not _is_group(item[1])):
+    for index, override in sorted(parsed.items(), key=lambda item: _rank(item[1])):
         options = _options_of(override.key_or_group, parsed.values()) if multirun else []
         having = [option for option in options if _has(option, override, one_job, config_name)]
         if 0 < len(having) < len(options):
@@ -241,6 +241,11 @@ def _override_fault(override: Override) -> str:
         if number > _MOST:
             return f"{text}: the range has {number:.3g} values; expected at most {_MOST}"
     return ""
+
+
+def _rank(override: Override) -> int:
+    """Where folders with further options come first, then options, then values."""
+    return 0 if override.key_or_group == "hydra.searchpath" else 1 if _is_group(override) else 2
 
 
 def _is_group(override: Override) -> bool:

@@ -28,6 +28,7 @@ STARTED = "started"
 """Key of `config.yaml` under which lies how the job was started, for `p2p-bench resume`."""
 
 _FAILED = 1
+_FOLDERS = "hydra.searchpath="
 INTERRUPTED = CannotWriteError.exit_code
 _SHOWN = 5
 _LONG = 12
@@ -89,12 +90,14 @@ def job_of(
         swept: Keys that have several values in the sweep.
     """
     overrides = applied(config, tuple(hydra.overrides.task))
+    # A folder of options that was named (--config-dir) is part of what was typed.
+    folders = tuple(text for text in hydra.overrides.hydra if text.startswith(_FOLDERS))
     sweep = hydra.mode == RunMode.MULTIRUN
     return Job(
         config=without_hydra(config),
         choices=chosen_options(hydra),
         run_dir=run_dir.absolute(),
-        overrides=overrides,
+        overrides=(*folders, *overrides),
         group=Path(str(hydra.sweep.dir)).name if sweep else "",
         name=", ".join(_rounded(text) for text in overrides if text.split("=", 1)[0] in swept)
         if sweep

@@ -154,7 +154,7 @@ class RowMaker:
         if edited.result.vae_reconstruction is not None:
             wanted["image_vae"] = (f"images/{sample}/vae.png", edited.result.vae_reconstruction)
         sheet = None
-        if self.heatmaps:
+        if self.heatmaps and edited.result.attention:
             sheet = token_sheet(edited.result, (0, 1 + place), _TOKEN_SIDE, names=("source", "edit"))
             wanted["heatmap_tokens"] = (f"heatmaps/{edit}_tokens.png", sheet)
             for role, at in (("source", 0), ("target", 1 + place)):

@@ -43,8 +43,8 @@ def edit_pending(
     pairs = [pair for pair in facts.pairs if pair.id in asked]
     record = any(run.maker.heatmaps and not run.maker.pictured.isdisjoint(asked) for run in runs)
     count = sum(map(len, asked.values()))
-    console.print(f"{count} edits of {len(pairs)} pairs to make; loading model {facts.spec.name}")
     task = runs[0].maker.task
+    console.print(f"{count} edits of {len(pairs)} pairs to make; loading {task.editor.loads(facts.spec)}")
     load_networks(task.metrics)
     with ProgressDisplay(console, len(pairs)) as display:
         module = EditModule(task, asked, record, display.step)

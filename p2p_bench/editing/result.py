@@ -1,6 +1,6 @@
 """What an edit leaves."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -60,6 +60,29 @@ class EditResult:
     controls: tuple[str, ...] = ()
     attention: tuple[AttentionMaps, ...] = field(default=(), repr=False)
     repair_masks: Mapping[int, Float[Tensor, "h w"]] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def made(
+        cls, id: str, images: Float[Tensor, "n 3 h w"], errors: Sequence[P2PError | None]
+    ) -> "EditResult":
+        """The result of an editor that samples nothing here: images and errors, no cost and no attention.
+
+        Args:
+            id: Of the request.
+            images: Source first, in [0, 1]; what has an error is not looked at.
+            errors: Error of each image, or None.
+        """
+        count = len(images)
+        return cls(
+            id=id,
+            images=images.float().cpu(),
+            latents=torch.empty(count, 0, 1, 1),
+            inversion_rows=0,
+            source_rows=0,
+            target_rows=(0,) * (count - 1),
+            target_rows_spent=(0.0,) * (count - 1),
+            errors=tuple(errors),
+        )
 
     @property
     def unet_rows(self) -> int:

@@ -10,7 +10,7 @@ import torch
 from p2p_bench.cache import Cache
 from p2p_bench.editing import EditRequest, EditResult, Record
 from p2p_bench.editing.run import Progress
-from p2p_bench.models import Checkpoint
+from p2p_bench.models import Checkpoint, ModelSpec
 from p2p_bench.sampling import DDIMSampler
 
 
@@ -53,6 +53,14 @@ class Equipment:
 
 class EditorSettings(ABC):
     """An editor as it stands in the configuration: a frozen dataclass of plain settings."""
+
+    def loads(self, spec: ModelSpec) -> str:
+        """What `ready` loads, in words: here the settings' own name.
+
+        Args:
+            spec: Facts about the run's model.
+        """
+        return type(self).__name__
 
     @abstractmethod
     def ready(self, equipment: Equipment, device: torch.device | str = "cpu") -> Editor:

@@ -9,12 +9,16 @@ from p2p_bench.editing import EditRequest, EditResult, run_edits
 from p2p_bench.editing.budget import RowBudget
 from p2p_bench.editing.run import Progress, can_record
 from p2p_bench.editors.base import EditorSettings, Equipment
-from p2p_bench.models import DiffusionModel
+from p2p_bench.models import DiffusionModel, ModelSpec
 
 
 @dataclass(frozen=True)
 class ControlledSampling(EditorSettings):
     """The run's model, sampler, inversion and controllers; all its settings are theirs."""
+
+    def loads(self, spec: ModelSpec) -> str:
+        """The model."""
+        return f"model {spec.name}"
 
     def ready(self, equipment: Equipment, device: torch.device | str = "cpu") -> "ControlledEditor":
         """See `EditorSettings.ready`.
