@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 from jaxtyping import Float
 from torch import Tensor
 
 from p2p_bench.attention.terms import Role
-from p2p_bench.fields import check_fields
-from p2p_bench.inversion.base import Inversion, StepProgress, check_number
+from p2p_bench.fields import AtLeast, check_fields
+from p2p_bench.inversion.base import Inversion, StepProgress
 from p2p_bench.inversion.ddim import StartReplay, ddim_trajectory
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.sampling.replay import Replay
@@ -48,7 +49,7 @@ class NegativePromptInversion(Inversion):
         guidance: Guidance scale of the backward pass. 1 inverts best and needs no unconditional pass.
     """
 
-    guidance: float = 1.0
+    guidance: Annotated[float, AtLeast(0)] = 1.0
 
     def __post_init__(self) -> None:
         """Checks the value.
@@ -57,7 +58,6 @@ class NegativePromptInversion(Inversion):
             ConfigError: The guidance is out of range.
         """
         check_fields(self, "inversion.")
-        check_number("guidance", self.guidance, 0)
 
     def invert(
         self,

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 from jaxtyping import Float
 from torch import Tensor
 
-from p2p_bench.fields import check_fields
-from p2p_bench.inversion.base import Inversion, StepProgress, check_number, part_of, tick_all
+from p2p_bench.fields import Between, check_fields
+from p2p_bench.inversion.base import Inversion, StepProgress, part_of, tick_all
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.sampling.noise import initial_noise, step_noise
 from p2p_bench.sampling.replay import Replay
@@ -54,7 +55,7 @@ class NoisingInversion(Inversion):
             edit; 1 starts from what is nearly pure noise. The paper's range is 0.5 to 0.8.
     """
 
-    strength: float = 0.8
+    strength: Annotated[float, Between(0, 1)] = 0.8
 
     def __post_init__(self) -> None:
         """Checks the value.
@@ -63,7 +64,6 @@ class NoisingInversion(Inversion):
             ConfigError: The strength is out of range.
         """
         check_fields(self, "inversion.")
-        check_number("strength", self.strength, 0, 1)
 
     @property
     def draws_noise(self) -> bool:
