@@ -1,13 +1,246 @@
-"""Whether values are of the kinds that annotations ask for, in YAML and in Python alike."""
+"""What an argument may be, said once beside its type, in YAML and in Python alike.
 
+A field such as `strength: Annotated[float, Between(0, 1)] = 0.8` is of its type and keeps its rules;
+`check_fields` sees to it when the object is made, and the command line before anything heavy is imported. A
+rule is not asked about null. Rules of ranges ask for finite numbers.
+
+Loads no torch.
+"""
+
+import functools
 import types
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from math import inf
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from p2p_bench.errors import ConfigError, nearest
+
+_LONGEST = 200
+"""Letters of a value that a message shows."""
+
+
+class Rule(ABC):
+    """What a value of the right type has to be besides, as metadata of `typing.Annotated`."""
+
+    @abstractmethod
+    def broken(self, value: Any, whole: bool) -> str:
+        """What is expected, in words; "" if the value keeps the rule, or if the rule is not about its kind.
+
+        Args:
+            value: Of the annotated type, and not null.
+            whole: Whether the type takes no fractions.
+        """
+
+    def fault(self, name: str, value: Any, hint: Any) -> str:
+        """What is wrong with a value, as a message; "" if nothing is."""
+        expected = self.broken(value, not _takes(hint, float))
+        null = ", or null" if _takes(hint, type(None)) else ""
+        return f"{name}: expected {expected}{null}, got {shown(value)}" if expected else ""
+
+
+@dataclass(frozen=True)
+class AtLeast(Rule):
+    """A finite number from `low` on."""
+
+    low: float | int
+
+    def broken(self, value: Any, whole: bool) -> str:
+        """See `Rule.broken`."""
+        if not _is_number(value) or self.low <= value < inf:
+            return ""
+        return f"{'' if whole else 'a finite number of '}at least {self.low:g}"
+
+
+@dataclass(frozen=True)
+class Above(Rule):
+    """A finite number above `low`."""
+
+    low: float | int
+
+    def broken(self, value: Any, whole: bool) -> str:
+        """See `Rule.broken`."""
+        if not _is_number(value) or self.low < value < inf:
+            return ""
+        return f"{'' if whole else 'a finite number '}above {self.low:g}"
+
+
+@dataclass(frozen=True)
+class Between(Rule):
+    """A number from `low` to `high`.
+
+    Attributes:
+        low: The least.
+        high: The largest.
+        noun: What the number is, for messages.
+        open_low: Whether `low` itself is refused.
+        open_high: Whether `high` itself is refused.
+    """
+
+    low: float | int
+    high: float | int
+    noun: str = ""
+    open_low: bool = False
+    open_high: bool = False
+
+    def broken(self, value: Any, whole: bool) -> str:
+        """See `Rule.broken`."""
+        if not _is_number(value) or (
+            self.low <= value <= self.high
+            and not (self.open_low and value == self.low)
+            and not (self.open_high and value == self.high)
+        ):
+            return ""
+        noun = self.noun or ("an integer" if whole else "a finite number")
+        left, right = "(" if self.open_low else "[", ")" if self.open_high else "]"
+        return f"{noun} in {left}{self.low:g}, {self.high:g}{right}"
+
+
+@dataclass(frozen=True)
+class Odd(Rule):
+    """An odd number from `low` on."""
+
+    low: int
+
+    def broken(self, value: Any, whole: bool) -> str:
+        """See `Rule.broken`."""
+        if not _is_number(value) or (value >= self.low and value % 2 == 1):
+            return ""
+        return f"an odd number of at least {self.low}"
+
+
+@dataclass(frozen=True)
+class Halving(Rule):
+    """One of 1, 1/2, 1/4 and so on, `times` of them."""
+
+    times: int
+
+    def broken(self, value: Any, whole: bool) -> str:
+        """See `Rule.broken`."""
+        holds = not _is_number(value) or value in [2.0**-level for level in range(self.times)]
+        return "" if holds else "1, 0.5, 0.25, ..."
+
+
+@dataclass(frozen=True)
+class NotEmpty(Rule):
+    """A list or mapping with something in it.
+
+    Attributes:
+        words: What is expected, for messages.
+    """
+
+    words: str
+
+    def broken(self, value: Any, whole: bool) -> str:
+        """See `Rule.broken`."""
+        return self.words if isinstance(value, Sequence | Mapping) and not len(value) else ""
+
+
+@dataclass(frozen=True)
+class Words(Rule):
+    """A text, a list of texts or a mapping of texts to texts, none of them blank.
+
+    Attributes:
+        words: What is expected, for messages.
+        needed: Whether there must be one.
+    """
+
+    words: str
+    needed: bool = False
+
+    def broken(self, value: Any, whole: bool) -> str:
+        """See `Rule.broken`."""
+        if isinstance(value, Mapping):
+            found = [str(word) for pair in value.items() for word in pair]
+        elif isinstance(value, str | Sequence):
+            found = [value] if isinstance(value, str) else [str(word) for word in value]
+        else:
+            return ""
+        holds = all(word.strip() for word in found) and (found or not self.needed)
+        return "" if holds else self.words
+
+
+@dataclass(frozen=True)
+class Factors(Rule):
+    """A mapping of words to finite numbers.
+
+    Attributes:
+        needed: Whether there must be one.
+    """
+
+    needed: bool = False
+
+    def broken(self, value: Any, whole: bool) -> str:
+        """See `Rule.broken`."""
+        if not isinstance(value, Mapping):
+            return ""
+        if self.needed and not value:
+            return 'at least one word, such as {"fog": 2.0}'
+        return next((f"a finite number for {str(word)!r}" for word in self._wrong(value)), "")
+
+    def fault(self, name: str, value: Any, hint: Any) -> str:
+        """See `Rule.fault`; shows the factor alone."""
+        text = super().fault(name, value, hint)
+        wrong = self._wrong(value) if text else []
+        return f"{text.rpartition(', got ')[0]}, got {shown(value[wrong[0]])}" if wrong else text
+
+    def _wrong(self, value: Mapping[Any, Any]) -> list[Any]:
+        return [word for word, factor in value.items() if not _is_number(factor) or not -inf < factor < inf]
+
+
+@dataclass(frozen=True)
+class OneOf(Rule):
+    """A text that is one of some options, or a list of at least one of them.
+
+    Attributes:
+        options: The options.
+    """
+
+    options: tuple[str, ...]
+
+    def broken(self, value: Any, whole: bool) -> str:
+        """See `Rule.broken`."""
+        is_list = isinstance(value, Sequence) and not isinstance(value, str)
+        if not isinstance(value, str | Sequence) or (value and not self._wrong(value)):
+            return ""
+        if len(self.options) == 2:
+            return " or ".join(map(repr, self.options))
+        return f"{'a list of at least one' if is_list else 'one'} of " + ", ".join(map(repr, self.options))
+
+    def fault(self, name: str, value: Any, hint: Any) -> str:
+        """See `Rule.fault`; names the option that is nearest to what is none."""
+        text = super().fault(name, value, hint)
+        wrong = self._wrong(value) if text else []
+        return f"{text}.{nearest(str(wrong[0]), self.options)}" if wrong else text
+
+    def _wrong(self, value: Sequence[Any]) -> list[Any]:
+        return [item for item in ([value] if isinstance(value, str) else value) if item not in self.options]
+
+
+@dataclass(frozen=True)
+class Parsed(Rule):
+    """Whatever a function reads.
+
+    Attributes:
+        parse: Takes the value and a name for its messages; raises a `ConfigError`.
+    """
+
+    parse: Callable[[Any, str], Any]
+
+    def broken(self, value: Any, whole: bool) -> str:
+        """See `Rule.broken`."""
+        return self.fault("", value, Any)
+
+    def fault(self, name: str, value: Any, hint: Any) -> str:
+        """See `Rule.fault`; in the function's own words."""
+        try:
+            self.parse(value, name)
+        except ConfigError as error:
+            return str(error)
+        return ""
 
 
 def check_fields(component: Any, label: str) -> None:
@@ -18,24 +251,58 @@ def check_fields(component: Any, label: str) -> None:
         label: What messages call it, such as "reweight".
 
     Raises:
-        ConfigError: A value is of another kind.
+        ConfigError: A value is of another kind, or breaks a rule.
     """
-    hints = get_type_hints(type(component))
-    for field in fields(component):
-        value = getattr(component, field.name)
-        if not fits(value, hints[field.name]):
-            hint = hints[field.name]
-            shown = repr(value) if isinstance(value, str | bool | Real | None) else type(value).__name__
-            options = [option for option in get_args(hint) if isinstance(option, str)]
-            near = f".{nearest(value, options)}" if isinstance(value, str) and options else ""
-            raise ConfigError(f"{label}{field.name}: expected {words_of(hint)}, got {shown}{near}")
+    kind: Any = type(component)
+    for name, hint in _hints(kind).items():
+        fault = fault_of(f"{label}{name}", getattr(component, name), hint)
+        if fault is not None:
+            raise fault
+
+
+@functools.lru_cache(maxsize=256)
+def _hints(kind: type) -> dict[str, Any]:
+    hints = get_type_hints(kind, include_extras=True)
+    return {field.name: hints[field.name] for field in fields(kind)}
+
+
+def fault_of(name: str, value: Any, hint: Any) -> ConfigError | None:
+    """What is wrong with an argument.
+
+    Args:
+        name: Its name, for the message.
+        value: What is given.
+        hint: Its annotation, with its rules.
+
+    Returns:
+        The error to raise; None if the value may stand.
+    """
+    if not fits(value, hint):
+        options = [option for option in _options(hint) if isinstance(option, str)]
+        return ConfigError(f"{name}: expected {words_of(hint)}, got {shown(value, options)}")
+    if _is_node(value) or (value is None and _takes(hint, type(None))):
+        return None
+    texts = (rule.fault(name, value, hint) for rule in _rules(value, hint))
+    return next((ConfigError(text) for text in texts if text), None)
+
+
+def shown(value: Any, options: Sequence[str] = ()) -> str:
+    """A value as messages show it, with the option that is nearest to a misspelt one."""
+    if isinstance(value, Sequence | Mapping) and not isinstance(value, str) and not len(value):
+        return "none"
+    plain = value is None or isinstance(value, str | bool | Real | Sequence | Mapping)
+    text = repr(value) if plain else type(value).__name__
+    text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    return f"{text}.{nearest(value, options)}" if isinstance(value, str) and options else text
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a value can be an argument annotated so; annotations beyond plain values always fit."""
-    if isinstance(value, Mapping) and "_target_" in value:
+    """Whether a value is of the type of an argument annotated so; types beyond plain values always fit."""
+    if _is_node(value):
         return True
     origin = get_origin(hint)
+    if origin is Annotated:
+        return fits(value, get_args(hint)[0])
     if origin in (Union, types.UnionType):
         return any(fits(value, option) for option in get_args(hint))
     if origin is Literal:
@@ -62,8 +329,10 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def words_of(hint: Any) -> str:
-    """An annotation in words, for messages."""
+    """The type of an annotation in words, for messages."""
     origin = get_origin(hint)
+    if origin is Annotated:
+        return words_of(get_args(hint)[0])
     if origin is Literal:
         return "one of " + ", ".join(map(repr, get_args(hint)))
     if origin in (Union, types.UnionType):
@@ -82,3 +351,42 @@ def _fits_sequence(value: Any, origin: Any, args: tuple[Any, ...]) -> bool:
     if origin is tuple and Ellipsis not in args:
         return len(value) == len(args) and all(map(fits, value, args))
     return not args or all(fits(item, args[0]) for item in value)
+
+
+def _rules(value: Any, hint: Any) -> Iterator[Rule]:
+    """The rules for a value among those of an annotation."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        yield from (rule for rule in args[1:] if isinstance(rule, Rule))
+        yield from _rules(value, args[0])
+    elif origin in (Union, types.UnionType):
+        yield from next((list(_rules(value, option)) for option in args if fits(value, option)), [])
+
+
+def _takes(hint: Any, kind: Any) -> bool:
+    """Whether a type is among those of an annotation."""
+    if get_origin(hint) is Annotated:
+        return _takes(get_args(hint)[0], kind)
+    if get_origin(hint) in (Union, types.UnionType):
+        return any(_takes(option, kind) for option in get_args(hint))
+    return hint is kind or (hint is None and kind is type(None))
+
+
+def _options(hint: Any) -> Iterator[Any]:
+    """What an annotation lists by name."""
+    if get_origin(hint) is Literal:
+        yield from get_args(hint)
+    elif get_origin(hint) is Annotated:
+        yield from _options(get_args(hint)[0])
+    elif get_origin(hint) in (Union, types.UnionType):
+        for option in get_args(hint):
+            yield from _options(option)
+
+
+def _is_node(value: Any) -> bool:
+    """Whether a value is the description of an object that is yet to be made."""
+    return isinstance(value, Mapping) and "_target_" in value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)

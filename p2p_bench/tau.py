@@ -15,9 +15,10 @@ The schedule of self-attention is a number or an interval.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from numbers import Real
-from typing import Any
+from typing import Annotated, Any
 
 from p2p_bench.errors import ConfigError
+from p2p_bench.fields import Parsed
 
 DEFAULT = "default_"
 """Key of the schedule of all words that a per-word schedule does not name."""
@@ -80,9 +81,6 @@ class PerWord:
     default: Schedule = (0.0, 1.0)
 
 
-Tau = float | int | Sequence[float] | Mapping[str, Any] | Ramp | PerWord
-
-
 def parse_tau(value: Any, name: str = "tau") -> Schedule | PerWord:
     """A schedule of cross-attention as given by a user, checked.
 
@@ -115,6 +113,15 @@ def parse_interval(value: Any, name: str = "tau") -> float | tuple[float, float]
     if parts[0] > parts[-1]:
         raise ConfigError(f"{name}: the interval {value!r} ends before it starts; swap its ends")
     return (float(parts[0]), float(parts[1])) if is_interval else float(parts[0])
+
+
+_Given = float | int | Sequence[float] | Mapping[str, Any] | Ramp | PerWord
+
+Tau = Annotated[_Given, Parsed(parse_tau)]
+"""A schedule of cross-attention, as given."""
+
+SelfTau = Annotated[_Given, Parsed(parse_interval)]
+"""A schedule of self-attention, as given."""
 
 
 def tau_text(value: Any) -> str:

@@ -3,7 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from p2p_bench.fields import AtLeast, OneOf
+
+RepairKind = Annotated[str, OneOf(("none", "words", "mask"))]
+"""How pixels outside an edit are put back: not, outside the attention to words, or outside a mask."""
+
+Feather = Annotated[float, AtLeast(0)]
+"""Softness of a mask's edge: a standard deviation in pixels."""
 
 
 @dataclass(frozen=True)

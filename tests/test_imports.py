@@ -35,6 +35,22 @@ LIGHT = {
     "value of the wrong type": (["dataset.limit=many"], 2),
     "value that is missing": (["controller=reweight"], 2),
     "a choice of a sweep": (["-m", "tau.cross=0.2,1.7"], 2),
+    "no steps": (["sampler.steps=0"], 2),
+    "more steps than the model was trained on": (["sampler.steps=1001"], 2),
+    "steps that leave noise out": (["sampler.steps=350"], 2),
+    "learning rate": (["inversion=null_text", "inversion.learning_rate=-1"], 2),
+    "no pairs": (["dataset.limit=0"], 2),
+    "unknown categories": (["dataset=world_real", "dataset.categories=[swap_color]"], 2),
+    "unknown repair": (["run.repair=word"], 2),
+    "unknown network of a metric": (["metrics.lpips.net=alx"], 2),
+    "a controller's own tau": (["controller=pie", "controller.cross=1.5"], 2),
+    "a controller's words": (["controller=inject_words", "controller.words=[]"], 2),
+    "a controller's layers": (["controller=masactrl", "controller.layers=1.5"], 2),
+    "a model's number format": (["model.dtype=int8"], 2),
+    "no such model": (["model=local", "model.path=/nowhere"], 3),
+    "faults of several parts": (["tau.cross=1.6", "dataset.limit=0", "sampler.eta=2", "seed=-1"], 2),
+    "a fault beside good values": (["tau.cross=1.6", "sampler.steps=9", "trainer.accelerator=cpu"], 2),
+    "edit without steps": (["edit", *EDIT, "sampler.steps=0"], 2),
     "edit without a target": (["edit", "--source", "a"], 2),
     "edit with a fault": (["edit", *EDIT, "tau.cross=3"], 2),
     "resume nothing": (["resume", "nowhere"], 2),
@@ -45,6 +61,14 @@ LIGHT = {
     "training with a fault": (["train-world", "world.x=1"], 2),
 }
 """Arguments that are answered without any heavy module, and their exit codes."""
+FILES = {
+    "no such pairs": (["dataset=jsonl", "dataset.path=/nowhere.jsonl"], 2),
+    "no such folder of images": (["dataset=jsonl", "dataset.path=pairs.jsonl", "dataset.root=/nowhere"], 2),
+    "edit of no such image": (["edit", *EDIT, "--image", "nowhere.png"], 2),
+    "edit of an image, from noise": (["edit", *EDIT, "--image", "nowhere.png", "inversion=none"], 2),
+    "edit into no such folder": (["edit", *EDIT, "--out", "/dev/null/x"], 2),
+}
+"""The same of those that look into files, which NumPy may be needed for."""
 
 _PROBE = """
 import json, sys
@@ -67,6 +91,12 @@ def imported(commands: dict[str, tuple[Sequence[str], int]], forbidden: Sequence
 def test_what_needs_no_model_is_answered_without_torch(tmp_path: Path) -> None:
     # A module that cannot be imported says which command wanted it.
     assert not imported(LIGHT, HEAVY, tmp_path) & set(HEAVY)
+
+
+def test_files_are_looked_for_without_torch(tmp_path: Path) -> None:
+    (tmp_path / "pairs.jsonl").write_text("{}")
+    forbidden = [name for name in HEAVY if name != "numpy"]
+    assert not imported(FILES, forbidden, tmp_path) & set(forbidden)
 
 
 def test_edit_imports_what_the_model_is_made_of_and_no_more(tmp_path: Path) -> None:

@@ -109,8 +109,8 @@ def _built(
 ) -> dict[str, Any]:
     """The components of the groups."""
     faults: list[P2PError] = list(run_faults(config))
-    if faults and not all(key in config and isinstance(config[key], DictConfig) for key in ("run", "tau")):
-        raise ErrorList(faults)  # the groups refer to these
+    if not has_nodes(config):
+        raise ErrorList(faults)
     placed = copy.deepcopy(config)  # what is recorded says what was typed
     built: dict[str, Any] = {}
     for group in groups:
@@ -127,6 +127,11 @@ def _built(
     if faults:
         raise ErrorList(faults)
     return built
+
+
+def has_nodes(config: DictConfig) -> bool:
+    """Whether the nodes that the groups refer to are there; `run_faults` says which are not."""
+    return all(key in config and isinstance(config[key], DictConfig) for key in ("run", "tau"))
 
 
 def _task(config: DictConfig, choices: Mapping[str, str], built: Mapping[str, Any], start: Path) -> "Task":
@@ -215,7 +220,7 @@ def group_faults(
         if not isinstance(component, DictConfig) or "_target_" not in component:
             yield ConfigError(f"{where}: expected a component with a `_target_`, got {component!r}")
         else:
-            yield from node_faults(component, where, supplied, signature)
+            yield from node_faults(component, where, supplied, signature, elsewhere="tau")
 
 
 def _components(node: DictConfig, group: str) -> Iterator[tuple[str, Any, Sequence[str]]]:

@@ -1,51 +1,150 @@
 """Faults of the arguments that can be told before torch is imported, which takes seconds.
 
-A fault is told at once only if nothing else was typed that its class has to judge: all faults are listed
-together, and for a value such as `inversion.learning_rate=-1` the class, and with it torch, is needed.
+A fault is told at once unless something else was typed whose value no annotation judges, so that its class
+has to: all faults are listed together. Files that are missing are told once there are no other faults, as
+in a run.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from p2p_bench.app.build import group_faults, tau_faults
+from p2p_bench.app.build import group_faults, has_nodes, tau_faults
+from p2p_bench.app.paths import placed, user_path
 from p2p_bench.app.schema import COMPONENT_GROUPS
 from p2p_bench.app.settings import run_faults
-from p2p_bench.app.signatures import source_signature
-from p2p_bench.errors import ErrorList, P2PError
+from p2p_bench.app.signatures import source_name, source_signature
+from p2p_bench.errors import ConfigError, ErrorList, MissingWeightsError, P2PError
 
-_OF_A_CLASS = ("run.repair", "run.repair_feather", *(f"{group}." for group in COMPONENT_GROUPS))
-"""How keys begin whose values a class judges."""
+_JSONL = "p2p_bench.data.jsonl.JsonlPairs"
+_WORLD = "p2p_bench.models.world.world_checkpoint"
+_CHECKPOINTS = ("p2p_bench.models.checkpoint.UNetCheckpoint", _WORLD)
+_SAMPLER = "p2p_bench.sampling.sampler.DDIMSampler"
+_GOOD = (*(f"trainer.accelerator={name}" for name in ("auto", "cpu", "gpu", "mps")), "trainer.devices=1")
+"""What is often typed, known to be good, and of a class that its annotations say little of."""
 
 
-def refuse_early(configs: Sequence[DictConfig], overrides: Sequence[str]) -> None:
+def refuse_early(configs: Sequence[DictConfig], overrides: Sequence[str], pairs: bool = True) -> None:
     """Stops at faults that need no class to be seen.
 
     Args:
         configs: Composed configurations, one or one per choice of a sweep.
         overrides: What was typed for them.
+        pairs: Whether the data set is going to be read.
 
     Raises:
-        ErrorList: There are such faults, and no others can be.
+        ErrorList: There are such faults, and none that only a class could add.
     """
-    faults = {str(fault): fault for config in configs for fault in _faults(config)}
-    if faults and not any(_needs_class(configs[0], text, faults) for text in overrides):
+    faults = _all(configs, _setting_faults)
+    faults = faults or _all(configs, lambda config: _file_faults(config, pairs))
+    if faults and not any(_needs_class(configs, text, faults) for text in overrides):
         raise ErrorList(list(faults.values()))
 
 
-def _faults(config: DictConfig) -> Iterator[P2PError]:
-    found = list(run_faults(config, repairs=False))
-    yield from found
-    if found:  # the others refer to these
+def _all(
+    configs: Sequence[DictConfig], find: Callable[[DictConfig], Iterator[P2PError]]
+) -> dict[str, P2PError]:
+    """The faults of several configurations, each once, by its message."""
+    return {str(fault): fault for config in configs for fault in find(config)}
+
+
+def _setting_faults(config: DictConfig) -> Iterator[P2PError]:
+    yield from run_faults(config)
+    if not has_nodes(config):
         return
     yield from tau_faults(config)
     for group in COMPONENT_GROUPS:
         yield from group_faults(config, group, source_signature)
 
 
-def _needs_class(config: DictConfig, override: str, faults: Iterable[str]) -> bool:
+def _needs_class(configs: Sequence[DictConfig], override: str, faults: dict[str, P2PError]) -> bool:
     """Whether an override sets a value that only a class can find wrong, and that is not known to be."""
     key = override.partition("=")[0].lstrip("+~")
-    if not key.startswith(_OF_A_CLASS) or any(text.startswith(f"{key}:") for text in faults):
+    group, _, rest = key.partition(".")
+    if group not in COMPONENT_GROUPS or not rest or override in _GOOD:
         return False
-    return not isinstance(OmegaConf.select(config, key, throw_on_resolution_failure=False), bool)
+    if any(text.startswith(f"{key}:") for text in faults):
+        return False
+    return any(not _is_judged(config, key) for config in configs)
+
+
+def _is_judged(config: DictConfig, key: str) -> bool:
+    """Whether the annotation of the argument that a key sets, or is part of, says all that it may be."""
+    if isinstance(OmegaConf.select(config, key, throw_on_resolution_failure=False), bool):
+        return True
+    node, argument = key, ""
+    while node:
+        node, _, argument = node.rpartition(".")
+        component = OmegaConf.select(config, node, throw_on_resolution_failure=False) if node else None
+        if isinstance(component, DictConfig) and "_target_" in component:
+            read = source_signature(component["_target_"])
+            known = None if read is None else read.parameters.get(argument)
+            return known is not None and "typing.Any" not in str(known.annotation)
+    return False
+
+
+def _file_faults(config: DictConfig, pairs: bool) -> Iterator[P2PError]:
+    """What is wrong with the files that a configuration names; no weights and no images are read."""
+    for check in (_check_model, _check_pairs) if pairs else (_check_model,):
+        try:
+            check(config)
+        except P2PError as error:
+            yield error
+
+
+def _check_model(config: DictConfig) -> None:
+    """See that a checkpoint is there and whole, and trained on enough timesteps for the run.
+
+    Raises:
+        MissingWeightsError: It is not there.
+        ConfigError: It serves no run of so many steps.
+    """
+    from p2p_bench.models.files import check_complete, checkpoint_directory, read_json
+    from p2p_bench.models.timesteps import layout_from_config
+    from p2p_bench.resources import resource_path
+
+    model = _arguments(config.model)
+    if source_name(config.model["_target_"]) not in _CHECKPOINTS:
+        return
+    shipped = model["path"] is None and source_name(config.model["_target_"]) == _WORLD
+    path = resource_path("p2p_bench", "world", "weights", "pipeline") if shipped else _placed(model["path"])
+    directory = checkpoint_directory(path, model["name"])
+    check_complete(directory, model["name"], model.get("variant"))
+    file = directory / "scheduler" / "scheduler_config.json"
+    try:
+        layout = layout_from_config(read_json(file, model["name"]))
+    except ConfigError as error:
+        raise MissingWeightsError(f"model {model['name']!r} in {file.parent}: {error}") from error
+    if source_name(config.sampler["_target_"]) == _SAMPLER:
+        sampler = _arguments(config.sampler)
+        steps = model["steps"] if sampler["steps"] is None else sampler["steps"]
+        layout.spaced(sampler["spacing"]).check(steps)
+
+
+def _check_pairs(config: DictConfig) -> None:
+    """See that a file of pairs and the folder of its images are there.
+
+    Raises:
+        DataError: One is not.
+    """
+    if source_name(config.dataset["_target_"]) == _JSONL:
+        from p2p_bench.data.places import image_folder
+
+        dataset = _arguments(config.dataset)
+        root = None if dataset["root"] is None else user_path(_placed(dataset["root"]))
+        image_folder(user_path(_placed(dataset["path"])), root)
+
+
+def _placed(text: Any) -> str:
+    return placed(str(text), Path.cwd())
+
+
+def _arguments(node: DictConfig) -> dict[str, Any]:
+    """The arguments of a component, defaults included."""
+    read = source_signature(node["_target_"])
+    defaults = {} if read is None else {name: one.default for name, one in read.parameters.items()}
+    plain = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(plain, dict)
+    return {**defaults, **{str(key): value for key, value in plain.items()}}

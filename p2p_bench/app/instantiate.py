@@ -1,7 +1,7 @@
 """The one way from a configuration node to an object, with every fault named before anything is built."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, get_type_hints
 
 import hydra.utils
@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from p2p_bench.app.signatures import source_signature
 from p2p_bench.errors import ConfigError, P2PError, nearest
-from p2p_bench.fields import fits, words_of
+from p2p_bench.fields import fault_of
 
 Signatures = Callable[[str], inspect.Signature | None]
 """From what a `_target_` names to its signature, annotations evaluated; None where it is not known."""
@@ -20,7 +20,11 @@ _RESERVED = ("_target_", "_partial_", "_recursive_", "_convert_")
 
 
 def node_faults(
-    node: Any, where: str, supplied: Sequence[str] = (), signature: Signatures | None = None
+    node: Any,
+    where: str,
+    supplied: Sequence[str] = (),
+    signature: Signatures | None = None,
+    elsewhere: str | None = None,
 ) -> list[ConfigError]:
     """What is wrong with a component node and the nodes inside it; builds nothing.
 
@@ -30,6 +34,8 @@ def node_faults(
         supplied: Arguments that the caller adds when it builds the object.
         signature: Gives the signature of a target without importing it, or None: then the target is left
             out. None imports every target.
+        elsewhere: A node whose values are judged where they stand, such as "tau": those that refer to it are
+            of the right kind here if they are there.
 
     Returns:
         One error per fault: a target that cannot be imported, an unknown, missing or wrongly typed key.
@@ -40,7 +46,21 @@ def node_faults(
         )
     except OmegaConfBaseException as error:
         return [ConfigError(f"{where}: {str(error).splitlines()[0]}")]
-    return list(_faults(plain, where, supplied, signature or _imported_signature))
+    referring = _referring(node, where, elsewhere) if elsewhere and isinstance(node, DictConfig) else ()
+    return list(_faults(plain, where, supplied, signature or _imported_signature, frozenset(referring)))
+
+
+def _referring(node: DictConfig, where: str, elsewhere: str) -> Iterator[str]:
+    """Keys of a node, and of those inside it, whose values are references to another node."""
+    plain = OmegaConf.to_container(node, resolve=False)
+    places: list[tuple[str, Any]] = [(where, plain)]
+    for place, value in places:
+        if isinstance(value, dict):
+            places += [(f"{place}.{key}", inner) for key, inner in value.items()]
+        elif isinstance(value, list):
+            places += [(f"{place}[{index}]", inner) for index, inner in enumerate(value)]
+        elif isinstance(value, str) and value.startswith(f"${{{elsewhere}."):
+            yield place
 
 
 def instantiate(node: Any, where: str, **supplied: Any) -> Any:
@@ -97,22 +117,28 @@ def _resolve(target: str) -> Any:
         raise ConfigError(f"{target!r} cannot be imported: {reason}") from error
 
 
-def _faults(node: Any, where: str, supplied: Sequence[str], signature: Signatures) -> Iterator[ConfigError]:
+def _faults(
+    node: Any, where: str, supplied: Sequence[str], signature: Signatures, elsewhere: Collection[str]
+) -> Iterator[ConfigError]:
     if node == MISSING:
         yield ConfigError(f"{where}: a value is required; set {where}=VALUE")
     elif isinstance(node, Mapping):
         for key, value in node.items():
             if key not in _RESERVED:
-                yield from _faults(value, f"{where}.{key}", (), signature)
+                yield from _faults(value, f"{where}.{key}", (), signature, elsewhere)
         if "_target_" in node:
-            yield from _target_faults(node, where, supplied, signature)
+            yield from _target_faults(node, where, supplied, signature, elsewhere)
     elif isinstance(node, list):
         for index, value in enumerate(node):
-            yield from _faults(value, f"{where}[{index}]", (), signature)
+            yield from _faults(value, f"{where}[{index}]", (), signature, elsewhere)
 
 
 def _target_faults(
-    node: Mapping[str, Any], where: str, supplied: Sequence[str], signature: Signatures
+    node: Mapping[str, Any],
+    where: str,
+    supplied: Sequence[str],
+    signature: Signatures,
+    elsewhere: Collection[str],
 ) -> Iterator[ConfigError]:
     try:
         found = signature(node["_target_"])
@@ -132,8 +158,10 @@ def _target_faults(
                 f"{where}.{key}: {node['_target_']} takes no such argument.{nearest(key, known)} "
                 f"It takes: {', '.join(known) or 'none'}"
             )
-        elif key in hints and node[key] != MISSING and not fits(node[key], hints[key]):
-            yield ConfigError(f"{where}.{key}: expected {words_of(hints[key])}, got {node[key]!r}")
+        elif key in hints and node[key] != MISSING and f"{where}.{key}" not in elsewhere:
+            fault = fault_of(f"{where}.{key}", node[key], hints[key])
+            if fault is not None:
+                yield fault
     required = [name for name in known if parameters[name].default is inspect.Parameter.empty]
     for name in required:
         if name not in given and name not in supplied and not node.get("_partial_", False):
@@ -148,6 +176,6 @@ def hints_of(target: str) -> dict[str, Any]:
 def _hints(target: Any) -> dict[str, Any]:
     function = target.__init__ if inspect.isclass(target) else target
     try:
-        return get_type_hints(function)
+        return get_type_hints(function, include_extras=True)
     except (NameError, TypeError):  # annotations of foreign code that cannot be evaluated: nothing to check
         return {}

@@ -4,7 +4,7 @@ import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 
@@ -68,6 +68,8 @@ def _components(node: Any) -> Iterator[DictConfig]:
 
 
 def _may_be_path(hint: Any) -> bool:
+    if get_origin(hint) is Annotated:
+        return _may_be_path(get_args(hint)[0])
     return hint is Path or (get_origin(hint) is not None and Path in get_args(hint))
 
 

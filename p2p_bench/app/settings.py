@@ -11,7 +11,8 @@ from p2p_bench.app.compose import first_line
 from p2p_bench.app.paths import folder_fault, user_path
 from p2p_bench.app.schema import COMPONENT_GROUPS, RootConfig, RunNode, TauNode
 from p2p_bench.errors import ConfigError, nearest
-from p2p_bench.fields import fits, words_of
+from p2p_bench.fields import fault_of, fits, words_of
+from p2p_bench.types import Feather, RepairKind
 
 
 @dataclass(frozen=True)
@@ -71,28 +72,26 @@ def trainer_faults(trainer: Mapping[str, Any]) -> Iterator[ConfigError]:
             yield ConfigError(f"trainer.{key}: expected {rule.expected}, got {trainer[key]!r}; {rule.remedy}")
 
 
-def run_faults(config: DictConfig, repairs: bool = True) -> Iterator[ConfigError]:
+def run_faults(config: DictConfig) -> Iterator[ConfigError]:
     """What is wrong with `seed`, `tau` and `run`: unknown and missing keys, wrong types, values out of range.
 
     Args:
         config: The composed configuration, without Hydra's own node.
-        repairs: Whether `run.repair` is looked at too, which imports torch.
     """
     faulty: set[str] = set()
     for where, schema in (("", RootConfig), ("run", RunNode), ("tau", TauNode)):
         for key, fault in _typed_faults(config, where, schema):
             faulty.add(key)
             yield fault
-    if repairs and not faulty & {"run", "run.repair", "run.repair_feather"}:
-        from p2p_bench.bench.repairs import RepairRule
-
-        try:
-            RepairRule(config.run.repair, config.run.repair_feather)
-        except ConfigError as error:
-            yield error
+    for key, hint in _REPAIR.items():
+        if not faulty & {key, "run"} and (wrong := fault_of(key, OmegaConf.select(config, key), hint)):
+            yield wrong
     for key, holds, expected in _RANGES:
         if not faulty & {key, key.partition(".")[0]} and not holds(value := OmegaConf.select(config, key)):
             yield ConfigError(f"{key}: expected {expected}, got {value!r}")
+
+
+_REPAIR = {"run.repair": RepairKind, "run.repair_feather": Feather}
 
 
 def _is_cache(value: Any) -> bool:

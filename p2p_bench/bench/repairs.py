@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from p2p_bench.data.base import MASK_NOTES, LoadedPair
 from p2p_bench.editing import Repair
-from p2p_bench.errors import ConfigError, nearest
-
-_KINDS = ("none", "words", "mask")
+from p2p_bench.errors import ConfigError
+from p2p_bench.fields import fault_of
+from p2p_bench.types import Feather, RepairKind
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class RepairRule:
         feather: Standard deviation in pixels of the Gaussian on the mask's edge.
     """
 
-    kind: str = "none"
-    feather: float = 0.0
+    kind: RepairKind = "none"
+    feather: Feather = 0.0
 
     def __post_init__(self) -> None:
         """Checks the values.
@@ -28,15 +28,12 @@ class RepairRule:
         Raises:
             ConfigError: One is out of range.
         """
-        if self.kind not in _KINDS:
-            raise ConfigError(
-                f"run.repair: expected one of {', '.join(_KINDS)}, got {self.kind!r}."
-                + nearest(self.kind, _KINDS)
-            )
-        if not 0 <= self.feather < float("inf"):
-            raise ConfigError(
-                f"run.repair_feather: expected a finite number of at least 0, got {self.feather}"
-            )
+        for key, value, hint in (
+            ("run.repair", self.kind, RepairKind),
+            ("run.repair_feather", self.feather, Feather),
+        ):
+            if fault := fault_of(key, value, hint):
+                raise fault
 
     def fault(self, loaded: LoadedPair) -> str | None:
         """Why a pair cannot be repaired; None if it can."""

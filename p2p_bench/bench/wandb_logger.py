@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import wandb
@@ -23,6 +23,7 @@ from p2p_bench.bench.finished import (
     undefined,
 )
 from p2p_bench.bench.rows import IMAGE_COLUMNS
+from p2p_bench.fields import AtLeast, check_fields
 from p2p_bench.hashing import digest
 
 _TEXTS = ("sample_id", "variant", "target_index", "category", "source_prompt", "target_prompt", "status")
@@ -64,8 +65,16 @@ class WandbLogger:
 
     project: str | None = None
     entity: str | None = None
-    max_table_rows: int = 256
+    max_table_rows: Annotated[int, AtLeast(0)] = 256
     tags: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        """Checks the values.
+
+        Raises:
+            ConfigError: One is of the wrong type or out of range.
+        """
+        check_fields(self, "logger.wandb.")
 
     def write(self, run: FinishedRun) -> str:
         """Writes the runs and closes them, whatever happens."""

@@ -3,11 +3,16 @@
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 from p2p_bench.attention.sites import Site
 from p2p_bench.attention.terms import SiteEdit
 from p2p_bench.controllers.blend import BoundBlend
+from p2p_bench.fields import OneOf
 from p2p_bench.prompts.words import TokenizedPrompt
+
+Preset = Annotated[str, OneOf(("correct", "paper"))]
+"""Alignment of tokens without slips, or with those of the released code."""
 
 BlendWords = tuple[tuple[str, ...], tuple[str, ...]]
 """Words of the source and words of the target."""

@@ -3,14 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import Annotated
 
 from p2p_bench.controllers.base import BlendWords, BoundController, Controller, EditContext
 from p2p_bench.controllers.refine import Refine
 from p2p_bench.controllers.replace import Replace
 from p2p_bench.controllers.reweight import Reweight
-from p2p_bench.controllers.tau import Tau, parse_interval, parse_tau
-from p2p_bench.fields import check_fields
+from p2p_bench.fields import Factors, check_fields
 from p2p_bench.prompts.changes import keeps_places
+from p2p_bench.tau import SelfTau, Tau, parse_interval, parse_tau
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ class ByEdit(Controller):
     """
 
     cross: Tau = 0.8
-    self_attn: Tau = 0.4
-    weights: Mapping[str, float | int] | None = field(default=None, hash=False)
+    self_attn: SelfTau = 0.4
+    weights: Annotated[Mapping[str, float | int] | None, Factors()] = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
         check_fields(self, "by_edit ")
@@ -58,6 +59,6 @@ class ByEdit(Controller):
 
 
 @lru_cache(maxsize=1024)
-def _inner(swap: bool, cross: Tau, self_attn: Tau) -> Replace | Refine:
+def _inner(swap: bool, cross: Tau, self_attn: SelfTau) -> Replace | Refine:
     """The edit without weights; the same for every pair."""
     return (Replace if swap else Refine)(cross, self_attn)

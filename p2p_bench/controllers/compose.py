@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 from p2p_bench.controllers.base import BlendWords, BoundController, Controller, EditContext
 from p2p_bench.controllers.bound import compose_bound
 from p2p_bench.errors import ConfigError
-from p2p_bench.fields import check_fields
+from p2p_bench.fields import NotEmpty, check_fields
 
 
 @dataclass(frozen=True)
@@ -24,15 +25,13 @@ class Compose(Controller):
         ConfigError: There is none, or one is no controller.
     """
 
-    controllers: Sequence[Controller]
+    controllers: Annotated[Sequence[Controller], NotEmpty("at least one controller")]
 
     def __post_init__(self) -> None:
         check_fields(self, "compose ")
         for one in self.controllers:
             if not isinstance(one, Controller):
                 raise ConfigError(f"compose controllers: expected controllers, got {one!r}")
-        if not self.controllers:
-            raise ConfigError("compose controllers: expected at least one controller, got none")
         object.__setattr__(self, "controllers", tuple(self.controllers))
 
     def bind(self, context: EditContext) -> BoundController:

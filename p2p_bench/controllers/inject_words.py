@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
 
@@ -9,10 +10,9 @@ from p2p_bench.attention.columns import dense, diagonal
 from p2p_bench.attention.terms import ColumnEdit
 from p2p_bench.controllers.base import Controller, EditContext
 from p2p_bench.controllers.bound import BoundP2P, bind_p2p
-from p2p_bench.controllers.tau import Tau, parse_interval, parse_tau
-from p2p_bench.errors import ConfigError
-from p2p_bench.fields import check_fields
+from p2p_bench.fields import Words, check_fields
 from p2p_bench.prompts.alignment import map_block, phrase_pairs, word_columns
+from p2p_bench.tau import SelfTau, Tau, parse_interval, parse_tau
 
 
 @dataclass(frozen=True)
@@ -31,17 +31,15 @@ class InjectWords(Controller):
         ConfigError: A tau outside [0, 1], or no words.
     """
 
-    words: str | Sequence[str] | Mapping[str, str] = field(hash=False)
+    words: Annotated[
+        str | Sequence[str] | Mapping[str, str],
+        Words("words such as ['circle'] or {'circle': 'disc'}", needed=True),
+    ] = field(hash=False)
     cross: Tau = 0.8
-    self_attn: Tau = 0.0
+    self_attn: SelfTau = 0.0
 
     def __post_init__(self) -> None:
         check_fields(self, "inject_words ")
-        if not self._pairs() or not all(word.strip() for pair in self._pairs() for word in pair):
-            raise ConfigError(
-                "inject_words words: expected words such as ['circle'] or {'circle': 'disc'}, "
-                f"got {self.words!r}"
-            )
         object.__setattr__(self, "cross", parse_tau(self.cross, "inject_words cross"))
         object.__setattr__(self, "self_attn", parse_interval(self.self_attn, "inject_words self_attn"))
 

@@ -3,7 +3,7 @@
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -15,8 +15,10 @@ from p2p_bench.attention.terms import SiteEdit
 from p2p_bench.controllers.base import BlendWords, BoundController, Controller, EditContext
 from p2p_bench.controllers.blend import BoundBlend, FixedMask
 from p2p_bench.errors import ConfigError, DataError, PromptError
-from p2p_bench.fields import check_fields
+from p2p_bench.fields import Between, Halving, Odd, Words, check_fields
 from p2p_bench.prompts.words import TokenizedPrompt, columns_of
+
+_SOME = Words("words, such as ['circle']")
 
 _ANY_CROSS = Site("any", "cross", 0, "up", 1, 1)
 """Stands for every cross-attention site: edits of text columns are equal at all of them."""
@@ -53,32 +55,24 @@ class LocalBlend(Controller):
     """
 
     inner: Controller
-    words: str | Sequence[str] | None = None
-    target_words: str | Sequence[str] | None = None
-    subtract: str | Sequence[str] = ()
-    target_subtract: str | Sequence[str] | None = None
-    start: float = 0.2
-    threshold: float = 0.3
-    subtract_threshold: float = 0.3
-    pool: int = 3
-    fraction: float | None = None
+    words: Annotated[str | Sequence[str] | None, _SOME] = None
+    target_words: Annotated[str | Sequence[str] | None, _SOME] = None
+    subtract: Annotated[str | Sequence[str], _SOME] = ()
+    target_subtract: Annotated[str | Sequence[str] | None, _SOME] = None
+    start: Annotated[float, Between(0, 1, "a share")] = 0.2
+    threshold: Annotated[float, Between(0, 1, "a share")] = 0.3
+    subtract_threshold: Annotated[float, Between(0, 1, "a share")] = 0.3
+    pool: Annotated[int, Odd(1)] = 3
+    fraction: Annotated[float | None, Halving(10)] = None
     mask: Tensor | FixedMask | Path | str | None = None
 
     def __post_init__(self) -> None:
         check_fields(self, "local_blend ")
         for name in ("words", "target_words", "subtract", "target_subtract"):
-            object.__setattr__(self, name, _words(getattr(self, name), name))
+            object.__setattr__(self, name, _words(getattr(self, name)))
         object.__setattr__(self, "mask", _mask(self.mask))
         if not isinstance(self.inner, Controller):
             raise ConfigError(f"local_blend inner: expected a controller, got {self.inner!r}")
-        for name in ("start", "threshold", "subtract_threshold"):
-            share = getattr(self, name)
-            if not 0 <= share <= 1:
-                raise ConfigError(f"local_blend {name}: expected a share in [0, 1], got {share!r}")
-        if self.pool < 1 or self.pool % 2 == 0:
-            raise ConfigError(f"local_blend pool: expected an odd number of at least 1, got {self.pool!r}")
-        if self.fraction not in (None, *(2.0**-level for level in range(10))):
-            raise ConfigError(f"local_blend fraction: expected 1, 0.5, 0.25, ..., got {self.fraction!r}")
         given = (self.words, self.target_words, self.subtract or None, self.target_subtract)
         if self.mask is not None and any(words is not None for words in given):
             raise ConfigError("local_blend mask: a given mask goes without words; leave one of them out")
@@ -171,13 +165,10 @@ class BoundLocalBlend(BoundController):
         return f"{self.inner}\n  local blend: from step {self.blend.start}, outside {place}"
 
 
-def _words(value: Any, name: str) -> tuple[str, ...] | None:
-    words = (value,) if isinstance(value, str) else value
-    if words is None:
+def _words(value: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    if value is None:
         return None
-    if not isinstance(words, Sequence) or not all(isinstance(word, str) and word.strip() for word in words):
-        raise ConfigError(f"local_blend {name}: expected words, such as ['circle'], got {value!r}")
-    return tuple(words)
+    return (value,) if isinstance(value, str) else tuple(value)
 
 
 def _columns(prompt: TokenizedPrompt, words: Any) -> tuple[int, ...]:

@@ -2,17 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Annotated
 
 from p2p_bench.controllers.base import BlendWords, BoundController, Controller, EditContext
 from p2p_bench.controllers.local_blend import LocalBlend
 from p2p_bench.controllers.refine import Refine
 from p2p_bench.controllers.replace import Replace
 from p2p_bench.controllers.reweight import Reweight
-from p2p_bench.controllers.tau import Tau, parse_interval, parse_tau
-from p2p_bench.errors import ConfigError, nearest
-from p2p_bench.fields import check_fields
+from p2p_bench.fields import Between, Factors, OneOf, check_fields
+from p2p_bench.tau import SelfTau, Tau, parse_interval, parse_tau
 
-_EDITS = ("by_count", "replace", "refine")
+Edit = Annotated[str, OneOf(("by_count", "replace", "refine"))]
+"""How the prompts of a pair are put into correspondence."""
 
 
 @dataclass(frozen=True)
@@ -38,25 +39,18 @@ class Released(Controller):
     """
 
     cross: Tau
-    self_attn: Tau
-    self_fraction: float | int
-    blend_start: float | int
-    edit: str = "by_count"
+    self_attn: SelfTau
+    self_fraction: Annotated[float | int, Between(0, 1, "a part", open_low=True)]
+    blend_start: Annotated[float | int, Between(0, 1, "a share")]
+    edit: Edit = "by_count"
     blend_weight: float | int = 1.0
-    weights: Mapping[str, float | int] | None = field(default=None, hash=False)
+    weights: Annotated[Mapping[str, float | int] | None, Factors()] = field(default=None, hash=False)
     blend_words: BlendWords | None = None
 
     def __post_init__(self) -> None:
         check_fields(self, "preset ")
         object.__setattr__(self, "cross", parse_tau(self.cross, "preset cross"))
         object.__setattr__(self, "self_attn", parse_interval(self.self_attn, "preset self_attn"))
-        if not 0 < self.self_fraction <= 1:
-            raise ConfigError(f"preset self_fraction: expected a part in (0, 1], got {self.self_fraction!r}")
-        if not 0 <= self.blend_start <= 1:
-            raise ConfigError(f"preset blend_start: expected a share in [0, 1], got {self.blend_start!r}")
-        if self.edit not in _EDITS:
-            hint = nearest(str(self.edit), _EDITS)
-            raise ConfigError(f"preset edit: expected one of {', '.join(_EDITS)}, got {self.edit!r}.{hint}")
 
     def bind(self, context: EditContext) -> BoundController:
         """See `Controller`.
@@ -86,9 +80,9 @@ class Released(Controller):
 
 def paper(
     cross: Tau = 0.8,
-    self_attn: Tau = 0.4,
-    edit: str = "by_count",
-    weights: Mapping[str, float | int] | None = None,
+    self_attn: SelfTau = 0.4,
+    edit: Edit = "by_count",
+    weights: Annotated[Mapping[str, float | int] | None, Factors()] = None,
     blend_words: BlendWords | None = None,
 ) -> Released:
     """The first released notebook: self-attention up to 1/4 of the latent side, local blend from the start.
@@ -105,9 +99,9 @@ def paper(
 
 def notebook(
     cross: Tau = 0.8,
-    self_attn: Tau = 0.5,
-    edit: str = "by_count",
-    weights: Mapping[str, float | int] | None = None,
+    self_attn: SelfTau = 0.5,
+    edit: Edit = "by_count",
+    weights: Annotated[Mapping[str, float | int] | None, Factors()] = None,
     blend_words: BlendWords | None = None,
 ) -> Released:
     """The null-text notebook: self-attention up to 1/2 of the latent side, blend after 20 % of the steps.
@@ -124,8 +118,8 @@ def notebook(
 
 def pie(
     cross: Tau = 0.4,
-    self_attn: Tau = 0.6,
-    weights: Mapping[str, float | int] | None = None,
+    self_attn: SelfTau = 0.6,
+    weights: Annotated[Mapping[str, float | int] | None, Factors()] = None,
     blend_words: BlendWords | None = None,
 ) -> Released:
     """The PIE-Bench scripts (arXiv 2310.01506): always refinement, the target's blend word times 2.

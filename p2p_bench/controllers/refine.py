@@ -5,13 +5,12 @@ from functools import lru_cache
 
 from p2p_bench.attention.columns import Zero, dense
 from p2p_bench.attention.terms import ColumnEdit, gate
-from p2p_bench.controllers.base import Controller, EditContext
+from p2p_bench.controllers.base import Controller, EditContext, Preset
 from p2p_bench.controllers.bound import BoundP2P, bind_p2p
-from p2p_bench.controllers.checks import check_preset
-from p2p_bench.controllers.tau import Tau, parse_interval, parse_tau
 from p2p_bench.fields import check_fields
 from p2p_bench.prompts.alignment import refinement_map
 from p2p_bench.prompts.words import TokenizedPrompt
+from p2p_bench.tau import SelfTau, Tau, parse_interval, parse_tau
 
 
 @dataclass(frozen=True)
@@ -30,14 +29,13 @@ class Refine(Controller):
     """
 
     cross: Tau = 0.8
-    self_attn: Tau = 0.4
-    preset: str = "correct"
+    self_attn: SelfTau = 0.4
+    preset: Preset = "correct"
 
     def __post_init__(self) -> None:
         check_fields(self, "refine ")
         object.__setattr__(self, "cross", parse_tau(self.cross, "refine cross"))
         object.__setattr__(self, "self_attn", parse_interval(self.self_attn, "refine self_attn"))
-        check_preset(self.preset, "refine preset")
 
     def bind(self, context: EditContext) -> BoundP2P:
         """See `Controller`.

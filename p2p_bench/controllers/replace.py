@@ -3,17 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Annotated
 
 from p2p_bench.attention.columns import Zero, dense
 from p2p_bench.attention.terms import ColumnEdit, gate
-from p2p_bench.controllers.base import Controller, EditContext
+from p2p_bench.controllers.base import Controller, EditContext, Preset
 from p2p_bench.controllers.bound import BoundP2P, bind_p2p
-from p2p_bench.controllers.checks import check_preset
-from p2p_bench.controllers.tau import Tau, parse_interval, parse_tau
 from p2p_bench.errors import ConfigError
-from p2p_bench.fields import check_fields
+from p2p_bench.fields import Words, check_fields
 from p2p_bench.prompts.alignment import phrase_map, replacement_map, with_source
 from p2p_bench.prompts.words import TokenizedPrompt
+from p2p_bench.tau import SelfTau, Tau, parse_interval, parse_tau
 
 
 @dataclass(frozen=True)
@@ -38,25 +38,23 @@ class Replace(Controller):
     """
 
     cross: Tau = 0.8
-    self_attn: Tau = 0.4
-    preset: str = "correct"
-    words: Mapping[str, str] | None = field(default=None, hash=False)
+    self_attn: SelfTau = 0.4
+    preset: Preset = "correct"
+    words: Annotated[Mapping[str, str] | None, Words("words in both prompts")] = field(
+        default=None, hash=False
+    )
     align: bool = False
 
     def __post_init__(self) -> None:
         check_fields(self, "replace ")
         object.__setattr__(self, "cross", parse_tau(self.cross, "replace cross"))
         object.__setattr__(self, "self_attn", parse_interval(self.self_attn, "replace self_attn"))
-        check_preset(self.preset, "replace preset")
         if self.preset == "paper" and (self.words or self.align):
             raise ConfigError(
                 "replace preset: the released code swaps words by position only; leave out words and align, "
                 "or use preset 'correct'"
             )
         if self.words is not None:
-            for old, new in self.words.items():
-                if not str(old).strip() or not str(new).strip():
-                    raise ConfigError(f"replace words: expected words in both prompts, got {old!r}: {new!r}")
             object.__setattr__(self, "words", {str(old): str(new) for old, new in self.words.items()})
 
     def bind(self, context: EditContext) -> BoundP2P:

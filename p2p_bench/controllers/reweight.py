@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from math import isfinite
+from typing import Annotated
 
 import torch
 from jaxtyping import Float64
@@ -12,10 +12,9 @@ from p2p_bench.attention.columns import Zero, diagonal
 from p2p_bench.attention.terms import ColumnEdit
 from p2p_bench.controllers.base import BlendWords, BoundController, Controller, EditContext
 from p2p_bench.controllers.bound import bind_p2p, compose_bound
-from p2p_bench.controllers.tau import Tau, parse_interval, parse_tau
-from p2p_bench.errors import ConfigError
-from p2p_bench.fields import check_fields
+from p2p_bench.fields import Factors, check_fields
 from p2p_bench.prompts.words import TokenizedPrompt, columns_of
+from p2p_bench.tau import SelfTau, Tau, parse_interval, parse_tau
 
 
 @dataclass(frozen=True)
@@ -38,19 +37,14 @@ class Reweight(Controller):
         ConfigError: A tau outside [0, 1], no weights, or a weight that is not finite.
     """
 
-    weights: Mapping[str, float | int] = field(hash=False)
+    weights: Annotated[Mapping[str, float | int], Factors(needed=True)] = field(hash=False)
     cross: Tau = 1.0
-    self_attn: Tau = 0.0
+    self_attn: SelfTau = 0.0
     inner: Controller | None = None
 
     def __post_init__(self) -> None:
         check_fields(self, "reweight ")
         weights = {str(word): factor for word, factor in self.weights.items()}
-        if not weights:
-            raise ConfigError('reweight weights: expected at least one word, such as {"fog": 2.0}, got none')
-        for word, factor in weights.items():
-            if isinstance(factor, bool) or not isinstance(factor, int | float) or not isfinite(factor):
-                raise ConfigError(f"reweight weights: expected a finite number for {word!r}, got {factor!r}")
         object.__setattr__(self, "weights", weights)
         object.__setattr__(self, "cross", parse_tau(self.cross, "reweight cross"))
         object.__setattr__(self, "self_attn", parse_interval(self.self_attn, "reweight self_attn"))

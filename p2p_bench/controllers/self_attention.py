@@ -1,13 +1,13 @@
 """Injecting self-attention, and nothing else."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from p2p_bench.controllers.base import Controller, EditContext
 from p2p_bench.controllers.bound import BoundP2P, bind_p2p
 from p2p_bench.controllers.self_edit import injection
-from p2p_bench.controllers.tau import Tau, parse_interval
-from p2p_bench.errors import ConfigError
-from p2p_bench.fields import check_fields
+from p2p_bench.fields import Between, check_fields
+from p2p_bench.tau import SelfTau, parse_interval
 
 
 @dataclass(frozen=True)
@@ -24,16 +24,12 @@ class SelfAttention(Controller):
         ConfigError: A tau outside [0, 1], or a fraction outside (0, 1].
     """
 
-    self_attn: Tau = 0.4
-    fraction: float | int | None = None
+    self_attn: SelfTau = 0.4
+    fraction: Annotated[float | int | None, Between(0, 1, "a part of the side", open_low=True)] = None
 
     def __post_init__(self) -> None:
         check_fields(self, "self_attention ")
         object.__setattr__(self, "self_attn", parse_interval(self.self_attn, "self_attention self_attn"))
-        if self.fraction is not None and not 0 < self.fraction <= 1:
-            raise ConfigError(
-                f"self_attention fraction: expected a part of the side in (0, 1], got {self.fraction!r}"
-            )
 
     def bind(self, context: EditContext) -> BoundP2P:
         """See `Controller`."""

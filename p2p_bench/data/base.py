@@ -8,7 +8,7 @@ from typing import Literal, Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-from p2p_bench.errors import ConfigError, P2PError
+from p2p_bench.errors import P2PError
 from p2p_bench.pinned import with_pinned_settings
 from p2p_bench.types import EditPair
 
@@ -126,11 +126,5 @@ def load_pair(dataset: PairDataset, pair: EditPair, size: tuple[int, int]) -> Lo
 
 
 def take(pairs: Sequence[EditPair], limit: int | None) -> list[EditPair]:
-    """The first `limit` pairs; all of them if `limit` is None.
-
-    Raises:
-        ConfigError: `limit` is below 1.
-    """
-    if limit is not None and limit < 1:
-        raise ConfigError(f"dataset.limit: expected at least 1, or null for all pairs, got {limit}")
+    """The first `limit` pairs, at least 1; all of them if `limit` is None."""
     return list(pairs[:limit])

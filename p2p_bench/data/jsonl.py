@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from p2p_bench.data.base import PairImages, take
 from p2p_bench.data.images import Fit, fit_image, fit_mask, load_image, load_masked_image
 from p2p_bench.data.pairs import read_pairs
 from p2p_bench.data.world import load_scene
 from p2p_bench.errors import DataError
+from p2p_bench.fields import AtLeast, check_fields
 from p2p_bench.raster import is_file, shortened
 from p2p_bench.types import EditPair
 
@@ -27,11 +29,17 @@ class JsonlPairs:
 
     path: str | Path
     root: str | Path | None = None
-    limit: int | None = None
+    limit: Annotated[int | None, AtLeast(1)] = None
     fit: Fit = "crop"
     name: str = ""
 
     def __post_init__(self) -> None:
+        """Checks the values.
+
+        Raises:
+            ConfigError: One is of the wrong type or out of range.
+        """
+        check_fields(self, "dataset.")
         if not self.name:
             object.__setattr__(self, "name", Path(self.path).stem)
 

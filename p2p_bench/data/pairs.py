@@ -27,8 +27,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from p2p_bench.data.places import image_folder
 from p2p_bench.errors import DataError, ErrorList, nearest
-from p2p_bench.raster import is_file, shortened
+from p2p_bench.raster import shortened
 from p2p_bench.types import EditPair
 from p2p_bench.world.scenes import Scene
 
@@ -62,13 +63,7 @@ def read_pairs(path: Path, root: Path | None = None) -> list[EditPair]:
         DataError: The file is missing, empty or has one fault.
         ErrorList: It has several; each names file, line and what is wrong.
     """
-    if not is_file(path):
-        raise DataError(
-            f"{shortened(str(path))}: no such file; set dataset.path to a JSONL file of prompt pairs"
-        )
-    folder = (path.parent if root is None else root).resolve()
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; dataset.root must be the folder that holds the images")
+    folder = image_folder(path, root)
     pairs: list[EditPair] = []
     faults: list[DataError] = []
     first_lines: dict[str, int] = {}

@@ -3,14 +3,14 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 
 from p2p_bench.data.base import PairImages, take
 from p2p_bench.data.images import fit_image, fit_mask
 from p2p_bench.data.pairs import read_pairs
-from p2p_bench.errors import ConfigError
+from p2p_bench.fields import AtLeast, OneOf, check_fields
 from p2p_bench.resources import resource_path
 from p2p_bench.types import EditPair
 from p2p_bench.world.scenes import Scene, changed_mask, render
@@ -51,8 +51,16 @@ class WorldDemo:
         name: Name in results.
     """
 
-    limit: int | None = None
+    limit: Annotated[int | None, AtLeast(1)] = None
     name: str = "world_demo"
+
+    def __post_init__(self) -> None:
+        """Checks the values.
+
+        Raises:
+            ConfigError: One is of the wrong type or out of range.
+        """
+        check_fields(self, "dataset.")
 
     def pairs(self) -> list[EditPair]:
         """The pairs in the manifest's order."""
@@ -76,21 +84,25 @@ class DrawnPairs:
         name: Name in results.
     """
 
-    count: int = 64
-    seed: int = 0
-    categories: Sequence[str] | None = None
-    limit: int | None = None
+    count: Annotated[int, AtLeast(1)] = 64
+    seed: Annotated[int, AtLeast(0)] = 0
+    categories: Annotated[str | Sequence[str] | None, OneOf(CATEGORIES)] = None
+    limit: Annotated[int | None, AtLeast(1)] = None
     name: str = ""
 
     REAL: ClassVar[bool]
     """Whether sources are rendered, else they are sampled from noise."""
 
-    def pairs(self) -> list[EditPair]:
-        """The pairs in the order drawn.
+    def __post_init__(self) -> None:
+        """Checks the values.
 
         Raises:
-            ConfigError: `count`, `seed`, `categories` or `limit` is not usable.
+            ConfigError: One is of the wrong type or out of range.
         """
+        check_fields(self, "dataset.")
+
+    def pairs(self) -> list[EditPair]:
+        """The pairs in the order drawn."""
         return take(_drawn(self.count, self.seed, self.categories, self.REAL), self.limit)
 
     def load(self, pair: EditPair, size: tuple[int, int]) -> PairImages:
@@ -114,17 +126,10 @@ class WorldReal(DrawnPairs):
     REAL = True
 
 
-def _drawn(count: int, seed: int, categories: Sequence[str] | None, real: bool) -> list[EditPair]:
-    if count < 1:
-        raise ConfigError(f"dataset.count: expected at least 1, got {count}")
-    if seed < 0:
-        raise ConfigError(f"dataset.seed: expected an integer from 0 on, got {seed}")
+def _drawn(count: int, seed: int, categories: str | Sequence[str] | None, real: bool) -> list[EditPair]:
     chosen = CATEGORIES if categories is None else categories
     chosen = (chosen,) if isinstance(chosen, str) else tuple(chosen)
-    try:
-        drawn = make_pairs(count, seed, real, chosen)
-    except ValueError as error:
-        raise ConfigError(f"dataset.categories: {error}") from error
+    drawn = make_pairs(count, seed, real, chosen)
     return [_edit_pair(pair) for pair in drawn]
 
 

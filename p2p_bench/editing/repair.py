@@ -6,11 +6,14 @@ for; `mending` does it.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from jaxtyping import Float
 from torch import Tensor
 
 from p2p_bench.errors import ConfigError
+from p2p_bench.fields import Between, Odd, check_fields
+from p2p_bench.types import Feather
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,9 +31,9 @@ class Repair:
 
     words: tuple[str, ...] | None = None
     mask: Float[Tensor, "h w"] | None = None
-    threshold: float = 0.3
-    pool: int = 3
-    feather: float = 0.0
+    threshold: Annotated[float, Between(0, 1, open_high=True)] = 0.3
+    pool: Annotated[int, Odd(1)] = 3
+    feather: Feather = 0.0
 
     def __post_init__(self) -> None:
         """Checks the values.
@@ -38,14 +41,9 @@ class Repair:
         Raises:
             ConfigError: One is out of range, or both a mask and words are given.
         """
+        check_fields(self, "repair.")
         if self.words is not None and self.mask is not None:
             raise ConfigError("repair: expected words or a mask, got both")
-        if not 0 <= self.threshold < 1:
-            raise ConfigError(f"repair.threshold: expected a number in [0, 1), got {self.threshold}")
-        if self.pool < 1 or self.pool % 2 == 0:
-            raise ConfigError(f"repair.pool: expected an odd number of at least 1, got {self.pool}")
-        if not 0 <= self.feather < float("inf"):
-            raise ConfigError(f"repair.feather: expected a finite number of at least 0, got {self.feather}")
 
     @property
     def records(self) -> bool:

@@ -164,13 +164,6 @@ def no_step_left(inversion: Inversion, steps: int) -> ConfigError | None:
     )
 
 
-def check_number(name: str, value: float | int, low: float | int, high: float | int = float("inf")) -> None:
-    """Raises a `ConfigError` unless `low <= value <= high` and the value is finite."""
-    if not (low <= value <= high and value < float("inf")):
-        wanted = f"at least {low:g}" if high == float("inf") else f"in [{low:g}, {high:g}]"
-        raise ConfigError(f"inversion.{name}: expected a finite number {wanted}, got {value}")
-
-
 def part_of(fraction: float, steps: int) -> int:
     """Number of steps in a fraction of a run, cut to a whole number as published code does.
 

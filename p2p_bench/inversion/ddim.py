@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from p2p_bench.errors import ConfigError
-from p2p_bench.fields import check_fields
+from p2p_bench.fields import AtLeast, check_fields
 from p2p_bench.inversion.base import Inversion, Sources, StepProgress, no_tick
 from p2p_bench.models.conditioning import Conditioning, repeated
 from p2p_bench.models.level import Denoised, Level
@@ -49,7 +49,7 @@ class DDIMInversion(Inversion):
         guidance: Guidance scale of the backward pass. 1 inverts best and needs no unconditional pass.
     """
 
-    guidance: float = 1.0
+    guidance: Annotated[float, AtLeast(0)] = 1.0
 
     def __post_init__(self) -> None:
         """Checks the value.
@@ -58,10 +58,6 @@ class DDIMInversion(Inversion):
             ConfigError: The guidance is out of range.
         """
         check_fields(self, "inversion.")
-        if not 0 <= self.guidance < float("inf"):
-            raise ConfigError(
-                f"inversion.guidance: expected a finite number of at least 0, got {self.guidance}"
-            )
 
     def invert(
         self, model: DiffusionModel, sources: Sources, steps: int, tick: StepProgress = no_tick

@@ -2,16 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from p2p_bench.attention.terms import Role
-from p2p_bench.errors import ConfigError
-from p2p_bench.fields import check_fields
-from p2p_bench.inversion.base import Inversion, Sources, StepProgress, check_number, no_tick, tick_all
+from p2p_bench.fields import AtLeast, Between, check_fields
+from p2p_bench.inversion.base import Inversion, Sources, StepProgress, no_tick, tick_all
 from p2p_bench.inversion.ddim import ddim_trajectory
 from p2p_bench.models.level import Prediction
 from p2p_bench.models.model import DiffusionModel
@@ -34,9 +33,9 @@ class DirectInversion(Inversion):
         pivot: "ddim", or "noise": the image under one random noise at every step, without inversion.
     """
 
-    guidance: float = 1.0
-    scale: float = 1.0
-    interval: int = 1
+    guidance: Annotated[float, AtLeast(0)] = 1.0
+    scale: Annotated[float, Between(0, 1)] = 1.0
+    interval: Annotated[int, AtLeast(1)] = 1
     targets: bool = False
     pivot: Literal["ddim", "noise"] = "ddim"
 
@@ -47,11 +46,6 @@ class DirectInversion(Inversion):
             ConfigError: One is out of range.
         """
         check_fields(self, "inversion.")
-        check_number("guidance", self.guidance, 0)
-        check_number("scale", self.scale, 0, 1)
-        check_number("interval", self.interval, 1)
-        if self.pivot not in ("ddim", "noise"):
-            raise ConfigError(f"inversion.pivot: expected 'ddim' or 'noise', got {self.pivot!r}")
 
     @property
     def draws_noise(self) -> bool:

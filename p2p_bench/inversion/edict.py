@@ -10,19 +10,18 @@ Notation:
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from p2p_bench.attention.terms import Role
-from p2p_bench.errors import ConfigError
-from p2p_bench.fields import check_fields
+from p2p_bench.fields import AtLeast, Between, check_fields
 from p2p_bench.inversion.base import (
     Inversion,
     Sources,
     StepProgress,
-    check_number,
     no_tick,
     part_of,
     tick_all,
@@ -152,9 +151,9 @@ class EDICTInversion(Inversion):
         guidance: Guidance scale of inversion and sampling; None: that of the request.
     """
 
-    p: float = 0.93
-    strength: float = 0.8
-    guidance: float | None = 3.0
+    p: Annotated[float, Between(0, 1, open_low=True)] = 0.93
+    strength: Annotated[float, Between(0, 1, open_low=True)] = 0.8
+    guidance: Annotated[float | None, AtLeast(0)] = 3.0
 
     def __post_init__(self) -> None:
         """Checks the values.
@@ -163,11 +162,6 @@ class EDICTInversion(Inversion):
             ConfigError: One is out of range.
         """
         check_fields(self, "inversion.")
-        for key in ("p", "strength"):
-            if not 0 < getattr(self, key) <= 1:
-                raise ConfigError(f"inversion.{key}: expected a number in (0, 1], got {getattr(self, key)}")
-        if self.guidance is not None:
-            check_number("guidance", self.guidance, 0)
 
     def for_guidance(self, guidance: float) -> "EDICTInversion":
         """Without a guidance of its own the method takes that of the request."""

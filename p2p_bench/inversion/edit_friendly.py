@@ -9,18 +9,18 @@ Notation:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from p2p_bench.attention.terms import Role
-from p2p_bench.fields import check_fields
+from p2p_bench.fields import AtLeast, Between, check_fields
 from p2p_bench.inversion.base import (
     Inversion,
     Sources,
     StepProgress,
-    check_number,
     no_tick,
     part_of,
     tick_all,
@@ -99,9 +99,9 @@ class EditFriendlyInversion(Inversion):
         target_guidance: Guidance scale of targets; None is that of the run.
     """
 
-    skip: float = 0.24
-    source_guidance: float = 1.0
-    target_guidance: float | None = None
+    skip: Annotated[float, Between(0, 1)] = 0.24
+    source_guidance: Annotated[float, AtLeast(0)] = 1.0
+    target_guidance: Annotated[float | None, AtLeast(0)] = None
 
     def __post_init__(self) -> None:
         """Checks the values.
@@ -110,10 +110,6 @@ class EditFriendlyInversion(Inversion):
             ConfigError: One is out of range.
         """
         check_fields(self, "inversion.")
-        check_number("skip", self.skip, 0, 1)
-        check_number("source_guidance", self.source_guidance, 0)
-        if self.target_guidance is not None:
-            check_number("target_guidance", self.target_guidance, 0)
 
     @property
     def draws_noise(self) -> bool:

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 from p2p_bench.attention.terms import Role
-from p2p_bench.fields import check_fields
-from p2p_bench.inversion.base import Inversion, Sources, StepProgress, check_number, no_tick
+from p2p_bench.fields import AtLeast, check_fields
+from p2p_bench.inversion.base import Inversion, Sources, StepProgress, no_tick
 from p2p_bench.inversion.ddim import StartReplay, ddim_trajectory
 from p2p_bench.models.conditioning import Conditioning, row_of
 from p2p_bench.models.model import DiffusionModel
@@ -46,7 +47,7 @@ class NegativePromptInversion(Inversion):
         guidance: Guidance scale of the backward pass. 1 inverts best and needs no unconditional pass.
     """
 
-    guidance: float = 1.0
+    guidance: Annotated[float, AtLeast(0)] = 1.0
 
     def __post_init__(self) -> None:
         """Checks the value.
@@ -55,7 +56,6 @@ class NegativePromptInversion(Inversion):
             ConfigError: The guidance is out of range.
         """
         check_fields(self, "inversion.")
-        check_number("guidance", self.guidance, 0)
 
     def invert(
         self, model: DiffusionModel, sources: Sources, steps: int, tick: StepProgress = no_tick

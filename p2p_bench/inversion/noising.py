@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 from jaxtyping import Float
 from torch import Tensor
 
-from p2p_bench.fields import check_fields
+from p2p_bench.fields import Between, check_fields
 from p2p_bench.inversion.base import (
     Inversion,
     Sources,
     StepProgress,
-    check_number,
     no_tick,
     part_of,
     tick_all,
@@ -62,7 +62,7 @@ class NoisingInversion(Inversion):
             edit; 1 starts from what is nearly pure noise. The paper's range is 0.5 to 0.8.
     """
 
-    strength: float = 0.8
+    strength: Annotated[float, Between(0, 1)] = 0.8
 
     def __post_init__(self) -> None:
         """Checks the value.
@@ -71,7 +71,6 @@ class NoisingInversion(Inversion):
             ConfigError: The strength is out of range.
         """
         check_fields(self, "inversion.")
-        check_number("strength", self.strength, 0, 1)
 
     @property
     def draws_noise(self) -> bool:

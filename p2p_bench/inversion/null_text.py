@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int64
@@ -20,8 +20,8 @@ from torch import Tensor
 
 from p2p_bench.attention.terms import Role
 from p2p_bench.errors import P2PError
-from p2p_bench.fields import check_fields
-from p2p_bench.inversion.base import Inversion, Sources, StepProgress, check_number, no_tick
+from p2p_bench.fields import AtLeast, check_fields
+from p2p_bench.inversion.base import Inversion, Sources, StepProgress, no_tick
 from p2p_bench.inversion.ddim import StartReplay, ddim_trajectory
 from p2p_bench.inversion.descent import Descent
 from p2p_bench.inversion.direct import noise_trajectory
@@ -126,19 +126,19 @@ class NullTextInversion(Inversion):
 
     needs: ClassVar[frozenset[Capability]] = frozenset({"ladder", "unconditional", "gradient"})
 
-    guidance: float | None = None
-    inversion_guidance: float = 1.0
-    inner_steps: int = 10
-    learning_rate: float | None = None
-    tolerance: float = 1e-5
+    guidance: Annotated[float | None, AtLeast(0)] = None
+    inversion_guidance: Annotated[float, AtLeast(0)] = 1.0
+    inner_steps: Annotated[int, AtLeast(0)] = 10
+    learning_rate: Annotated[float | None, AtLeast(0)] = None
+    tolerance: Annotated[float, AtLeast(0)] = 1e-5
     serves: Serves = "all"
     pivot: Pivot = "ddim"
     per_step: bool = True
-    decay: float = 0.0
-    batch_size: int = 8
+    decay: Annotated[float, AtLeast(0)] = 0.0
+    batch_size: Annotated[int, AtLeast(1)] = 8
     autocast: bool = False
     checkpointing: bool = False
-    gate: float = 5e-3
+    gate: Annotated[float, AtLeast(0)] = 5e-3
 
     def __post_init__(self) -> None:
         """Checks the values.
@@ -147,11 +147,6 @@ class NullTextInversion(Inversion):
             ConfigError: One is out of range.
         """
         check_fields(self, "inversion.")
-        check_number("inner_steps", self.inner_steps, 0)
-        check_number("batch_size", self.batch_size, 1)
-        for key in ("guidance", "inversion_guidance", "learning_rate", "tolerance", "decay", "gate"):
-            if getattr(self, key) is not None:
-                check_number(key, getattr(self, key), 0)
 
     @property
     def draws_noise(self) -> bool:

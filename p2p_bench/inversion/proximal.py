@@ -7,7 +7,7 @@ Notation:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from p2p_bench.attention.terms import Role
-from p2p_bench.fields import check_fields
-from p2p_bench.inversion.base import Inversion, Sources, StepProgress, check_number, no_tick
+from p2p_bench.fields import AtLeast, Between, check_fields
+from p2p_bench.inversion.base import Inversion, Sources, StepProgress, no_tick
 from p2p_bench.inversion.ddim import ddim_trajectory
 from p2p_bench.models.conditioning import Conditioning, row_of
 from p2p_bench.models.level import Denoised, Prediction
@@ -47,13 +47,13 @@ class ProximalInversion(Inversion):
     """
 
     norm: Literal["l0", "l1"] = "l0"
-    quantile: float = 0.7
-    threshold: float | None = None
+    quantile: Annotated[float, Between(0, 1)] = 0.7
+    threshold: Annotated[float | None, AtLeast(0)] = None
     inversion_guidance: bool = False
-    recon_t: int = 400
-    recon_lr: float = 0.1
-    dilate: int = 1
-    guidance: float = 1.0
+    recon_t: Annotated[int, AtLeast(0)] = 400
+    recon_lr: Annotated[float, Between(0, 1)] = 0.1
+    dilate: Annotated[int, AtLeast(0)] = 1
+    guidance: Annotated[float, AtLeast(0)] = 1.0
     as_released: bool = False
 
     def __post_init__(self) -> None:
@@ -63,13 +63,6 @@ class ProximalInversion(Inversion):
             ConfigError: One is out of range.
         """
         check_fields(self, "inversion.")
-        check_number("quantile", self.quantile, 0, 1)
-        if self.threshold is not None:
-            check_number("threshold", self.threshold, 0)
-        check_number("recon_t", self.recon_t, 0)
-        check_number("recon_lr", self.recon_lr, 0, 1)
-        check_number("dilate", self.dilate, 0)
-        check_number("guidance", self.guidance, 0)
 
     def invert(
         self, model: DiffusionModel, sources: Sources, steps: int, tick: StepProgress = no_tick

@@ -14,14 +14,15 @@ Notation:
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Annotated
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from p2p_bench.errors import ConfigError
-from p2p_bench.fields import check_fields
-from p2p_bench.inversion.base import Inversion, Sources, StepProgress, check_number, no_tick
+from p2p_bench.fields import AtLeast, check_fields
+from p2p_bench.inversion.base import Inversion, Sources, StepProgress, no_tick
 from p2p_bench.inversion.ddim import StartReplay, guided
 from p2p_bench.models.conditioning import Conditioning, select
 from p2p_bench.models.level import Level
@@ -63,10 +64,10 @@ class ReNoiseInversion(Inversion):
         guidance: Guidance scale of the backward pass; 1 needs no unconditional pass.
     """
 
-    iterations: int = 30
-    tolerance: float = 1e-6
+    iterations: Annotated[int, AtLeast(0)] = 30
+    tolerance: Annotated[float, AtLeast(0)] = 1e-6
     average: tuple[int, int] | None = None
-    guidance: float = 1.0
+    guidance: Annotated[float, AtLeast(0)] = 1.0
 
     def __post_init__(self) -> None:
         """Checks the values, and makes a list from a configuration a tuple.
@@ -75,9 +76,6 @@ class ReNoiseInversion(Inversion):
             ConfigError: One is out of range.
         """
         check_fields(self, "inversion.")
-        check_number("iterations", self.iterations, 0)
-        check_number("tolerance", self.tolerance, 0)
-        check_number("guidance", self.guidance, 0)
         if self.average is not None:
             average = tuple(self.average)
             if len(average) != 2 or not 0 <= average[0] < average[1] <= self.iterations + 1:

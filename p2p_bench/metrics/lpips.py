@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -12,7 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from p2p_bench.errors import ConfigError, MissingWeightsError
+from p2p_bench.errors import MissingWeightsError
+from p2p_bench.fields import fault_of
 from p2p_bench.metrics.base import LOADING, EditView, MetricColumn
 from p2p_bench.metrics.embedded import WORLD, embedded_weights
 from p2p_bench.metrics.perceptual_trunk import WEIGHTS, PerceptualTrunk, load_trunk, perceptual_distance
@@ -127,9 +128,8 @@ class Lpips:
     """
 
     def __init__(self, net: Net = "world", trunk: str | Path | None = None) -> None:
-        if net not in get_args(Net):
-            options = get_args(Net)
-            raise ConfigError(f"metrics.lpips.net: expected one of {', '.join(options)}, got {net!r}")
+        if fault := fault_of("metrics.lpips.net", net, Net):
+            raise fault
         self.net = net
         self.trunk = trunk
         self._network: nn.Module | None = None

@@ -1,9 +1,31 @@
-"""Text-to-image models: what is known of them, their tokenizer, their weights, as separate steps."""
+"""Text-to-image models: what is known of them, their tokenizer, their weights, as separate steps.
 
-from p2p_bench.models.checkpoint import UNetCheckpoint
-from p2p_bench.models.model import Checkpoint, DiffusionModel
-from p2p_bench.models.schedule import NoiseSchedule
-from p2p_bench.models.spec import ModelSpec
-from p2p_bench.models.world import world_checkpoint
+Names are loaded at first use, so that what a checkpoint's files say can be read without torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from p2p_bench.models.checkpoint import UNetCheckpoint
+    from p2p_bench.models.model import Checkpoint, DiffusionModel
+    from p2p_bench.models.schedule import NoiseSchedule
+    from p2p_bench.models.spec import ModelSpec
+    from p2p_bench.models.world import world_checkpoint
 
 __all__ = ["Checkpoint", "DiffusionModel", "ModelSpec", "NoiseSchedule", "UNetCheckpoint", "world_checkpoint"]
+
+_HOMES = {
+    "Checkpoint": "model",
+    "DiffusionModel": "model",
+    "ModelSpec": "spec",
+    "NoiseSchedule": "schedule",
+    "UNetCheckpoint": "checkpoint",
+    "world_checkpoint": "world",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"p2p_bench.models.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'p2p_bench.models' has no attribute {name!r}")

@@ -3,14 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from p2p_bench.attention.sites import unet_sites
-from p2p_bench.errors import ConfigError, MissingWeightsError, nearest
+from p2p_bench.errors import ConfigError, MissingWeightsError
+from p2p_bench.fields import Above, AtLeast, Between, OneOf, check_fields
 from p2p_bench.models.files import (
     check_complete,
     checkpoint_checksum,
@@ -24,6 +25,12 @@ from p2p_bench.models.stable_diffusion import StableDiffusion
 from p2p_bench.models.tokenizer import ClipReader, load_tokenizer
 from p2p_bench.models.vocabulary import read_vocabulary
 from p2p_bench.pinned import with_pinned_settings
+
+Dtype = Annotated[str, OneOf(("float64", "float32", "bfloat16", "float16"))]
+"""Number formats of weights."""
+
+SIDE = Between(0, 1, "a fraction of the latent side", open_low=True)
+"""What sizes of attention maps are given in."""
 
 DTYPES = {
     "float64": torch.float64,
@@ -56,13 +63,13 @@ class UNetCheckpoint:
 
     path: Path | str
     name: str = "local"
-    guidance: float = 7.5
-    steps: int = 50
-    self_fraction: float = 0.5
-    record_fraction: float = 0.25
-    dtype: str = "float32"
+    guidance: Annotated[float, AtLeast(0)] = 7.5
+    steps: Annotated[int, AtLeast(1)] = 50
+    self_fraction: Annotated[float, SIDE] = 0.5
+    record_fraction: Annotated[float, SIDE] = 0.25
+    dtype: Dtype = "float32"
     variant: str | None = None
-    null_text_learning_rate: float = 1e-2
+    null_text_learning_rate: Annotated[float, Above(0)] = 1e-2
 
     def __post_init__(self) -> None:
         """Checks the values.
@@ -70,25 +77,7 @@ class UNetCheckpoint:
         Raises:
             ConfigError: One is out of range.
         """
-        if self.dtype not in DTYPES:
-            raise ConfigError(
-                f"model.dtype: expected one of {', '.join(DTYPES)}, got {self.dtype!r}."
-                + nearest(self.dtype, DTYPES)
-            )
-        if self.steps < 1:
-            raise ConfigError(f"model.steps: expected at least 1, got {self.steps}")
-        if not 0 <= self.guidance < float("inf"):
-            raise ConfigError(f"model.guidance: expected a finite number of at least 0, got {self.guidance}")
-        if not 0 < self.null_text_learning_rate < float("inf"):
-            raise ConfigError(
-                "model.null_text_learning_rate: expected a finite number above 0, "
-                f"got {self.null_text_learning_rate}"
-            )
-        for key in ("self_fraction", "record_fraction"):
-            if not 0 < getattr(self, key) <= 1:
-                raise ConfigError(
-                    f"model.{key}: expected a fraction of the latent side in (0, 1], got {getattr(self, key)}"
-                )
+        check_fields(self, "model.")
 
     def spec(self) -> ModelSpec:
         """Reads configuration files and headers; a checkpoint that is absent, cut short or mixed shows here.

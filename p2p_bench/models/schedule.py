@@ -8,13 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from p2p_bench.errors import ConfigError, nearest
+from p2p_bench.errors import ConfigError
 from p2p_bench.models.level import Level
-from p2p_bench.models.timesteps import SPACINGS, Spacing, TimestepLayout
+from p2p_bench.models.timesteps import Spacing, TimestepLayout, known_value, layout_from_config
 
 BETA_SCHEDULES = ("linear", "scaled_linear")
 PREDICTIONS = ("epsilon", "v_prediction")
-_MOST_TIMESTEPS = 100_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,46 +87,29 @@ def schedule_from_config(config: Mapping[str, Any]) -> NoiseSchedule:
     Raises:
         ConfigError: The schedule is of a kind this project does not know.
     """
-    beta_schedule = str(config.get("beta_schedule", "linear"))
-    prediction = str(config.get("prediction_type", "epsilon"))
-    spacing = str(config.get("timestep_spacing", "leading"))
-    known = (
-        ("beta_schedule", beta_schedule, BETA_SCHEDULES),
-        ("prediction_type", prediction, PREDICTIONS),
-        ("timestep_spacing", spacing, SPACINGS),
-    )
-    for key, value, options in known:
-        if value not in options:
-            raise ConfigError(
-                f"scheduler_config.json: {key} is {value!r}, expected one of {', '.join(options)}."
-                + nearest(value, options)
-            )
+    beta_schedule = known_value(config, "beta_schedule", "linear", BETA_SCHEDULES)
+    prediction = known_value(config, "prediction_type", "epsilon", PREDICTIONS)
+    layout = layout_from_config(config)
     if config.get("rescale_betas_zero_snr"):
         raise ConfigError(
             "scheduler_config.json: rescale_betas_zero_snr leaves a timestep without signal, "
             "which cannot be inverted; use a checkpoint without it"
         )
-    alphas_cumprod = _alphas_cumprod(config, beta_schedule)
+    alphas_cumprod = _alphas_cumprod(config, beta_schedule, layout.train)
     to_one = config.get("set_alpha_to_one", config.get("_class_name") == "DDIMScheduler")
     return NoiseSchedule(
         alphas_cumprod=alphas_cumprod,
         final_alpha_cumprod=1.0 if to_one else float(alphas_cumprod[0]),
         prediction_type=prediction,  # type: ignore[arg-type]  # checked above against the literals
-        timestep_spacing=spacing,  # type: ignore[arg-type]  # checked above against the literals
-        steps_offset=1,
+        timestep_spacing=layout.spacing,
+        steps_offset=layout.offset,
     )
 
 
-def _alphas_cumprod(config: Mapping[str, Any], beta_schedule: str) -> Float[Tensor, " t"]:
+def _alphas_cumprod(config: Mapping[str, Any], beta_schedule: str, count: int) -> Float[Tensor, " t"]:
     # In float32, as diffusers computes it, so that the noise levels are equal to the last bit.
     trained = config.get("trained_betas")
     start, end = (_beta(config, key, usual) for key, usual in (("beta_start", 1e-4), ("beta_end", 0.02)))
-    count = config.get("num_train_timesteps", 1000)
-    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= _MOST_TIMESTEPS:
-        raise ConfigError(
-            f"scheduler_config.json: num_train_timesteps is {count!r}, expected an integer from 1 to "
-            f"{_MOST_TIMESTEPS}"
-        )
     if trained is not None:
         if not isinstance(trained, list) or not trained or not all(map(_is_beta, trained)):
             raise ConfigError(

@@ -55,6 +55,4 @@ class ModelSpec:
 
     def spaced(self, spacing: Spacing | None) -> "ModelSpec":
         """The same with another layout of the timesteps; None keeps the model's own."""
-        if spacing is None:
-            return self
-        return replace(self, timesteps=replace(self.timesteps, spacing=spacing))
+        return replace(self, timesteps=self.timesteps.spaced(spacing))

@@ -1,15 +1,15 @@
 """Which of its training timesteps a model is asked at in a run of so many steps."""
 
-from dataclasses import dataclass
-from typing import Literal, get_args
-
-import numpy as np
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 from p2p_bench.errors import ConfigError, nearest
 
 Spacing = Literal["leading", "trailing", "linspace"]
 SPACINGS: tuple[str, ...] = get_args(Spacing)
 
+MOST_TIMESTEPS = 100_000
 _LOST = 0.02
 """Largest part of the noise range that leading spacing may leave out at the noisy end."""
 _SHOWN = 2
@@ -52,6 +52,8 @@ class TimestepLayout:
         Raises:
             ConfigError: `steps` is not in 1..train, or leaves out too much of the noise.
         """
+        import numpy as np  # late: what is asked before a run needs none of it
+
         self.check(steps)
         values: np.ndarray
         if self.spacing == "linspace":
@@ -62,6 +64,10 @@ class TimestepLayout:
         else:
             values = (np.arange(steps) * (self.train // steps))[::-1] + self.offset
         return tuple(int(value) for value in values)
+
+    def spaced(self, spacing: Spacing | None) -> "TimestepLayout":
+        """The same with other spacing; None keeps its own."""
+        return self if spacing is None else replace(self, spacing=spacing)
 
     def check(self, steps: int) -> None:
         """Refuses a number of steps that this layout cannot serve, in no time whatever the number.
@@ -92,6 +98,39 @@ class TimestepLayout:
         good = [count for count in range(1, self.train + 1) if self._serves(count)]
         chosen = sorted(good, key=lambda count: abs(count - steps))[:_SHOWN]
         return " or ".join(map(str, sorted(chosen)))
+
+
+def layout_from_config(config: Mapping[str, Any]) -> TimestepLayout:
+    """The layout of a diffusers `scheduler_config.json`, with the offset of `StableDiffusionPipeline`.
+
+    Raises:
+        ConfigError: The layout is of a kind this project does not know.
+    """
+    spacing = known_value(config, "timestep_spacing", "leading", SPACINGS)
+    count = config.get("num_train_timesteps", 1000)
+    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MOST_TIMESTEPS:
+        raise ConfigError(
+            f"scheduler_config.json: num_train_timesteps is {count!r}, expected an integer from 1 to "
+            f"{MOST_TIMESTEPS}"
+        )
+    trained = config.get("trained_betas")
+    train = len(trained) if isinstance(trained, list) and trained else count
+    return TimestepLayout(train, spacing, offset=1)  # type: ignore[arg-type]  # checked against the literals
+
+
+def known_value(config: Mapping[str, Any], key: str, usual: str, options: Sequence[str]) -> str:
+    """A value of a `scheduler_config.json` that has to be one of some.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    value = str(config.get(key, usual))
+    if value not in options:
+        raise ConfigError(
+            f"scheduler_config.json: {key} is {value!r}, expected one of {', '.join(options)}."
+            + nearest(value, options)
+        )
+    return value
 
 
 def check_spacing(spacing: str) -> None:

@@ -1,20 +1,22 @@
 """The embedded world's model: small, trained by this project and shipped with it."""
 
 from pathlib import Path
+from typing import Annotated
 
-from p2p_bench.models.checkpoint import UNetCheckpoint
+from p2p_bench.fields import Above, AtLeast
+from p2p_bench.models.checkpoint import SIDE, Dtype, UNetCheckpoint
 from p2p_bench.resources import resource_path
 
 
 def world_checkpoint(
     path: Path | str | None = None,
     name: str = "world",
-    guidance: float = 4.0,
-    steps: int = 25,
-    self_fraction: float = 0.5,
-    record_fraction: float = 0.5,
-    dtype: str = "float32",
-    null_text_learning_rate: float = 0.1,
+    guidance: Annotated[float, AtLeast(0)] = 4.0,
+    steps: Annotated[int, AtLeast(1)] = 25,
+    self_fraction: Annotated[float, SIDE] = 0.5,
+    record_fraction: Annotated[float, SIDE] = 0.5,
+    dtype: Dtype = "float32",
+    null_text_learning_rate: Annotated[float, Above(0)] = 0.1,
 ) -> UNetCheckpoint:
     """The checkpoint of the embedded world.
 

@@ -10,12 +10,12 @@ Notation:
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from jaxtyping import Float
 from torch import Tensor
 
-from p2p_bench.errors import ConfigError
-from p2p_bench.fields import check_fields
+from p2p_bench.fields import Between, check_fields
 from p2p_bench.models.level import Denoised, Level, Prediction
 from p2p_bench.sampling.stepper import RowState, StepContext, Stepper
 
@@ -85,7 +85,7 @@ class DDIM(Stepper):
         eta: Share of DDPM's noise that is added, in [0, 1].
     """
 
-    eta: float = 0.0
+    eta: Annotated[float, Between(0, 1)] = 0.0
 
     def __post_init__(self) -> None:
         """Checks the value.
@@ -94,8 +94,6 @@ class DDIM(Stepper):
             ConfigError: `eta` is out of range.
         """
         check_fields(self, "sampler.")
-        if not 0 <= self.eta <= 1:
-            raise ConfigError(f"sampler.eta: expected a number in [0, 1], got {self.eta}")
 
     @property
     def stochastic(self) -> bool:

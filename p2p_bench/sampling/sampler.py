@@ -1,11 +1,12 @@
 """How a run samples: the settings of the `sampler` group."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from p2p_bench.errors import ConfigError
-from p2p_bench.fields import check_fields
+from p2p_bench.fields import AtLeast, Between, check_fields
 from p2p_bench.models.spec import ModelSpec
-from p2p_bench.models.timesteps import Spacing, check_spacing
+from p2p_bench.models.timesteps import Spacing
 from p2p_bench.sampling.ddim import DDIM
 
 
@@ -23,11 +24,11 @@ class DDIMSampler:
             default holds a 6 x 6 grid of taus with its source.
     """
 
-    steps: int | None = None
-    guidance: float | None = None
-    eta: float = 0.0
+    steps: Annotated[int | None, AtLeast(1)] = None
+    guidance: Annotated[float | None, AtLeast(0)] = None
+    eta: Annotated[float, Between(0, 1)] = 0.0
     spacing: Spacing | None = None
-    max_rows: int = 80
+    max_rows: Annotated[int, AtLeast(1)] = 80
 
     def __post_init__(self) -> None:
         """Checks the values.
@@ -36,15 +37,6 @@ class DDIMSampler:
             ConfigError: One is out of range.
         """
         check_fields(self, "sampler.")
-        if self.steps is not None:
-            check_steps(self.steps)
-        if self.spacing is not None:
-            check_spacing(self.spacing)
-        if self.guidance is not None:
-            check_guidance(self.guidance)
-        if self.max_rows < 1:
-            raise ConfigError(f"sampler.max_rows: expected at least 1, got {self.max_rows}")
-        self.stepper()
 
     def stepper(self) -> DDIM:
         """The step function."""

@@ -55,7 +55,7 @@ def test_another_editor_leaves_rows_pictures_and_reasons(command: Command) -> No
     assert (command.folder / "painted" / "results.parquet").is_file(), done.err
     made = rows(command.folder / "painted")
     assert made["swap", "none", 0]["status"] == "ok"
-    assert (command.folder / "painted" / made["swap", "none", 0]["image_edit"]).is_file()
+    assert (command.folder / "painted" / made["swap", "none", 0]["image_target"]).is_file()
     failed = made["own/ü", "none", 0]
     assert (failed["status"], failed["error"]) == ("error", "no colour in 'a dog in water'")
     assert {row["unet_rows"] for row in made.values()} == {0.0}

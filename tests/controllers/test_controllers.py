@@ -217,7 +217,10 @@ def test_controllers_are_values() -> None:
 
 
 NEW: list[tuple[Callable[[], Any], str]] = [
-    (lambda: Replace(words={"": "a"}), "replace words: expected words in both prompts, got '': 'a'"),
+    (
+        lambda: Replace(words={"": "a"}),
+        "replace words: expected words in both prompts, or null, got",
+    ),
     (lambda: Replace(preset="paper", align=True), "released code swaps words by position only"),
     (lambda: Replace(preset="paper", words={"a": "b"}), "released code swaps words by position only"),
     (lambda: Refine(preset="papr"), "refine preset: expected 'correct' or 'paper', got 'papr'. Did you mean"),
@@ -226,7 +229,7 @@ NEW: list[tuple[Callable[[], Any], str]] = [
     (lambda: SelfAttention(1.2), r"self_attention self_attn: expected values in \[0, 1\]"),
     (
         lambda: SelfAttention(0.4, 0.0),
-        r"self_attention fraction: expected a part of the side in \(0, 1\], got 0",
+        r"self_attention fraction: expected a part of the side in \(0, 1\], or null, got 0",
     ),
     (lambda: MasaCtrl(start_step=-1), "masactrl start_step: expected a share of the steps such as 0.08"),
     (lambda: MasaCtrl(start_step=1.5), "masactrl start_step"),

@@ -98,7 +98,7 @@ def test_general_schedules_are_named_in_results() -> None:
         (["controller=compose", "controller.controllers=[]"], "expected at least one controller"),
         (["controller=compose"], "controller.controllers: a value is required"),
         (["controller=inject_words"], "controller.words: a value is required"),
-        (["controller=masactrl", "controller.layers=1.5"], "masactrl layers: expected shares"),
+        (["controller=masactrl", "controller.layers=1.5"], "controller.layers: expected shares"),
         (["controller=pie", "controller.blend_start=0.5"], "unknown key|takes no such argument"),
     ],
 )

@@ -49,7 +49,7 @@ def test_pairs_and_limit(tmp_path: Path) -> None:
         "missing",
     ]
     with pytest.raises(ConfigError, match=r"dataset\.limit: expected at least 1"):
-        JsonlPairs(tmp_path / "my_pairs.jsonl", limit=0).pairs()
+        JsonlPairs(tmp_path / "my_pairs.jsonl", limit=0)
 
 
 def test_load_crops_image_and_mask_alike(tmp_path: Path) -> None:

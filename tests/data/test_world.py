@@ -2,12 +2,14 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from p2p_bench.data import JsonlPairs, PairDataset, WorldDemo, WorldPairs, WorldReal
 from p2p_bench.data import world as data_world
+from p2p_bench.data.world import DrawnPairs
 from p2p_bench.errors import ConfigError
 from p2p_bench.resources import resource_path
 from p2p_bench.world.scenes import Scene, render
@@ -98,15 +100,16 @@ def test_a_manifest_reads_back_as_the_drawn_pairs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dataset", "message"),
+    ("settings", "message"),
     [
-        (WorldPairs(count=0), r"dataset\.count: expected at least 1, got 0"),
-        (WorldReal(seed=-1), r"dataset\.seed: expected an integer from 0 on"),
-        (WorldReal(limit=0), r"dataset\.limit: expected at least 1"),
-        (WorldPairs(categories=["swap_color"]), r"dataset\.categories: .*'swap_color'.*'swap_colour'"),
-        (WorldPairs(categories=[]), r"dataset\.categories: .*empty"),
+        ({"count": 0}, r"dataset\.count: expected at least 1, got 0"),
+        ({"seed": -1}, r"dataset\.seed: expected at least 0, got -1"),
+        ({"limit": 0}, r"dataset\.limit: expected at least 1, or null, got 0"),
+        ({"categories": ["swap_color"]}, r"dataset\.categories: .*'swap_color'.*Did you mean 'swap_colour'"),
+        ({"categories": []}, r"dataset\.categories: expected a list of at least one of .*, got none"),
     ],
 )
-def test_bad_settings(dataset: PairDataset, message: str) -> None:
+@pytest.mark.parametrize("kind", [WorldPairs, WorldReal])
+def test_bad_settings(kind: type[DrawnPairs], settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        dataset.pairs()
+        kind(**settings)

@@ -5,11 +5,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omegaconf import DictConfig, OmegaConf
+
 from p2p_bench.app.build import build_task, chosen_options, without_hydra
 from p2p_bench.app.compose import checked_overrides, compose, composing
 from p2p_bench.app.console import result_console, status_console
 from p2p_bench.app.early import refuse_early
 from p2p_bench.app.paths import folder_fault, user_path
+from p2p_bench.app.signatures import source_name
 from p2p_bench.errors import ConfigError, P2PError
 
 if TYPE_CHECKING:
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
 
     from p2p_bench.bench.task import Task, Variant
     from p2p_bench.editing import EditResult
+
+_NO_INVERSION = "p2p_bench.inversion.none.NoInversion"
 
 
 def main(arguments: list[str], debug: bool) -> int:
@@ -44,12 +49,12 @@ def main(arguments: list[str], debug: bool) -> int:
     with composing():
         config = compose(checked_overrides(overrides), keep_hydra=True)
         plain = without_hydra(config)
-        refuse_early([plain], overrides)
+        refuse_early([plain], overrides, pairs=False)
+        _check_image(plain, options)
+        directory = user_path(config.run.dir) if config.run.dir else options.out or _new_directory()
+        heatmaps = directory / "heatmaps" if options.heatmaps == Path() else options.heatmaps
+        _check_folders(directory, heatmaps)
         task = build_task(plain, chosen_options(config.hydra))
-    directory = user_path(config.run.dir) if config.run.dir else options.out or _new_directory()
-    heatmaps = directory / "heatmaps" if options.heatmaps == Path() else options.heatmaps
-    _check_folders(directory, heatmaps)
-    _check_inversion(task, options)
     image, fitted = _image(task, options)
     result = _edit(task, options, image, _device(config))
     strip_path = _write(result, image, directory)
@@ -105,15 +110,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _check_inversion(task: "Task", options: argparse.Namespace) -> None:
-    """Refuses to draw from noise what was to be an edit of a given picture."""
-    from p2p_bench.inversion import NoInversion
-
-    if options.image is not None and isinstance(task.inversion, NoInversion):
+def _check_image(config: DictConfig, options: argparse.Namespace) -> None:
+    """Refuses a picture that cannot be read, and to draw from noise what was to be an edit of it."""
+    if options.image is None:
+        return
+    if source_name(OmegaConf.select(config, "inversion._target_")) == _NO_INVERSION:
         raise ConfigError(
             "--image: inversion=none would draw another picture from noise and leave the image alone; choose "
             "inversion=ddim, null_text or another, or leave --image out"
         )
+    from p2p_bench.raster import read_picture
+
+    read_picture(options.image)  # here, where a fault is told before torch is imported
 
 
 def _image(task: "Task", options: argparse.Namespace) -> "tuple[Tensor | None, str]":
