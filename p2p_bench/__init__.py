@@ -10,7 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from p2p_bench.app.api import edit, load_model
+    from p2p_bench.app.api import load_model
+    from p2p_bench.app.edit import edit
     from p2p_bench.controllers import (
         ByEdit,
         Compose,
@@ -101,7 +102,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "p2p_bench.app.api": ("edit", "load_model"),
+    "p2p_bench.app.api": ("load_model",),
+    "p2p_bench.app.edit": ("edit",),
     "p2p_bench.controllers": (
         "ByEdit",
         "Compose",

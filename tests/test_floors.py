@@ -113,7 +113,7 @@ def test_every_module_has_a_room() -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("p2p_bench.prompts.words", "from p2p_bench.editing import edit"),
+        ("p2p_bench.prompts.words", "from p2p_bench.editing import run_edits"),
         ("p2p_bench.attention.terms", "import p2p_bench.controllers"),
         ("p2p_bench.metrics.clip", "def f():\n    from p2p_bench.models import load"),
         ("p2p_bench.bench.run", "from omegaconf import OmegaConf"),

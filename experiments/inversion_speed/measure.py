@@ -247,7 +247,7 @@ def peak_bytes(name: str, way: str, device: str) -> int:
     run = null_text_ways(model)[way]
     with torch.no_grad():  # what libraries set up at the first pass belongs to the model
         size = (1, model.spec.latent_channels, *model.spec.latent_size)
-        model.predict(torch.zeros(size, device=device), 500, model.encode_prompts([""]))
+        model.predict(torch.zeros(size, device=device), model.ladder(STEPS)[0], model.unconditional())
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()

@@ -21,8 +21,8 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import Stabl
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from p2p_bench import edit
 from p2p_bench.controllers import Replace
-from p2p_bench.editing import edit
 from p2p_bench.metrics.oracle import LABELS, AttributeOracle, load_oracle
 from p2p_bench.models import world_checkpoint
 from p2p_bench.resources import resource_path

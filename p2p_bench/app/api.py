@@ -1,28 +1,16 @@
-"""The Python API, where it needs the configuration: models and inversions by name."""
+"""Models, controllers and inversions by name, as the Python API takes them."""
 
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from omegaconf import OmegaConf
-from torch import Tensor
 
 from p2p_bench.app.instantiate import instantiate
-from p2p_bench.cache import Cache
-from p2p_bench.controllers import Controller
-from p2p_bench.data.images import Fit
-from p2p_bench.editing import EditResult, Record, Repair
-from p2p_bench.editing import edit as edit_with
-from p2p_bench.editing.images import ImageLike
-from p2p_bench.editing.run import Progress
 from p2p_bench.errors import ConfigError, nearest
-from p2p_bench.inversion import Inversion
 from p2p_bench.models import DiffusionModel, UNetCheckpoint
 from p2p_bench.models.checkpoint import DTYPES
-from p2p_bench.models.timesteps import Spacing
 from p2p_bench.raster import shortened
 from p2p_bench.resources import resource_path
 
@@ -56,89 +44,18 @@ def load_model(
     return checkpoint.load(place, number_format)
 
 
-def edit(
-    model: DiffusionModel,
-    source: str,
-    targets: str | Sequence[str],
-    controller: Controller | str | Sequence[Controller | str] | None = None,
-    *,
-    image: ImageLike | None = None,
-    fit: Fit | None = None,
-    inversion: Inversion | str | None = None,
-    inversion_prompt: str | None = None,
-    noise: Float[Tensor, "..."] | None = None,
-    seed: int = 0,
-    steps: int | None = None,
-    guidance: float | None = None,
-    eta: float = 0.0,
-    spacing: Spacing | None = None,
-    record: bool | Record | None = None,
-    truncate: bool = False,
-    progress: Progress | None = None,
-    cache: Cache | None = None,
-    repair: bool | Repair = False,
-) -> EditResult:
-    """`p2p_bench.editing.edit`, with controllers and inversions by name too.
+def named(group: str, value: Any) -> Any:
+    """The component of a name, or of each of several; whatever is no name as it is.
 
     Args:
-        model: A loaded model.
-        source: Prompt of the source image.
-        targets: Prompts of the edits.
-        controller: How the source's attention is used, for all targets or one per target; each may be the
-            name of a file in `conf/controller`, such as "replace".
-        image: A real source image: a path, a PIL image, an array (h, w, 3) or a tensor (3, h, w).
-        fit: What is done with an image that has not the model's size: "crop", "pad", "resize" or "error".
-        inversion: An inversion, or the name of a file in `conf/inversion`, such as "ddim".
-        inversion_prompt: What the image is inverted with, where that is not `source`.
-        noise: Start noise instead of the seed's.
-        seed: Seed of the start noise.
-        steps: Number of denoising steps; None is the model's own.
-        guidance: Guidance scale; None is the model's own.
-        eta: Share of DDPM's noise added by each step.
-        spacing: Layout of the timesteps: "leading", "trailing" or "linspace"; None is the model's own.
-        record: Which attention maps are kept.
-        truncate: Cut prompts that are too long instead of refusing them.
-        progress: Called with the steps taken and their number after each step.
-        cache: Where inversions are looked for and kept.
-        repair: Put the source's pixels back outside the mask of the edit.
-
-    Returns:
-        Images, latents, cost and heatmaps, the source first.
+        group: Config group, such as "controller".
+        value: Name of a file in `conf/GROUP`, a list of such, or something else.
 
     Raises:
-        P2PError: An argument cannot be used; the message says what to do.
+        ConfigError: There is no such file, or it leaves something for the user to say.
     """
-    return edit_with(
-        model,
-        source,
-        targets,
-        _named_controllers(controller),
-        image=image,
-        fit=fit,
-        inversion=_named("inversion", inversion),
-        inversion_prompt=inversion_prompt,
-        noise=noise,
-        seed=seed,
-        steps=steps,
-        guidance=guidance,
-        eta=eta,
-        spacing=spacing,
-        record=record,
-        truncate=truncate,
-        progress=progress,
-        cache=cache,
-        repair=repair,
-    )
-
-
-def _named_controllers(controller: Any) -> Any:
-    if isinstance(controller, list | tuple):
-        return [_named("controller", item) for item in controller]
-    return _named("controller", controller)
-
-
-def _named(group: str, value: Any) -> Any:
-    """The component of a name; whatever is no name as it is."""
+    if isinstance(value, list | tuple):
+        return [named(group, item) for item in value]
     if not isinstance(value, str):
         return value
     if value not in _options(group):

@@ -111,15 +111,7 @@ def _sections(
         ),
     ]
     if categories:
-        shown = categories[:_MAX_BARS]
-        bars: list[Any] = [
-            v2.BarPlot(
-                title=_title(column),
-                metrics=[f"category/{category}/{column.name}" for category in shown],
-                layout=place,
-            )
-            for column, place in zip(main, _places(len(main)), strict=True)
-        ]
+        bars = _category_bars(main, categories[:_MAX_BARS])
         sections.append(Section(name="By category", is_open=True, panels=bars))
     costs = ("seconds", "unet_rows", "unet_rows_spent")
     return [
@@ -137,6 +129,20 @@ def _sections(
                 for cost, place in zip(costs, _places(len(costs)), strict=True)
             ],
         ),
+    ]
+
+
+def _category_bars(columns: Sequence[Column], categories: Sequence[str]) -> list[Any]:
+    """A panel a metric, a bar a category."""
+    from wandb_workspaces.reports import v2
+
+    return [
+        v2.BarPlot(
+            title=_title(column),
+            metrics=[f"category/{category}/{column.name}" for category in categories],
+            layout=place,
+        )
+        for column, place in zip(columns, _places(len(columns)), strict=True)
     ]
 
 

@@ -2,7 +2,6 @@
 
 import inspect
 import io
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,8 @@ import torch
 from PIL import Image
 
 import p2p_bench as p2p
-from p2p_bench import editing
 from p2p_bench.app import api
+from p2p_bench.app import edit as app_edit
 from p2p_bench.editing.images import as_source_image
 from p2p_bench.errors import P2PError
 from tests.models.tiny import tiny_checkpoint, tiny_model
@@ -24,10 +23,8 @@ SOURCE, TARGET = "a red circle on grass", "a blue circle on grass"
 @pytest.fixture
 def edit(monkeypatch: pytest.MonkeyPatch) -> Any:
     """`p2p.edit` as a user has it: without the types that this session of tests enforces."""
-    inner = sys.modules["p2p_bench.editing.edit"]
-    monkeypatch.setattr(inner, "as_source_image", inspect.unwrap(as_source_image))
-    monkeypatch.setattr(api, "edit_with", inspect.unwrap(editing.edit))
-    unhooked = inspect.unwrap(api.edit)
+    monkeypatch.setattr(app_edit, "as_source_image", inspect.unwrap(as_source_image))
+    unhooked = inspect.unwrap(app_edit.edit)
 
     def run(
         model: Any = None, source: Any = SOURCE, targets: Any = TARGET, *rest: Any, **options: Any
@@ -153,14 +150,6 @@ def test_controllers_by_name_are_those_of_the_command_line() -> None:
         )
     two = p2p.edit(tiny_model(), SOURCE, [TARGET, TARGET], ("replace", p2p.NoControl()), steps=2)
     assert not torch.equal(two.latents[1], two.latents[2])
-
-
-def test_the_signature_tells_what_may_be_given() -> None:
-    ours, inner = (
-        inspect.signature(inspect.unwrap(function)).parameters for function in (p2p.edit, editing.edit)
-    )
-    assert list(ours) == list(inner)
-    assert {name: p.default for name, p in ours.items()} == {name: p.default for name, p in inner.items()}
 
 
 def test_only_what_is_public_is_listed() -> None:

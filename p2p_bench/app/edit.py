@@ -6,6 +6,7 @@ from typing import Any, TypeVar, cast
 from jaxtyping import Float
 from torch import Tensor
 
+from p2p_bench.app.api import named
 from p2p_bench.cache import Cache
 from p2p_bench.controllers import Controller
 from p2p_bench.data.images import FITS, Fit
@@ -32,11 +33,11 @@ def edit(
     model: DiffusionModel,
     source: str,
     targets: str | Sequence[str],
-    controller: Controller | Sequence[Controller] | None = None,
+    controller: Controller | str | Sequence[Controller | str] | None = None,
     *,
     image: ImageLike | None = None,
     fit: Fit | None = None,
-    inversion: Inversion | None = None,
+    inversion: Inversion | str | None = None,
     inversion_prompt: str | None = None,
     noise: Float[Tensor, "..."] | None = None,
     seed: int = 0,
@@ -59,13 +60,15 @@ def edit(
         model: A loaded model.
         source: Prompt of the source image.
         targets: Prompts of the edits; each shares the source's noise and its attention.
-        controller: How the source's attention is used, for all targets or one per target; None is
-            `NoControl`, plain generation from the same noise.
+        controller: How the source's attention is used, for all targets or one per target; each may be the
+            name of a file in `conf/controller`, such as "replace". None is `NoControl`, plain generation from
+            the same noise.
         image: A real source image: a path, a PIL image, an array (h, w, 3) or a tensor (3, h, w); see
             `p2p_bench.editing.images.as_source_image`.
         fit: What is done with an image that has not the model's size: "crop" to the centre and resize, "pad",
             "resize" (stretch) or "error"; None is "error" for a tensor and "crop" for the others.
-        inversion: How the start is found from `image`; None is `DDIMInversion()`.
+        inversion: How the start is found from `image`, or the name of a file in `conf/inversion`, such as
+            "null_text"; None is `DDIMInversion()`.
         inversion_prompt: What the image is inverted with, where that is not `source`; may be empty.
         noise: Start noise (c, h, w) or (1, c, h, w) instead of the seed's.
         seed: In [0, 2**64). Start noise is what diffusers draws from a generator of the CPU with this seed.
@@ -93,9 +96,10 @@ def edit(
     model = arguments.instance("model", model, DiffusionModel, "a model, as load_model gives it")
     prompts = arguments.prompts(targets)
     warn_never_seen(model.spec, (arguments.text("source", source), *prompts))
-    controllers = arguments.controllers(controller, len(prompts))
-    if inversion is not None:
-        arguments.instance("inversion", inversion, Inversion, "an inversion, such as DDIMInversion()")
+    controllers = arguments.controllers(named("controller", controller), len(prompts))
+    method: Inversion | None = named("inversion", inversion)
+    if method is not None:
+        arguments.instance("inversion", method, Inversion, "an inversion, such as DDIMInversion()")
         if image is None:
             raise P2PError("inversion: there is no image to invert; give image=..., or leave it out")
     fitted = _fit(fit)
@@ -106,7 +110,7 @@ def edit(
         seed=arguments.seed(seed),
         noise=None if noise is None else arguments.noise(noise),
         image=None if image is None else as_source_image(image, model.spec.image_size, fitted),
-        inversion=DDIMInversion() if image is not None and inversion is None else inversion,
+        inversion=DDIMInversion() if image is not None and method is None else method,
         inversion_prompt=_optional(arguments.text, "inversion_prompt", inversion_prompt),
         repair=_repair(repair),
     )
