@@ -20,7 +20,7 @@ from p2p_bench.bench.scoring import edit_view, score
 from p2p_bench.bench.task import Task, Variant
 from p2p_bench.editing import EditResult
 from p2p_bench.editing.pictures import heatmap_image
-from p2p_bench.metrics.base import EditView, all_columns, split_reasons
+from p2p_bench.metrics.base import all_columns, split_reasons
 from p2p_bench.models import ModelSpec
 from p2p_bench.prompts.changes import changed_words
 from p2p_bench.prompts.words import places_of
@@ -56,10 +56,7 @@ class RowMaker:
 
     def failed(self, pair: EditPair, variant: Variant, index: int, reason: str) -> dict[str, Any]:
         """The row of an edit that could not be made."""
-        scores = {column.name: NAN for column in all_columns(self.task.metrics)}
-        costs = dict.fromkeys(("seconds", "unet_rows", "unet_rows_spent", "unet_rows_backward"), 0.0)
-        head = self._head(pair, variant, index, "error", reason)
-        return {**head, **scores, **costs, "peak_memory_mb": NAN, **dict.fromkeys(IMAGE_COLUMNS, "")}
+        return self._row(pair, variant, index, {"status": "error", "error": reason})
 
     def rows(
         self, batch: Sequence[Edited], peak_memory_mb: float, device: torch.device
@@ -71,31 +68,38 @@ class RowMaker:
             peak_memory_mb: Largest memory so far.
             device: Where metrics are computed.
         """
-        rows: list[dict[str, Any]] = []
-        views: list[EditView] = []
-        scored: list[int] = []
-        for edited in batch:
-            for place, asked in enumerate(edited.edits):
-                if asked.run != self.number:
-                    continue
-                reason = _error_of(edited, place)
-                row = self.failed(edited.loaded.pair, asked.variant, asked.index, reason)
-                row |= self._what_was_done(edited, place)
-                row.update(_costs(edited.result, place), mask=edited.loaded.mask_state)
-                rows.append({**row, "peak_memory_mb": peak_memory_mb})
-                if not reason:
-                    scored.append(len(rows) - 1)
-                    views.append(edit_view(edited, place, device))
-                    rows[-1].update(status="ok", **self._pictures(edited, place))
-        for place, (values, error) in zip(scored, score(self.task.metrics, views), strict=True):
-            scores, reasons = split_reasons(values)
-            missing = json.dumps(reasons, ensure_ascii=False) if reasons else ""
-            rows[place].update(scores, missing=missing)
-            if error:
-                rows[place].update(status="error", error=error)
+        mine = [
+            (edited, place)
+            for edited in batch
+            for place, asked in enumerate(edited.edits)
+            if asked.run == self.number
+        ]
+        reasons = [_error_of(*one) for one in mine]
+        views = [edit_view(*one, device) for one, reason in zip(mine, reasons, strict=True) if not reason]
+        scores = iter(score(self.task.metrics, views))
+        rows = []
+        for (edited, place), reason in zip(mine, reasons, strict=True):
+            asked = edited.edits[place]
+            done: dict[str, Any] = {"peak_memory_mb": peak_memory_mb, "mask": edited.loaded.mask_state}
+            done |= self._what_was_done(edited, place) | _costs(edited.result, place)
+            if not reason:
+                values, reason = next(scores)
+                scored, missing = split_reasons(values)
+                done |= scored | self._pictures(edited, place)
+                done["missing"] = json.dumps(missing, ensure_ascii=False) if missing else ""
+            done |= {"status": "error" if reason else "ok", "error": reason}
+            rows.append(self._row(edited.loaded.pair, asked.variant, asked.index, done))
         return rows
 
-    def _head(self, pair: EditPair, variant: Variant, index: int, status: str, error: str) -> dict[str, Any]:
+    def _row(self, pair: EditPair, variant: Variant, index: int, done: Mapping[str, Any]) -> dict[str, Any]:
+        """A row: what was asked, and what was done; what was not is NaN, 0 or ""."""
+        scores = {column.name: NAN for column in all_columns(self.task.metrics)}
+        costs = dict.fromkeys(("seconds", "unet_rows", "unet_rows_spent", "unet_rows_backward"), 0.0)
+        pictures = dict.fromkeys(IMAGE_COLUMNS, "")
+        asked = self._asked(pair, variant, index)
+        return {**asked, **scores, **costs, "peak_memory_mb": NAN, **pictures, **done}
+
+    def _asked(self, pair: EditPair, variant: Variant, index: int) -> dict[str, Any]:
         sampler = self.task.sampler
         return {
             "run_id": self.run_id,
@@ -116,8 +120,8 @@ class RowMaker:
             "steps": self.spec.steps if sampler.steps is None else sampler.steps,
             "guidance": self.spec.guidance if sampler.guidance is None else sampler.guidance,
             "seed": sample_seed(self.task, pair),
-            "status": status,
-            "error": error,
+            "status": "",
+            "error": "",
             "mask": "",
             "notes": edit_notes(self.spec, pair, index, variant.controller),
             "missing": "",

@@ -1,7 +1,7 @@
 """Runs requests in batches: inversion, sampling, decoding."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 
 import torch
@@ -9,13 +9,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from p2p_bench.cache import Cache
-from p2p_bench.editing.attention import AttentionMaps, Record, check_record, kept_maps
+from p2p_bench.editing.attention import Record, check_record
 from p2p_bench.editing.budget import Batch, RowBudget, batches, is_out_of_memory, too_large
-from p2p_bench.editing.loop import Sampled, sample_rows
+from p2p_bench.editing.gather import Part, gathered, refused, sampled_parts
+from p2p_bench.editing.loop import sample_rows
 from p2p_bench.editing.mending import repaired
 from p2p_bench.editing.request import EditRequest, PreparedRequest, prepare, raise_all
 from p2p_bench.editing.result import EditResult
-from p2p_bench.editing.rows import RowTable, Sample, row_tables
+from p2p_bench.editing.rows import row_tables
 from p2p_bench.errors import ConfigError, P2PError
 from p2p_bench.inversion.base import Sources, read_sources
 from p2p_bench.inversion.recall import Made, invert_or_recall
@@ -88,14 +89,13 @@ def run_edits(
             if whole:
                 raise_all(made.faults)
             if len(made.faults) == len(made.controllers):
-                own = (made.faults[0], *made.faults)
-                results[place] = replace(_blank(model, request), errors=own)
+                results[place] = refused(model, request, [made.faults[0], *made.faults])
             else:
                 prepared.append((place, made))
         except P2PError as error:
             if whole:
                 raise
-            results[place] = _refused(model, request, error)
+            results[place] = refused(model, request, [error])
     editor = _Editor(model, steps, stepper or DDIM(), kept, cache, _Ticker(progress, steps))
     results |= editor.run_all(prepared, budget)
     return [_repaired(results[place], request) for place, request in enumerate(requests)]
@@ -191,7 +191,7 @@ class _Editor:
                 raise
             if not batch.divisible:
                 large = too_large(self.model.spec.name, error)
-                return [_refused(self.model, one.request, large) for one in batch.members]
+                return [refused(self.model, one.request, [large]) for one in batch.members]
         # Here the traceback, which holds what had been computed, is gone.
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -203,42 +203,26 @@ class _Editor:
             sources = _sources(self.model, members)
             made = _made(self.model, members, sources, self.steps, self.tick, self.cache)
         except P2PError as error:
-            return [_refused(self.model, one.request, error) for one in members]
+            return [refused(self.model, one.request, [error]) for one in members]
         reconstructions = _vae_reconstructions(self.model, members, sources)
-        results = [
-            replace(_blank(self.model, one.request), vae_reconstruction=reconstruction)
-            for one, reconstruction in zip(members, reconstructions, strict=True)
-        ]
         kinds = [(one.replay.stepper() or self.stepper, one.replay.first_step) for one in made]
+        parts: list[list[Part]] = [[] for _ in members]
         # Rows that step alike share a batch; as a rule that is all of them.
         for (kind, first_step), run in groupby(range(len(members)), key=lambda place: kinds[place]):
             places = list(run)
+            replays = [made[place].replay for place in places]
             for chunk in batch.chunks or (None,):
-                self._sample(members, made, places, results, kind, first_step, chunk)
-        return results
-
-    def _sample(
-        self,
-        members: Sequence[PreparedRequest],
-        made: Sequence[Made],
-        places: Sequence[int],
-        results: list[EditResult],
-        stepper: Stepper,
-        first_step: int,
-        chunk: frozenset[int] | None,
-    ) -> None:
-        """Samples the requests at some places of a batch and enters what came out."""
-        for _ in range(first_step):
-            self.tick()
-        replays = [made[place].replay for place in places]
-        tables = row_tables([members[place] for place in places], replays, first_step, self.steps, chunk)
-        sampled = sample_rows(self.model, tables, self.steps, stepper, self.record, self.tick)
-        images = _decoded(self.model, sampled)
-        for number, place in enumerate(places):
-            prepared = members[place]
-            results[place] = _entered(
-                self.model, results[place], prepared, made[place], tables[-1], number, sampled, images
-            )
+                together = [members[place] for place in places]
+                tables = row_tables(together, replays, first_step, self.steps, chunk)
+                for _ in range(first_step):
+                    self.tick()
+                sampled = sample_rows(self.model, tables, self.steps, kind, self.record, self.tick)
+                for place, part in zip(places, sampled_parts(self.model, tables[-1], sampled), strict=True):
+                    parts[place].append(part)
+        return [
+            gathered(self.model, *of_one)
+            for of_one in zip(members, made, parts, reconstructions, strict=True)
+        ]
 
 
 def _sources(model: DiffusionModel, batch: Sequence[PreparedRequest]) -> Sources | None:
@@ -277,93 +261,3 @@ def _vae_reconstructions(
     if sources is None:
         return [None] * len(batch)
     return list(model.decode_latents(sources.latents).cpu())
-
-
-def _decoded(model: DiffusionModel, sampled: Sampled) -> Float[Tensor, "n 3 h w"]:
-    """Images of all rows; NaN where a row has an error."""
-    images = torch.full((len(sampled.latents), 3, *model.spec.image_size), torch.nan)
-    fine = [index for index, error in enumerate(sampled.errors) if error is None]
-    if fine:
-        images[fine] = model.decode_latents(sampled.latents[fine]).cpu()
-    return images
-
-
-def _entered(
-    model: DiffusionModel,
-    before: EditResult,
-    prepared: PreparedRequest,
-    made: Made,
-    table: RowTable,
-    number: int,
-    sampled: Sampled,
-    images: Float[Tensor, "n 3 h w"],
-) -> EditResult:
-    """A result with the part of a batch that is its sample's.
-
-    Targets without a row stay as they were: NaN, with their error if they have one.
-    """
-    sample = table.samples[number]
-    row_of = table.images(sample)
-    latents = before.latents.to(sampled.latents.dtype)
-    costs, spent = [before.source_rows, *before.target_rows], [0.0, *before.target_rows_spent]
-    unsuited = [made if isinstance(made, P2PError) else None for made in prepared.controllers]
-    errors = [own or known for own, known in zip([None, *unsuited], before.errors, strict=True)]
-    for index, row in row_of.items():
-        before.images[index] = images[row]
-        latents[index] = sampled.latents[row]
-        costs[index], spent[index] = sampled.unet_rows[row], sampled.unet_rows_spent[row]
-        errors[index] = sampled.errors[row] or _image_error(model, sample, images[row])
-    return replace(
-        before,
-        latents=latents,
-        inversion_rows=made.replay.unet_rows,
-        inversion_recalled=made.recalled,
-        inversion_rows_backward=made.replay.unet_rows_backward,
-        source_rows=costs[0],
-        source_passes=before.source_passes + 1 if before.prompts else 1,
-        target_rows=tuple(costs[1:]),
-        target_rows_spent=tuple(spent[1:]),
-        errors=tuple(errors),
-        prompts=prepared.prompts,
-        controls=tuple("" if isinstance(one, P2PError) else one.control for one in prepared.controllers),
-        attention=_joined(before.attention, kept_maps(sampled.recorders, row_of)),
-    )
-
-
-def _joined(before: Sequence[AttentionMaps], new: Sequence[AttentionMaps]) -> tuple[AttentionMaps, ...]:
-    """Maps of the images of both; there are several parts only where a request exceeds the row budget."""
-    joined = {(one.kind, one.fraction): one for one in before}
-    for one in new:
-        known = joined.get((one.kind, one.fraction))
-        maps = one.maps if known is None else {**known.maps, **one.maps}
-        joined[one.kind, one.fraction] = replace(one, maps=maps)
-    return tuple(sorted(joined.values(), key=lambda one: one.kind))
-
-
-def _image_error(model: DiffusionModel, sample: Sample, image: Float[Tensor, "3 h w"]) -> P2PError | None:
-    if bool(image.isfinite().all()):
-        return None
-    return P2PError(
-        f"sample {sample.id!r}: the VAE of model {model.spec.name!r} made a non-finite image of finite "
-        "latents; set model.dtype=float32 or bfloat16"
-    )
-
-
-def _refused(model: DiffusionModel, request: EditRequest, error: P2PError) -> EditResult:
-    """The result of a request that was not carried out."""
-    return replace(_blank(model, request), errors=(error,) * len(request.prompts))
-
-
-def _blank(model: DiffusionModel, request: EditRequest) -> EditResult:
-    """A result without any image."""
-    count, spec = len(request.prompts), model.spec
-    return EditResult(
-        id=request.id,
-        images=torch.full((count, 3, *spec.image_size), torch.nan),
-        latents=torch.full((count, spec.latent_channels, *spec.latent_size), torch.nan),
-        inversion_rows=0,
-        source_rows=0,
-        target_rows=(0,) * (count - 1),
-        target_rows_spent=(0.0,) * (count - 1),
-        errors=(None,) * count,
-    )
