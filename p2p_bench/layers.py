@@ -15,8 +15,11 @@ def parse_step(value: Any, name: str) -> float | int:
     Raises:
         ConfigError: Neither a share in [0, 1] nor an index.
     """
-    place = isinstance(value, int | float) and not isinstance(value, bool)
-    if not place or not (0 <= value <= 1 or (isinstance(value, int) and value >= 0)):
+    if (
+        not isinstance(value, int | float)
+        or isinstance(value, bool)
+        or not (0 <= value <= 1 or (isinstance(value, int) and value >= 0))
+    ):
         raise ConfigError(
             f"{name}: expected a share of the steps such as 0.08, or an index such as 4, got {value!r}"
         )

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from p2p_bench.errors import DataError
 
@@ -94,7 +94,7 @@ def read_picture(path: Path) -> Picture:
                 return as_picture(image, name)
     except Image.DecompressionBombError as error:
         raise _too_large(name, "far too many pixels") from error
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise DataError(
             f"{name}: not an image, or damaged at its start; readable formats are {', '.join(_FORMATS)}"
         ) from error

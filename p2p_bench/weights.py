@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from p2p_bench.errors import MissingWeightsError
+
+T = TypeVar("T")
 
 READ_ERRORS = (
     OSError,
@@ -106,7 +108,7 @@ def tensor_keys(file: Path, where: str) -> list[str]:
     return readable(lambda: _keys(file), where, file)
 
 
-def readable(read: Callable[[], Any], where: str, file: Path) -> Any:
+def readable(read: Callable[[], T], where: str, file: Path) -> T:
     """What `read` returns.
 
     Args:

@@ -48,6 +48,7 @@ class SearchSweeper(Sweeper):
         from p2p_bench.app.search_sweep import run_search
         from p2p_bench.app.sweep import Sweep
 
+        assert self.launcher is not None, "Hydra calls `setup` first"
         return run_search(self.settings, Sweep(*self.setting), self.launcher, arguments)
 
 

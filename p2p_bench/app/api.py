@@ -41,7 +41,8 @@ def load_model(
         checkpoint = UNetCheckpoint(path=name, name=Path(name).name if directory is None else directory.name)
     else:
         raise _unknown("model", str(name), "; or give a directory that holds model_index.json")
-    return checkpoint.load(place, number_format)
+    model: DiffusionModel = checkpoint.load(place, number_format)
+    return model
 
 
 def named(group: str, value: Any) -> Any:

@@ -162,4 +162,5 @@ def _record(model: DiffusionModel, value: Any) -> bool | Record:
 def _progress(value: Any) -> Progress | None:
     if value is not None and not callable(value):
         raise arguments.wrong("progress", "a function of (steps taken, steps in all)", value)
-    return value
+    progress: Progress | None = value
+    return progress

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from diffusers.models.attention_processor import Attention
 from jaxtyping import Float
 from torch import Tensor
@@ -100,7 +101,7 @@ def _take(tensor: Tensor, rows: Tensor | None) -> Tensor:
 
 
 def _heads(attn: Attention, tensor: Float[Tensor, "n s c"]) -> Float[Tensor, "n heads s d"]:
-    return tensor.unflatten(2, (attn.heads, -1)).transpose(1, 2)
+    return torch.unflatten(tensor, 2, (attn.heads, -1)).transpose(1, 2)
 
 
 def _normalised(

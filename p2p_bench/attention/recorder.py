@@ -161,7 +161,7 @@ class Recorder:
         place = self._place(row)
         total = sum(self.counts.values())
         summed = torch.stack([sums[place] for sums in self.sums.values()]).sum(0)
-        return (summed / total).mean(1).unflatten(-1, self._size)
+        return torch.unflatten((summed / total).mean(1), -1, self._size)
 
     def detailed(self, row: int) -> Float[Tensor, "steps layers heads w height width"]:
         """The maps of a row with what is kept apart on axes of its own; the other axes have length 1.
@@ -176,7 +176,7 @@ class Recorder:
             torch.stack([self.sums[step, layer][place] / self.counts[step, layer] for layer in layers])
             for step in steps
         ]
-        return torch.stack(means).transpose(2, 3).unflatten(-1, self._size)
+        return torch.unflatten(torch.stack(means).transpose(2, 3), -1, self._size)
 
     def _place(self, row: int) -> int:
         if row not in self._places:

@@ -34,6 +34,8 @@ def shortfall(run_dir: Path, expected: Iterable[Key]) -> str:
 
 def _keys(file: Path) -> list[dict[str, str | int]]:
     try:
-        return pq.read_table(file, columns=list(KEY_COLUMNS), partitioning=None).to_pylist()
+        table = pq.read_table(file, columns=list(KEY_COLUMNS), partitioning=None)
+        keys: list[dict[str, str | int]] = table.to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{file}: not a readable table of rows ({error})") from error
+    return keys

@@ -16,19 +16,10 @@ from p2p_bench.controllers.base import BoundController, EditContext
 from p2p_bench.controllers.blend import BoundBlend
 from p2p_bench.controllers.local_blend import BoundLocalBlend
 from p2p_bench.controllers.self_edit import NO_SELF_EDIT, SelfEdit, injection, override
-from p2p_bench.controllers.tau import (
-    PerWord,
-    Ramp,
-    Schedule,
-    Tau,
-    cross_gate,
-    parse_interval,
-    parse_tau,
-    schedule_gate,
-    self_steps,
-)
+from p2p_bench.controllers.tau import cross_gate, schedule_gate, self_steps
 from p2p_bench.controllers.timetable import Timetable, draw, write
 from p2p_bench.errors import ConfigError, PromptError
+from p2p_bench.tau import PerWord, Ramp, Schedule, Tau, parse_interval, parse_tau
 
 
 @dataclass(frozen=True, repr=False)

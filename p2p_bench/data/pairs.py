@@ -251,9 +251,10 @@ def _text(value: Any) -> str:
 
 
 def _prompt(value: Any) -> str:
-    if not _text(value).strip():
+    text = _text(value)
+    if not text.strip():
         raise _FaultError("is empty")
-    return value
+    return text
 
 
 def _prompts(value: Any) -> tuple[str, ...]:

@@ -135,7 +135,7 @@ def noise(value: Any) -> Tensor:
         ConfigError: It is something else.
     """
     expected = "a float tensor (c, h, w) or (1, c, h, w)"
-    tensor = instance("noise", value, Tensor, expected)
+    tensor: Tensor = instance("noise", value, Tensor, expected)
     if tensor.layout != torch.strided or tensor.is_meta:
         raise wrong("noise", f"{expected} with values", value)
     single = tensor[0] if tensor.ndim == 4 and len(tensor) == 1 else tensor

@@ -274,7 +274,7 @@ class EditResult:
         largest = components.gather(1, components.abs().argmax(1, keepdim=True))
         components = components * largest.sign()
         low, high = components.amin(1, keepdim=True), components.amax(1, keepdim=True)
-        return ((components - low) / (high - low)).float().unflatten(1, (height, width))
+        return torch.unflatten(((components - low) / (high - low)).float(), 1, (height, width))
 
     def _kept(self, kind: str, index: int, fraction: float | None) -> AttentionMaps:
         """Recorded maps of a kind and size, which an image has."""

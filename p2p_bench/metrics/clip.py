@@ -47,7 +47,8 @@ def directional_similarity(
     image_change = edited_images - source_images
     text_change = target_texts - source_texts
     length = image_change.norm(dim=-1) * text_change.norm(dim=-1)
-    return (image_change * text_change).sum(dim=-1) / length
+    cosine: Tensor = (image_change * text_change).sum(dim=-1) / length
+    return cosine
 
 
 class ClipScore:
@@ -119,8 +120,8 @@ class ClipScore:
         count = len(views)
         images = [view.source for view in views] + [view.edited for view in views]
         prompts = [view.source_prompt for view in views] + [view.target_prompt for view in views]
-        source_images, edited_images = network.image_features(images).split(count)
-        source_texts, target_texts = network.text_features(prompts).split(count)
+        source_images, edited_images = torch.split(network.image_features(images), count)
+        source_texts, target_texts = torch.split(network.text_features(prompts), count)
         direction = directional_similarity(source_images, edited_images, source_texts, target_texts)
         values = zip(
             clip_score(edited_images, source_texts).tolist(),

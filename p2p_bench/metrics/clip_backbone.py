@@ -184,7 +184,8 @@ class ClipNetwork:
         # One place more: what was cut goes on where the end was put, what was not has padding there.
         longer = self.tokenizer(distinct, context_length=read.shape[1] + 1)
         cut = (longer[:, :-1] != read).any(1)
-        return cut[_places(prompts)].tolist()
+        flags: list[bool] = cut[_places(prompts)].tolist()
+        return flags
 
     @property
     def context(self) -> int:
@@ -192,8 +193,8 @@ class ClipNetwork:
         return int(self.tokenizer([""]).shape[1])
 
     def _encode(self, inputs: Tensor, encode: Any) -> Tensor:
-        parts = [encode(part.to(self.device), normalize=True).float() for part in inputs.split(_BATCH)]
-        return torch.cat(parts)
+        parts = torch.split(inputs, _BATCH)
+        return torch.cat([encode(part.to(self.device), normalize=True).float() for part in parts])
 
 
 def _check_loaded(model: nn.Module, file: Path) -> None:

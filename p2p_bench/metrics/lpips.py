@@ -92,7 +92,8 @@ def load_lpips(net: str, path: Path) -> nn.Module:
         raise MissingWeightsError(
             f"LPIPS trunk {net!r}: {path} is not the state of torchvision's network ({error!r})"
         ) from error
-    return network.eval().requires_grad_(False)
+    loaded: nn.Module = network.eval().requires_grad_(False)
+    return loaded
 
 
 def _heads_file(package: Any, net: str) -> Path:
@@ -175,7 +176,8 @@ class Lpips:
     ) -> Float[Tensor, " n"]:
         if isinstance(network, PerceptualTrunk):
             return perceptual_distance(network, a, b)
-        return network(a, b, normalize=True).flatten()
+        distances: Tensor = network(a, b, normalize=True).flatten()
+        return distances
 
     def _locate(self) -> Path:
         if self.net == WORLD:

@@ -126,7 +126,8 @@ class PairReader(nn.Module):
 
     def forward(self, signed: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n p"]:
         """A logit per combination, shape-major, for images in [-1, 1]."""
-        return self.head(self.levels(signed)).amax((2, 3))
+        logits: Tensor = self.head(self.levels(signed)).amax((2, 3))
+        return logits
 
     def read_shifted(self, signed: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n p"]:
         """The mean over small shifts: strides of eight pixels see a small shape otherwise a bit further."""

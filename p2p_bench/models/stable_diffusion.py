@@ -112,7 +112,7 @@ class StableDiffusion(DiffusionModel):
     def encode_images(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c k l"]:
         """Scaled latents of images in [0, 1]: the mean of the VAE's posterior, not a sample of it."""
         parts = []
-        for part in images.split(_VAE_BATCH):
+        for part in torch.split(images, _VAE_BATCH):
             pixels = 2 * part.to(device=self.device, dtype=self.dtype) - 1
             parts.append(self.vae.encode(pixels).latent_dist.mode() * self.spec.vae_scaling)
         return torch.cat(parts).to(self.state_dtype)
@@ -121,7 +121,7 @@ class StableDiffusion(DiffusionModel):
     def decode_latents(self, latents: Float[Tensor, "n c k l"]) -> Float[Tensor, "n 3 h w"]:
         """Images of scaled latents: float32 in [0, 1], on the model's device."""
         parts = []
-        for part in latents.split(_VAE_BATCH):
+        for part in torch.split(latents, _VAE_BATCH):
             scaled = part.to(device=self.device, dtype=self.dtype) / self.spec.vae_scaling
             parts.append(self.vae.decode(scaled, return_dict=False)[0].float())
         return (torch.cat(parts) / 2 + 0.5).clamp(0, 1)

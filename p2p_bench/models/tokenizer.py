@@ -56,7 +56,7 @@ def load_tokenizer(folder: Path, name: str, max_tokens: int, num_embeddings: int
         MissingWeightsError: The files cannot be read, or are of another model.
     """
     try:
-        tokenizer = SharedTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer: SharedTokenizer = SharedTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # the tokenizers library raises bare exceptions
         raise MissingWeightsError(
             f"model {name!r}: the tokenizer in {folder} cannot be read ({str(error)[:300]}); get it again"

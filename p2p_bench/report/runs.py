@@ -90,15 +90,16 @@ def read_run(path: Path) -> Run:
 
 def _read_table(file: Path) -> list[dict[str, Any]]:
     try:
-        return pq.read_table(file, partitioning=None).to_pylist()
+        rows: list[dict[str, Any]] = pq.read_table(file, partitioning=None).to_pylist()
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise DataError(f"{file}: not a readable table of rows ({error}); remove it and run again") from error
+    return rows
 
 
 def _read_summary(path: Path) -> Mapping[str, Any]:
     file = path / "summary.json"
     try:
-        summary = json.loads(file.read_text(encoding="utf-8"))
+        summary: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DataError(
             f"{file}: missing, so the run is not finished; start it again in the same directory"

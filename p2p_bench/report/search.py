@@ -113,4 +113,5 @@ def _groups(values: Sequence[str]) -> list[Any]:
     except ValueError:
         return list(values)
     edges = np.quantile(numbers, np.linspace(0, 1, _GROUPS + 1)[1:-1])
-    return np.searchsorted(edges, numbers, side="left").tolist()
+    groups: list[Any] = np.searchsorted(edges, numbers, side="left").tolist()
+    return groups

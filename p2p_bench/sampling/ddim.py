@@ -45,7 +45,7 @@ def ddim_step(
     if noise is None:
         raise ValueError(f"noise: a step with eta {eta} adds noise, got None")
     sigma_t = eta * ddim_sigma(here, there)
-    direction = max(0.0, there.sigma**2 - sigma_t**2) ** 0.5 * epsilon
+    direction: Tensor = max(0.0, there.sigma**2 - sigma_t**2) ** 0.5 * epsilon
     return there.alpha * x_0 + direction + sigma_t * noise
 
 
@@ -53,7 +53,8 @@ def ddim_sigma(here: Level, there: Level) -> float:
     """Standard deviation of the noise of a step with eta 1, which is DDPM's (eq. 16)."""
     # What q(x_t | x_prev) adds to the noise of x_prev.
     added = here.sigma**2 - (here.alpha / there.alpha * there.sigma) ** 2
-    return there.sigma / here.sigma * max(0.0, added) ** 0.5
+    sigma: float = there.sigma / here.sigma * max(0.0, added) ** 0.5
+    return sigma
 
 
 def ddim_inverse_step(

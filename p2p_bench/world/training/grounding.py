@@ -52,7 +52,8 @@ class KeepingAttnProcessor:
             weights = (query @ key.transpose(-1, -2) * attn.scale).float().softmax(-1)
             maps.append(weights.mean(1))
             mixed = weights.to(value.dtype) @ value
-        return attn.to_out[1](attn.to_out[0](mixed.transpose(1, 2).flatten(2)))
+        output: Tensor = attn.to_out[1](attn.to_out[0](mixed.transpose(1, 2).flatten(2)))
+        return output
 
 
 def token_owners(tokenizer: CLIPTokenizer, captions: Sequence[Words]) -> Int[Tensor, "n w"]:

@@ -92,7 +92,8 @@ def encode_scenes(vae: AutoencoderKL, scenes: Sequence[Scene], chunk: int = 64) 
 def tokenise(tokenizer: CLIPTokenizer, captions: Sequence[str]) -> Int[Tensor, "n w"]:
     """Token ids, padded to the model's length."""
     settings = {"padding": "max_length", "truncation": True, "max_length": tokenizer.model_max_length}
-    return tokenizer(list(captions), return_tensors="pt", **settings).input_ids
+    ids: Tensor = tokenizer(list(captions), return_tensors="pt", **settings).input_ids
+    return ids
 
 
 def draw_timesteps(

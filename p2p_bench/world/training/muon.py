@@ -22,7 +22,8 @@ def orthogonalise(matrix: Float[Tensor, "m n"], rounds: int = 5) -> Float[Tensor
     x = matrix.bfloat16()
     tall = x.shape[0] > x.shape[1]
     x = x.T if tall else x
-    x = x / (x.norm() + 1e-7)
+    norm: Tensor = x.norm()
+    x = x / (norm + 1e-7)
     for _ in range(rounds):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x

@@ -101,7 +101,7 @@ def through_vae(
     """
     vae = vae.to(memory_format=torch.channels_last)  # type: ignore[call-arg]  # torch stubs lack memory_format
     parts = []
-    for chunk in images.split(batch):
+    for chunk in torch.split(images, batch):
         signed = (chunk * 2 - 1).contiguous(memory_format=torch.channels_last)
         latents = vae.encode(signed).latent_dist.mean
         if disturbed:

@@ -128,7 +128,8 @@ class _World:
         return path
 
     def tokenizer(self) -> CLIPTokenizer:
-        return CLIPTokenizer.from_pretrained(self.tokenizer_dir())
+        tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(self.tokenizer_dir())
+        return tokenizer
 
     def vae(self) -> AutoencoderKL:
         vae = train_vae(self.recipe.vae, self.folder("vae"), self.device, self.seed_of("vae"))
@@ -138,7 +139,8 @@ class _World:
     def shipped_vae(self) -> AutoencoderKL:
         """That in `weights_dir`: stages that start from finished weights can be run alone."""
         vae = AutoencoderKL.from_pretrained(self.weights_dir / "pipeline" / "vae", use_safetensors=True)
-        return vae.to(torch.float32).eval()
+        shipped: AutoencoderKL = vae.to(torch.float32).eval()
+        return shipped
 
 
 def _train_unet(world: _World) -> None:

@@ -52,7 +52,7 @@ class UNetRecipe(DenoisingRecipe):
 def build_unet(channels: tuple[int, ...], text_width: int) -> UNet2DConditionModel:
     """A U-Net with heads of 32 channels, cross-attention everywhere but at the lowest level's blocks."""
     inner = len(channels) - 1
-    return UNet2DConditionModel(
+    unet: UNet2DConditionModel = UNet2DConditionModel(
         sample_size=LATENT_SIDE,
         in_channels=4,
         out_channels=4,
@@ -64,6 +64,7 @@ def build_unet(channels: tuple[int, ...], text_width: int) -> UNet2DConditionMod
         attention_head_dim=tuple(width // 32 for width in channels),
         norm_num_groups=16,
     )
+    return unet
 
 
 def build_text_encoder(tokenizer: CLIPTokenizer, width: int, layers: int) -> CLIPTextModel:
@@ -85,7 +86,7 @@ def build_text_encoder(tokenizer: CLIPTokenizer, width: int, layers: int) -> CLI
 
 def build_scheduler() -> DDIMScheduler:
     """Stable Diffusion's noise schedule, with v-prediction."""
-    return DDIMScheduler(
+    scheduler: DDIMScheduler = DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
@@ -95,6 +96,7 @@ def build_scheduler() -> DDIMScheduler:
         timestep_spacing="leading",
         prediction_type="v_prediction",
     )
+    return scheduler
 
 
 class UNetModule(lightning.LightningModule):
@@ -144,7 +146,7 @@ class UNetModule(lightning.LightningModule):
         snr = alpha_bar / (1 - alpha_bar)
         by_noise = (self.recipe.max_snr / snr).clamp(max=1.0)
         by_place = 1 + self.recipe.object_weight * objects.sum(1, keepdim=True) * snr.clamp(max=1.0)
-        denoising = (by_noise * by_place * (predicted.float() - v).square()).mean()
+        denoising: Tensor = (by_noise * by_place * (predicted.float() - v).square()).mean()
         if maps is None:
             return denoising
         # Where the noise hides the layout, no map can be right.

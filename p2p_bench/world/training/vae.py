@@ -42,7 +42,7 @@ class VAERecipe:
 def build_vae(channels: tuple[int, ...]) -> AutoencoderKL:
     """An autoencoder with 4 latent channels and a side 4 times smaller (for three widths)."""
     num = len(channels)
-    return AutoencoderKL(
+    vae: AutoencoderKL = AutoencoderKL(
         block_out_channels=channels,
         down_block_types=("DownEncoderBlock2D",) * num,
         up_block_types=("UpDecoderBlock2D",) * num,
@@ -52,6 +52,7 @@ def build_vae(channels: tuple[int, ...]) -> AutoencoderKL:
         sample_size=64,
         mid_block_add_attention=False,
     )
+    return vae
 
 
 class VAEModule(lightning.LightningModule):
@@ -73,7 +74,8 @@ class VAEModule(lightning.LightningModule):
             decoded = self.vae.decode(posterior.mean + posterior.std * noise).sample
         error = decoded.float() - images
         kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).float().mean()
-        return 0.5 * error.abs().mean() + 2.0 * error.square().mean() + self.recipe.kl_weight * kl
+        loss: Tensor = 0.5 * error.abs().mean() + 2.0 * error.square().mean() + self.recipe.kl_weight * kl
+        return loss
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """Loss of one batch."""
@@ -108,7 +110,8 @@ def train_vae(recipe: VAERecipe, out_dir: Path, device: str = "cpu", seed: int =
         return lambda step: images[random_rows(len(images), recipe.batch, seed, step)]
 
     fit(module, prepare, name="vae", steps=recipe.steps, out_dir=out_dir, device=device)
-    return module.averaged.to(memory_format=torch.contiguous_format).cpu().eval()
+    averaged: AutoencoderKL = module.averaged.to(memory_format=torch.contiguous_format).cpu().eval()
+    return averaged
 
 
 @torch.no_grad()
@@ -123,7 +126,7 @@ def normalise_latents(vae: AutoencoderKL, count: int = 512) -> None:
         count: how many training scenes the statistics are taken from.
     """
     images = to_float(render_bytes(vae_scenes(count))) * 2 - 1
-    latents = torch.cat([vae.encode(chunk).latent_dist.mean for chunk in images.split(64)])
+    latents = torch.cat([vae.encode(chunk).latent_dist.mean for chunk in torch.split(images, 64)])
     mean = latents.mean((0, 2, 3))
     vae.quant_conv.bias[: len(mean)] -= mean  # type: ignore[index, union-attr]  # our VAE has quant_conv
     vae.post_quant_conv.bias += vae.post_quant_conv.weight[:, :, 0, 0] @ mean  # type: ignore[operator, union-attr]  # our VAE has it
