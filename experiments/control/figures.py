@@ -125,6 +125,22 @@ def controls_table(rows: Rows) -> list[str]:
     return lines
 
 
+def cross_table(rows: Rows, category: str) -> list[str]:
+    """One kind of edit along cross tau, with the preset's self tau."""
+    pairs = rows.pairs([category])
+    free = rows.column(pairs, NONE, "both")
+    lines = [
+        "| cross tau | changed and all else kept | less no control, paired, points | mask IoU |",
+        "|---|---|---|---|",
+    ]
+    for tau in TAUS:
+        variant = f"{tau:g}/{PRESET.split('/')[1]}"
+        both, inside = (rows.column(pairs, variant, column) for column in ("both", "iou"))
+        cells = [mean_text(both, percent=True), mean_text(100 * (both - free), digits=0), mean_text(inside)]
+        lines.append(f"| {tau:g} | " + " | ".join(cells) + " |")
+    return lines
+
+
 def dose_lines(path: Path) -> tuple[list[str], dict[str, tuple[list[float], np.ndarray]]]:
     """Density by factor, as a table; and the densities (scenes x factors) of each weather."""
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -268,6 +284,10 @@ def write_all(work: Path, out: Path, reader: ObjectReader) -> None:
         "## Every control",
         "",
         *controls_table(rows),
+        "",
+        f"## Shape swaps along cross tau, self tau {PRESET.split('/')[1]}",
+        "",
+        *cross_table(rows, "swap_shape"),
         "",
         "## Re-weighting",
         "",
