@@ -36,34 +36,37 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=HERE)
     file = parser.parse_args().out / "rows.jsonl"
+    rows: list[Row] = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     by_image: dict[str, list[Row]] = defaultdict(list)
-    for row in map(json.loads, file.read_text(encoding="utf-8").splitlines()):
+    for row in rows:
         by_image[row["sample"]].append(row)
     data = WorldReal(count=max(int(sample.split("_")[2]) for sample in by_image) + 1, seed=PAIR_SEED)
     folder = resource_path("p2p_bench", "world", "weights") / "oracle_b"
     oracle, errors = load_oracle(folder), reading_errors(folder)
-    kept: list[Row] = []
+    kept: set[str] = set()
     for pair in data.pairs():
-        rows = by_image.pop(pair.id, [])
+        own = by_image.pop(pair.id, [])
         images = data.load(pair, (SIDE, SIDE))
         if images.image is None or images.answer is None or pair.scene is None or pair.scene_edit is None:
             raise SystemExit(f"{pair.id}: no edit of a rendered scene")
         source, answer = (oracle.read(image[None])[0] for image in (images.image, images.answer))
         left_out = unread(errors, pair.scene, pair.scene_edit)
-        kept += reread(rows, pair, source, answer, left_out)
+        if reread(own, pair, source, answer, left_out):
+            kept.add(pair.id)
     if by_image:
         raise SystemExit(f"{file}: not images of this page: {', '.join(by_image)}")
-    file.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-    print(f"{len({row['sample'] for row in kept})} of {data.count} images stay")
+    lines = (json.dumps(row) + "\n" for row in rows if row["sample"] in kept)
+    file.write_text("".join(lines), encoding="utf-8")
+    print(f"{len(kept)} of {data.count} images stay")
 
 
 def reread(
     rows: list[Row], pair: EditPair, source: OracleReading, answer: OracleReading, left_out: dict[str, str]
-) -> list[Row]:
-    """The rows of one image as version 2 has them; none where only the picture can tell.
+) -> bool:
+    """Brings the rows of one image to version 2, or says that only the pictures could tell.
 
     Args:
-        rows: One per method and guidance; those of version 2 stay as they are.
+        rows: One per method and guidance, changed in place; those of version 2 stay as they are.
         pair: What was asked for.
         source: What is read in the image.
         answer: What is read in the exact answer.
@@ -76,11 +79,11 @@ def reread(
     others = set(LABELS) - {"weather" if edit["attribute"] == "weather_strength" else edit["attribute"]}
     asked_alike = not others & set(left_out) and others_kept(source, answer, scene, edit) == 1
     if old and (len(scene["objects"]) > 1 or (not asked_alike and any(row[KEPT] == 0 for row in old))):
-        return []
+        return False
     asked = not math.isnan(attribute_changed(answer, scene, edit, answer, left_out))
     for row in old:
         row.update({CHANGED: row[CHANGED] if asked else None, "reader": READER})
-    return rows
+    return bool(rows)
 
 
 if __name__ == "__main__":
