@@ -125,6 +125,22 @@ def controls_table(rows: Rows) -> list[str]:
     return lines
 
 
+def cross_table(rows: Rows, category: str) -> list[str]:
+    """One kind of edit along cross tau, with the preset's self tau."""
+    pairs = rows.pairs([category])
+    free = rows.column(pairs, NONE, "both")
+    lines = [
+        "| cross tau | changed and all else kept | less no control, paired, points | mask IoU |",
+        "|---|---|---|---|",
+    ]
+    for tau in TAUS:
+        variant = f"{tau:g}/{PRESET.split('/')[1]}"
+        both, inside = (rows.column(pairs, variant, column) for column in ("both", "iou"))
+        cells = [mean_text(both, percent=True), mean_text(100 * (both - free), digits=0), mean_text(inside)]
+        lines.append(f"| {tau:g} | " + " | ".join(cells) + " |")
+    return lines
+
+
 def dose_lines(path: Path) -> tuple[list[str], dict[str, tuple[list[float], np.ndarray]]]:
     """Density by factor, as a table; and the densities (scenes x factors) of each weather."""
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -153,9 +169,14 @@ def dose_lines(path: Path) -> tuple[list[str], dict[str, tuple[list[float], np.n
     return text, curves
 
 
+def even_mean(rows: Rows, variant: str, column: str) -> float:
+    """Mean over pairs of each kind of edit, then over kinds: each kind counts alike."""
+    kinds = [rows.column(pairs, variant, column) for kind in TITLES if (pairs := rows.pairs([kind]))]
+    return float(np.mean([np.nanmean(values) for values in kinds]))
+
+
 def write_grid(rows: Rows, path: Path) -> None:
-    """Fidelity and editability over cross tau x self tau, all kinds of edit."""
-    pairs = rows.pairs(list(TITLES))
+    """Fidelity and editability over cross tau x self tau, all kinds of edit alike."""
     panels = [
         ("asked attribute right, %", "changed", 100.0, "{:.0f}"),
         ("CLIP to the target prompt", "clip_target", 1.0, "{:.1f}"),
@@ -165,9 +186,7 @@ def write_grid(rows: Rows, path: Path) -> None:
     parts = []
     for number, (title, column, scale, form) in enumerate(panels):
         x0, y0 = 60 + 400 * (number % 2), 50 + 360 * (number // 2)
-        means = np.array(
-            [[scale * np.nanmean(rows.column(pairs, f"{a:g}/{b:g}", column)) for b in TAUS] for a in TAUS]
-        )
+        means = np.array([[scale * even_mean(rows, f"{a:g}/{b:g}", column) for b in TAUS] for a in TAUS])
         parts.append(_panel(x0, y0, title, means, form))
     body = "".join(parts)
     path.write_text(
@@ -229,8 +248,10 @@ def write_doses(curves: dict[str, tuple[list[float], np.ndarray]], path: Path) -
 
 
 def write_pictures(folder: Path, columns: Sequence[tuple[str, str]], path: Path, count: int = 3) -> None:
-    """A table of pictures: a row per pair, a column per (variant, title)."""
+    """A table of pictures: a row per pair, a column per (variant, title); none is written of no pictures."""
     saved = [torch.load(file, weights_only=True) for file in sorted(folder.glob("*.pt"))][:count]
+    if not saved:
+        return
     columns = [column for column in columns if any(column[0] in entry["names"] for entry in saved)]
     side, gap, head = 160, 6, 24
     sheet = Image.new("RGB", (len(columns) * (side + gap), head + len(saved) * (side + 28)), "white")
@@ -264,13 +285,19 @@ def write_all(work: Path, out: Path, reader: ObjectReader) -> None:
         "",
         *controls_table(rows),
         "",
+        f"## Shape swaps along cross tau, self tau {PRESET.split('/')[1]}",
+        "",
+        *cross_table(rows, "swap_shape"),
+        "",
         "## Re-weighting",
         "",
         *doses,
     ]
     out.mkdir(parents=True, exist_ok=True)
     (out / "results.md").write_text("\n".join(text), encoding="utf-8")
-    pq.write_table(pa.Table.from_pylist(rows.rows), out / "rows.parquet", compression="zstd")
+    dosed = [json.loads(line) for line in (work / "doses.jsonl").read_text(encoding="utf-8").splitlines()]
+    for lines, name in ((rows.rows, "rows"), (dosed, "doses")):
+        pq.write_table(pa.Table.from_pylist(lines), out / f"{name}.parquet", compression="zstd")
     write_grid(rows, out / "grid.svg")
     write_doses(curves, out / "doses.svg")
     usual = [("source", "source"), (NONE, "no control"), (PRESET, "preset 0.8/0.4")]

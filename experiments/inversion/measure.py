@@ -4,13 +4,15 @@
 
 Appends a line to rows.jsonl for every (method, guidance, image), a batch of images with every method before
 the next, and writes results.md and captions.png beside this file. A run started again does what is missing;
-lines of other weights or another number of steps are left out. `--report` only writes results.md anew.
+lines of other weights, of another number of steps or of another version of the attributes' reader are left
+out. `--report` only writes results.md anew.
 """
 
 import argparse
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +50,8 @@ BATCH = 8
 PAIR_SEED = 77
 CONTROLLER = p2p.ByEdit(cross=0.8, self_attn=0.4)
 JUDGE = WorldAttributes()
+READER = max(column.version for column in JUDGE.columns)
+"""Version of the attributes' reader."""
 
 METHODS: dict[str, tuple[Inversion, tuple[float, ...]]] = {
     "ddim": (DDIMInversion(), (OWN, HIGH)),
@@ -100,8 +104,9 @@ def main() -> None:
     bench = Bench(model, data.pairs(), data, arguments.steps or model.spec.steps)
     file = arguments.out / "rows.jsonl"
     if not arguments.report:
-        for first in range(arguments.first, arguments.first + arguments.images, BATCH):
-            measure_batch(bench, range(first, min(first + BATCH, len(bench.pairs))), file)
+        places = missing(bench, range(arguments.first, arguments.first + arguments.images), file)
+        for start in range(0, len(places), BATCH):
+            measure_batch(bench, places[start : start + BATCH], file)
         captions(bench, arguments.out / "captions.png")
     text = report(known_rows(bench, file), METHODS)
     (arguments.out / "results.md").write_text(text, encoding="utf-8")
@@ -109,16 +114,23 @@ def main() -> None:
 
 
 def known_rows(bench: Bench, file: Path) -> list[dict[str, Any]]:
-    """The rows of this model and number of steps, one per (method, guidance, image)."""
+    """The rows of this model, number of steps and reader, one per (method, guidance, image)."""
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     rows = {}
     for row in map(json.loads, lines):
-        if (row["model"], row["steps"]) == (bench.model.spec.checksum, bench.steps):
+        if (row["model"], row["steps"], row["reader"]) == (bench.model.spec.checksum, bench.steps, READER):
             rows[row["method"], row["guidance"], row["sample"]] = row
     return list(rows.values())
 
 
-def measure_batch(bench: Bench, places: range, file: Path) -> None:
+def missing(bench: Bench, places: Sequence[int], file: Path) -> list[int]:
+    """The images that some method has not edited at some guidance yet."""
+    seen = Counter(row["sample"] for row in known_rows(bench, file))
+    wanted = sum(len(scales) for _, scales in METHODS.values())
+    return [place for place in places if seen[bench.pairs[place].id] < wanted]
+
+
+def measure_batch(bench: Bench, places: Sequence[int], file: Path) -> None:
     """Every method at every guidance on a few images, unless it is there already."""
     done = {(row["method"], row["guidance"], row["sample"]) for row in known_rows(bench, file)}
     pairs = [bench.pairs[place] for place in places]
@@ -130,11 +142,11 @@ def measure_batch(bench: Bench, places: range, file: Path) -> None:
                 continue
             method = inversion.for_guidance(guidance)
             if method not in made:  # most methods do not depend on the guidance of the edit
-                made[method] = Made.by(method, bench, pairs, loaded)
+                made[method] = Made.by(method, bench, pairs, loaded, [place % BATCH for place in places])
             rows = measured(bench, name, made[method], guidance, pairs, loaded)
             with file.open("a", encoding="utf-8") as out:
                 out.write("".join(json.dumps(row) + "\n" for row in rows))
-            print(f"{places.start:4d} {name} {guidance:g}: {rows[0]['seconds']:.1f} s an image", flush=True)
+            print(f"{places[0]:4d} {name} {guidance:g}: {rows[0]['seconds']:.1f} s an image", flush=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,16 +163,20 @@ class Made(Inversion):
 
     @classmethod
     def by(
-        cls, method: Inversion, bench: Bench, pairs: Sequence[EditPair], loaded: Sequence[PairImages]
+        cls,
+        method: Inversion,
+        bench: Bench,
+        pairs: Sequence[EditPair],
+        loaded: Sequence[PairImages],
+        seeds: Sequence[int],
     ) -> "Made":
         """Inverts the images."""
         images = torch.stack([one.image for one in loaded if one.image is not None])
         prompts = [pair.source_prompt for pair in pairs]
         # Time of this process alone, on its threads: another program on the machine does not count.
         started = time.process_time()
-        replays = method.invert(
-            bench.model, read_sources(bench.model, images, prompts, list(range(len(pairs)))), bench.steps
-        )
+        sources = read_sources(bench.model, images, prompts, seeds)
+        replays = method.invert(bench.model, sources, bench.steps)
         return cls(tuple(replays), time.process_time() - started)
 
     def invert(self, *arguments: Any, **options: Any) -> Sequence[Replay]:
@@ -206,6 +222,7 @@ def measured(
         {
             "model": bench.model.spec.checksum,
             "steps": bench.steps,
+            "reader": READER,
             "method": name,
             "guidance": guidance,
             "sample": pair.id,
