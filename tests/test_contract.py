@@ -10,27 +10,18 @@ import p2p_bench as p2p
 from p2p_bench.app.build import build, chosen_options, without_hydra
 from p2p_bench.app.compose import compose, group_options
 from p2p_bench.bench.task import Task
+from p2p_bench.controllers import EditContext
 from p2p_bench.inversion.base import read_sources
 from p2p_bench.inversion.recall import pack, replay_key, unpack
 from p2p_bench.metrics.pixel import psnr
 from p2p_bench.world.scenes import Scene, render
 from p2p_bench.world.scenes.attributes import SceneObject
+from tests.examples import SOURCE, TARGET, example
 from tests.models.tiny import tiny_model
 
 STEPS = 5
-SOURCE, TARGET = "a red circle on grass", "a blue circle on grass"
 EXACT = ("direct", "edict", "edit_friendly")
 """Inversions that rebuild the source but for rounding, whatever the guidance."""
-NEEDED = {
-    "compose": [
-        "controller.controllers=[{_target_: p2p_bench.controllers.Refine},"
-        "{_target_: p2p_bench.controllers.MasaCtrl}]"
-    ],
-    "inject_words": ["controller.words=[circle]"],
-    "local_blend": ["controller.words=[circle]"],
-    "reweight": ["controller.weights={blue: 3.0}"],
-}
-"""What an option leaves for the user to say."""
 
 
 def built(*overrides: str) -> Task:
@@ -47,7 +38,7 @@ def plain(world: Any) -> p2p.EditResult:
 def test_controllers_leave_the_source_alone_and_change_the_target(
     world: Any, plain: p2p.EditResult, option: str
 ) -> None:
-    controller = built(f"controller={option}", *NEEDED.get(option, [])).variants[0].controller
+    controller = built(f"controller={option}", *example("controller", option)).variants[0].controller
     result = p2p.edit(world, SOURCE, TARGET, controller=controller, seed=3, steps=STEPS)
     torch.testing.assert_close(result.latents[0], plain.latents[0], atol=1e-4, rtol=0)
     change = (result.latents[1] - plain.latents[1]).abs().mean().item()
@@ -61,7 +52,7 @@ def test_controllers_leave_the_source_alone_and_change_the_target(
 def controllers() -> dict[str, p2p.Controller]:
     """The controller of every option."""
     return {
-        option: built(f"controller={option}", *NEEDED.get(option, [])).variants[0].controller
+        option: built(f"controller={option}", *example("controller", option)).variants[0].controller
         for option in group_options("controller")
     }
 
@@ -94,9 +85,22 @@ def test_every_inversion_serves_every_controller(
         assert found > similarity(from_noise.images[0], result.vae_reconstruction) + 3
     # The prompt is followed, and every controller changes how.
     assert (edits["none"] - result.latents[0]).abs().mean() > 0.02
+    at_work = acting(world, controllers, STEPS - inversion.steps_taken(STEPS))
     for name, edit in edits.items():
         assert edit.isfinite().all(), name
-        assert name == "none" or (edit - edits["none"]).abs().mean() > 2e-4, name
+        assert ((edit - edits["none"]).abs().mean() > 2e-4) == (name in at_work), name
+
+
+def acting(world: Any, controllers: dict[str, p2p.Controller], first: int) -> set[str]:
+    """Those that do anything from a step on: a method that starts late comes after what ends early."""
+    context = EditContext(world.tokenize(SOURCE), world.tokenize(TARGET), STEPS, world.spec.self_fraction)
+    idle = p2p.NoControl().bind(context)
+    bound = {name: controller.bind(context) for name, controller in controllers.items()}
+    return {
+        name
+        for name, one in bound.items()
+        if any(one.signature(step) != idle.signature(step) for step in range(first, STEPS))
+    }
 
 
 @pytest.mark.parametrize("option", group_options("inversion"))
@@ -112,6 +116,7 @@ def test_every_inversion_can_be_kept_and_counts_its_rows(option: str) -> None:
     )
     handle.remove()
     assert replay.unet_rows == sum(sizes)
+    assert replay.first_step == steps - inversion.steps_taken(steps)
     assert len(ticks) == steps
     kept = pack(replay)
     # What costs no row is not kept.

@@ -10,12 +10,12 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from p2p_bench.attention.plan import RowEdit, StepPlan
+from p2p_bench.attention.plan import RowEdit, StepPlan, build_step_plan
 from p2p_bench.attention.processor import FoldedAttnProcessor
 from p2p_bench.attention.sites import unet_sites
-from p2p_bench.controllers import EditContext
+from p2p_bench.controllers import Controller, EditContext
 from p2p_bench.prompts.words import tokenize
-from tests.oracle import MapRow, MaterialisedAttnProcessor
+from tests.oracle import MapEdit, MapRow, MaterialisedAttnProcessor
 from tests.prompts.tiny_tokenizer import build_tokenizer
 
 WIDTH = 24
@@ -88,6 +88,17 @@ def site_differences(
     finally:
         unet.set_attn_processor(before)
     return {name: pair.difference for name, pair in pairs.items()}
+
+
+def written_out_difference(controller: Controller, source: str, target: str, edit: MapEdit) -> float:
+    """Largest difference, over steps and sites, between a controller and an edit of the written-out maps."""
+    bound = controller.bind(context(source, target))
+    found = [0.0]
+    for step in range(STEPS):
+        # Two unconditional rows, the source, and the target.
+        plan = build_step_plan(unet_sites(tiny_unet()), 4, [RowEdit(3, 2, bound)], step, dtype=torch.float64)
+        found += site_differences(plan, [MapRow(3, 2, edit)], step, 4).values()
+    return max(found)
 
 
 def row_edits(rows: Sequence[tuple[int, int, Any]]) -> list[RowEdit]:

@@ -4,11 +4,12 @@ import inspect
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from hydra.utils import get_class, instantiate
 
 from p2p_bench.errors import P2PError
-from p2p_bench.metrics import Metric, all_columns
+from p2p_bench.metrics import EditView, Metric, all_columns, evaluate
 from p2p_bench.resources import resource_path
 
 FILES = sorted(resource_path("conf", "metrics").glob("*.yaml"))
@@ -35,6 +36,21 @@ def test_every_option_makes_metrics(path: Path) -> None:
         assert exit_code_of_check(metric) in (0, 3)
     columns = all_columns(metrics)
     assert len({column.name for column in columns}) == len(columns)
+
+
+@pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
+def test_every_metric_scores_each_view_alone(path: Path) -> None:
+    made = {name: instantiate(node) for name, node in yaml.safe_load(path.read_text()).items()}
+    metrics = {name: metric for name, metric in made.items() if exit_code_of_check(metric) == 0}
+    pictures = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    views = [
+        EditView(source, edited, "a red circle on grass", "a blue circle on grass")
+        for source, edited in pictures.reshape(2, 2, 3, 64, 64)
+    ]
+    together = evaluate(metrics, views)
+    assert [set(row) for row in together] == [{column.name for column in all_columns(metrics)}] * 2
+    for view, row in zip(views, together, strict=True):
+        assert evaluate(metrics, [view])[0] == pytest.approx(row, rel=1e-3, abs=1e-4, nan_ok=True)
 
 
 def test_default_fills_every_column_of_the_contract() -> None:
