@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -6,7 +7,7 @@ import torch
 
 from p2p_bench.bench.pictures import save_png
 from p2p_bench.cache import Cache, default_directory
-from p2p_bench.inversion import DDIMInversion
+from p2p_bench.models import UNetCheckpoint
 from tests.app.command import Command
 from tests.models.tiny import tiny_checkpoint
 
@@ -108,11 +109,14 @@ def test_bad_settings(command: Command, override: str, said: str) -> None:
 def test_a_method_that_cannot_serve_the_model_stops_the_run(
     command: Command, picture: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(DDIMInversion, "families", ("flow",))
+    whole = UNetCheckpoint.spec
+    less = frozenset({"cross", "unconditional"})
+    monkeypatch.setattr(
+        UNetCheckpoint, "spec", lambda checkpoint: replace(whole(checkpoint), capabilities=less)
+    )
     outcome = command.bench("inversion=ddim", "logger=none", pairs=[PAIR])
     assert outcome.code == 2
-    assert "DDIMInversion needs noise levels that DDIM can run along" in outcome.err
-    assert "it serves models of family flow" in outcome.err
+    assert "DDIMInversion needs noise levels that a deterministic step can be taken along" in outcome.err
     assert not command.ran
     # Where nothing is inverted the method does not matter.
     generated = {key: PAIR[key] for key in ("id", "source", "target")}
