@@ -130,11 +130,13 @@ def measured(setting: Setting, folder: Path, pairs: int) -> Point:
 def report(trials: Sequence[Point], front: Sequence[Point], unseen: Mapping[Setting, Point]) -> str:
     """The front as the search saw it and on unseen pairs, and what is left of its lead."""
     counts = [point.scores[ERROR]["count"] for point in (trials[0], unseen[front[0].setting])]
+    asked = [unseen[front[0].setting].scores[name]["count"] for name in CHECKS]
     settings = len({point.setting for point in trials})
     lines = [
         f"{len(trials)} trials ({settings} different settings) of {counts[0]:.0f} pairs; the front of "
         f"{len(front)} settings measured again on {counts[1]:.0f} unseen pairs. Error x 1e3, 95 % intervals "
-        "from resampling pairs.",
+        f"from resampling pairs. Of the unseen pairs the attributes' reader is asked for the change in "
+        f"{asked[0]:.0f}, for what was kept in {asked[1]:.0f}.",
         "",
         "| cross, self tau | guidance | error, search | unseen | CLIP direction, search | unseen | "
         "attribute changed, unseen % | others kept, unseen % |",
