@@ -189,8 +189,8 @@ def cache_table(rounds: int, device: str) -> str:
     for name, method in methods.items():
         with tempfile.TemporaryDirectory() as folder:
             cache = Cache(Path(folder))
-            arguments = (method, model, images, prompts, model.spec.steps, [0] * 4, False, None, cache)
-            run = functools.partial(invert_or_recall, *arguments)
+            sources = read_sources(model, images, prompts)
+            run = functools.partial(invert_or_recall, method, model, sources, model.spec.steps, cache=cache)
             first = duration(run, device, wall=True)
             again = statistics.median(duration(run, device, wall=True) for _ in range(rounds))
             assert all(made.recalled for made in run())

@@ -112,7 +112,8 @@ def check_record(model: DiffusionModel, record: Record) -> None:
     except ConfigError as error:
         raise ConfigError(
             f"record: {error}; model {model.spec.name!r} has record_fraction={model.spec.record_fraction:g} "
-            f"and self_fraction={model.spec.self_fraction:g}"
+            f"and self_fraction={model.spec.self_fraction:g}; set another (model.record_fraction=...), or "
+            "record nothing (run.heatmaps=false; record=False in Python)"
         ) from error
 
 
