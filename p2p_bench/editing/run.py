@@ -107,7 +107,7 @@ def _repaired(result: EditResult, request: EditRequest) -> EditResult:
 
 def _check_settings(model: DiffusionModel, steps: int, guidance: float, record: Record | None) -> None:
     check_steps(steps)
-    model.spec.timesteps.check(steps)
+    model.ladder(steps)  # refuses a number that the model cannot serve
     check_guidance(guidance)
     if record is not None:
         check_record(model, record)

@@ -65,17 +65,7 @@ class DiffusionModel(ABC):
     def tokenize(
         self, text: str, truncate: bool = False, allow_empty: bool = False, role: str = "prompt"
     ) -> TokenizedPrompt:
-        """A prompt as the text encoders see it.
-
-        Args:
-            text: The prompt.
-            truncate: Cut one that is too long instead of refusing it.
-            allow_empty: Accept one without words.
-            role: What the prompt is, for messages.
-
-        Raises:
-            PromptError: It is empty, or longer than the model reads.
-        """
+        """See `PromptReader.tokenize`."""
 
     @abstractmethod
     def encode_one(self, prompt: TokenizedPrompt) -> Conditioning:

@@ -179,7 +179,9 @@ def facts(run: Run) -> list[tuple[str, str]]:
 
 def _listed(texts: Sequence[str]) -> str:
     more = f" and {len(texts) - _MAX_VALUES} more" if len(texts) > _MAX_VALUES else ""
-    return ", ".join(texts[:_MAX_VALUES]) + more
+    # A control such as "replace, reweight fog x 3" is one value.
+    separator = "; " if any(", " in text for text in texts) else ", "
+    return separator.join(texts[:_MAX_VALUES]) + more
 
 
 def cautions(run: Run) -> list[tuple[int, str]]:

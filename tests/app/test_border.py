@@ -81,3 +81,17 @@ def test_another_editor_leaves_rows_pictures_and_reasons(command: Command) -> No
     )
     assert other.code == 2
     assert "editor.strength: 0.5 there, 0.2 here" in other.err
+
+
+def test_one_edit_by_an_editor_without_attention(command: Command) -> None:
+    typed = [
+        "edit", "--source", "a grey wall", "--target", "a red wall", "run.trust=true",
+        "editor._target_=tests.stubs.painter.Painter", "trainer.accelerator=cpu",
+    ]  # fmt: skip
+    done = command(*typed, "--out", "pictures")
+    assert done.code == 0, done.err
+    assert "loading Painter" in done.err
+    assert (command.folder / "pictures" / "target_1.png").is_file()
+    asked = command(*typed, "--out", "more", "--heatmaps")
+    assert asked.code == 2
+    assert "--heatmaps: this editor keeps no attention" in asked.err

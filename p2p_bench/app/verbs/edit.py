@@ -164,7 +164,7 @@ def _edit(task: "Task", options: argparse.Namespace, image: "Tensor | None", dev
     )
     raise_all(prepared.faults)
     warn_never_seen(spec, request.prompts)
-    status.print(f"loading model {spec.name}")
+    status.print(f"loading {task.editor.loads(spec)}")
     shown = tuple(range(1 + len(options.target)))
     record = None if options.heatmaps is None else Record(apart=("steps",), self_images=shown)
     editor = task.editor.ready(Equipment(task.checkpoint, sampler, record, task.truncate, task.cache), device)
@@ -215,6 +215,8 @@ def _write(result: "EditResult", image: "Tensor | None", directory: Path) -> Pat
     for index in range(1, len(result.images)):
         pictures[f"target_{index}"] = result.images[index]
         pictures[f"difference_{index}"] = difference_image(result.images[index], result.images[0])
+        if not result.attention:  # no maps of that size, or an editor without attention
+            continue
         removed, added = changed_words(result.prompts[0], result.prompts[index])
         for at, words in ((0, removed), (index, added)):
             for word in words:
@@ -235,7 +237,13 @@ def _write(result: "EditResult", image: "Tensor | None", directory: Path) -> Pat
 
 
 def _write_heatmaps(result: "EditResult", directory: Path) -> None:
-    """Writes the pictures of attention."""
+    """Writes the pictures of attention.
+
+    Raises:
+        P2PError: There is none, or it cannot be written.
+    """
+    if not result.attention:
+        raise P2PError("--heatmaps: this editor keeps no attention; leave the option out")
     from p2p_bench.bench.attention_pictures import (
         component_sheet,
         save_gif,
