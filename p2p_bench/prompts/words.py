@@ -88,6 +88,7 @@ class TokenizedPrompt:
         num_tokens: Number of tokens without begin, end and padding.
         words: The words that have all their columns (every word, unless the prompt was truncated).
         truncated: Whether tokens were cut off.
+        others: Ids that further text encoders are given for the same columns, one tuple each.
     """
 
     text: str
@@ -95,6 +96,7 @@ class TokenizedPrompt:
     num_tokens: int
     words: tuple[WordSpan, ...]
     truncated: bool = False
+    others: tuple[tuple[int, ...], ...] = ()
 
     def __hash__(self) -> int:
         """That of the text, which Python keeps: prompts are keys of what is computed once per pair."""

@@ -80,7 +80,7 @@ def test_damaged_weights_are_named(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "change", "said"),
     [
-        ("model_index.json", {"_class_name": "StableDiffusionXLPipeline"}, "StableDiffusionXLPipeline"),
+        ("model_index.json", {"_class_name": "StableDiffusionXLImg2ImgPipeline"}, "names a .*Img2Img"),
         ("unet/config.json", {"in_channels": 9}, "9 channels"),
         ("unet/config.json", {"addition_embed_type": "text_time"}, "addition_embed_type"),
     ],
