@@ -17,9 +17,11 @@ usage: p2p-bench [VERB] ...
   edit --source S --target T [--image F] [KEY=VALUE ...]   one edit, as pictures
   report DIR ...                                           a page over a run, a folder over many
   resume DIR                                               finish a run or a sweep
+  ls [GROUP]                                               every option, and what goes with what
   cache list|verify|clear                                  the inversions that are kept
   dashboard DIR ...                                        a W&B workspace for logged runs
   doctor                                                   versions, devices, checkpoints at hand
+  convert DIR NEW_DIR                                      a pickled checkpoint, as safetensors
   train-world [KEY=VALUE ...]                              train the embedded world anew
 
   p2p-bench VERB --help tells more; --version tells the version; --debug shows stack traces.
@@ -37,6 +39,8 @@ VERBS = {
     "dashboard": "p2p_bench.app.verbs.dashboard",
     "cache": "p2p_bench.app.verbs.cache",
     "doctor": "p2p_bench.app.verbs.doctor",
+    "ls": "p2p_bench.app.verbs.ls",
+    "convert": "p2p_bench.app.verbs.convert",
     "train-world": "p2p_bench.app.verbs.train_world",
 }
 INTERRUPTED = 75

@@ -79,8 +79,8 @@ def check_complete(directory: Path, name: str, variant: str | None) -> None:
     if unsafe:
         raise MissingWeightsError(
             f"model {name!r} in {directory}: {', '.join(unsafe)} would be read through pickle, which can run "
-            f"code, so it is refused; convert it once, where you trust it, with "
-            f"{layout.pipelines[0]}.from_pretrained(DIR).save_pretrained(NEW_DIR, safe_serialization=True)"
+            "code, so it is refused; `p2p-bench convert DIR NEW_DIR` reads its tensors alone and writes them "
+            "as safetensors"
         )
     if missing:
         raise MissingWeightsError(

@@ -4,6 +4,7 @@ import functools
 import json
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
+    DiffusionPipeline,
     EulerDiscreteScheduler,
     LDMTextToImagePipeline,
     StableDiffusionXLPipeline,
@@ -39,7 +41,7 @@ def small_checkpoint(family: str) -> UNetCheckpoint:
     path = Path(_FOLDER.name) / family
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        pipeline = {"sdxl": _sdxl, "ldm": _ldm}[family](path)
+        pipeline = SMALL[family](path)
     _sharpen(pipeline.unet)
     pipeline.save_pretrained(path, safe_serialization=True)
     return UNetCheckpoint(path, name=family, steps=4, record_fraction=0.5)
@@ -145,3 +147,7 @@ def _sharpen(unet: UNet2DConditionModel) -> None:
     for name, weight in unet.named_parameters():
         if name.endswith(("to_q.weight", "to_k.weight")):
             weight.data *= 6
+
+
+SMALL: dict[str, Callable[[Path], DiffusionPipeline]] = {"sdxl": _sdxl, "ldm": _ldm}
+"""Families with a small checkpoint here; Stable Diffusion 1.x and 2.x: see `tests/models/tiny.py`."""
