@@ -15,6 +15,7 @@ from diffusers import (
     DiffusionPipeline,
     EulerDiscreteScheduler,
     LDMTextToImagePipeline,
+    StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
@@ -37,7 +38,7 @@ PADDING = "!"
 
 @functools.cache
 def small_checkpoint(family: str) -> UNetCheckpoint:
-    """A checkpoint of "sdxl" or "ldm", made once per session. Maps are recorded at half of the side."""
+    """A checkpoint of one of `SMALL`, made once per session. Maps are recorded at half of the side."""
     path = Path(_FOLDER.name) / family
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -75,6 +76,27 @@ def _sdxl(path: Path) -> StableDiffusionXLPipeline:
         vae=_vae(0.13025, force_upcast=True), text_encoder=encoders[0], text_encoder_2=encoders[1],
         tokenizer=tokenizers[0], tokenizer_2=tokenizers[1], unet=unet, scheduler=scheduler,
         force_zeros_for_empty_prompt=True, add_watermarker=False,
+    )  # fmt: skip
+
+
+def _sd2(path: Path) -> StableDiffusionPipeline:
+    first = _with_mark(path / "made")
+    tokenizer = _padded_with_mark(path / "made", path / "made_2")
+    scheduler = DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1,
+        set_alpha_to_one=False, prediction_type="v_prediction",
+    )  # fmt: skip
+    unet = _unet(
+        8,
+        cross_attention_dim=24,
+        attention_head_dim=[2, 4],
+        use_linear_projection=True,
+        upcast_attention=True,
+    )
+    return StableDiffusionPipeline(
+        vae=_vae(0.18215), text_encoder=CLIPTextModel(_clip(len(first), 24, tokenizer)).eval(),
+        tokenizer=tokenizer, unet=unet, scheduler=scheduler, safety_checker=None, feature_extractor=None,
+        requires_safety_checker=False,
     )  # fmt: skip
 
 
@@ -137,7 +159,7 @@ def _unet(side: int, **options: Any) -> UNet2DConditionModel:
     return UNet2DConditionModel(
         sample_size=side, block_out_channels=(16, 32), layers_per_block=1,
         down_block_types=("CrossAttnDownBlock2D",) * 2, up_block_types=("CrossAttnUpBlock2D",) * 2,
-        attention_head_dim=2, norm_num_groups=4, **options,
+        norm_num_groups=4, **{"attention_head_dim": 2, **options},
     )  # fmt: skip
 
 
@@ -149,5 +171,5 @@ def _sharpen(unet: UNet2DConditionModel) -> None:
             weight.data *= 6
 
 
-SMALL: dict[str, Callable[[Path], DiffusionPipeline]] = {"sdxl": _sdxl, "ldm": _ldm}
-"""Families with a small checkpoint here; Stable Diffusion 1.x and 2.x: see `tests/models/tiny.py`."""
+SMALL: dict[str, Callable[[Path], DiffusionPipeline]] = {"sd2": _sd2, "sdxl": _sdxl, "ldm": _ldm}
+"""Families with a small checkpoint here; Stable Diffusion 1.x: see `tests/models/tiny.py`."""
