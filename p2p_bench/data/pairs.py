@@ -27,7 +27,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from p2p_bench.data.places import image_folder
+from p2p_bench.data.places import image_folder, inside
 from p2p_bench.errors import DataError, ErrorList, nearest
 from p2p_bench.raster import shortened
 from p2p_bench.types import EditPair
@@ -193,14 +193,9 @@ class _LineReader:
     def _path(self, value: Any) -> Path:
         text = _prompt(value)
         try:
-            path = (self.root / text).resolve()
-        except (OSError, RuntimeError, ValueError) as error:
-            raise _FaultError(f"{_quoted(text)} is not a usable path: {error}") from error
-        if not path.is_relative_to(self.root):
-            raise _FaultError(
-                f"{_quoted(text)} leaves the root {self.root}; paths must stay inside it, links included"
-            )
-        return path
+            return inside(self.root, text)
+        except DataError as error:
+            raise _FaultError(str(error)) from error
 
     def _check_together(self, data: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
         """Keys that need or exclude one another."""
