@@ -19,7 +19,7 @@ import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -109,7 +109,7 @@ def read_encoded(content: bytes, name: str) -> Picture:
     return _decoded(io.BytesIO(content), name)
 
 
-def _decoded(file: IO[bytes], name: str) -> Picture:
+def _decoded(file: io.BufferedReader | io.BytesIO, name: str) -> Picture:
     try:
         with warnings.catch_warnings():
             # PIL has a limit of its own above ours and only warns there.

@@ -53,22 +53,24 @@ class Faults:
     """Pairs of a data set, and what is wrong with the records that became none.
 
     Args:
-        path: The file that is read, for the messages.
+        path: The file or folder that is read, for the messages.
+        kind: Which of the two.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, kind: str = "file") -> None:
         self.path = path
+        self.kind = kind
         self.pairs: list[EditPair] = []
         self._errors: list[DataError] = []
         self._seen: set[str] = set()
 
     @contextmanager
-    def of(self, where: str) -> Iterator[None]:
-        """Turns a `DataError` into one that names the file and `where`, and goes on."""
+    def of(self, where: str, path: Path | None = None) -> Iterator[None]:
+        """Turns a `DataError` into one that names the file (`path` where there are several), and goes on."""
         try:
             yield
         except DataError as error:
-            self._errors.append(DataError(f"{self.path}, {where}: {error}"))
+            self._errors.append(DataError(f"{path or self.path}, {where}: {error}"))
 
     def add(self, pair: EditPair) -> None:
         """Keeps a pair.
@@ -95,7 +97,7 @@ class Faults:
         if self._errors:
             raise self._errors[0] if len(self._errors) == 1 else ErrorList(self._errors)
         if not self.pairs:
-            raise DataError(f"{self.path}: the file holds no pairs{wanted}")
+            raise DataError(f"{self.path}: the {self.kind} holds no pairs{wanted}")
         pairs = take(self.pairs, limit)
         images = [pair.image for pair in pairs if pair.image is not None]
         if images and not any(map(is_file, images)):
