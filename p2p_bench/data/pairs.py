@@ -88,6 +88,21 @@ def read_pairs(path: Path, root: Path | None = None) -> list[EditPair]:
     return pairs
 
 
+def read_line(line: bytes, number: int, root: Path) -> tuple[EditPair | None, list[str]]:
+    """One line of such a file.
+
+    Args:
+        line: A JSON object.
+        number: Of the line; the id where it gives none.
+        root: Folder that paths are relative to, links resolved.
+
+    Returns:
+        The pair, None if the line has faults; and the faults.
+    """
+    reader = _LineReader(root)
+    return reader.read(line, number), reader.faults
+
+
 def _content(path: Path) -> bytes:
     """The file without the mark that some editors put before UTF-8."""
     try:
