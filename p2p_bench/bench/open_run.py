@@ -149,6 +149,8 @@ def _content(pair: EditPair) -> dict[str, Any]:
     """What a pair says, without where its files lie."""
     content = asdict(pair)
     content.update(image=pair.image and pair.image.name, mask=pair.mask and pair.mask.name)
+    if pair.instruction is None:  # as in directories of runs that knew of none
+        del content["instruction"]
     return content
 
 

@@ -27,7 +27,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from p2p_bench.data.places import image_folder
+from p2p_bench.data.places import image_folder, inside
 from p2p_bench.errors import DataError, ErrorList, nearest
 from p2p_bench.raster import shortened
 from p2p_bench.types import EditPair
@@ -86,6 +86,21 @@ def read_pairs(path: Path, root: Path | None = None) -> list[EditPair]:
     if not pairs:
         raise DataError(f"{path}: the file holds no pairs")
     return pairs
+
+
+def read_line(line: bytes, number: int, root: Path) -> tuple[EditPair | None, list[str]]:
+    """One line of such a file.
+
+    Args:
+        line: A JSON object.
+        number: Of the line; the id where it gives none.
+        root: Folder that paths are relative to, links resolved.
+
+    Returns:
+        The pair, None if the line has faults; and the faults.
+    """
+    reader = _LineReader(root)
+    return reader.read(line, number), reader.faults
 
 
 def _content(path: Path) -> bytes:
@@ -193,14 +208,9 @@ class _LineReader:
     def _path(self, value: Any) -> Path:
         text = _prompt(value)
         try:
-            path = (self.root / text).resolve()
-        except (OSError, RuntimeError, ValueError) as error:
-            raise _FaultError(f"{_quoted(text)} is not a usable path: {error}") from error
-        if not path.is_relative_to(self.root):
-            raise _FaultError(
-                f"{_quoted(text)} leaves the root {self.root}; paths must stay inside it, links included"
-            )
-        return path
+            return inside(self.root, text)
+        except DataError as error:
+            raise _FaultError(str(error)) from error
 
     def _check_together(self, data: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
         """Keys that need or exclude one another."""
