@@ -15,6 +15,7 @@ usage: p2p-bench [VERB] ...
 
   [run] KEY=VALUE ... [-m]                                 the benchmark; -m runs a job per combination
   edit --source S --target T [--image F] [KEY=VALUE ...]   one edit, as pictures
+  check [--decode] [KEY=VALUE ...]                         what is wrong with a data set, without weights
   report DIR ...                                           a page over a run, a folder over many
   resume DIR                                               finish a run or a sweep
   ls [GROUP]                                               every option, and what goes with what
@@ -34,6 +35,7 @@ usage: p2p-bench [VERB] ...
 VERBS = {
     "run": "p2p_bench.app.verbs.run",
     "edit": "p2p_bench.app.verbs.edit",
+    "check": "p2p_bench.app.verbs.check",
     "report": "p2p_bench.app.verbs.report",
     "resume": "p2p_bench.app.verbs.resume",
     "dashboard": "p2p_bench.app.verbs.dashboard",
