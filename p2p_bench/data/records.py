@@ -205,6 +205,18 @@ def optional_text(record: Mapping[str, Any], key: str) -> str | None:
     return value if value.strip() else None
 
 
+def integer_of(record: Mapping[str, Any], key: str) -> int:
+    """The integer of a record under a key.
+
+    Raises:
+        DataError: It is missing or none.
+    """
+    value = record.get(key)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise DataError(f"{key}: expected an integer, got {kind_of(value)}")
+    return value
+
+
 def record_of(value: Any) -> Mapping[str, Any]:
     """A value that has to be an object.
 
