@@ -89,9 +89,11 @@ class ClipScore:
             f"CLIP {what} ({name})" for what in ("to source", "to target", "direction")
         )
         return (
-            MetricColumn("clip_source", False, "100 x cosine", source, 1, name, "other"),
-            MetricColumn("clip_target", True, "100 x cosine", target, 1, name, "editability"),
-            MetricColumn("clip_direction", True, "cosine", direction, 1, name, "editability"),
+            MetricColumn("clip_source", False, "100 x cosine", source, 1, name, "other", range=(-100, 100)),
+            MetricColumn(
+                "clip_target", True, "100 x cosine", target, 1, name, "editability", range=(-100, 100)
+            ),
+            MetricColumn("clip_direction", True, "cosine", direction, 1, name, "editability", range=(-1, 1)),
         )
 
     def check(self) -> None:

@@ -139,7 +139,9 @@ class Lpips:
     def columns(self) -> tuple[MetricColumn, ...]:
         """`lpips`."""
         label = f"LPIPS to the source ({self.net})"
-        return (MetricColumn("lpips", False, label=label, backbone=self.net, role="fidelity"),)
+        return (
+            MetricColumn("lpips", False, label=label, backbone=self.net, role="fidelity", range=(0, None)),
+        )
 
     def check(self) -> None:
         """Looks for the trunk's file.
