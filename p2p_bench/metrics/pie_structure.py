@@ -71,7 +71,7 @@ class PieStructure:
     def _score(self, view: EditView) -> dict[str, float]:
         network = self._load(view.edited.device)
         source, edited = network.features(
-            [dino_input(image, antialias=False, scale=255) for image in released_images(view, self.jpeg)]
+            [dino_input(image, antialias=False, scale=255.0) for image in released_images(view, self.jpeg)]
         )
         return {"pie_structure": structure_distance(source.keys, edited.keys)}
 

@@ -17,6 +17,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from p2p_bench.metrics import EditView, evaluate
 from p2p_bench.metrics.base import split_reasons
+from p2p_bench.metrics.clip_backbone import ClipNetwork
 from p2p_bench.metrics.lpips import load_lpips
 from p2p_bench.metrics.pie import as_strip, released_images, rounded, truncated
 from p2p_bench.metrics.pie_clip import PieClip
@@ -44,7 +45,7 @@ def masked(view: EditView) -> tuple[np.ndarray, np.ndarray]:
 
 def tensors(view: EditView) -> tuple[torch.Tensor, torch.Tensor]:
     a, b = masked(view)
-    return torch.from_numpy(a)[None], torch.from_numpy(b)[None]
+    return torch.from_numpy(a)[None].contiguous(), torch.from_numpy(b)[None].contiguous()
 
 
 def test_mse_and_psnr_are_means_over_the_whole_image(view: EditView) -> None:
@@ -144,7 +145,7 @@ def test_structure_is_given_0_to_255_and_not_averaged(view: EditView, tmp_path: 
     assert metric([large])[0]["pie_structure"] == 0
 
 
-class FixedClip:
+class FixedClip(ClipNetwork):
     """Stands for a network: remembers its inputs and gives features that are told."""
 
     def __init__(self, images: torch.Tensor) -> None:
@@ -165,7 +166,7 @@ class FixedClip:
 def test_clip_is_clamped_and_black_outside_and_asks_for_the_right_prompts(view: EditView) -> None:
     network = FixedClip(torch.tensor([[-0.6, 0.8], [0.6, 0.8], [0.8, -0.6]]))
     metric = PieClip(jpeg=False)
-    metric._network = network  # type: ignore[assignment]  # a stand-in
+    metric._network = network
     (row,) = metric([view])
     assert row == pytest.approx({"pie_clip_whole": 0, "pie_clip_source": 60, "pie_clip_edited": 80})
     assert network.prompts == ["a drawing", "a photo", "a drawing"]
