@@ -59,6 +59,7 @@ class MetricColumn:
         reader_errors: Where a classifier reads pictures for the column: by style of the picture, the share
             of each attribute that it misreads where nothing is wrong. Empty where there is no such reader.
         note: What a reader of the numbers should know of them, such as these errors in words; "" for nothing.
+        range: Lowest and highest value possible; None where there is no bound.
     """
 
     name: str
@@ -70,6 +71,7 @@ class MetricColumn:
     role: Role = "other"
     reader_errors: Mapping[str, Mapping[str, float]] = field(default_factory=dict, hash=False)
     note: str = ""
+    range: tuple[int | float | None, int | float | None] = (None, None)
 
 
 @dataclass(frozen=True)

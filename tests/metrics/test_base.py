@@ -80,7 +80,7 @@ def test_errors_for_the_user_pass_unchanged() -> None:
         evaluate({"mine": Fixed(MissingWeightsError("not here"))}, [VIEW])
 
 
-@pytest.mark.parametrize("module", ["pixel", "clip"])
+@pytest.mark.parametrize("module", ["pixel", "clip", "region", "ms_ssim"])
 def test_examples_in_docstrings(module: str) -> None:
     result = doctest.testmod(importlib.import_module(f"p2p_bench.metrics.{module}"))
     assert result.attempted > 0
