@@ -317,3 +317,21 @@ def test_the_left_half_is_the_left_half() -> None:
     mask = decode_runs(LEFT_HALF, 512, 512)
     assert mask[:, :256].all()
     assert not mask[:, 256:].any()
+
+
+def test_a_run_as_released(command: Any) -> None:
+    entries = {
+        "source": record(blended_word="green blue"),
+        "target": record(blended_word="red green"),
+        "neither": record(blended_word="green yellow"),
+    }
+    make(command.folder / "set", entries)
+    chosen = ("dataset=pie_bench", "dataset.path=set", "dataset.as_released=true", "controller=pie")
+    outcome, rows = ran(command, *chosen)
+    assert outcome.code == 1, outcome.err
+    assert {name: row["status"] for name, row in rows.items()} == {
+        "source": "ok", "target": "ok", "neither": "error",
+    }  # fmt: skip
+    # Without its target's word a pair is not weighted, as in the released code.
+    assert "reweight" in rows["source"]["control"]
+    assert "reweight" not in rows["target"]["control"]
