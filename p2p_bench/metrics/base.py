@@ -4,12 +4,14 @@ import math
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
 
 from p2p_bench.errors import ConfigError, MissingWeightsError
+from p2p_bench.hashing import digest, sha256_file
 from p2p_bench.pinned import with_pinned_settings
 
 Role = Literal["fidelity", "editability", "other"]
@@ -139,6 +141,29 @@ class HasNetworks(Protocol):
             MissingWeightsError: A file is absent, or does not hold the network's weights.
         """
         ...
+
+
+@runtime_checkable
+class HasFiles(Protocol):
+    """A metric whose values depend on files."""
+
+    def files(self) -> tuple[Path, ...]:
+        """The weights that it reads.
+
+        Raises:
+            MissingWeightsError: They are not there.
+        """
+        ...
+
+
+def metric_checksums(metrics: Mapping[str, Metric]) -> dict[str, str]:
+    """SHA-256 of each file that metrics read, by `metrics.<name>`, or the digest of several."""
+    checksums: dict[str, str] = {}
+    for name, metric in metrics.items():
+        if isinstance(metric, HasFiles):
+            sums = [sha256_file(path) for path in metric.files()]
+            checksums[f"metrics.{name}"] = sums[0] if len(sums) == 1 else digest(sums)
+    return checksums
 
 
 LOADING = threading.RLock()

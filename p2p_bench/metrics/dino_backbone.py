@@ -76,7 +76,8 @@ def dino_input(
         scale: What the image is multiplied with first; DINO was trained with 1.
     """
     small = resize(image.float() * scale, [_SIDE], max_size=_LONGEST, antialias=antialias)
-    return normalize(small, _MEAN, _STD)
+    scaled: Tensor = normalize(small, _MEAN, _STD)
+    return scaled
 
 
 class DinoNetwork:
@@ -138,14 +139,17 @@ def shared_dino(weights: str | Path | None, device: torch.device) -> DinoNetwork
 def _read(file: Path) -> Any:
     """The network with the file's weights, of which none is absent, of another shape or damaged."""
     from transformers import ViTModel  # slow to import
-    from transformers.utils import logging
+    from transformers.utils import logging as transformers_logging
+
+    logging: Any = transformers_logging
+    network: Any = ViTModel
 
     before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
         with torch.random.fork_rng(devices=[]):  # building draws random weights; nobody else may notice
-            model, found = ViTModel.from_pretrained(
+            model, found = network.from_pretrained(
                 file.parent,
                 add_pooling_layer=False,
                 local_files_only=True,

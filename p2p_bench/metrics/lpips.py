@@ -109,12 +109,14 @@ def distance_map(
         b: Images in [0, 1].
     """
     size = a.shape[-2:]
+    heads: list[Any]
+    package: Any = network
     if isinstance(network, PerceptualTrunk):
         heads, least = [_summed] * len(network.stages), 1e-8
         features = [network(images) for images in (a, b)]
     else:
-        heads, least = [getattr(network, f"lin{layer}") for layer in range(network.L)], 1e-10
-        features = [network.net(network.scaling_layer(images * 2 - 1)) for images in (a, b)]
+        heads, least = [getattr(network, f"lin{layer}") for layer in range(package.L)], 1e-10
+        features = [package.net(package.scaling_layer(images * 2 - 1)) for images in (a, b)]
     total = torch.zeros(len(a), *size, dtype=a.dtype, device=a.device)
     for x, y, head in zip(*features, heads, strict=True):
         x, y = (f / (f.square().sum(1, keepdim=True).sqrt() + least) for f in (x, y))

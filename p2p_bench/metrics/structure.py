@@ -21,7 +21,8 @@ def self_similarity(keys: Float[Tensor, "t d"]) -> Float[Tensor, "t t"]:
             [0., 1.]])
     """
     length = keys.norm(dim=1, keepdim=True)
-    return (keys @ keys.T) / (length @ length.T).clamp_min(1e-8)
+    cosine: Tensor = (keys @ keys.T) / (length @ length.T).clamp_min(1e-8)
+    return cosine
 
 
 def structure_distance(a: Float[Tensor, "t d"], b: Float[Tensor, "t d"]) -> float:
