@@ -260,7 +260,7 @@ def _row_terms(
             roles = {"source": edit.source, "target": edit.row}
             by_row[edit.row] = [
                 _RowTerm(
-                    edit.row, *(roles[role] for role in (term.query, term.key, term.value)),
+                    edit.row, roles[term.query], roles[term.key], roles[term.value],
                     term.columns, term.pixels, edit.source,
                 )
                 for term in terms

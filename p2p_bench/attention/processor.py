@@ -109,8 +109,9 @@ class FoldedAddedKVProcessor:
         for record in at.records:
             _record(record, self.site, query, key, mask)
         out = _summed(out, at, len(residual))
-        out = attn.to_out[1](attn.to_out[0](out))
-        return out.transpose(-1, -2).reshape(residual.shape) + residual
+        out = attn.to_out[1](attn.to_out[0](out)).transpose(-1, -2)
+        finished: Tensor = out.reshape(residual.shape) + residual
+        return finished
 
 
 _FOLDED = SharedChange()
