@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from p2p_bench.attention.columns import ColumnMap, Dense, Diagonal, Identity, as_matrix
+from p2p_bench.attention.columns import ColumnMap, Dense, Diagonal, Identity, Zero, as_matrix
 from p2p_bench.attention.recorder import Recorder
 from p2p_bench.attention.sites import Site
-from p2p_bench.attention.terms import SiteEdit
+from p2p_bench.attention.terms import Pixels, SiteEdit
 
 
 @runtime_checkable
@@ -71,23 +71,36 @@ class Folding:
 
 
 @dataclass(frozen=True)
+class JointPlan:
+    """What becomes of the pixel columns at a joint site, and of text columns that are zero.
+
+    Attributes:
+        key: Pixel keys of the terms.
+        value: Pixel values of the terms.
+        no_text: Positions of the terms whose text values are zero.
+        no_pixels: Positions of the terms whose pixel values are zero.
+    """
+
+    key: Gather = Gather()
+    value: Gather = Gather()
+    no_text: Int64[Tensor, " without_text"] | None = None
+    no_pixels: Int64[Tensor, " without_pixels"] | None = None
+
+
+@dataclass(frozen=True)
 class RecordPlan:
     """Recording at one site: attention with columns of a column map as values.
 
     Attributes:
         recorder: Receives the maps.
-        query: For each entry, a position among the projected queries.
-        key: For each entry, a position among the projected keys.
-        key_rows: For each entry, the row of the network batch its keys come from.
+        terms: For each entry, the position of its term.
         values: Up to `d` columns of the entry's column map (`d`: the site's head dimension).
         kept: Positions, entries times `d`, that hold a column; the others are padding.
         slots: For each kept position, where the recorder adds it.
     """
 
     recorder: Recorder
-    query: Int64[Tensor, " entries"]
-    key: Int64[Tensor, " entries"]
-    key_rows: Int64[Tensor, " entries"]
+    terms: Int64[Tensor, " entries"]
     values: Float[Tensor, "entries 1 w d"]
     kept: Int64[Tensor, " kept"]
     slots: Int64[Tensor, " kept"]
@@ -105,6 +118,7 @@ class SitePlan:
         folding: Column maps that values go through.
         extra_rows: Rows that the terms after the first `num_rows` are added to.
         records: What is recorded here, for each recorder.
+        joint: The pixel columns; used at a joint site, where the other gathers are those of the text.
     """
 
     query: Gather = Gather()
@@ -114,6 +128,7 @@ class SitePlan:
     folding: Folding | None = None
     extra_rows: Int64[Tensor, " extra"] | None = None
     records: tuple[RecordPlan, ...] = ()
+    joint: JointPlan = JointPlan()
 
 
 PLAIN = SitePlan()
@@ -133,13 +148,25 @@ class StepPlan:
 
 
 class _RowTerm(NamedTuple):
-    """A term with absolute rows; `row` is where its result goes."""
+    """A term with absolute rows; `row` is where its result goes, `source` the row that is its source."""
 
     row: int
     query: int
     key: int
     value: int
     columns: ColumnMap
+    pixels: Pixels = "own"
+    source: int = 0
+
+    @property
+    def pixel_key(self) -> int:
+        """The row of the pixel keys at a joint site."""
+        return self.source if self.pixels == "source" else self.key
+
+    @property
+    def pixel_value(self) -> int:
+        """The row of the pixel values at a joint site."""
+        return self.source if self.pixels == "source" else self.value
 
 
 def build_step_plan(
@@ -176,10 +203,10 @@ def build_step_plan(
         recording = tuple(recorder for recorder in recorders if recorder.records(site))
         if not recording and all(terms is None for terms in site_edits):
             continue
-        key = (site_edits, recording, site.head_dim if recording else None)
+        key = (site_edits, recording, site.joint, site.head_dim if recording else None)
         if key not in built:
             terms = _row_terms(num_rows, edits, site_edits)
-            built[key] = _site_plan(num_rows, terms, recording, site.head_dim, device, dtype)
+            built[key] = _site_plan(num_rows, terms, recording, site, device, dtype)
         plans[site.name] = built[key]
     return StepPlan(num_rows, plans)
 
@@ -232,9 +259,12 @@ def _row_terms(
         if terms is not None:
             roles = {"source": edit.source, "target": edit.row}
             by_row[edit.row] = [
-                _RowTerm(edit.row, roles[term.query], roles[term.key], roles[term.value], term.columns)
+                _RowTerm(
+                    edit.row, roles[term.query], roles[term.key], roles[term.value],
+                    term.columns, term.pixels, edit.source,
+                )
                 for term in terms
-            ]
+            ]  # fmt: skip
     return [terms[0] for terms in by_row] + [term for terms in by_row for term in terms[1:]]
 
 
@@ -242,11 +272,13 @@ def _site_plan(
     num_rows: int,
     terms: Sequence[_RowTerm],
     recording: Sequence[Recorder],
-    head_dim: int,
+    site: Site,
     device: torch.device | str,
     dtype: torch.dtype,
 ) -> SitePlan:
-    written = {position: term.columns for position, term in enumerate(terms) if term.columns != Identity()}
+    # At a joint site a term may have no text columns, and be there for its pixel columns alone.
+    unwritten = (Identity(), Zero()) if site.joint else (Identity(),)
+    written = {position: term.columns for position, term in enumerate(terms) if term.columns not in unwritten}
     maps = [as_matrix(columns, _width(columns)) for columns in written.values()]
     folding = Folding(_indices(written, device), torch.stack(maps).to(device, dtype)) if maps else None
     extra = [term.row for term in terms[num_rows:]]
@@ -258,7 +290,19 @@ def _site_plan(
         key_rows=None if keys == list(range(num_rows)) else _indices(keys, device),
         folding=folding,
         extra_rows=_indices(extra, device) if extra else None,
-        records=tuple(_record_plan(terms, recorder, head_dim, device, dtype) for recorder in recording),
+        records=tuple(_record_plan(terms, recorder, site.head_dim, device, dtype) for recorder in recording),
+        joint=_joint_plan(num_rows, terms, device) if site.joint else JointPlan(),
+    )
+
+
+def _joint_plan(num_rows: int, terms: Sequence[_RowTerm], device: torch.device | str) -> JointPlan:
+    no_text = [position for position, term in enumerate(terms) if term.columns == Zero()]
+    no_pixels = [position for position, term in enumerate(terms) if term.pixels == "dropped"]
+    return JointPlan(
+        key=_gather(num_rows, [term.pixel_key for term in terms], device),
+        value=_gather(num_rows, [term.pixel_value for term in terms], device),
+        no_text=_indices(no_text, device) if no_text else None,
+        no_pixels=_indices(no_pixels, device) if no_pixels else None,
     )
 
 
@@ -270,11 +314,11 @@ def _record_plan(
     dtype: torch.dtype,
 ) -> RecordPlan:
     """One entry per recorded term and chunk of `head_dim` columns, so that the call stays fused."""
-    entries: list[_RowTerm] = []
+    entries: list[int] = []
     values: list[Tensor] = []
     kept: list[int] = []
     slots: list[int] = []
-    for term in terms:
+    for position, term in enumerate(terms):
         columns = recorder.columns(term.row)
         matrix = as_matrix(term.columns, recorder.width)
         for start in range(0, len(columns), head_dim):
@@ -283,14 +327,11 @@ def _record_plan(
             slots += [recorder.slot(term.row, column) for column in chunk]
             value = torch.zeros(recorder.width, head_dim, dtype=torch.float64)
             value[:, : len(chunk)] = matrix[:, list(chunk)]
-            entries.append(term)
+            entries.append(position)
             values.append(value)
-    query_rows, key_rows = _projected(term.query for term in terms), _projected(term.key for term in terms)
     return RecordPlan(
         recorder=recorder,
-        query=_indices([query_rows.index(term.query) for term in entries], device),
-        key=_indices([key_rows.index(term.key) for term in entries], device),
-        key_rows=_indices([term.key for term in entries], device),
+        terms=_indices(entries, device),
         values=torch.stack(values)[:, None].to(device, dtype),
         kept=_indices(kept, device),
         slots=_indices(slots, device),
@@ -302,13 +343,8 @@ def _width(columns: ColumnMap) -> int:
     return len(columns.values)
 
 
-def _projected(rows: Iterable[int]) -> list[int]:
-    """Rows that a projection is computed for."""
-    return sorted(set(rows))
-
-
 def _gather(num_rows: int, rows: Sequence[int], device: torch.device | str) -> Gather:
-    projected = _projected(rows)
+    projected = sorted(set(rows))
     index = [projected.index(row) for row in rows]
     return Gather(
         rows=None if len(projected) == num_rows else _indices(projected, device),

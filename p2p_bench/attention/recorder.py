@@ -119,7 +119,7 @@ class Recorder:
         if self.spec.fraction not in sizes:
             raise ConfigError(
                 f"there is no {self.spec.kind}-attention at {self.spec.fraction:g} of the "
-                f"side; the model has {', '.join(map(str, sizes))}"
+                f"side; the model has {', '.join(map(str, sizes)) or 'no such layers'}"
             )
         heads = {site.heads for site in alike if site.level == self._level}
         if "heads" in self.spec.apart and len(heads) > 1:

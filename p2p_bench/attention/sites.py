@@ -20,12 +20,14 @@ class Site:
     Attributes:
         name: Dotted path of the layer inside the U-Net.
         kind: "cross" attends to text columns, "self" to the pixels of the same row.
+        joint: Whether a "cross" site attends to the pixels of the same row too, under one softmax: text
+            columns first, pixel columns behind them (added keys and values, as in DeepFloyd IF).
         level: How often the latent side was halved on the way here.
         place: Part of the U-Net.
         heads: Number of attention heads.
         head_dim: Width of one head.
         layer: Place among the sites of its kind in the order in which the network runs them, from 0.
-        layers: Number of sites of its kind.
+        layers: Number of sites of its kind; joint ones are a kind of their own.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Site:
     head_dim: int
     layer: int = 0
     layers: int = 1
+    joint: bool = False
 
     @property
     def fraction(self) -> float:
@@ -47,7 +50,7 @@ def unet_sites(unet: nn.Module) -> tuple[Site, ...]:
     """Attention sites of a diffusers `UNet2DConditionModel`, in the order of its modules.
 
     Raises:
-        ConfigError: A layer mixes text and pixel columns under one softmax (added keys and values).
+        ConfigError: There is none, so that no edit could act.
     """
     # diffusers takes seconds to import, and controllers, which need `Site` alone, have no use for it.
     from diffusers.models.attention_processor import Attention
@@ -56,24 +59,25 @@ def unet_sites(unet: nn.Module) -> tuple[Site, ...]:
     for name, module in unet.named_modules():
         if not isinstance(module, Attention):
             continue
-        if module.added_kv_proj_dim is not None:
-            raise ConfigError(
-                f"attention layer {name!r} has added keys and values; "
-                "only U-Nets with separate cross-attention (SD 1.x, SD 2.x, SDXL, LDM) can be edited"
-            )
         part, block, *_ = name.split(".")
         place = _PLACES[part]
         level = _level(unet, place, int(block) if place != "mid" else 0)
-        kind: Literal["cross", "self"] = "cross" if module.is_cross_attention else "self"
-        sites.append(Site(name, kind, level, place, module.heads, module.inner_dim // module.heads))
+        added = module.added_kv_proj_dim is not None
+        kind: Literal["cross", "self"] = "cross" if module.is_cross_attention or added else "self"
+        joint = added and not module.only_cross_attention
+        head_dim = module.inner_dim // module.heads
+        sites.append(Site(name, kind, level, place, module.heads, head_dim, joint=joint))
+    if not sites:
+        raise ConfigError(f"no attention layer was found in a {type(unet).__name__}, so no edit could act")
     return _numbered(sites)
 
 
 def _numbered(sites: Sequence[Site]) -> tuple[Site, ...]:
     """The sites with their `layer`: modules are listed down, up, middle, but run down, middle, up."""
     places: dict[str, tuple[int, int]] = {}
-    for kind in ("cross", "self"):
-        run = sorted((site for site in sites if site.kind == kind), key=lambda s: _RUN_ORDER.index(s.place))
+    for kind in {(site.kind, site.joint) for site in sites}:
+        alike = (site for site in sites if (site.kind, site.joint) == kind)
+        run = sorted(alike, key=lambda site: _RUN_ORDER.index(site.place))
         places |= {site.name: (layer, len(run)) for layer, site in enumerate(run)}
     return tuple(replace(site, layer=places[site.name][0], layers=places[site.name][1]) for site in sites)
 

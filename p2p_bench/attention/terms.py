@@ -3,6 +3,11 @@
 Notation: `A_s`, `A_t` are the softmax maps of the source and the target row. An edit of Prompt-to-Prompt
 (Hertz et al. 2022) is `A_edit = A_s L + A_t R`; its output `A_edit V_t` is a sum of *terms*
 `softmax(Q[q] K[k]^T) (C V[v])`, each one row of a fused attention call.
+
+A joint site has text and pixel columns under one softmax (the hybrid attention of Imagen and DeepFloyd IF).
+There an edit of columns acts on the text columns only, as it did in Imagen (Hertz et al., section 3), and
+an edit of self-attention on the pixel columns only. Neither rescales what the other block gets: as
+elsewhere, rows of an edited map need not add up to 1.
 """
 
 from dataclasses import dataclass
@@ -15,6 +20,10 @@ from p2p_bench.attention.columns import ColumnMap, Identity, Zero, add, diagonal
 
 Role = Literal["source", "target"]
 
+Pixels = Literal["own", "dropped", "source"]
+"""What becomes of the pixel columns of a term at a joint site: "own", keys and values of the same rows as
+those of the text; "dropped", the same keys, but values of zero; "source", keys and values of the source."""
+
 
 @dataclass(frozen=True)
 class Term:
@@ -24,13 +33,15 @@ class Term:
         query: Whose queries.
         key: Whose keys.
         value: Whose values.
-        columns: The column map `C`.
+        columns: The column map `C`; at a joint site of the text columns.
+        pixels: The pixel columns, see `Pixels`; means nothing at other sites.
     """
 
     query: Role
     key: Role
     value: Role
     columns: ColumnMap
+    pixels: Pixels = "own"
 
 
 SiteEdit = tuple[Term, ...]
@@ -79,3 +90,34 @@ def self_injection() -> SiteEdit:
 def mutual_attention() -> SiteEdit:
     """Terms of mutual self-attention (MasaCtrl): the target's queries on the source's keys and values."""
     return (Term("target", "source", "source", Identity()),)
+
+
+def joint_terms(edit: ColumnEdit, pixels: Literal["own", "injected", "mutual"] = "own") -> SiteEdit | None:
+    """Terms of an edit at a joint site.
+
+    With V = [V_text | V_pixels] of the target, unless said otherwise:
+
+        own         A_s (L V_text | 0)  +  A_t (R V_text | V_pixels)
+        injected    A_s (L V_text | V_pixels)  +  A_t (R V_text | 0)
+        mutual      A_s (L V_text | 0)  +  A_t' (R V_text | V_pixels of the source)
+
+    where `A_t'` is the target's map over its own text keys and the source's pixel keys (MasaCtrl at a layer
+    that is its self-attention and its cross-attention at once). Terms that are zero are left out: an
+    injection with R = 0 is one term, as it is at separate sites.
+
+    Args:
+        edit: What is done to the text columns.
+        pixels: What is done to the pixel columns.
+
+    Returns:
+        The terms; None where nothing is edited.
+    """
+    if edit == NO_EDIT and pixels == "own":
+        return None
+    injected = pixels == "injected"
+    own: Pixels = "source" if pixels == "mutual" else "dropped" if injected else "own"
+    terms = (
+        Term("source", "source", "target", edit.L, "own" if injected else "dropped"),
+        Term("target", "target", "target", edit.R, own),
+    )
+    return tuple(term for term in terms if (term.columns, term.pixels) != (Zero(), "dropped"))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from p2p_bench.attention.columns import Zero
 from p2p_bench.attention.sites import Site
-from p2p_bench.attention.terms import NO_EDIT, ColumnEdit, SiteEdit, compose, gate, p2p_terms
+from p2p_bench.attention.terms import NO_EDIT, ColumnEdit, SiteEdit, compose, gate, joint_terms, p2p_terms
 from p2p_bench.controllers.base import BoundController, EditContext
 from p2p_bench.controllers.blend import BoundBlend
 from p2p_bench.controllers.local_blend import BoundLocalBlend
@@ -45,6 +45,8 @@ class BoundP2P(BoundController):
 
     def site_edit(self, step: int, site: Site) -> SiteEdit | None:
         """See `BoundController`."""
+        if site.joint:
+            return joint_terms(self.cross[step], self.self_edits[step].pixels(site))
         if site.kind == "self":
             return self.self_edits[step].terms(site)
         return None if self.cross[step] == NO_EDIT else p2p_terms(*self.cross[step])

@@ -7,6 +7,7 @@ Two things can be done at a site: *injection*, the source's map on the target's 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import inf
+from typing import Literal
 
 from p2p_bench.attention.sites import Site
 from p2p_bench.attention.terms import SiteEdit, mutual_attention, self_injection
@@ -101,12 +102,17 @@ class SelfEdit:
         """Computed once: the planner of a sweep asks for it at every step."""
         return hash(self.levels)
 
+    def pixels(self, site: Site) -> Literal["own", "injected", "mutual"]:
+        """What is done to pixel columns, at a site of self-attention or a joint one."""
+        level = self.levels[min(site.level, LEVELS - 1)]
+        return "mutual" if level.mutual.has(site) else "injected" if level.injected else "own"
+
     def terms(self, site: Site) -> SiteEdit | None:
         """Terms that replace the target's self-attention at `site`, or None."""
-        level = self.levels[min(site.level, LEVELS - 1)]
-        if level.mutual.has(site):
+        done = self.pixels(site)
+        if done == "mutual":
             return mutual_attention()
-        return self_injection() if level.injected else None
+        return self_injection() if done == "injected" else None
 
     def __str__(self) -> str:
         """What is done where, in words."""

@@ -1,4 +1,5 @@
 import pytest
+import torch
 from diffusers import UNet2DConditionModel
 
 from p2p_bench.attention.sites import unet_sites
@@ -36,7 +37,7 @@ def test_levels_follow_the_size_of_the_maps() -> None:
     }
 
 
-def test_added_keys_and_values_are_refused() -> None:
+def test_added_keys_and_values_are_joint_sites() -> None:
     unet = UNet2DConditionModel(
         sample_size=8,
         block_out_channels=(8, 8),
@@ -47,6 +48,21 @@ def test_added_keys_and_values_are_refused() -> None:
         cross_attention_dim=8,
         attention_head_dim=2,
         norm_num_groups=4,
+        only_cross_attention=(True, False),
+        mid_block_only_cross_attention=False,
     )
-    with pytest.raises(ConfigError, match="added keys and values"):
-        unet_sites(unet)
+    sites = {site.name: site for site in unet_sites(unet)}
+    joint = {name: (site.joint, site.layer, site.layers) for name, site in sites.items()}
+    # The layers that attend to the text alone are numbered apart, in the order in which they run.
+    assert joint == {
+        "down_blocks.0.attentions.0": (False, 0, 3),
+        "mid_block.attentions.0": (True, 0, 1),
+        "up_blocks.1.attentions.0": (False, 1, 3),
+        "up_blocks.1.attentions.1": (False, 2, 3),
+    }
+    assert {site.kind for site in sites.values()} == {"cross"}
+
+
+def test_a_network_without_attention_is_refused() -> None:
+    with pytest.raises(ConfigError, match="no attention layer was found in a Linear"):
+        unet_sites(torch.nn.Linear(2, 2))
