@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from p2p_bench.errors import ConfigError
-from p2p_bench.metrics.base import LOADING, EditView, MetricColumn, Undefined
+from p2p_bench.metrics.base import EditView, MetricColumn, Undefined
 from p2p_bench.metrics.clip_backbone import ClipNetwork, locate_clip, shared_clip
 from p2p_bench.metrics.embedded import WORLD
+from p2p_bench.metrics.networks import NetworkMetric
 
 
 def clip_score(images: Float[Tensor, "n d"], texts: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
@@ -64,7 +65,7 @@ def check_backbone(where: str, backbone: str, model: str | None, weights: str | 
         )
 
 
-class ClipScore:
+class ClipScore(NetworkMetric[ClipNetwork]):
     """CLIP agreement of the edited image with both prompts, and directional similarity.
 
     `clip_target` scores the edited image against the target prompt and rises as the edit takes;
@@ -88,7 +89,6 @@ class ClipScore:
         self.backbone = backbone
         self.model = model
         self.weights = weights
-        self._network: ClipNetwork | None = None
 
     @property
     def columns(self) -> tuple[MetricColumn, ...]:
@@ -105,33 +105,20 @@ class ClipScore:
             MetricColumn("clip_direction", True, "cosine", direction, 1, name, "editability", range=(-1, 1)),
         )
 
-    def check(self) -> None:
-        """Looks for the network's files.
-
-        Raises:
-            MissingWeightsError: They are not there.
-            ConfigError: `model` or `weights` cannot be used.
-        """
-        locate_clip(self.model, self.weights)
-
     def files(self) -> tuple[Path, ...]:
         """The network's file."""
         return (locate_clip(self.model, self.weights).file,)
 
-    def load(self) -> None:
-        """Loads the network.
-
-        Raises:
-            MissingWeightsError: Its file is absent, or not the network's.
-        """
-        self._load(torch.device("cpu"))
+    def shared(self, device: torch.device) -> ClipNetwork:
+        """See `NetworkMetric`."""
+        return shared_clip(self.model, self.weights, device)
 
     @torch.inference_mode()
     def __call__(self, views: Sequence[EditView]) -> list[dict[str, float]]:
         """Scores each view; see the class."""
         if not views:
             return []
-        network = self._load(views[0].edited.device)
+        network = self.network(views[0].edited.device)
         count = len(views)
         images = [view.source for view in views] + [view.edited for view in views]
         prompts = [view.source_prompt for view in views] + [view.target_prompt for view in views]
@@ -151,13 +138,6 @@ class ClipScore:
             )
             for i, (s, t, d) in enumerate(values)
         ]
-
-    def _load(self, device: torch.device) -> ClipNetwork:
-        with LOADING:
-            if self._network is None:
-                self._network = shared_clip(self.model, self.weights, device)
-            self._network.to(device)
-            return self._network
 
 
 def _of_whole_prompts(

@@ -7,14 +7,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from p2p_bench.metrics.base import LOADING, EditView, MetricColumn, Undefined
+from p2p_bench.metrics.base import EditView, MetricColumn, Undefined
 from p2p_bench.metrics.clip import check_backbone, clip_score
 from p2p_bench.metrics.clip_backbone import ClipNetwork, locate_clip, shared_clip
 from p2p_bench.metrics.embedded import WORLD
+from p2p_bench.metrics.networks import NetworkMetric
 from p2p_bench.metrics.region import divided
 
 
-class ClipImage:
+class ClipImage(NetworkMetric[ClipNetwork]):
     """CLIP-I, and CLIP of the edited region.
 
     `clip_image` is the cosine between the features of source and edited image. `clip_target_inside` scores
@@ -37,7 +38,6 @@ class ClipImage:
         self.backbone = backbone
         self.model = model
         self.weights = weights
-        self._network: ClipNetwork | None = None
 
     @property
     def columns(self) -> tuple[MetricColumn, ...]:
@@ -51,33 +51,20 @@ class ClipImage:
             ),
         )
 
-    def check(self) -> None:
-        """Looks for the network's files.
-
-        Raises:
-            MissingWeightsError: They are not there.
-            ConfigError: `model` or `weights` cannot be used.
-        """
-        locate_clip(self.model, self.weights)
-
     def files(self) -> tuple[Path, ...]:
         """The network's file."""
         return (locate_clip(self.model, self.weights).file,)
 
-    def load(self) -> None:
-        """Loads the network.
-
-        Raises:
-            MissingWeightsError: Its file is absent, or not the network's.
-        """
-        self._load(torch.device("cpu"))
+    def shared(self, device: torch.device) -> ClipNetwork:
+        """See `NetworkMetric`."""
+        return shared_clip(self.model, self.weights, device)
 
     @torch.inference_mode()
     def __call__(self, views: Sequence[EditView]) -> list[dict[str, float]]:
         """Scores each view; see the class."""
         if not views:
             return []
-        network = self._load(views[0].edited.device)
+        network = self.network(views[0].edited.device)
         images = [view.source for view in views] + [view.edited for view in views]
         source, edited = torch.split(network.image_features(images), len(views))
         alike = cosine_similarity(source, edited, dim=-1).clamp(-1, 1).tolist()
@@ -100,10 +87,3 @@ class ClipImage:
             picture, text = network.image_features([black]), network.text_features([view.target_prompt])
             values.append(clip_score(picture, text).item())
         return values
-
-    def _load(self, device: torch.device) -> ClipNetwork:
-        with LOADING:
-            if self._network is None:
-                self._network = shared_clip(self.model, self.weights, device)
-            self._network.to(device)
-            return self._network

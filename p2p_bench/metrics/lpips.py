@@ -15,9 +15,9 @@ from torch.nn.functional import interpolate
 
 from p2p_bench.errors import MissingWeightsError
 from p2p_bench.fields import fault_of
-from p2p_bench.metrics.base import LOADING, EditView, MetricColumn
+from p2p_bench.metrics.base import EditView, MetricColumn
 from p2p_bench.metrics.embedded import WORLD, embedded_weights
-from p2p_bench.metrics.networks import shared_network
+from p2p_bench.metrics.networks import NetworkMetric, shared_network
 from p2p_bench.metrics.perceptual_trunk import WEIGHTS, PerceptualTrunk, load_trunk, perceptual_distance
 from p2p_bench.weights import load_weights
 
@@ -180,7 +180,7 @@ def _read_state(path: Path) -> Mapping[str, Tensor]:
     return state
 
 
-class Lpips:
+class Lpips(NetworkMetric[nn.Module]):
     """LPIPS between the edited image and the source, at the images' own size; 0 is equal.
 
     Args:
@@ -200,7 +200,6 @@ class Lpips:
         self.net = net
         self.trunk = trunk
         self.column = column
-        self._network: nn.Module | None = None
 
     @property
     def columns(self) -> tuple[MetricColumn, ...]:
@@ -212,32 +211,20 @@ class Lpips:
             ),
         )
 
-    def check(self) -> None:
-        """Looks for the trunk's file.
-
-        Raises:
-            MissingWeightsError: It is not there.
-        """
-        locate_lpips(self.net, self.trunk)
-
     def files(self) -> tuple[Path, ...]:
         """The trunk's file."""
         return lpips_files(self.net, self.trunk)
 
-    def load(self) -> None:
-        """Loads the trunk.
-
-        Raises:
-            MissingWeightsError: Its file is absent, or not the trunk's.
-        """
-        self._load()
+    def shared(self, device: torch.device) -> nn.Module:
+        """See `NetworkMetric`."""
+        return shared_lpips(self.net, self.trunk)
 
     @torch.inference_mode()
     def __call__(self, views: Sequence[EditView]) -> list[dict[str, float]]:
         """Scores each view; see the class."""
         if not views:
             return []
-        network = self._load().to(views[0].edited.device)
+        network = self.network(views[0].edited.device)
         values: list[float] = []
         for start in range(0, len(views), _BATCH):
             batch = views[start : start + _BATCH]
@@ -253,9 +240,3 @@ class Lpips:
             return perceptual_distance(network, a, b)
         distances: Tensor = network(a, b, normalize=True).flatten()
         return distances
-
-    def _load(self) -> nn.Module:
-        with LOADING:
-            if self._network is None:
-                self._network = shared_lpips(self.net, self.trunk)
-            return self._network

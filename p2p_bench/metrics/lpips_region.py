@@ -8,8 +8,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from p2p_bench.fields import fault_of
-from p2p_bench.metrics.base import LOADING, EditView, MetricColumn, Undefined
-from p2p_bench.metrics.lpips import Net, distance_map, locate_lpips, lpips_files, shared_lpips
+from p2p_bench.metrics.base import EditView, MetricColumn, Undefined
+from p2p_bench.metrics.lpips import Net, distance_map, lpips_files, shared_lpips
+from p2p_bench.metrics.networks import NetworkMetric
 from p2p_bench.metrics.region import divided, region_mean
 
 
@@ -34,7 +35,7 @@ def region_distance(
     return region_mean(distance_map(network, source[None], composed[None]), region)
 
 
-class LpipsRegions:
+class LpipsRegions(NetworkMetric[nn.Module]):
     """LPIPS of the edited image to the source by region, the mean over that region's pixels.
 
     Undefined where the mask is unknown, empty or covers everything.
@@ -52,7 +53,6 @@ class LpipsRegions:
             raise fault
         self.net = net
         self.trunk = trunk
-        self._network: nn.Module | None = None
 
     @property
     def columns(self) -> tuple[MetricColumn, ...]:
@@ -63,25 +63,13 @@ class LpipsRegions:
             MetricColumn("lpips_inside", False, "", inside, 1, self.net, range=(0, None)),
         )
 
-    def check(self) -> None:
-        """Looks for the trunk's file.
-
-        Raises:
-            MissingWeightsError: It is not there.
-        """
-        locate_lpips(self.net, self.trunk)
-
     def files(self) -> tuple[Path, ...]:
         """The trunk's file."""
         return lpips_files(self.net, self.trunk)
 
-    def load(self) -> None:
-        """Loads the trunk.
-
-        Raises:
-            MissingWeightsError: Its file is absent, or not the trunk's.
-        """
-        self._load()
+    def shared(self, device: torch.device) -> nn.Module:
+        """See `NetworkMetric`."""
+        return shared_lpips(self.net, self.trunk)
 
     @torch.inference_mode()
     def __call__(self, views: Sequence[EditView]) -> list[dict[str, float]]:
@@ -92,14 +80,8 @@ class LpipsRegions:
         regions = divided(view)
         if isinstance(regions, Undefined):
             return {column.name: regions for column in self.columns}
-        network = self._load().to(view.edited.device)
+        network = self.network(view.edited.device)
         return {
             f"lpips_{side}": region_distance(network, view.source, view.edited, regions[side])
             for side in ("outside", "inside")
         }
-
-    def _load(self) -> nn.Module:
-        with LOADING:
-            if self._network is None:
-                self._network = shared_lpips(self.net, self.trunk)
-            return self._network

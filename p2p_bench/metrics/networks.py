@@ -2,12 +2,14 @@
 
 import hashlib
 import threading
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 from weakref import WeakValueDictionary
 
+import torch
 from torch import Tensor
 
 from p2p_bench.metrics.base import LOADING
@@ -35,6 +37,46 @@ def shared_network(kind: str, file: Path, settings: str, load: Callable[[], N]) 
             network = _LOADED[key] = load()
         found: N = network
         return found
+
+
+class NetworkMetric(ABC, Generic[N]):
+    """A metric on one network, which is loaded once and moves to where images are."""
+
+    _network: N | None = None
+
+    @abstractmethod
+    def files(self) -> tuple[Path, ...]:
+        """The network's files, looked for and not loaded.
+
+        Raises:
+            MissingWeightsError: One is not there; names it, where it was looked for and how to get it.
+            ConfigError: The metric's settings name none.
+        """
+
+    @abstractmethod
+    def shared(self, device: torch.device) -> N:
+        """The network, the same for all metrics that ask for its files.
+
+        Raises:
+            MissingWeightsError: A file is absent, or not the network's.
+        """
+
+    def check(self) -> None:
+        """Looks for the network's files; raises as `files` does."""
+        self.files()
+
+    def load(self) -> None:
+        """Loads the network; raises as `shared` does."""
+        self.network(torch.device("cpu"))
+
+    def network(self, device: torch.device) -> N:
+        """The network on a device, loaded at the first call."""
+        with LOADING:
+            if self._network is None:
+                self._network = self.shared(device)
+            network: Any = self._network
+            network.to(device)
+            return self._network
 
 
 class Memo(Generic[T]):

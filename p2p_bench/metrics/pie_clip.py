@@ -7,9 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from p2p_bench.metrics.base import LOADING, EditView, MetricColumn, Undefined
+from p2p_bench.metrics.base import EditView, MetricColumn, Undefined
 from p2p_bench.metrics.clip import check_backbone, clip_score
 from p2p_bench.metrics.clip_backbone import ClipNetwork, locate_clip, shared_clip
+from p2p_bench.metrics.networks import NetworkMetric
 from p2p_bench.metrics.pie import NO_MASK, NOTE, released_images
 
 EMPTY_MASK = "the mask is empty"
@@ -25,7 +26,7 @@ def clamped_score(images: Float[Tensor, "n d"], texts: Float[Tensor, "n d"]) -> 
     return clip_score(images, texts).clamp_min(0)
 
 
-class PieClip:
+class PieClip(NetworkMetric[ClipNetwork]):
     """`pie_clip_whole` and `pie_clip_edited`, and `pie_clip_source`, which no method should change.
 
     The edited image against the target prompt, whole and black outside the mask, and the source image
@@ -53,7 +54,6 @@ class PieClip:
         self.model = model
         self.weights = weights
         self.jpeg = jpeg
-        self._network: ClipNetwork | None = None
 
     @property
     def columns(self) -> tuple[MetricColumn, ...]:
@@ -73,26 +73,13 @@ class PieClip:
             for name, label in labels.items()
         )
 
-    def check(self) -> None:
-        """Looks for the network's files.
-
-        Raises:
-            MissingWeightsError: They are not there.
-            ConfigError: `model` or `weights` cannot be used.
-        """
-        locate_clip(self.model, self.weights)
-
     def files(self) -> tuple[Path, ...]:
         """The network's file."""
         return (locate_clip(self.model, self.weights).file,)
 
-    def load(self) -> None:
-        """Loads the network.
-
-        Raises:
-            MissingWeightsError: Its file is absent, or not the network's.
-        """
-        self._load(torch.device("cpu"))
+    def shared(self, device: torch.device) -> ClipNetwork:
+        """See `NetworkMetric`."""
+        return shared_clip(self.model, self.weights, device)
 
     @torch.inference_mode()
     def __call__(self, views: Sequence[EditView]) -> list[dict[str, float]]:
@@ -100,7 +87,7 @@ class PieClip:
         return [self._score(view) for view in views]
 
     def _score(self, view: EditView) -> dict[str, float]:
-        network = self._load(view.edited.device)
+        network = self.network(view.edited.device)
         source, edited = released_images(view, self.jpeg)
         images = [edited, source] if view.mask is None else [edited, source, edited * (view.mask >= 0.5)]
         texts = network.text_features([view.target_prompt, view.source_prompt, view.target_prompt])
@@ -109,10 +96,3 @@ class PieClip:
         if view.mask is not None and not bool((view.mask >= 0.5).any()):
             region = Undefined(EMPTY_MASK)
         return {"pie_clip_whole": scores[0], "pie_clip_edited": region, "pie_clip_source": scores[1]}
-
-    def _load(self, device: torch.device) -> ClipNetwork:
-        with LOADING:
-            if self._network is None:
-                self._network = shared_clip(self.model, self.weights, device)
-            self._network.to(device)
-            return self._network

@@ -6,14 +6,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from p2p_bench.metrics.base import LOADING, EditView, MetricColumn, Undefined
-from p2p_bench.metrics.lpips import locate_trunk, lpips_files, shared_lpips
+from p2p_bench.metrics.base import EditView, MetricColumn, Undefined
+from p2p_bench.metrics.lpips import lpips_files, shared_lpips
+from p2p_bench.metrics.networks import NetworkMetric
 from p2p_bench.metrics.pie import NOTE, released_images, unedited
 
 NET = "squeeze"
 
 
-class PieLpips:
+class PieLpips(NetworkMetric[nn.Module]):
     """`pie_lpips`: SqueezeNet, both images black inside the mask, the mean over the WHOLE image.
 
     Masked pixels are 0 before images are scaled to [-1, 1], so they are black and not grey. Without a mask,
@@ -33,27 +34,14 @@ class PieLpips:
     def __init__(self, trunk: str | Path | None = None, jpeg: bool = True) -> None:
         self.trunk = trunk
         self.jpeg = jpeg
-        self._network: nn.Module | None = None
-
-    def check(self) -> None:
-        """Looks for the trunk's file.
-
-        Raises:
-            MissingWeightsError: It is not there.
-        """
-        locate_trunk(NET, self.trunk)
 
     def files(self) -> tuple[Path, ...]:
         """The trunk's file."""
         return lpips_files(NET, self.trunk)
 
-    def load(self) -> None:
-        """Loads the trunk.
-
-        Raises:
-            MissingWeightsError: Its file is absent, or not the trunk's.
-        """
-        self._load()
+    def shared(self, device: torch.device) -> nn.Module:
+        """See `NetworkMetric`."""
+        return shared_lpips(NET, self.trunk)
 
     @torch.inference_mode()
     def __call__(self, views: Sequence[EditView]) -> list[dict[str, float]]:
@@ -64,13 +52,7 @@ class PieLpips:
         kept = unedited(view)
         if isinstance(kept, Undefined):
             return kept
-        network = self._load().to(view.edited.device)
+        network = self.network(view.edited.device)
         source, edited = (image[None] * kept for image in released_images(view, self.jpeg))
         distance: float = network(source * 2 - 1, edited * 2 - 1).item()
         return distance
-
-    def _load(self) -> nn.Module:
-        with LOADING:
-            if self._network is None:
-                self._network = shared_lpips(NET, self.trunk)
-            return self._network

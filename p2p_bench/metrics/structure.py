@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from p2p_bench.metrics.base import LOADING, EditView, MetricColumn
+from p2p_bench.metrics.base import EditView, MetricColumn
 from p2p_bench.metrics.dino_backbone import DinoNetwork, dino_input, locate_dino, shared_dino
+from p2p_bench.metrics.networks import NetworkMetric
 
 BACKBONE = "dino-vitb8"
 
@@ -30,7 +31,7 @@ def structure_distance(a: Float[Tensor, "t d"], b: Float[Tensor, "t d"]) -> floa
     return (self_similarity(a) - self_similarity(b)).square().mean().item()
 
 
-class StructureDistance:
+class StructureDistance(NetworkMetric[DinoNetwork]):
     """Distance of the self-similarities of DINO's keys in layer 11, of source and edited image; 0 is equal.
 
     Images are resized to a shorter side of 224 pixels with averaging, and normalised as DINO was trained.
@@ -54,27 +55,14 @@ class StructureDistance:
 
     def __init__(self, weights: str | Path | None = None) -> None:
         self.weights = weights
-        self._network: DinoNetwork | None = None
-
-    def check(self) -> None:
-        """Looks for the network's files.
-
-        Raises:
-            MissingWeightsError: They are not there.
-        """
-        locate_dino(self.weights)
 
     def files(self) -> tuple[Path, ...]:
         """The network's file."""
         return (locate_dino(self.weights),)
 
-    def load(self) -> None:
-        """Loads the network.
-
-        Raises:
-            MissingWeightsError: Its file is absent, or not the network's.
-        """
-        self._load(torch.device("cpu"))
+    def shared(self, device: torch.device) -> DinoNetwork:
+        """See `NetworkMetric`."""
+        return shared_dino(self.weights, device)
 
     @torch.inference_mode()
     def __call__(self, views: Sequence[EditView]) -> list[dict[str, float]]:
@@ -82,13 +70,6 @@ class StructureDistance:
         return [self._score(view) for view in views]
 
     def _score(self, view: EditView) -> dict[str, float]:
-        network = self._load(view.edited.device)
+        network = self.network(view.edited.device)
         source, edited = network.features([dino_input(view.source), dino_input(view.edited)])
         return {"structure_distance": structure_distance(source.keys, edited.keys)}
-
-    def _load(self, device: torch.device) -> DinoNetwork:
-        with LOADING:
-            if self._network is None:
-                self._network = shared_dino(self.weights, device)
-            self._network.to(device)
-            return self._network

@@ -27,7 +27,7 @@ from p2p_bench.models.schedule import NoiseSchedule, schedule_from_config
 from p2p_bench.models.sdxl import StableDiffusionXL, TwoClipReader
 from p2p_bench.models.spec import ModelSpec, Unprompted
 from p2p_bench.models.stable_diffusion import StableDiffusion
-from p2p_bench.models.tokenizer import ClipReader, load_bert_tokenizer, load_tokenizer
+from p2p_bench.models.tokenizer import TokenizerReader, load_bert_tokenizer, load_tokenizer
 from p2p_bench.models.unet import LatentUNet
 from p2p_bench.models.vocabulary import read_vocabulary
 from p2p_bench.pinned import with_pinned_settings
@@ -163,8 +163,8 @@ class UNetCheckpoint:
         directory = checkpoint_directory(self.path, self.name, self.revision)
         layout = read_layout(directory, self.name)
         tokenizers = [self._tokenizer(directory, layout, place) for place in range(len(layout.tokenizers))]
-        first = ClipReader(tokenizers[0], read_vocabulary(directory, self.name))
-        return first if len(tokenizers) == 1 else TwoClipReader(first, ClipReader(tokenizers[1]))
+        first = TokenizerReader(tokenizers[0], read_vocabulary(directory, self.name))
+        return first if len(tokenizers) == 1 else TwoClipReader(first, TokenizerReader(tokenizers[1]))
 
     @with_pinned_settings
     def load(self, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> LatentUNet:

@@ -7,7 +7,7 @@ import torch
 
 from p2p_bench.errors import PromptError
 from p2p_bench.models.conditioning import POOLED, TEXT, Conditioning
-from p2p_bench.models.tokenizer import ClipReader
+from p2p_bench.models.tokenizer import TokenizerReader
 from p2p_bench.models.unet import LatentUNet
 from p2p_bench.prompts.words import TokenizedPrompt
 
@@ -28,8 +28,8 @@ class TwoClipReader:
         second: That of the second.
     """
 
-    first: ClipReader
-    second: ClipReader
+    first: TokenizerReader
+    second: TokenizerReader
 
     def tokenize(
         self, text: str, truncate: bool = False, allow_empty: bool = False, role: str = "prompt"

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from p2p_bench.models.conditioning import TEXT, Conditioning
-from p2p_bench.models.tokenizer import ClipReader
+from p2p_bench.models.tokenizer import TokenizerReader
 from p2p_bench.models.unet import LatentUNet
 from p2p_bench.prompts.words import TokenizedPrompt
 
@@ -21,7 +21,7 @@ class StableDiffusion(LatentUNet):
     @property
     def tokenizer(self) -> Any:
         """CLIP's tokenizer; its `model_max_length` is `spec.max_tokens`."""
-        assert isinstance(self.reader, ClipReader)
+        assert isinstance(self.reader, TokenizerReader)
         return self.reader.tokenizer
 
     @property

@@ -34,7 +34,7 @@ class SharedBertTokenizer(BertTokenizer):
 
 
 @dataclass(frozen=True, eq=False)
-class ClipReader:
+class TokenizerReader:
     """Reads prompts for a text encoder whose tokenizer puts one token before the text and one after it.
 
     Attributes:

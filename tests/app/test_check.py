@@ -34,6 +34,12 @@ def test_faults_and_slips_as_text_and_as_json(command: Command) -> None:
     assert (found["pairs"], found["edits"], found["decoded"]) == (6, 7, False)
 
 
+def test_the_projects_own_pairs_have_no_slips(command: Command) -> None:
+    done = command("check", "dataset=world_demo")
+    assert done.code == 0, done.err
+    assert "48 of 48 edits can be made on model world; 0 warnings" in done.out
+
+
 def test_pictures_are_read_where_that_is_asked_for(command: Command) -> None:
     (command.folder / "broken.png").write_bytes(b"no picture")
     pairs = [PAIRS[0], {**PAIRS[2], "image": "broken.png"}]

@@ -121,7 +121,7 @@ def test_equal_inputs_are_encoded_once(
 ) -> None:
     metric = ClipScore(backbone="tiny", weights=folder)
     first = metric(views)
-    network = metric._load(torch.device("cpu"))
+    network = metric.network(torch.device("cpu"))
     counts: list[int] = []
 
     def counting(inputs: torch.Tensor, encode: object) -> torch.Tensor:
@@ -134,7 +134,7 @@ def test_equal_inputs_are_encoded_once(
     assert str(metric(views)) == str(first)
     assert counts == [3, 2]  # source and two edits; two prompts
     other = ClipImage(backbone="tiny", weights=folder)
-    assert other._load(torch.device("cpu")) is network
+    assert other.network(torch.device("cpu")) is network
     metric(views)
     other(views)
     assert counts == [3, 2]  # neither a later batch nor another metric asks again

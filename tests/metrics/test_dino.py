@@ -85,8 +85,8 @@ def test_the_input_is_resized_as_pil_does() -> None:
 def test_each_image_passes_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     structure, image = StructureDistance(folder), DinoImage(folder)
     load_networks({"structure": structure, "image": image})
-    network = structure._load(torch.device("cpu"))
-    assert image._load(torch.device("cpu")) is network
+    network = structure.network(torch.device("cpu"))
+    assert image.network(torch.device("cpu")) is network
     network._memo.clear()
     calls: list[int] = []
     forward = backbone.DinoNetwork._forward

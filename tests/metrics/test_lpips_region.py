@@ -35,7 +35,7 @@ def test_maps_are_the_packages(net: Net, tmp_path: Path) -> None:
 def test_the_worlds_map_has_the_mean_of_its_distance() -> None:
     """At sides that every stage divides, bilinear enlargement keeps the mean nearly."""
     view = photo_views(64, 64)[1]
-    network = LpipsRegions()._load()
+    network = LpipsRegions().network(torch.device("cpu"))
     with torch.inference_mode():
         mapped = distance_map(network, view.source[None], view.edited[None]).mean().item()
     assert mapped == pytest.approx(Lpips()([view])[0]["lpips"], rel=0.05)
@@ -53,9 +53,9 @@ def test_the_other_region_has_no_part() -> None:
 
 
 def test_nets_share_a_network_and_have_columns_of_their_own() -> None:
-    assert LpipsRegions()._load() is not None
+    assert LpipsRegions().network(torch.device("cpu")) is not None
     one, two = Lpips(), LpipsRegions()
-    assert one._load() is two._load()
+    assert one.network(torch.device("cpu")) is two.network(torch.device("cpu"))
     assert Lpips("vgg", column="lpips_vgg").columns[0].name == "lpips_vgg"
 
 

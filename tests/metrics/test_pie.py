@@ -129,7 +129,7 @@ def test_full_and_absent_masks_have_no_value(view: EditView, tmp_path: Path) -> 
 def test_structure_is_given_0_to_255_and_not_averaged(view: EditView, tmp_path: Path) -> None:
     metric = PieStructure(random_dino(tmp_path), jpeg=False)
     (row,) = metric([replace(view, mask=None)])
-    network = metric._load(torch.device("cpu"))
+    network = metric.network(torch.device("cpu"))
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     maps = []
     for image in (view.source, truncated(view.edited)):

@@ -19,7 +19,7 @@ from p2p_bench.models.level import Denoised, Level
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.models.spec import ModelSpec
 from p2p_bench.models.timesteps import Spacing
-from p2p_bench.models.tokenizer import ClipReader
+from p2p_bench.models.tokenizer import TokenizerReader
 from p2p_bench.prompts.words import PromptReader, TokenizedPrompt
 from tests.models.tiny import WIDTH, tiny_checkpoint
 
@@ -55,7 +55,7 @@ class FlowModel(DiffusionModel):
     def tokenize(
         self, text: str, truncate: bool = False, allow_empty: bool = False, role: str = "prompt"
     ) -> TokenizedPrompt:
-        return ClipReader(self.tokenizer).tokenize(text, truncate, allow_empty, role)
+        return TokenizerReader(self.tokenizer).tokenize(text, truncate, allow_empty, role)
 
     def encode_one(self, prompt: TokenizedPrompt) -> Conditioning:
         read = [encoder(torch.tensor([prompt.ids])) for encoder in self.encoders]

@@ -108,7 +108,7 @@ def _warnings(pairs: Sequence["EditPair"], spec: "ModelSpec") -> list[dict[str, 
         if unknown := never_seen(spec, (pair.source_prompt, *pair.target_prompts)):
             named = ", ".join(map(repr, unknown))
             warnings.append({"pair": pair.id, "reason": f"the model was never trained on {named}"})
-        if pair.source_prompt in pair.target_prompts:
+        if pair.source_prompt in pair.target_prompts and not pair.word_weights:  # weights edit equal prompts
             warnings.append({"pair": pair.id, "reason": "a target prompt equals the source prompt"})
         content = (pair.source_prompt, pair.target_prompts, pair.image, pair.seed)
         if first := seen.get(content):
