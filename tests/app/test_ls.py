@@ -3,7 +3,7 @@
 import pytest
 
 from p2p_bench.app.compose import config_dir, group_options
-from p2p_bench.app.verbs.ls import GROUPS, first_line
+from p2p_bench.app.verbs.ls import GROUPS, purpose
 from tests.app.command import Command
 
 
@@ -14,7 +14,7 @@ def test_every_group_of_options_is_listed() -> None:
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_option_says_what_it_is_for(group: str) -> None:
-    said = {option: first_line(group, option) for option in group_options(group)}
+    said = {option: purpose(group, option) for option in group_options(group)}
     assert all(len(line) > 10 for line in said.values()), said
     assert len(set(said.values())) == len(said)
 

@@ -1,6 +1,8 @@
 """`p2p-bench ls [GROUP]`: every option of the configuration in a line."""
 
 import argparse
+import re
+from itertools import takewhile
 
 from rich.table import Table
 from rich.text import Text
@@ -23,6 +25,10 @@ GROUPS = {
     "experiment": "a whole command by one name",
 }
 """Config groups, and what goes with what."""
+
+
+_SENTENCE = re.compile(r"(?<=\.)(?<!al\.) ")
+"""Where a sentence ends, which "et al." does not."""
 
 
 def main(arguments: list[str], debug: bool) -> int:
@@ -48,16 +54,21 @@ def main(arguments: list[str], debug: bool) -> int:
         table = Table(title=f"{group}=...", title_justify="left", show_header=False, box=None, padding=(0, 2))
         table.caption, table.caption_justify = Text(f"{GROUPS[group]}\n"), "left"
         for option in group_options(group):
-            table.add_row(Text(option, style="bold"), Text(first_line(group, option)))
+            table.add_row(Text(option, style="bold"), Text(purpose(group, option)))
         console.print(table)
     return 0
 
 
-def first_line(group: str, option: str) -> str:
-    """What an option is for: the comment at the top of its file."""
+def purpose(group: str, option: str) -> str:
+    """What an option is for: the first sentence of the comment at the top of its file."""
     text = config_dir().joinpath(group, f"{option}.yaml").read_text(encoding="utf-8")
-    lines = [line for line in text.splitlines() if not line.startswith("# @package")]
-    return lines[0].removeprefix("#").strip() if lines and lines[0].startswith("#") else ""
+    lines = (line for line in text.splitlines() if not line.startswith("# @package"))
+    comment = " ".join(line.removeprefix("#").strip() for line in takewhile(_is_comment, lines))
+    return _SENTENCE.split(comment, maxsplit=1)[0]
+
+
+def _is_comment(line: str) -> bool:
+    return line.startswith("#")
 
 
 def _group(name: str) -> str:
