@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from diffusers.utils import logging as diffusers_logging
-from transformers import CLIPTextModel
+from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from p2p_bench.errors import ConfigError, MissingWeightsError, nearest
@@ -125,7 +125,8 @@ def load_part(
     """
     options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "variant": variant}
     options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
-    if kind is not CLIPTextModel:
+    of_transformers = issubclass(kind, PreTrainedModel)
+    if not of_transformers:
         options |= {"low_cpu_mem_usage": False, "torch_dtype": dtype}
     where = f"model {name!r}, {folder.name}"
     # Random weights are drawn before the file's take their place; nobody else may notice.
@@ -135,7 +136,7 @@ def load_part(
         f"{where} ({folder})", info["missing_keys"], info["unexpected_keys"], info["mismatched_keys"]
     )
     # The keyword for the number format differs between the releases of transformers.
-    module = module.to(dtype) if kind is CLIPTextModel else module
+    module = module.to(dtype) if of_transformers else module
     refuse_damaged(f"{where} ({folder})", chain(module.named_parameters(), module.named_buffers()))
     return module.to(device).eval().requires_grad_(False)
 
