@@ -146,17 +146,18 @@ def tokenize(
     width = tokenizer.model_max_length
     encoded = _encode(prompt, tokenizer)
     front = len(_encode("", tokenizer)) - 1
-    over = len(encoded) - width
+    most, num_tokens = width - front - 1, len(encoded) - front - 1
+    over = num_tokens - most
     if over > 0 and not truncate:
         raise PromptError(
             f"{role} {prompt!r} is {over} token{'s' if over > 1 else ''} too long: "
-            f"it has {len(encoded) - front - 1}, the model takes {width - front - 1}; shorten it, or cut it with "
+            f"it has {num_tokens}, the model takes {most}; shorten it, or cut it with "
             f"truncate=True (on the command line run.truncate=true){_in_pieces(prompt, vocabulary)}"
         )
     ids = tokenizer(prompt, padding="max_length", max_length=width, truncation=True).input_ids
-    num_tokens = min(len(encoded), width) - front - 1
+    num_tokens = min(num_tokens, most)
     words = _words(prompt, encoded[front:-1], num_tokens, front, tokenizer)
-    return TokenizedPrompt(prompt, tuple(ids), num_tokens, words, over > 0, front)
+    return TokenizedPrompt(prompt, tuple(ids), num_tokens, words, truncated=over > 0, front=front)
 
 
 def occurrences(prompt: TokenizedPrompt, phrase: str) -> tuple[range, ...]:
