@@ -13,6 +13,7 @@ Every source image and every mask comes through here, so that a picture is the s
 | 32-bit integers, floating-point files | refused: their range is not known |
 """
 
+import io
 import struct
 import warnings
 import zlib
@@ -87,10 +88,33 @@ def read_picture(path: Path) -> Picture:
     if not is_file(path):
         raise DataError(f"{name}: no such image file")
     try:
+        with path.open("rb") as file:
+            return _decoded(file, name)
+    except PermissionError as error:
+        raise DataError(f"{name}: the file may not be read ({error.strerror})") from error
+    except OSError as error:
+        raise _damaged(name, error) from error
+
+
+def read_encoded(content: bytes, name: str) -> Picture:
+    """Decodes the bytes of an image file, as columns of tables hold them.
+
+    Args:
+        content: The bytes.
+        name: What messages call it.
+
+    Raises:
+        DataError: As of `read_picture`.
+    """
+    return _decoded(io.BytesIO(content), name)
+
+
+def _decoded(file: io.BufferedReader | io.BytesIO, name: str) -> Picture:
+    try:
         with warnings.catch_warnings():
             # PIL has a limit of its own above ours and only warns there.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
+            with Image.open(file, formats=_FORMATS) as image:
                 return as_picture(image, name)
     except Image.DecompressionBombError as error:
         raise _too_large(name, "far too many pixels") from error
@@ -98,8 +122,6 @@ def read_picture(path: Path) -> Picture:
         raise DataError(
             f"{name}: not an image, or damaged at its start; readable formats are {', '.join(_FORMATS)}"
         ) from error
-    except PermissionError as error:
-        raise DataError(f"{name}: the file may not be read ({error.strerror})") from error
     except DataError:
         raise
     except _DECODE_ERRORS as error:

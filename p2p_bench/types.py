@@ -24,13 +24,14 @@ class EditPair:
         target_prompts: At least one; each is edited from the same source.
         category: Kind of edit, used to group results.
         seed: Overrides the run's seed for this pair.
-        image: Absolute path of the source image; None: the source is sampled from noise.
-        mask: Absolute path of a mask whose white pixels may change.
+        image: Absolute path of the file that holds the source image; None: the source is sampled from noise.
+        mask: Absolute path of the file that holds a mask of what may change.
         blend_words: Words of the source and of the target that local blend keeps to.
         word_weights: Factor per target word for re-weighting.
         scene: The world's description of the source scene.
         scene_edit: `{"attribute", "value", "index"}` that turns the scene into its exact answer.
         rendered: The source image is the rendered scene, so the exact answer is known.
+        instruction: The edit as an order, where a data set has one; no controller reads it.
     """
 
     id: str
@@ -45,6 +46,7 @@ class EditPair:
     scene: Mapping[str, Any] | None = None
     scene_edit: Mapping[str, Any] | None = None
     rendered: bool = False
+    instruction: str | None = None
 
     @property
     def has_image(self) -> bool:

@@ -20,7 +20,11 @@ from p2p_bench.errors import ConfigError, ErrorList, MissingWeightsError, P2PErr
 
 _JSONL = "p2p_bench.data.jsonl.JsonlPairs"
 _WORLD = "p2p_bench.models.world.world_checkpoint"
-_CHECKPOINTS = ("p2p_bench.models.checkpoint.UNetCheckpoint", _WORLD)
+_CHECKPOINTS = (
+    "p2p_bench.models.checkpoint.UNetCheckpoint",
+    "p2p_bench.models.deepfloyd_checkpoint.DeepFloydCheckpoint",
+    _WORLD,
+)
 _SAMPLER = "p2p_bench.sampling.sampler.DDIMSampler"
 _GOOD = (*(f"trainer.accelerator={name}" for name in ("auto", "cpu", "gpu", "mps")), "trainer.devices=1")
 """What is often typed, known to be good, and of a class that its annotations say little of."""
@@ -101,7 +105,7 @@ def _check_model(config: DictConfig) -> None:
         MissingWeightsError: It is not there.
         ConfigError: It serves no run of so many steps.
     """
-    from p2p_bench.models.files import check_complete, checkpoint_directory, read_json
+    from p2p_bench.models.files import check_complete, checkpoint_directory, read_json, read_layout
     from p2p_bench.models.timesteps import layout_from_config
     from p2p_bench.resources import resource_path
 
@@ -110,11 +114,12 @@ def _check_model(config: DictConfig) -> None:
         return
     shipped = model["path"] is None and source_name(config.model["_target_"]) == _WORLD
     path = resource_path("p2p_bench", "world", "weights", "pipeline") if shipped else _placed(model["path"])
-    directory = checkpoint_directory(path, model["name"])
+    directory = checkpoint_directory(path, model["name"], model.get("revision"))
     check_complete(directory, model["name"], model.get("variant"))
     file = directory / "scheduler" / "scheduler_config.json"
     try:
-        layout = layout_from_config(read_json(file, model["name"]))
+        offset = read_layout(directory, model["name"]).steps_offset
+        layout = layout_from_config(read_json(file, model["name"]), offset)
     except ConfigError as error:
         raise MissingWeightsError(f"model {model['name']!r} in {file.parent}: {error}") from error
     if source_name(config.sampler["_target_"]) == _SAMPLER:

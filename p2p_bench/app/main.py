@@ -15,11 +15,14 @@ usage: p2p-bench [VERB] ...
 
   [run] KEY=VALUE ... [-m]                                 the benchmark; -m runs a job per combination
   edit --source S --target T [--image F] [KEY=VALUE ...]   one edit, as pictures
+  check [--decode] [KEY=VALUE ...]                         what is wrong with a data set, without weights
   report DIR ...                                           a page over a run, a folder over many
   resume DIR                                               finish a run or a sweep
+  ls [GROUP]                                               every option, and what goes with what
   cache list|verify|clear                                  the inversions that are kept
   dashboard DIR ...                                        a W&B workspace for logged runs
   doctor                                                   versions, devices, checkpoints at hand
+  convert DIR NEW_DIR                                      a pickled checkpoint, as safetensors
   train-world [KEY=VALUE ...]                              train the embedded world anew
 
   p2p-bench VERB --help tells more; --version tells the version; --debug shows stack traces.
@@ -32,11 +35,14 @@ usage: p2p-bench [VERB] ...
 VERBS = {
     "run": "p2p_bench.app.verbs.run",
     "edit": "p2p_bench.app.verbs.edit",
+    "check": "p2p_bench.app.verbs.check",
     "report": "p2p_bench.app.verbs.report",
     "resume": "p2p_bench.app.verbs.resume",
     "dashboard": "p2p_bench.app.verbs.dashboard",
     "cache": "p2p_bench.app.verbs.cache",
     "doctor": "p2p_bench.app.verbs.doctor",
+    "ls": "p2p_bench.app.verbs.ls",
+    "convert": "p2p_bench.app.verbs.convert",
     "train-world": "p2p_bench.app.verbs.train_world",
 }
 INTERRUPTED = 75

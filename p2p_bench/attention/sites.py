@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from torch import nn
 
+from p2p_bench.errors import ConfigError
+
 Place = Literal["down", "mid", "up"]
 _PLACES: dict[str, Place] = {"down_blocks": "down", "mid_block": "mid", "up_blocks": "up"}
 _RUN_ORDER: tuple[Place, ...] = ("down", "mid", "up")
@@ -45,7 +47,11 @@ class Site:
 
 
 def unet_sites(unet: nn.Module) -> tuple[Site, ...]:
-    """Attention sites of a diffusers `UNet2DConditionModel`, in the order of its modules."""
+    """Attention sites of a diffusers `UNet2DConditionModel`, in the order of its modules.
+
+    Raises:
+        ConfigError: There is none, so that no edit could act.
+    """
     # diffusers takes seconds to import, and controllers, which need `Site` alone, have no use for it.
     from diffusers.models.attention_processor import Attention
 
@@ -61,6 +67,8 @@ def unet_sites(unet: nn.Module) -> tuple[Site, ...]:
         joint = added and not module.only_cross_attention
         head_dim = module.inner_dim // module.heads
         sites.append(Site(name, kind, level, place, module.heads, head_dim, joint=joint))
+    if not sites:
+        raise ConfigError(f"no attention layer was found in a {type(unet).__name__}, so no edit could act")
     return _numbered(sites)
 
 

@@ -15,7 +15,7 @@ from p2p_bench.bench.task import Keep, Task, Variant
 from p2p_bench.errors import ErrorList, P2PError
 from p2p_bench.hashing import digest
 from p2p_bench.inversion.base import no_step_left, unserved
-from p2p_bench.metrics.base import MetricColumn, all_columns
+from p2p_bench.metrics.base import MetricColumn, all_columns, metric_checksums
 from p2p_bench.models import ModelSpec
 from p2p_bench.types import EditPair
 
@@ -117,6 +117,7 @@ def read_facts(task: Task) -> Facts:
     if spec is None or columns is None or pairs is None or faults:
         raise ErrorList(faults)
     checksums = {"model": spec.checksum, "pairs": digest([_content(pair) for pair in pairs])}
+    checksums |= metric_checksums(task.metrics)
     return Facts(spec, columns, tuple(pairs), checksums)
 
 
@@ -149,6 +150,8 @@ def _content(pair: EditPair) -> dict[str, Any]:
     """What a pair says, without where its files lie."""
     content = asdict(pair)
     content.update(image=pair.image and pair.image.name, mask=pair.mask and pair.mask.name)
+    if pair.instruction is None:  # as in directories of runs that knew of none
+        del content["instruction"]
     return content
 
 

@@ -45,7 +45,17 @@ def load_masked_image(path: Path, mask: Path) -> tuple[Float[Tensor, "3 h w"], F
         DataError: As of `load_image` and `load_mask`; or the image is turned by its EXIF orientation, the
             mask is not, and the mask's size does not tell which way up it was drawn.
     """
-    picture, picture_mask = raster.read_picture(path), raster.read_picture(mask)
+    return masked_image(raster.read_picture(path), raster.read_picture(mask))
+
+
+def masked_image(
+    picture: raster.Picture, picture_mask: raster.Picture
+) -> tuple[Float[Tensor, "3 h w"], Float[Tensor, "h w"]]:
+    """The same of decoded pictures.
+
+    Raises:
+        DataError: As of `load_masked_image`.
+    """
     image = torch.from_numpy(raster.rgb(picture))
     height, width = image.shape[-2:]
     keeps_its_size = picture.orientation <= raster.LAST_UNTURNED or height == width

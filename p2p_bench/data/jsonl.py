@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Annotated
 
 from p2p_bench.data.base import PairImages, take
-from p2p_bench.data.images import Fit, fit_image, fit_mask, load_image, load_masked_image
+from p2p_bench.data.images import Fit, load_image, load_masked_image
 from p2p_bench.data.pairs import read_pairs
+from p2p_bench.data.records import fitted_pixels
 from p2p_bench.data.world import load_scene
 from p2p_bench.errors import DataError
 from p2p_bench.fields import AtLeast, check_fields
@@ -75,9 +76,5 @@ class JsonlPairs:
         if pair.image is None:
             return load_scene(pair, size)
         if pair.mask is None:
-            return PairImages(fit_image(load_image(pair.image), size, self.fit))
-        image, mask = load_masked_image(pair.image, pair.mask)
-        fitted = fit_mask(mask, size, self.fit)
-        return PairImages(
-            fit_image(image, size, self.fit), fitted, mask_lost=bool(mask.any() and not fitted.any())
-        )
+            return fitted_pixels(load_image(pair.image), None, size, self.fit)
+        return fitted_pixels(*load_masked_image(pair.image, pair.mask), size, self.fit)

@@ -25,9 +25,10 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from p2p_bench.data.places import image_folder
+from p2p_bench.data.places import image_folder, inside
 from p2p_bench.errors import DataError, ErrorList, nearest
 from p2p_bench.raster import shortened
 from p2p_bench.types import EditPair
@@ -46,7 +47,9 @@ _LONGEST_KEY = 100
 """Letters of an unknown key that are compared with the known ones."""
 
 
-def read_pairs(path: Path, root: Path | None = None) -> list[EditPair]:
+def read_pairs(
+    path: Path, root: Path | None = None, targets: Mapping[str, tuple[str, ...]] | None = None
+) -> list[EditPair]:
     """Reads a JSONL file of pairs in the format that this module describes.
 
     No image is opened, and none need exist yet.
@@ -55,6 +58,7 @@ def read_pairs(path: Path, root: Path | None = None) -> list[EditPair]:
         path: The JSONL file.
         root: Folder that image and mask paths are relative to and may not leave; None takes the
             file's own folder.
+        targets: Target prompts by id, for lines that give none.
 
     Returns:
         The pairs in the order of the file, at least one.
@@ -70,7 +74,7 @@ def read_pairs(path: Path, root: Path | None = None) -> list[EditPair]:
     for number, line in enumerate(_content(path).splitlines(), start=1):
         if not line.strip():
             continue
-        reader = _LineReader(folder)
+        reader = _LineReader(folder, targets or {})
         pair = reader.read(line, number)
         if pair is not None and pair.id in first_lines:
             other = first_lines[pair.id]
@@ -86,6 +90,21 @@ def read_pairs(path: Path, root: Path | None = None) -> list[EditPair]:
     if not pairs:
         raise DataError(f"{path}: the file holds no pairs")
     return pairs
+
+
+def read_line(line: bytes, number: int, root: Path) -> tuple[EditPair | None, list[str]]:
+    """One line of such a file.
+
+    Args:
+        line: A JSON object.
+        number: Of the line; the id where it gives none.
+        root: Folder that paths are relative to, links resolved.
+
+    Returns:
+        The pair, None if the line has faults; and the faults.
+    """
+    reader = _LineReader(root)
+    return reader.read(line, number), reader.faults
 
 
 def _content(path: Path) -> bytes:
@@ -106,8 +125,9 @@ class _FaultError(Exception):
 class _LineReader:
     """Reads one line and collects what is wrong with it."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, targets: Mapping[str, tuple[str, ...]] = MappingProxyType({})) -> None:
         self.root = root
+        self.targets = targets
         self.faults: list[str] = []
 
     def read(self, line: bytes, number: int) -> EditPair | None:
@@ -181,6 +201,9 @@ class _LineReader:
 
     def _targets(self, data: Mapping[str, Any]) -> tuple[str, ...]:
         given = [key for key in ("target_prompt", "target_prompts") if data.get(key) is not None]
+        known = self.targets.get(str(data.get("id")))
+        if not given and known is not None:
+            return known
         if not given:
             self.faults.append(
                 f"target_prompt: missing; a line needs it or target_prompts.{_renamed('target_prompt', data)}"
@@ -193,14 +216,9 @@ class _LineReader:
     def _path(self, value: Any) -> Path:
         text = _prompt(value)
         try:
-            path = (self.root / text).resolve()
-        except (OSError, RuntimeError, ValueError) as error:
-            raise _FaultError(f"{_quoted(text)} is not a usable path: {error}") from error
-        if not path.is_relative_to(self.root):
-            raise _FaultError(
-                f"{_quoted(text)} leaves the root {self.root}; paths must stay inside it, links included"
-            )
-        return path
+            return inside(self.root, text)
+        except DataError as error:
+            raise _FaultError(str(error)) from error
 
     def _check_together(self, data: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
         """Keys that need or exclude one another."""

@@ -102,7 +102,7 @@ def replay_key(inversion: Inversion, model: DiffusionModel, sources: Sources, pl
         {
             "image": _tensor_digest(sources.images[place]),
             "prompt": [prompt.text, list(prompt.ids)],
-            "model": [model.spec.checksum, model.spec.prediction_type],
+            "model": [model.spec.checksum, model.spec.prediction_type, model.spec.unprompted],
             "levels": [[level.timestep, level.alpha, level.sigma] for level in model.ladder(steps)],
             "dtype": str(model.dtype),
             "method": settings_of(inversion.for_model(model.spec)),

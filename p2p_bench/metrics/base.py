@@ -4,12 +4,14 @@ import math
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
 
 from p2p_bench.errors import ConfigError, MissingWeightsError
+from p2p_bench.hashing import digest, sha256_file
 from p2p_bench.pinned import with_pinned_settings
 
 Role = Literal["fidelity", "editability", "other"]
@@ -59,6 +61,7 @@ class MetricColumn:
         reader_errors: Where a classifier reads pictures for the column: by style of the picture, the share
             of each attribute that it misreads where nothing is wrong. Empty where there is no such reader.
         note: What a reader of the numbers should know of them, such as these errors in words; "" for nothing.
+        range: Lowest and highest value possible; None where there is no bound.
     """
 
     name: str
@@ -70,6 +73,7 @@ class MetricColumn:
     role: Role = "other"
     reader_errors: Mapping[str, Mapping[str, float]] = field(default_factory=dict, hash=False)
     note: str = ""
+    range: tuple[int | float | None, int | float | None] = (None, None)
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,29 @@ class HasNetworks(Protocol):
             MissingWeightsError: A file is absent, or does not hold the network's weights.
         """
         ...
+
+
+@runtime_checkable
+class HasFiles(Protocol):
+    """A metric whose values depend on files."""
+
+    def files(self) -> tuple[Path, ...]:
+        """The weights that it reads.
+
+        Raises:
+            MissingWeightsError: They are not there.
+        """
+        ...
+
+
+def metric_checksums(metrics: Mapping[str, Metric]) -> dict[str, str]:
+    """SHA-256 of each file that metrics read, by `metrics.<name>`, or the digest of several."""
+    checksums: dict[str, str] = {}
+    for name, metric in metrics.items():
+        if isinstance(metric, HasFiles):
+            sums = [sha256_file(path) for path in metric.files()]
+            checksums[f"metrics.{name}"] = sums[0] if len(sums) == 1 else digest(sums)
+    return checksums
 
 
 LOADING = threading.RLock()

@@ -10,7 +10,7 @@ from torch.nn.functional import cosine_similarity
 
 from p2p_bench.errors import ConfigError
 from p2p_bench.metrics.base import LOADING, EditView, MetricColumn, Undefined
-from p2p_bench.metrics.clip_backbone import ClipNetwork, locate_clip
+from p2p_bench.metrics.clip_backbone import ClipNetwork, locate_clip, shared_clip
 from p2p_bench.metrics.embedded import WORLD
 
 
@@ -51,6 +51,19 @@ def directional_similarity(
     return cosine
 
 
+def check_backbone(where: str, backbone: str, model: str | None, weights: str | Path | None) -> None:
+    """Refuses a label of a network that does not go with its weights.
+
+    Raises:
+        ConfigError: The label "world" with other weights, or another label without any.
+    """
+    if (backbone == WORLD) != (model is None and weights is None):
+        raise ConfigError(
+            f"{where}: backbone {backbone!r} with model={model!r}, weights={weights!r}; "
+            "the label 'world' stands for the embedded network alone, every other label needs weights"
+        )
+
+
 class ClipScore:
     """CLIP agreement of the edited image with both prompts, and directional similarity.
 
@@ -71,11 +84,7 @@ class ClipScore:
     def __init__(
         self, backbone: str = WORLD, model: str | None = None, weights: str | Path | None = None
     ) -> None:
-        if (backbone == WORLD) != (model is None and weights is None):
-            raise ConfigError(
-                f"metrics.clip: backbone {backbone!r} with model={model!r}, weights={weights!r}; "
-                "the label 'world' stands for the embedded network alone, every other label needs weights"
-            )
+        check_backbone("metrics.clip", backbone, model, weights)
         self.backbone = backbone
         self.model = model
         self.weights = weights
@@ -89,9 +98,11 @@ class ClipScore:
             f"CLIP {what} ({name})" for what in ("to source", "to target", "direction")
         )
         return (
-            MetricColumn("clip_source", False, "100 x cosine", source, 1, name, "other"),
-            MetricColumn("clip_target", True, "100 x cosine", target, 1, name, "editability"),
-            MetricColumn("clip_direction", True, "cosine", direction, 1, name, "editability"),
+            MetricColumn("clip_source", False, "100 x cosine", source, 1, name, "other", range=(-100, 100)),
+            MetricColumn(
+                "clip_target", True, "100 x cosine", target, 1, name, "editability", range=(-100, 100)
+            ),
+            MetricColumn("clip_direction", True, "cosine", direction, 1, name, "editability", range=(-1, 1)),
         )
 
     def check(self) -> None:
@@ -102,6 +113,10 @@ class ClipScore:
             ConfigError: `model` or `weights` cannot be used.
         """
         locate_clip(self.model, self.weights)
+
+    def files(self) -> tuple[Path, ...]:
+        """The network's file."""
+        return (locate_clip(self.model, self.weights).file,)
 
     def load(self) -> None:
         """Loads the network.
@@ -140,7 +155,7 @@ class ClipScore:
     def _load(self, device: torch.device) -> ClipNetwork:
         with LOADING:
             if self._network is None:
-                self._network = ClipNetwork(locate_clip(self.model, self.weights), device)
+                self._network = shared_clip(self.model, self.weights, device)
             self._network.to(device)
             return self._network
 

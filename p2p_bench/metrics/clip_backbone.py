@@ -17,12 +17,14 @@ from torch import Tensor, nn
 
 from p2p_bench.errors import ConfigError, MissingWeightsError, nearest
 from p2p_bench.metrics.embedded import embedded_weights
+from p2p_bench.metrics.networks import Memo, content, shared_network
 from p2p_bench.weights import readable, refuse_damaged, refuse_foreign, tensor_keys
 
 _CONFIG = "open_clip_config.json"
 _WEIGHTS = "open_clip_model.safetensors"
 _FOLDER = "local-dir:"
 _BATCH = 32
+_REMEMBERED = 512
 _TOKENIZING = threading.Lock()
 """Tokenizers keep padding and cutting as state between calls."""
 
@@ -150,11 +152,14 @@ class ClipNetwork:
         preprocess = PreprocessCfg(**self.model.visual.preprocess_cfg)
         self.preprocess = image_transform_v2(preprocess, is_train=False)
         self.device = device
+        self._images, self._texts = Memo[Tensor](_REMEMBERED), Memo[Tensor](_REMEMBERED)
 
     def to(self, device: torch.device) -> None:
         """Moves the network."""
         if self.device != device:
             self.model, self.device = self.model.to(device), device
+            self._images.clear()
+            self._texts.clear()
 
     def image_features(self, images: Sequence[Float[Tensor, "3 h w"]]) -> Float[Tensor, "n d"]:
         """Features of unit length; equal images go through the network once.
@@ -163,19 +168,26 @@ class ClipNetwork:
         of images saved as PNG and scored afterwards.
         """
         pictures = [_to_picture(image) for image in images]
-        keys = [(picture.size, picture.tobytes()) for picture in pictures]
-        distinct = dict(zip(keys, pictures, strict=True))
-        inputs = torch.stack([self.preprocess(picture) for picture in distinct.values()])
-        return self._encode(inputs, self.model.encode_image)[_places(keys)]
+        keys = [content(torch.from_numpy(np.array(picture))) for picture in pictures]
+
+        def encode(places: list[int]) -> list[Tensor]:
+            inputs = torch.stack([self.preprocess(pictures[place]) for place in places])
+            return list(self._encode(inputs, self.model.encode_image))
+
+        return torch.stack(self._images(keys, encode))
 
     def text_features(self, prompts: Sequence[str]) -> Float[Tensor, "n d"]:
         """Features of unit length; equal prompts go through the network once.
 
         A prompt longer than the network's context is cut there, as open_clip does; see `cuts`.
         """
-        with _TOKENIZING:
-            inputs = self.tokenizer(list(dict.fromkeys(prompts)))
-        return self._encode(inputs, self.model.encode_text)[_places(prompts)]
+
+        def encode(places: list[int]) -> list[Tensor]:
+            with _TOKENIZING:
+                inputs = self.tokenizer([prompts[place] for place in places])
+            return list(self._encode(inputs, self.model.encode_text))
+
+        return torch.stack(self._texts([prompt.encode() for prompt in prompts], encode))
 
     def cuts(self, prompts: Sequence[str]) -> list[bool]:
         """Whether each prompt is longer than the network's context, so that its end is not read."""
@@ -195,6 +207,19 @@ class ClipNetwork:
     def _encode(self, inputs: Tensor, encode: Any) -> Tensor:
         parts = torch.split(inputs, _BATCH)
         return torch.cat([encode(part.to(self.device), normalize=True).float() for part in parts])
+
+
+def shared_clip(model: str | None, weights: str | Path | None, device: torch.device) -> ClipNetwork:
+    """The network that `locate_clip` finds, loaded once for all metrics that ask for it.
+
+    Raises:
+        MissingWeightsError: Its file is absent, or not the network's.
+        ConfigError: The arguments do not go together.
+    """
+    files = locate_clip(model, weights)
+    network = shared_network("CLIP", files.file, str(files), lambda: ClipNetwork(files, device))
+    network.to(device)
+    return network
 
 
 def _check_loaded(model: nn.Module, file: Path) -> None:

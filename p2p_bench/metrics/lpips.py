@@ -11,11 +11,13 @@ from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from p2p_bench.errors import MissingWeightsError
 from p2p_bench.fields import fault_of
 from p2p_bench.metrics.base import LOADING, EditView, MetricColumn
 from p2p_bench.metrics.embedded import WORLD, embedded_weights
+from p2p_bench.metrics.networks import shared_network
 from p2p_bench.metrics.perceptual_trunk import WEIGHTS, PerceptualTrunk, load_trunk, perceptual_distance
 from p2p_bench.weights import load_weights
 
@@ -96,6 +98,69 @@ def load_lpips(net: str, path: Path) -> nn.Module:
     return loaded
 
 
+def distance_map(
+    network: nn.Module, a: Float[Tensor, "n 3 h w"], b: Float[Tensor, "n 3 h w"]
+) -> Float[Tensor, "n h w"]:
+    """LPIPS by pixel: the distance of each layer, resized to the images (bilinear), summed over layers.
+
+    Args:
+        network: By `load_lpips` or `load_trunk`.
+        a: Images in [0, 1].
+        b: Images in [0, 1].
+    """
+    size = a.shape[-2:]
+    heads: list[Any]
+    package: Any = network
+    if isinstance(network, PerceptualTrunk):
+        heads, least = [_summed] * len(network.stages), 1e-8
+        features = [network(images) for images in (a, b)]
+    else:
+        heads, least = [getattr(network, f"lin{layer}") for layer in range(package.L)], 1e-10
+        features = [package.net(package.scaling_layer(images * 2 - 1)) for images in (a, b)]
+    total = torch.zeros(len(a), *size, dtype=a.dtype, device=a.device)
+    for x, y, head in zip(*features, heads, strict=True):
+        x, y = (f / (f.square().sum(1, keepdim=True).sqrt() + least) for f in (x, y))
+        layer = interpolate(head((x - y).square()), size=size, mode="bilinear", align_corners=False)
+        total = total + layer[:, 0]
+    return total
+
+
+def _summed(squares: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 1 h w"]:
+    return squares.sum(1, keepdim=True)
+
+
+def shared_lpips(net: str, trunk: str | Path | None) -> nn.Module:
+    """The network of a `net`, loaded once for all metrics that ask for it.
+
+    Raises:
+        MissingWeightsError: Its file is absent, or not the network's.
+    """
+    path = locate_lpips(net, trunk)
+    file = path / WEIGHTS if net == WORLD else path
+    return shared_network(
+        "LPIPS", file, net, lambda: load_trunk(path) if net == WORLD else load_lpips(net, path)
+    )
+
+
+def locate_lpips(net: str, trunk: str | Path | None) -> Path:
+    """The file of a published trunk, or the folder of the world's.
+
+    Raises:
+        MissingWeightsError: It is not there.
+    """
+    return embedded_weights("lpips", trunk, WEIGHTS) if net == WORLD else locate_trunk(net, trunk)
+
+
+def lpips_files(net: str, trunk: str | Path | None) -> tuple[Path, ...]:
+    """The file that holds the trunk.
+
+    Raises:
+        MissingWeightsError: It is not there.
+    """
+    path = locate_lpips(net, trunk)
+    return (path / WEIGHTS if net == WORLD else path,)
+
+
 def _heads_file(package: Any, net: str) -> Path:
     return Path(package.__file__).parent / "weights" / "v0.1" / f"{net}.pth"
 
@@ -123,23 +188,29 @@ class Lpips:
             trained on the embedded world, with equal weights. Values of different nets are not comparable.
         trunk: Weights of a published trunk, see `locate_trunk`; with "world", its folder in place of
             the shipped one.
+        column: Name of the column, for several nets in one run.
 
     Raises:
         ConfigError: `net` is unknown.
     """
 
-    def __init__(self, net: Net = "world", trunk: str | Path | None = None) -> None:
+    def __init__(self, net: Net = "world", trunk: str | Path | None = None, column: str = "lpips") -> None:
         if fault := fault_of("metrics.lpips.net", net, Net):
             raise fault
         self.net = net
         self.trunk = trunk
+        self.column = column
         self._network: nn.Module | None = None
 
     @property
     def columns(self) -> tuple[MetricColumn, ...]:
-        """`lpips`."""
+        """`lpips`, or whatever it is to be called."""
         label = f"LPIPS to the source ({self.net})"
-        return (MetricColumn("lpips", False, label=label, backbone=self.net, role="fidelity"),)
+        return (
+            MetricColumn(
+                self.column, False, label=label, backbone=self.net, role="fidelity", range=(0, None)
+            ),
+        )
 
     def check(self) -> None:
         """Looks for the trunk's file.
@@ -147,7 +218,11 @@ class Lpips:
         Raises:
             MissingWeightsError: It is not there.
         """
-        self._locate()
+        locate_lpips(self.net, self.trunk)
+
+    def files(self) -> tuple[Path, ...]:
+        """The trunk's file."""
+        return lpips_files(self.net, self.trunk)
 
     def load(self) -> None:
         """Loads the trunk.
@@ -169,7 +244,7 @@ class Lpips:
             source = torch.stack([view.source for view in batch])
             edited = torch.stack([view.edited for view in batch])
             values += self._distance(network, source, edited).tolist()
-        return [{"lpips": value} for value in values]
+        return [{self.column: value} for value in values]
 
     def _distance(
         self, network: nn.Module, a: Float[Tensor, "n 3 h w"], b: Float[Tensor, "n 3 h w"]
@@ -179,14 +254,8 @@ class Lpips:
         distances: Tensor = network(a, b, normalize=True).flatten()
         return distances
 
-    def _locate(self) -> Path:
-        if self.net == WORLD:
-            return embedded_weights("lpips", self.trunk, WEIGHTS)
-        return locate_trunk(self.net, self.trunk)
-
     def _load(self) -> nn.Module:
         with LOADING:
             if self._network is None:
-                path = self._locate()
-                self._network = load_trunk(path) if self.net == WORLD else load_lpips(self.net, path)
+                self._network = shared_lpips(self.net, self.trunk)
             return self._network

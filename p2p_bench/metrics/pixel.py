@@ -21,6 +21,7 @@ it. 100 dB lies far above the 59 dB that rounding to 8 bits leaves, so no real d
 
 SSIM_WINDOW = 11
 SSIM_SIGMA = 1.5
+_C_1, _C_2 = 0.01**2, 0.03**2
 
 
 def mse(a: Float[Tensor, "n 3 h w"], b: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
@@ -83,20 +84,40 @@ def ssim(a: Float[Tensor, "n 3 h w"], b: Float[Tensor, "n 3 h w"]) -> Float[Tens
     >>> ssim(image, image)
     tensor([1.], dtype=torch.float64)
     """
-    if min(a.shape[-2:]) < SSIM_WINDOW:
+    return ssim_map(a, b).mean(dim=(1, 2, 3))
+
+
+def ssim_map(a: Float[Tensor, "n 3 h w"], b: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 y x"]:
+    """Structural similarity of each window that lies inside the image, 10 fewer than pixels either way.
+
+    Raises:
+        ValueError: The images are smaller than the window.
+    """
+    mu_x, mu_y, var_x, var_y, cov = _moments(a.double(), b.double())
+    return (2 * mu_x * mu_y + _C_1) * (2 * cov + _C_2) / ((mu_x**2 + mu_y**2 + _C_1) * (var_x + var_y + _C_2))
+
+
+def contrast_map(a: Float[Tensor, "n 3 h w"], b: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 y x"]:
+    """The same without its comparison of means: contrast and structure alone.
+
+    Raises:
+        ValueError: The images are smaller than the window.
+    """
+    _, _, var_x, var_y, cov = _moments(a.double(), b.double())
+    return (2 * cov + _C_2) / (var_x + var_y + _C_2)
+
+
+def _moments(x: Float[Tensor, "n 3 h w"], y: Float[Tensor, "n 3 h w"]) -> tuple[Tensor, ...]:
+    """Means, variances and covariance of each window."""
+    if min(x.shape[-2:]) < SSIM_WINDOW:
         raise ValueError(
-            f"ssim: images must be at least {SSIM_WINDOW} pixels wide and high, got {tuple(a.shape)}"
+            f"ssim: images must be at least {SSIM_WINDOW} pixels wide and high, got {tuple(x.shape)}"
         )
-    x, y = a.double(), b.double()
     mu_x, mu_y = _window_mean(x), _window_mean(y)
     var_x = _window_mean(x * x) - mu_x**2
     var_y = _window_mean(y * y) - mu_y**2
     cov = _window_mean(x * y) - mu_x * mu_y
-    c_1, c_2 = 0.01**2, 0.03**2
-    similarity = (
-        (2 * mu_x * mu_y + c_1) * (2 * cov + c_2) / ((mu_x**2 + mu_y**2 + c_1) * (var_x + var_y + c_2))
-    )
-    return similarity.mean(dim=(1, 2, 3))
+    return mu_x, mu_y, var_x, var_y, cov
 
 
 def _window_mean(images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 y x"]:
@@ -115,11 +136,13 @@ class PixelScores:
     """
 
     columns = (
-        MetricColumn("mse", False, label="MSE to the source", role="fidelity"),
-        MetricColumn("psnr", True, "dB", label="PSNR to the source", role="fidelity"),
-        MetricColumn("ssim", True, label="SSIM to the source", role="fidelity"),
-        MetricColumn("mse_outside", False, label="MSE outside the mask", role="fidelity", version=2),
-        MetricColumn("psnr_outside", True, "dB", label="PSNR outside the mask", role="fidelity", version=2),
+        MetricColumn("mse", False, label="MSE to the source", role="fidelity", range=(0, 1)),
+        MetricColumn("psnr", True, "dB", label="PSNR to the source", role="fidelity", range=(0, MAX_PSNR)),
+        MetricColumn("ssim", True, label="SSIM to the source", role="fidelity", range=(-1, 1)),
+        MetricColumn("mse_outside", False, "", "MSE outside the mask", 2, role="fidelity", range=(0, 1)),
+        MetricColumn(
+            "psnr_outside", True, "dB", "PSNR outside the mask", 2, role="fidelity", range=(0, MAX_PSNR)
+        ),
     )
 
     def check(self) -> None:

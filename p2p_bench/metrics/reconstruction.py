@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from p2p_bench.metrics.base import UNDEFINED, EditView, MetricColumn
-from p2p_bench.metrics.pixel import psnr
+from p2p_bench.metrics.pixel import MAX_PSNR, psnr
 
 
 class Reconstruction:
@@ -19,8 +19,8 @@ class Reconstruction:
     """
 
     columns = (
-        MetricColumn("recon_psnr", True, "dB", label="PSNR of the reconstruction", role="other"),
-        MetricColumn("vae_psnr", True, "dB", label="PSNR of the VAE alone (bound)", role="other"),
+        MetricColumn("recon_psnr", True, "dB", label="PSNR of the reconstruction", range=(0, MAX_PSNR)),
+        MetricColumn("vae_psnr", True, "dB", label="PSNR of the VAE alone (bound)", range=(0, MAX_PSNR)),
     )
 
     def check(self) -> None:

@@ -1,13 +1,14 @@
-"""Checkpoints of text-conditioned latent U-Nets, in the `StableDiffusionPipeline` directory format."""
+"""Checkpoints of latent U-Nets, in the directory formats of diffusers' pipelines."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from transformers import CLIPTextModel, CLIPTokenizer
+from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertModel
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from p2p_bench.attention.sites import unet_sites
 from p2p_bench.errors import ConfigError, MissingWeightsError
@@ -17,14 +18,24 @@ from p2p_bench.models.files import (
     checkpoint_checksum,
     checkpoint_directory,
     has_tokenizer,
+    read_layout,
 )
+from p2p_bench.models.latent_diffusion import LatentDiffusion
+from p2p_bench.models.layouts import DEEPFLOYD, SCHEDULER_FILE, Family, Layout
+from p2p_bench.models.model import DiffusionModel
 from p2p_bench.models.parts import PartConfig, check_headers, load_part, usable_device
 from p2p_bench.models.schedule import NoiseSchedule, schedule_from_config
-from p2p_bench.models.spec import ModelSpec
+from p2p_bench.models.sdxl import StableDiffusionXL, TwoClipReader
+from p2p_bench.models.spec import ModelSpec, Unprompted
 from p2p_bench.models.stable_diffusion import StableDiffusion
-from p2p_bench.models.tokenizer import ClipReader, load_tokenizer
+from p2p_bench.models.tokenizer import ClipReader, load_bert_tokenizer, load_tokenizer
+from p2p_bench.models.unet import LatentUNet
 from p2p_bench.models.vocabulary import read_vocabulary
 from p2p_bench.pinned import with_pinned_settings
+from p2p_bench.prompts.words import PromptReader
+
+if TYPE_CHECKING:
+    from p2p_bench.models.deepfloyd_checkpoint import DeepFloydCheckpoint
 
 Dtype = Annotated[str, OneOf(("float64", "float32", "bfloat16", "float16"))]
 """Number formats of weights."""
@@ -40,9 +51,23 @@ DTYPES = {
 }
 
 
+FAMILIES: dict[Family, type[LatentUNet]] = {
+    "sd": StableDiffusion,
+    "sdxl": StableDiffusionXL,
+    "ldm": LatentDiffusion,
+}
+_ENCODERS = {kind.__name__: kind for kind in (CLIPTextModel, CLIPTextModelWithProjection, LDMBertModel)}
+_SMALL = 32
+"""Side of the largest maps that the released code injects, at 512 pixels."""
+_ADDED = {"sdxl": "text_time"}
+"""What the U-Net of a family adds to its time embedding, `addition_embed_type`."""
+
+
 @dataclass(frozen=True)
 class UNetCheckpoint:
-    """A Stable Diffusion 1.x / 2.x checkpoint, or any other of the same layout.
+    """A checkpoint of Stable Diffusion 1.x, 2.x or XL, of Latent Diffusion, or another of such a layout.
+
+    The family is read from `model_index.json`. One of DeepFloyd IF is handed on to `DeepFloydCheckpoint`.
 
     Cheap to make: nothing is read before `spec`, `tokenizer` or `load` is called. No pickle is read
     and nothing is downloaded.
@@ -53,23 +78,30 @@ class UNetCheckpoint:
         guidance: Default guidance scale; at least 0.
         steps: Default number of denoising steps; at least 1.
         self_fraction: Self-attention is injected at maps of at most this fraction of the latent side, in
-            (0, 1].
-        record_fraction: Attention maps are recorded at this fraction of the latent side, in (0, 1].
+            (0, 1]; None takes what is nearest to the 32 x 32 of the released code (at most one half).
+        record_fraction: Attention maps are recorded at this fraction of the latent side, in (0, 1]; None is
+            one half where the side is at most 32, as in Latent Diffusion, and one quarter elsewhere.
         dtype: Number format the weights are loaded in, unless `load` is told another.
         variant: Infix of the weight files, such as "fp16" for `model.fp16.safetensors`.
         null_text_learning_rate: Where null-text inversion starts on this model, unless it is told another;
             the default is the published one.
+        revision: Branch, tag or commit of `owner/name`; None: its main branch, as it was when fetched.
+        unprompted: What the unconditional pass is told: "encoded", the empty prompt; "zeros", zeros in place
+            of text and pooled vector; None as the checkpoint says (`force_zeros_for_empty_prompt` of Stable
+            Diffusion XL), "encoded" where it says nothing.
     """
 
     path: Path | str
     name: str = "local"
     guidance: Annotated[float, AtLeast(0)] = 7.5
     steps: Annotated[int, AtLeast(1)] = 50
-    self_fraction: Annotated[float, SIDE] = 0.5
-    record_fraction: Annotated[float, SIDE] = 0.25
+    self_fraction: Annotated[float | None, SIDE] = None
+    record_fraction: Annotated[float | None, SIDE] = None
     dtype: Dtype = "float32"
     variant: str | None = None
     null_text_learning_rate: Annotated[float, Above(0)] = 1e-2
+    revision: str | None = None
+    unprompted: Annotated[str | None, OneOf(("encoded", "zeros"))] = None
 
     def __post_init__(self) -> None:
         """Checks the values.
@@ -86,66 +118,72 @@ class UNetCheckpoint:
             MissingWeightsError: A file is missing, damaged, no safetensors, or of another model than others.
             ConfigError: The checkpoint is of another layout.
         """
-        directory = checkpoint_directory(self.path, self.name)
+        directory = checkpoint_directory(self.path, self.name, self.revision)
+        if (pixels := self._of_pixels(directory)) is not None:
+            return pixels.spec()
         check_complete(directory, self.name, self.variant)
-        check_headers(directory, self.name, self.variant)
-        unet, vae, text = (self._config(directory, part) for part in ("unet", "vae", "text_encoder"))
-        self._check_layout(PartConfig.read(directory / "model_index.json", self.name).values, unet.values)
-        _check_together(unet, vae, text)
-        schedule = self._schedule(directory)
+        layout = read_layout(directory, self.name)
+        check_headers(directory, self.name, layout, self.variant)
+        unet, vae = (self._config(directory, part) for part in ("unet", layout.vae))
+        encoders = {part: self._config(directory, part) for part in layout.encoders}
+        self._check_layout(layout, unet.values)
+        _check_together(layout, unet, vae, encoders)
+        schedule = self._schedule(directory, layout)
         height, width = _pair(unet, "sample_size")
         factor = 2 ** (len(vae.integers("block_out_channels")) - 1)
         return ModelSpec(
             name=self.name,
-            family="sd",
+            family=layout.family,
             latent_channels=unet.integer("in_channels"),
             latent_size=(height, width),
             image_size=(height * factor, width * factor),
-            max_tokens=text.integer("max_position_embeddings", 77),
+            max_tokens=min(one.integer("max_position_embeddings", 77) for one in encoders.values()),
             prediction_type=schedule.prediction_type,
             guidance=self.guidance,
             steps=self.steps,
-            self_fraction=self.self_fraction,
-            record_fraction=self.record_fraction,
+            self_fraction=self.self_fraction or _self_fraction(min(height, width)),
+            record_fraction=self.record_fraction or (0.5 if min(height, width) <= _SMALL else 0.25),
             vae_scaling=vae.number("scaling_factor", 0.18215),
-            checksum=checkpoint_checksum(directory, self.variant),
+            checksum=checkpoint_checksum(directory, layout, self.variant),
             vocabulary=read_vocabulary(directory, self.name),
             timesteps=schedule.layout,
             null_text_learning_rate=self.null_text_learning_rate,
+            unprompted=self._unprompted(directory),
         )
 
-    def tokenizer(self) -> CLIPTokenizer:
-        """Loads the tokenizer only.
+    def tokenizer(self) -> Any:
+        """Loads the first tokenizer only, that of the columns.
 
         Raises:
             MissingWeightsError: Its files are missing or damaged, or are another model's.
         """
-        directory = checkpoint_directory(self.path, self.name)
-        if not has_tokenizer(directory):
-            raise MissingWeightsError(
-                f"model {self.name!r}: {directory / 'tokenizer'} lacks tokenizer.json "
-                "(or vocab.json with merges.txt)"
-            )
-        text = self._config(directory, "text_encoder")
-        limits = text.integer("max_position_embeddings", 77), text.integer("vocab_size", 49408)
-        return load_tokenizer(directory / "tokenizer", self.name, *limits)
+        directory = checkpoint_directory(self.path, self.name, self.revision)
+        if (pixels := self._of_pixels(directory)) is not None:
+            return pixels.tokenizer()
+        return self._tokenizer(directory, read_layout(directory, self.name), 0)
 
-    def reader(self) -> ClipReader:
+    def reader(self) -> PromptReader:
         """What reads prompts, without weights.
 
         Raises:
             MissingWeightsError: See `tokenizer`.
         """
-        directory = checkpoint_directory(self.path, self.name)
-        return ClipReader(self.tokenizer(), read_vocabulary(directory, self.name))
+        directory = checkpoint_directory(self.path, self.name, self.revision)
+        if (pixels := self._of_pixels(directory)) is not None:
+            return pixels.reader()
+        layout = read_layout(directory, self.name)
+        tokenizers = [self._tokenizer(directory, layout, place) for place in range(len(layout.tokenizers))]
+        first = ClipReader(tokenizers[0], read_vocabulary(directory, self.name))
+        return first if len(tokenizers) == 1 else TwoClipReader(first, ClipReader(tokenizers[1]))
 
     @with_pinned_settings
-    def load(self, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> StableDiffusion:
+    def load(self, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> DiffusionModel:
         """Loads the weights. Nothing around the call decides them, see `p2p_bench.pinned`.
 
         Args:
             device: Where to.
-            dtype: Number format; None takes the checkpoint's own `dtype`.
+            dtype: Number format; None takes the checkpoint's own `dtype`. A VAE whose configuration says
+                `force_upcast` is in float32 where the rest is in float16, which overflows in it.
 
         Raises:
             MissingWeightsError: A file is missing or cannot be read, or holds other tensors than the network
@@ -153,67 +191,115 @@ class UNetCheckpoint:
             ConfigError: The device is not there, or does not compute in the number format.
         """
         spec = self.spec()
-        directory = checkpoint_directory(self.path, self.name)
+        directory = checkpoint_directory(self.path, self.name, self.revision)
+        if (pixels := self._of_pixels(directory)) is not None:
+            return pixels.load(device, dtype)
+        layout = read_layout(directory, self.name)
         dtype = dtype or DTYPES[self.dtype]
         device = usable_device(device, dtype)
 
-        def part(kind: Any, folder: str) -> Any:
-            return load_part(kind, directory / folder, self.name, device, dtype, self.variant)
+        def part(kind: Any, folder: str, number_format: torch.dtype = dtype) -> Any:
+            return load_part(kind, directory / folder, self.name, device, number_format, self.variant)
 
-        tokenizer = self.tokenizer()
-        text_encoder, unet = part(CLIPTextModel, "text_encoder"), part(UNet2DConditionModel, "unet")
-        return StableDiffusion(
+        overflows = dtype == torch.float16 and self._config(directory, layout.vae).values.get("force_upcast")
+        reader = self.reader()
+        encoders = tuple(part(_ENCODERS[kind], folder) for folder, kind in layout.encoders.items())
+        unet = part(UNet2DConditionModel, "unet")
+        return FAMILIES[layout.family](
             spec=spec,
-            tokenizer=tokenizer,
-            schedule=self._schedule(directory),
+            reader=reader,
+            schedule=self._schedule(directory, layout),
             sites=unet_sites(unet),
             unet=unet,
-            vae=part(AutoencoderKL, "vae"),
-            text_encoder=text_encoder,
+            vae=part(AutoencoderKL, layout.vae, torch.float32 if overflows else dtype),
+            encoders=encoders,
             device=device,
             dtype=dtype,
         )
 
+    def _of_pixels(self, directory: Path) -> "DeepFloydCheckpoint | None":
+        """The checkpoint as one of the family without an autoencoder, if it is that."""
+        from p2p_bench.models.deepfloyd_checkpoint import DeepFloydCheckpoint  # which needs what is here
+
+        if read_layout(directory, self.name) != DEEPFLOYD:
+            return None
+        if self.unprompted == "zeros":
+            raise ConfigError(f"model {self.name!r}: unprompted: DeepFloyd IF encodes the empty prompt")
+        given = {
+            field.name: getattr(self, field.name) for field in fields(self) if field.name != "unprompted"
+        }
+        return DeepFloydCheckpoint(**{key: value for key, value in given.items() if value is not None})
+
+    def _tokenizer(self, directory: Path, layout: Layout, place: int) -> Any:
+        folder = directory / layout.tokenizers[place]
+        if not has_tokenizer(folder, layout):
+            raise MissingWeightsError(
+                f"model {self.name!r}: {folder} lacks tokenizer.json "
+                f"(or {' with '.join(layout.tokenizer_files)})"
+            )
+        encoder = list(layout.encoders)[place]
+        text = self._config(directory, encoder)
+        most = text.integer("max_position_embeddings", 77)
+        load = load_bert_tokenizer if layout.family == "ldm" else load_tokenizer
+        return load(folder, self.name, most, text.integer("vocab_size", 49408), encoder)
+
+    def _unprompted(self, directory: Path) -> Unprompted:
+        index = PartConfig.read(directory / "model_index.json", self.name)
+        own: Unprompted = "zeros" if index.values.get("force_zeros_for_empty_prompt") else "encoded"
+        return self.unprompted or own  # type: ignore[return-value]  # checked against the literals
+
     def _config(self, directory: Path, part: str) -> PartConfig:
         return PartConfig.read(directory / part / "config.json", self.name)
 
-    def _schedule(self, directory: Path) -> NoiseSchedule:
-        config = PartConfig.read(directory / "scheduler" / "scheduler_config.json", self.name)
+    def _schedule(self, directory: Path, layout: Layout) -> NoiseSchedule:
+        config = PartConfig.read(directory / SCHEDULER_FILE, self.name)
         try:
-            return schedule_from_config(config.values)
+            return schedule_from_config(config.values, layout.steps_offset)
         except ConfigError as error:
             raise MissingWeightsError(f"model {self.name!r} in {config.file.parent}: {error}") from error
 
-    def _check_layout(self, index: Mapping[str, Any], unet: Mapping[str, Any]) -> None:
-        kind = index.get("_class_name")
-        if kind != "StableDiffusionPipeline":
-            raise ConfigError(
-                f"model {self.name!r}: model_index.json names a {kind}, expected a StableDiffusionPipeline "
-                "(Stable Diffusion 1.x or 2.x, or the same layout)"
-            )
+    def _check_layout(self, layout: Layout, unet: Mapping[str, Any]) -> None:
         if unet.get("in_channels") != unet.get("out_channels"):
             raise ConfigError(
                 f"model {self.name!r}: the U-Net takes {unet.get('in_channels')} channels and returns "
                 f"{unet.get('out_channels')}; inpainting and depth checkpoints cannot be edited with"
             )
-        for key in ("addition_embed_type", "class_embed_type", "time_cond_proj_dim"):
-            if unet.get(key):
+        own = {"addition_embed_type": _ADDED.get(layout.family)}
+        for key in ("addition_embed_type", "class_embed_type", "time_cond_proj_dim", "encoder_hid_dim_type"):
+            if unet.get(key) != own.get(key):
                 raise ConfigError(
-                    f"model {self.name!r}: the U-Net needs an input this project does not give: "
-                    f"{key}={unet[key]}"
+                    f"model {self.name!r}: the U-Net needs other inputs than those of {layout.title}: "
+                    f"{key}={unet.get(key)}"
                 )
 
 
-def _check_together(unet: PartConfig, vae: PartConfig, text: PartConfig) -> None:
-    """Refuses configurations of other networks than the three, or of networks that do not fit one another."""
-    for config, kind in ((unet, "UNet2DConditionModel"), (vae, "AutoencoderKL"), (text, "CLIPTextModel")):
-        config.check_class(kind)
+def _check_together(
+    layout: Layout, unet: PartConfig, vae: PartConfig, encoders: Mapping[str, PartConfig]
+) -> None:
+    """Refuses configurations of networks that are not the family's, or do not fit one another."""
+    unet.check_class("UNet2DConditionModel")
+    vae.check_class("AutoencoderKL")
+    for part, config in encoders.items():
+        config.check_class(layout.encoders[part])
     latent, encoded = unet.integer("in_channels"), vae.integer("latent_channels", 4)
     if latent != encoded:
         raise vae.fault("latent_channels", f"the {latent} in_channels of the U-Net")
-    attended, written = set(unet.integers("cross_attention_dim")), text.integer("hidden_size")
+    attended, width = (
+        set(unet.integers("cross_attention_dim")),
+        "d_model" if layout.family == "ldm" else "hidden_size",
+    )
+    written = sum(config.integer(width) for config in encoders.values())
     if attended != {written}:
-        raise text.fault("hidden_size", f"the cross_attention_dim of the U-Net ({min(attended)})")
+        last = list(encoders.values())[-1]
+        others = f" less {written - last.integer(width)} of the other encoder" if len(encoders) > 1 else ""
+        raise last.fault(width, f"the cross_attention_dim of the U-Net ({min(attended)}){others}")
+
+
+def _self_fraction(side: int) -> float:
+    fraction = 0.5
+    while side * fraction > _SMALL:
+        fraction /= 2
+    return fraction
 
 
 def _pair(config: PartConfig, key: str) -> tuple[int, int]:

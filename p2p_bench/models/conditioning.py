@@ -14,6 +14,8 @@ Conditioning = Mapping[str, Tensor]
 such as "pooled", are a family's own."""
 
 TEXT = "text"
+POOLED = "pooled"
+"""One vector for the whole prompt, (n, d), of families that have it."""
 
 _KEPT = 256
 
@@ -36,6 +38,14 @@ def repeated(conditioning: Conditioning, count: int) -> Conditioning:
 def row_of(conditioning: Conditioning, index: int) -> Conditioning:
     """One row, still with its leading axis."""
     return {name: tensor[index : index + 1] for name, tensor in conditioning.items()}
+
+
+def without_prompt(conditioning: Conditioning) -> Conditioning:
+    """The same with zeros in place of what a prompt says; sizes and such stay."""
+    said = (TEXT, POOLED)
+    return {
+        name: torch.zeros_like(tensor) if name in said else tensor for name, tensor in conditioning.items()
+    }
 
 
 class EncodedPrompts:

@@ -1,7 +1,7 @@
 """Checkpoints of DeepFloyd IF, stage I, in the `IFPipeline` directory format."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,19 +12,16 @@ from transformers import T5EncoderModel
 from p2p_bench.attention.sites import unet_sites
 from p2p_bench.errors import ConfigError, MissingWeightsError
 from p2p_bench.fields import Above, AtLeast, check_fields
-from p2p_bench.hashing import digest, sha256_file
 from p2p_bench.models.checkpoint import DTYPES, SIDE, Dtype
 from p2p_bench.models.deepfloyd_if import DeepFloydIF
-from p2p_bench.models.files import checkpoint_directory, weight_files
+from p2p_bench.models.files import check_complete, checkpoint_checksum, checkpoint_directory, read_layout
+from p2p_bench.models.layouts import DEEPFLOYD, SCHEDULER_FILE
 from p2p_bench.models.level import Thresholding
 from p2p_bench.models.parts import PartConfig, check_headers, load_part, usable_device
 from p2p_bench.models.schedule import NoiseSchedule, schedule_from_config
 from p2p_bench.models.spec import ModelSpec
 from p2p_bench.models.t5 import MAX_TOKENS, SharedT5Tokenizer, T5Reader, check_t5_tokenizer, load_t5_tokenizer
 from p2p_bench.pinned import with_pinned_settings
-
-_CONFIGS = ("unet/config.json", "text_encoder/config.json", "scheduler/scheduler_config.json")
-_WEIGHTS = {"unet": "diffusion_pytorch_model", "text_encoder": "model"}
 
 
 @dataclass(frozen=True)
@@ -44,6 +41,7 @@ class DeepFloydCheckpoint:
         dtype: Number format the weights are loaded in, unless `load` is told another.
         variant: Infix of the weight files, such as "fp16" for `model.fp16.safetensors`.
         null_text_learning_rate: Where null-text inversion starts on this model, unless it is told another.
+        revision: Branch, tag or commit of `owner/name`; None: its main branch, as it was when fetched.
     """
 
     path: Path | str
@@ -55,6 +53,7 @@ class DeepFloydCheckpoint:
     dtype: Dtype = "float32"
     variant: str | None = None
     null_text_learning_rate: Annotated[float, Above(0)] = 1e-2
+    revision: str | None = None
 
     def __post_init__(self) -> None:
         """Checks the values.
@@ -72,8 +71,9 @@ class DeepFloydCheckpoint:
             ConfigError: The checkpoint is of another layout.
         """
         directory = self._directory()
-        _check_complete(directory, self.name, self.variant)
-        check_headers(directory, self.name, self.variant)
+        check_complete(directory, self.name, self.variant)
+        check_t5_tokenizer(directory / "tokenizer", self.name)
+        check_headers(directory, self.name, DEEPFLOYD, self.variant)
         unet, text = (self._config(directory, part) for part in ("unet", "text_encoder"))
         _check_network(unet, text)
         schedule, _ = self._schedule(directory)
@@ -91,7 +91,7 @@ class DeepFloydCheckpoint:
             self_fraction=self.self_fraction,
             record_fraction=self.record_fraction,
             vae_scaling=1.0,
-            checksum=_checksum(directory, self.variant),
+            checksum=checkpoint_checksum(directory, DEEPFLOYD, self.variant),
             timesteps=schedule.layout,
             null_text_learning_rate=self.null_text_learning_rate,
         )
@@ -143,22 +143,20 @@ class DeepFloydCheckpoint:
         )
 
     def _directory(self) -> Path:
-        directory = checkpoint_directory(self.path, self.name)
-        kind = PartConfig.read(directory / "model_index.json", self.name).values.get("_class_name")
-        if kind == "IFSuperResolutionPipeline":
+        directory = checkpoint_directory(self.path, self.name, self.revision)
+        layout = read_layout(directory, self.name)
+        if layout != DEEPFLOYD:
             raise ConfigError(
-                f"model {self.name!r}: this is stage II or III of DeepFloyd IF, which enlarges an image; "
-                "edits are made with stage I (an IFPipeline)"
+                f"model {self.name!r}: this is a checkpoint of {layout.title}, expected DeepFloyd IF; "
+                "model=local takes either"
             )
-        if kind != "IFPipeline":
-            raise ConfigError(f"model {self.name!r}: model_index.json names a {kind}, expected an IFPipeline")
         return directory
 
     def _config(self, directory: Path, part: str) -> PartConfig:
         return PartConfig.read(directory / part / "config.json", self.name)
 
     def _schedule(self, directory: Path) -> tuple[NoiseSchedule, Thresholding | None]:
-        config = PartConfig.read(directory / "scheduler" / "scheduler_config.json", self.name)
+        config = PartConfig.read(directory / SCHEDULER_FILE, self.name)
         try:
             return pixel_schedule(config.values), thresholding_from_config(config.values)
         except ConfigError as error:
@@ -171,12 +169,9 @@ def pixel_schedule(config: Mapping[str, Any]) -> NoiseSchedule:
     Raises:
         ConfigError: The schedule is of a kind this project does not know.
     """
-    plain = {key: value for key, value in config.items() if key not in ("thresholding", "clip_sample")}
-    schedule = schedule_from_config({"set_alpha_to_one": True, **plain})
-    offset = config.get("steps_offset", 0)
-    if not isinstance(offset, int) or isinstance(offset, bool) or not 0 <= offset < schedule.layout.train:
-        raise ConfigError(f"scheduler_config.json: steps_offset is {offset!r}, expected an integer from 0 up")
-    return replace(schedule, steps_offset=offset)
+    # What is refused for latents is right for pixels, see `thresholding_from_config`.
+    pixels = {"thresholding": False, "clip_sample": False}
+    return schedule_from_config({"set_alpha_to_one": True, **config, **pixels}, offset=None)
 
 
 def thresholding_from_config(config: Mapping[str, Any]) -> Thresholding | None:
@@ -209,28 +204,6 @@ def _keep_outputs_wide(encoder: torch.nn.Module) -> None:
             module.float()
 
 
-def _check_complete(directory: Path, name: str, variant: str | None) -> None:
-    missing = [file for file in _CONFIGS if not (directory / file).is_file()]
-    unsafe: list[str] = []
-    for part, stem in _WEIGHTS.items():
-        if weight_files(directory, part, variant):
-            continue
-        infix = f".{variant}" if variant else ""
-        pickled = any((directory / part).glob("*.bin"))
-        (unsafe if pickled else missing).append(f"{part}/{stem}{infix}.{'bin' if pickled else 'safetensors'}")
-    if unsafe:
-        raise MissingWeightsError(
-            f"model {name!r} in {directory}: {', '.join(unsafe)} would be read through pickle, which can run "
-            "code, so it is refused; convert it once, where you trust it, with "
-            "IFPipeline.from_pretrained(DIR).save_pretrained(NEW_DIR, safe_serialization=True)"
-        )
-    if missing:
-        raise MissingWeightsError(
-            f"model {name!r}: {directory} is not a whole IFPipeline checkpoint; missing: {', '.join(missing)}"
-        )
-    check_t5_tokenizer(directory / "tokenizer", name)
-
-
 def _check_network(unet: PartConfig, text: PartConfig) -> None:
     """Refuses networks of another kind, or that do not fit one another."""
     unet.check_class("UNet2DConditionModel")
@@ -256,11 +229,3 @@ def _check_network(unet: PartConfig, text: PartConfig) -> None:
     width = unet.integer("encoder_hid_dim")
     if text.integer("d_model", 512) != width:
         raise text.fault("d_model", f"the encoder_hid_dim of the U-Net ({width})")
-
-
-def _checksum(directory: Path, variant: str | None) -> str:
-    """SHA-256 over the configuration, tokenizer and weight files, by their names within the checkpoint."""
-    names = ("model_index.json", *_CONFIGS, "tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json")
-    files = [directory / file for file in names if (directory / file).is_file()]
-    files += [file for part in _WEIGHTS for file in weight_files(directory, part, variant)]
-    return digest({str(file.relative_to(directory)): sha256_file(file) for file in files})

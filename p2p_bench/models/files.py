@@ -1,4 +1,4 @@
-"""The `StableDiffusionPipeline` directory on disk: where it is, whether it is whole, what it hashes to."""
+"""The directory of a checkpoint: where it is, whether it is whole, what it hashes to."""
 
 import functools
 import json
@@ -11,31 +11,19 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 from p2p_bench.errors import MissingWeightsError
 from p2p_bench.hashing import digest, sha256_file
-
-CONFIG_FILES = (
-    "model_index.json",
-    "unet/config.json",
-    "vae/config.json",
-    "text_encoder/config.json",
-    "scheduler/scheduler_config.json",
-)
-WEIGHT_STEMS = {
-    "unet": "diffusion_pytorch_model",
-    "vae": "diffusion_pytorch_model",
-    "text_encoder": "model",
-}
-"""Component that has weights -> the stem of its weight file."""
+from p2p_bench.models.layouts import Layout, layout_of
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
-def checkpoint_directory(path: Path | str, name: str) -> Path:
+def checkpoint_directory(path: Path | str, name: str, revision: str | None = None) -> Path:
     """The directory of a checkpoint.
 
     Args:
         path: A directory, or `owner/name` of a checkpoint that the Hugging Face cache on this machine holds.
             Nothing is downloaded.
         name: Name of the model, for the message.
+        revision: Branch, tag or commit of `owner/name`; None: its main branch.
 
     Raises:
         MissingWeightsError: Neither is there.
@@ -45,16 +33,27 @@ def checkpoint_directory(path: Path | str, name: str) -> Path:
         return directory.resolve()
     if not _REPOSITORY.fullmatch(str(path)):
         raise MissingWeightsError(
-            f"model {name!r}: no directory {str(path)!r}; give the directory of a checkpoint in "
-            "StableDiffusionPipeline format (the one that holds model_index.json)"
+            f"model {name!r}: no directory {str(path)!r}; give the directory of a checkpoint in diffusers' "
+            "format (the one that holds model_index.json)"
         )
     try:
-        return Path(snapshot_download(str(path), local_files_only=True))
+        return Path(snapshot_download(str(path), revision=revision, local_files_only=True))
     except LocalEntryNotFoundError as error:
+        wanted = f"{path} --revision {revision}" if revision else str(path)
         raise MissingWeightsError(
             f"model {name!r}: {path} is neither a directory nor in the local Hugging Face cache; "
-            f"fetch it once with `hf download {path}`, or give its directory (model.path=DIR)"
+            f"fetch it once with `hf download {wanted}`, or give its directory (model.path=DIR)"
         ) from error
+
+
+def read_layout(directory: Path, name: str) -> Layout:
+    """Which family a checkpoint is of.
+
+    Raises:
+        MissingWeightsError: It has no `model_index.json` that can be read.
+        ConfigError: It is of a family that is not known here.
+    """
+    return layout_of(read_json(directory / "model_index.json", name), name)
 
 
 def check_complete(directory: Path, name: str, variant: str | None) -> None:
@@ -62,13 +61,16 @@ def check_complete(directory: Path, name: str, variant: str | None) -> None:
 
     Raises:
         MissingWeightsError: Names what is missing, all at once.
+        ConfigError: It is of a family that is not known here.
     """
-    missing = [file for file in CONFIG_FILES if not (directory / file).is_file()]
-    if not has_tokenizer(directory):
-        missing.append("tokenizer/tokenizer.json (or vocab.json with merges.txt)")
+    layout = read_layout(directory, name)
+    missing = [file for file in layout.config_files if not (directory / file).is_file()]
+    usual = " with ".join(layout.tokenizer_files)
+    folders = (folder for folder in layout.tokenizers if not has_tokenizer(directory / folder, layout))
+    missing += [f"{folder}/tokenizer.json (or {usual})" for folder in folders]
     unsafe = []
-    for component, stem in WEIGHT_STEMS.items():
-        if weight_files(directory, component, variant):
+    for component, stem in layout.weights.items():
+        if weight_files(directory, component, stem, variant):
             continue
         if any((directory / component).glob("*.bin")):
             unsafe.append(f"{component}/{stem}.bin")
@@ -77,27 +79,26 @@ def check_complete(directory: Path, name: str, variant: str | None) -> None:
     if unsafe:
         raise MissingWeightsError(
             f"model {name!r} in {directory}: {', '.join(unsafe)} would be read through pickle, which can run "
-            "code, so it is refused; convert it once, where you trust it, with "
-            "StableDiffusionPipeline.from_pretrained(DIR).save_pretrained(NEW_DIR, safe_serialization=True)"
+            "code, so it is refused; `p2p-bench convert DIR NEW_DIR` reads its tensors alone and writes them "
+            "as safetensors"
         )
     if missing:
         raise MissingWeightsError(
-            f"model {name!r}: {directory} is not a whole StableDiffusionPipeline checkpoint; "
+            f"model {name!r}: {directory} is not a whole {layout.pipelines[0]} checkpoint; "
             f"missing: {', '.join(missing)}"
         )
 
 
-def has_tokenizer(directory: Path) -> bool:
-    """Whether the CLIP tokenizer's files are in a checkpoint."""
-    folder = directory / "tokenizer"
+def has_tokenizer(folder: Path, layout: Layout) -> bool:
+    """Whether a tokenizer's files are in its folder."""
     return (folder / "tokenizer.json").is_file() or all(
-        (folder / file).is_file() for file in ("vocab.json", "merges.txt")
+        (folder / file).is_file() for file in layout.tokenizer_files
     )
 
 
-def weight_files(directory: Path, component: str, variant: str | None) -> list[Path]:
+def weight_files(directory: Path, component: str, stem: str, variant: str | None) -> list[Path]:
     """The safetensors files of a component; several when it is sharded, none when there are none."""
-    stem = _weight_stem(WEIGHT_STEMS[component], variant)
+    stem = _weight_stem(stem, variant)
     whole = directory / component / f"{stem}.safetensors"
     return [whole] if whole.is_file() else sorted((directory / component).glob(f"{stem}-*-of-*.safetensors"))
 
@@ -124,11 +125,13 @@ def read_json(file: Path, name: str) -> dict[str, Any]:
     return value
 
 
-def checkpoint_checksum(directory: Path, variant: str | None) -> str:
+def checkpoint_checksum(directory: Path, layout: Layout, variant: str | None) -> str:
     """SHA-256 over the configuration, tokenizer and weight files, by their names within the checkpoint."""
-    tokenizer = ("tokenizer/" + file for file in ("tokenizer.json", "vocab.json", "merges.txt"))
-    files = [directory / file for file in (*CONFIG_FILES, *tokenizer)]
-    files += [file for component in WEIGHT_STEMS for file in weight_files(directory, component, variant)]
+    names = ("tokenizer.json", *layout.tokenizer_files)
+    tokenizers = [f"{folder}/{file}" for folder in layout.tokenizers for file in names]
+    files = [directory / file for file in (*layout.config_files, *tokenizers)]
+    for component, stem in layout.weights.items():
+        files += weight_files(directory, component, stem, variant)
     present = [file for file in files if file.is_file()]
     return digest({str(file.relative_to(directory)): _file_hash(file) for file in present})
 

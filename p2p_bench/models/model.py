@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from p2p_bench.attention.plan import StepPlan
 from p2p_bench.attention.sites import Site
-from p2p_bench.models.conditioning import Conditioning, EncodedPrompts
+from p2p_bench.models.conditioning import Conditioning, EncodedPrompts, without_prompt
 from p2p_bench.models.level import Denoised, Level
 from p2p_bench.models.spec import ModelSpec
 from p2p_bench.models.timesteps import Spacing
@@ -119,8 +119,9 @@ class DiffusionModel(ABC):
             return self.encoded.of(prompts, self.encode_one)
 
     def unconditional(self) -> Conditioning:
-        """The row of conditioning of the empty prompt."""
-        return self.encode([self.tokenize("", allow_empty=True)])
+        """The row of conditioning of a pass without a prompt, see `ModelSpec.unprompted`."""
+        empty = self.encode([self.tokenize("", allow_empty=True)])
+        return without_prompt(empty) if self.spec.unprompted == "zeros" else empty
 
     def __repr__(self) -> str:
         """One line: name, size, place."""

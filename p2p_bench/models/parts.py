@@ -15,6 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from p2p_bench.errors import ConfigError, MissingWeightsError, nearest
 from p2p_bench.models.files import read_json, weight_files
+from p2p_bench.models.layouts import Layout
 from p2p_bench.weights import readable, refuse_damaged, refuse_foreign, tensor_keys
 
 _REQUIRED = object()
@@ -84,14 +85,14 @@ class PartConfig:
         )
 
 
-def check_headers(directory: Path, name: str, variant: str | None) -> None:
+def check_headers(directory: Path, name: str, layout: Layout, variant: str | None) -> None:
     """Sees that no weight file of a checkpoint is cut short, and that shards hold what their index says.
 
     Raises:
         MissingWeightsError: One is; names it.
     """
-    for part in ("text_encoder", "unet", "vae"):
-        files = weight_files(directory, part, variant)
+    for part, stem in layout.weights.items():
+        files = weight_files(directory, part, stem, variant)
         where = f"model {name!r}, {part}"
         keys = {file.name: set(tensor_keys(file, where)) for file in files}
         # diffusers looks no further than the index, and fills what a shard lacks with random numbers.

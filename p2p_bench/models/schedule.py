@@ -16,6 +16,7 @@ from p2p_bench.models.timesteps import Spacing, TimestepLayout, known_value, lay
 
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 PREDICTIONS = ("epsilon", "v_prediction")
+_ENDS_AT_ZERO = ("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler")
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,26 +80,41 @@ class NoiseSchedule:
         return level.alpha * prediction + level.sigma * x_t
 
 
-def schedule_from_config(config: Mapping[str, Any]) -> NoiseSchedule:
+def schedule_from_config(config: Mapping[str, Any], offset: int | None = 1) -> NoiseSchedule:
     """Reads a diffusers `scheduler_config.json`, whichever scheduler class wrote it.
 
-    Three values are forced as `StableDiffusionPipeline` does: latents are never clipped and
-    `steps_offset` is 1. `set_alpha_to_one` is taken from the file, else it is what the class that
-    wrote the file assumes.
+    With `offset` given, latents are never clipped, as `StableDiffusionPipeline` forces it. The clean end is
+    alpha_bar 1 for Euler's schedulers, which end at sigma 0 whatever their file says; for others it is what
+    `set_alpha_to_one` says, else what the class that wrote the file assumes.
+
+    Args:
+        config: What the file holds.
+        offset: The `steps_offset` that the family's pipeline forces; None takes the file's, as pipelines do
+            that force nothing.
 
     Raises:
         ConfigError: The schedule is of a kind this project does not know.
     """
     beta_schedule = known_value(config, "beta_schedule", "linear", BETA_SCHEDULES)
     prediction = known_value(config, "prediction_type", "epsilon", PREDICTIONS)
-    layout = layout_from_config(config)
+    layout = layout_from_config(config, offset)
     if config.get("rescale_betas_zero_snr"):
         raise ConfigError(
             "scheduler_config.json: rescale_betas_zero_snr leaves a timestep without signal, "
             "which cannot be inverted; use a checkpoint without it"
         )
+    kind = config.get("_class_name")
+    if offset is None and kind == "DDIMScheduler" and config.get("clip_sample", True):
+        raise ConfigError(
+            "scheduler_config.json: clip_sample is on (it is where the file does not say), which would clip "
+            'latents; set it to false, as "clip_sample": false'
+        )
+    if config.get("thresholding"):
+        raise ConfigError(
+            "scheduler_config.json: thresholding is for pixels, not for latents; set it to false"
+        )
     alphas_cumprod = _alphas_cumprod(config, beta_schedule, layout.train)
-    to_one = config.get("set_alpha_to_one", config.get("_class_name") == "DDIMScheduler")
+    to_one = kind in _ENDS_AT_ZERO or config.get("set_alpha_to_one", kind == "DDIMScheduler")
     return NoiseSchedule(
         alphas_cumprod=alphas_cumprod,
         final_alpha_cumprod=1.0 if to_one else float(alphas_cumprod[0]),

@@ -10,6 +10,9 @@ Capability = Literal["unconditional", "ladder", "cross", "gradient"]
 deterministic step can be taken along and back ("ladder"); attention sites with a column per token ("cross");
 differentiable passes ("gradient")."""
 
+Unprompted = Literal["encoded", "zeros"]
+"""What a pass without a prompt is told: the encoded empty prompt, or zeros for text and pooled vector."""
+
 
 @dataclass(frozen=True)
 class ModelSpec:
@@ -33,6 +36,7 @@ class ModelSpec:
         timesteps: Which timesteps a run of so many steps takes.
         null_text_learning_rate: Where null-text inversion starts, unless it is told another.
         capabilities: What methods may ask of it, see `Capability`.
+        unprompted: What its unconditional pass is told.
     """
 
     name: str
@@ -52,6 +56,7 @@ class ModelSpec:
     timesteps: TimestepLayout = field(default_factory=TimestepLayout)
     null_text_learning_rate: float = 1e-2
     capabilities: frozenset[Capability] = frozenset(get_args(Capability))
+    unprompted: Unprompted = "encoded"
 
     def spaced(self, spacing: Spacing | None) -> "ModelSpec":
         """The same with another layout of the timesteps; None keeps the model's own."""

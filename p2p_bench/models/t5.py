@@ -89,7 +89,7 @@ def load_t5_tokenizer(folder: Path, name: str, num_embeddings: int) -> SharedT5T
     if end is None or padding is None or empty != (end,):
         raise MissingWeightsError(
             f"model {name!r}: the tokenizer in {folder} reads an empty prompt as tokens {list(empty)}, "
-            "expected its end token alone; it is not T5's, or tokenizer_config.json is not whole: get it again"
+            "expected its end token alone; it is not T5's, or is not whole: get it again"
         )
     if not highest < num_embeddings <= highest + _SPARE:
         raise MissingWeightsError(

@@ -100,8 +100,12 @@ class TimestepLayout:
         return " or ".join(map(str, sorted(chosen)))
 
 
-def layout_from_config(config: Mapping[str, Any]) -> TimestepLayout:
-    """The layout of a diffusers `scheduler_config.json`, with the offset of `StableDiffusionPipeline`.
+def layout_from_config(config: Mapping[str, Any], offset: int | None = 1) -> TimestepLayout:
+    """The layout of a diffusers `scheduler_config.json`.
+
+    Args:
+        config: What it holds.
+        offset: The `steps_offset` that the family's pipeline forces; None takes the file's, 0 without one.
 
     Raises:
         ConfigError: The layout is of a kind this project does not know.
@@ -115,7 +119,14 @@ def layout_from_config(config: Mapping[str, Any]) -> TimestepLayout:
         )
     trained = config.get("trained_betas")
     train = len(trained) if isinstance(trained, list) and trained else count
-    return TimestepLayout(train, spacing, offset=1)  # type: ignore[arg-type]  # checked against the literals
+    if offset is None:
+        offset = config.get("steps_offset", 0)
+        if not isinstance(offset, int) or isinstance(offset, bool) or not 0 <= offset < train:
+            raise ConfigError(
+                f"scheduler_config.json: steps_offset is {offset!r}, expected an integer from 0 to "
+                f"{train - 1}"
+            )
+    return TimestepLayout(train, spacing, offset)  # type: ignore[arg-type]  # checked against the literals
 
 
 def known_value(config: Mapping[str, Any], key: str, usual: str, options: Sequence[str]) -> str:

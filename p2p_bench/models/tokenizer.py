@@ -1,11 +1,11 @@
-"""CLIP's tokenizer, as the model that it goes with can use it."""
+"""Tokenizers, as the models that they go with can use them."""
 
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import CLIPTokenizer
+from transformers import BertTokenizer, CLIPTokenizer
 
 from p2p_bench.errors import MissingWeightsError
 from p2p_bench.prompts.words import TokenizedPrompt, tokenize
@@ -24,16 +24,25 @@ class SharedTokenizer(CLIPTokenizer):
             return super().__call__(*args, **kwargs)
 
 
+class SharedBertTokenizer(BertTokenizer):
+    """BERT's word pieces, likewise."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """As in the library, one call at a time."""
+        with _LOCK:
+            return super().__call__(*args, **kwargs)
+
+
 @dataclass(frozen=True, eq=False)
 class ClipReader:
-    """Reads prompts for a model with one CLIP text encoder.
+    """Reads prompts for a text encoder whose tokenizer puts one token before the text and one after it.
 
     Attributes:
-        tokenizer: CLIP's tokenizer.
+        tokenizer: CLIP's tokenizer, or BERT's.
         vocabulary: Words that the model was trained on; None where they are not known.
     """
 
-    tokenizer: CLIPTokenizer
+    tokenizer: CLIPTokenizer | BertTokenizer
     vocabulary: frozenset[str] | None = None
 
     def tokenize(
@@ -43,37 +52,23 @@ class ClipReader:
         return tokenize(text, self.tokenizer, truncate, allow_empty, role, self.vocabulary)
 
 
-def load_tokenizer(folder: Path, name: str, max_tokens: int, num_embeddings: int) -> SharedTokenizer:
-    """Loads a tokenizer and sees that the text encoder has an embedding for each of its tokens.
+def load_tokenizer(
+    folder: Path, name: str, max_tokens: int, num_embeddings: int, encoder: str = "text_encoder"
+) -> SharedTokenizer:
+    """Loads CLIP's tokenizer and sees that the text encoder has an embedding for each of its tokens.
 
     Args:
         folder: Its files.
         name: Name of the model, for messages.
         max_tokens: Tokens that the text encoder reads.
         num_embeddings: Embeddings that it has.
+        encoder: Its folder, for messages.
 
     Raises:
         MissingWeightsError: The files cannot be read, or are of another model.
     """
-    try:
-        tokenizer: SharedTokenizer = SharedTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # the tokenizers library raises bare exceptions
-        raise MissingWeightsError(
-            f"model {name!r}: the tokenizer in {folder} cannot be read ({str(error)[:300]}); get it again"
-        ) from error
-    highest = max(tokenizer.get_vocab().values(), default=-1)
-    if not highest < num_embeddings <= highest + _SPARE:
-        raise MissingWeightsError(
-            f"model {name!r}: the tokenizer in {folder} has tokens 0 to {highest}, the text encoder "
-            f"{num_embeddings} embeddings (vocab_size in text_encoder/config.json); they belong to different "
-            "models: get the tokenizer that the text encoder was trained with"
-        )
-    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        if not isinstance(getattr(tokenizer, key), int):
-            raise MissingWeightsError(
-                f"model {name!r}: the tokenizer in {folder} has no {key[:-3].replace('_', ' ')}; it is not "
-                "CLIP's, or its tokenizer_config.json is not whole: get it again"
-            )
+    tokenizer: SharedTokenizer = _read(SharedTokenizer, folder, name)
+    _check_tokens(tokenizer, folder, name, num_embeddings, encoder, ("bos", "eos", "pad"))
     if lost := _without_merge(folder, tokenizer):
         raise MissingWeightsError(
             f"model {name!r}: {folder / 'merges.txt'} lacks the merges of {len(lost)} tokens of vocab.json, "
@@ -82,6 +77,47 @@ def load_tokenizer(folder: Path, name: str, max_tokens: int, num_embeddings: int
     # Some published tokenizers state no limit, or one that the text encoder does not keep.
     tokenizer.model_max_length = max_tokens
     return tokenizer
+
+
+def load_bert_tokenizer(
+    folder: Path, name: str, max_tokens: int, num_embeddings: int, encoder: str = "bert"
+) -> SharedBertTokenizer:
+    """Loads BERT's tokenizer, as `load_tokenizer` does CLIP's.
+
+    Raises:
+        MissingWeightsError: The files cannot be read, or are of another model.
+    """
+    tokenizer: SharedBertTokenizer = _read(SharedBertTokenizer, folder, name)
+    _check_tokens(tokenizer, folder, name, num_embeddings, encoder, ("cls", "sep", "pad"))
+    tokenizer.model_max_length = max_tokens
+    return tokenizer
+
+
+def _read(kind: Any, folder: Path, name: str) -> Any:
+    try:
+        return kind.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # the tokenizers library raises bare exceptions
+        raise MissingWeightsError(
+            f"model {name!r}: the tokenizer in {folder} cannot be read ({str(error)[:300]}); get it again"
+        ) from error
+
+
+def _check_tokens(
+    tokenizer: Any, folder: Path, name: str, num_embeddings: int, encoder: str, special: tuple[str, ...]
+) -> None:
+    highest = max(tokenizer.get_vocab().values(), default=-1)
+    if not highest < num_embeddings <= highest + _SPARE:
+        raise MissingWeightsError(
+            f"model {name!r}: the tokenizer in {folder} has tokens 0 to {highest}, the text encoder "
+            f"{num_embeddings} embeddings (vocab_size in {encoder}/config.json); they belong to "
+            "different models: get the tokenizer that the text encoder was trained with"
+        )
+    for kind in special:
+        if not isinstance(getattr(tokenizer, f"{kind}_token_id"), int):
+            raise MissingWeightsError(
+                f"model {name!r}: the tokenizer in {folder} has no {kind} token; it is not the "
+                "family's, or its tokenizer_config.json is not whole: get it again"
+            )
 
 
 def _without_merge(folder: Path, tokenizer: CLIPTokenizer) -> list[str]:

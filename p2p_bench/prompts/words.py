@@ -88,6 +88,7 @@ class TokenizedPrompt:
         num_tokens: Number of tokens without begin, end and padding.
         words: The words that have all their columns (every word, unless the prompt was truncated).
         truncated: Whether tokens were cut off.
+        others: Ids that further text encoders are given for the same columns, one tuple each.
         front: Number of special tokens before the text: 1, or 0 for T5.
     """
 
@@ -96,6 +97,7 @@ class TokenizedPrompt:
     num_tokens: int
     words: tuple[WordSpan, ...]
     truncated: bool = False
+    others: tuple[tuple[int, ...], ...] = ()
     front: int = 1
 
     def __hash__(self) -> int:

@@ -30,6 +30,18 @@ def test_all_well(command, weights):
     assert "sd14" in outcome.out
 
 
+def test_absent_metric_weights_are_named_with_the_way_to_get_them(command, weights, monkeypatch):
+    from p2p_bench.metrics import dino_backbone
+
+    monkeypatch.setattr(dino_backbone, "try_to_load_from_cache", lambda repository, name: None)
+    outcome = command("doctor")
+    text = " ".join(outcome.out.split())
+    assert outcome.code == 0
+    assert "absent: DINO weights" in text
+    assert "facebook/dino-vitb8" in text
+    assert "lpips" in text
+
+
 def test_damaged_and_missing_weights(command, weights):
     (weights / "clip.safetensors").write_bytes(b"other")
     (weights / "pipeline" / "model.safetensors").unlink()

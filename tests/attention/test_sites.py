@@ -1,6 +1,9 @@
+import pytest
+import torch
 from diffusers import UNet2DConditionModel
 
 from p2p_bench.attention.sites import unet_sites
+from p2p_bench.errors import ConfigError
 from tests.attention.rig import tiny_unet
 
 
@@ -58,3 +61,8 @@ def test_added_keys_and_values_are_joint_sites() -> None:
         "up_blocks.1.attentions.1": (False, 2, 3),
     }
     assert {site.kind for site in sites.values()} == {"cross"}
+
+
+def test_a_network_without_attention_is_refused() -> None:
+    with pytest.raises(ConfigError, match="no attention layer was found in a Linear"):
+        unet_sites(torch.nn.Linear(2, 2))

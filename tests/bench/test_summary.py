@@ -61,7 +61,7 @@ def test_facts_of_the_run(summary):
     assert summary["metrics"]["lpips"] == {
         "higher_is_better": False, "unit": "", "label": "",
         "version": 2, "backbone": "world", "role": "fidelity",
-        "reader_errors": {}, "note": "",
+        "reader_errors": {}, "note": "", "range": (None, None),
     }  # fmt: skip
     totals = summary["totals"]
     assert (totals["samples"], totals["edits"], totals["failed"]) == (3, 4, 1)

@@ -1,6 +1,7 @@
 """Running of several metrics: columns, names, and what is refused."""
 
 import doctest
+import hashlib
 import importlib
 import math
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import torch
 from p2p_bench.errors import ConfigError, MissingWeightsError
 from p2p_bench.metrics import (
     EditView,
+    Lpips,
     Metric,
     MetricColumn,
     PixelScores,
@@ -19,6 +21,8 @@ from p2p_bench.metrics import (
     all_columns,
     evaluate,
 )
+from p2p_bench.metrics.base import metric_checksums
+from p2p_bench.resources import resource_path
 
 VIEW = EditView(torch.zeros(3, 16, 16), torch.ones(3, 16, 16), "a", "b")
 
@@ -80,8 +84,15 @@ def test_errors_for_the_user_pass_unchanged() -> None:
         evaluate({"mine": Fixed(MissingWeightsError("not here"))}, [VIEW])
 
 
-@pytest.mark.parametrize("module", ["pixel", "clip"])
+@pytest.mark.parametrize("module", ["pixel", "clip", "region", "ms_ssim", "structure", "pie", "pie_clip"])
 def test_examples_in_docstrings(module: str) -> None:
     result = doctest.testmod(importlib.import_module(f"p2p_bench.metrics.{module}"))
     assert result.attempted > 0
     assert result.failed == 0
+
+
+def test_checksums_are_those_of_the_files() -> None:
+    file = resource_path("p2p_bench", "world", "weights", "lpips") / "model.safetensors"
+    assert metric_checksums({"a": Lpips(), "pixel": PixelScores()}) == {
+        "metrics.a": hashlib.sha256(file.read_bytes()).hexdigest()
+    }

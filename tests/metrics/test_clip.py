@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import open_clip
@@ -16,6 +17,7 @@ from p2p_bench.metrics import ClipScore, EditView
 from p2p_bench.metrics import clip_backbone as backbone
 from p2p_bench.metrics.base import split_reasons
 from p2p_bench.metrics.clip import clip_score, directional_similarity
+from p2p_bench.metrics.clip_image import ClipImage
 from p2p_bench.world.training.tokenizer import write_tokenizer
 
 PROMPTS = ("a red circle on grass", "a blue circle on grass")
@@ -127,8 +129,15 @@ def test_equal_inputs_are_encoded_once(
         return backbone.ClipNetwork._encode(network, inputs, encode)
 
     monkeypatch.setattr(network, "_encode", counting)
+    network._images.clear()
+    network._texts.clear()
     assert str(metric(views)) == str(first)
     assert counts == [3, 2]  # source and two edits; two prompts
+    other = ClipImage(backbone="tiny", weights=folder)
+    assert other._load(torch.device("cpu")) is network
+    metric(views)
+    other(views)
+    assert counts == [3, 2]  # neither a later batch nor another metric asks again
 
 
 def test_other_views_do_not_matter(folder: Path, views: list[EditView]) -> None:
@@ -217,3 +226,31 @@ def test_formulas() -> None:
     assert clip_score(a, -a).item() == -100
     assert directional_similarity(a, b, b, a).item() == pytest.approx(-1)
     assert directional_similarity(a, a, a, b).isnan().all()
+
+
+def test_pictures_and_the_edited_region(folder: Path, views: list[EditView]) -> None:
+    mask = torch.zeros(40, 40)
+    mask[3:20, 10:33] = 1
+    masked = [replace(view, mask=mask) for view in views]
+    rows = ClipImage(backbone="tiny", weights=folder)([*masked, views[0]])
+    model, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{folder}")
+    text = open_clip.get_tokenizer(f"local-dir:{folder}")([PROMPTS[1]])
+    with torch.no_grad():
+
+        def features(image: torch.Tensor) -> torch.Tensor:
+            picture = to_pil_image((image * 255).round().byte())
+            return model.encode_image(preprocess(picture)[None], normalize=True)[0]
+
+        target = model.encode_text(text, normalize=True)[0]
+        for row, view in zip(rows, masked, strict=False):
+            alike = float(features(view.source) @ features(view.edited))
+            assert row["clip_image"] == pytest.approx(alike, abs=1e-5)
+            black = view.edited.clone()
+            black[:, mask == 0] = 0
+            assert row["clip_target_inside"] == pytest.approx(100 * float(features(black) @ target), abs=1e-4)
+    assert rows[2]["clip_image"] == pytest.approx(1)
+    assert split_reasons(rows[3])[1] == {"clip_target_inside": "there is no mask"}
+    long = replace(masked[0], target_prompt=" ".join(["red"] * 23))
+    (row,) = ClipImage(backbone="tiny", weights=folder)([long])
+    assert list(split_reasons(row)[1]) == ["clip_target_inside"]
+    assert ClipImage(backbone="tiny", weights=folder)([]) == []

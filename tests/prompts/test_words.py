@@ -11,7 +11,11 @@ from tests.prompts.tiny_tokenizer import PIECES
 words = st.sampled_from([*PIECES, "zebra"])
 before, after = st.sampled_from(["", '"', "("]), st.sampled_from(["", ",", ".", "!)", '"'])
 pieces = st.tuples(before, words, after).map("".join)
-prompts = st.lists(pieces, min_size=1, max_size=3).map(" ".join)
+prompts = (
+    st.lists(pieces, min_size=1, max_size=3)
+    .map(" ".join)
+    .filter(lambda prompt: len(tokenizer()(prompt).input_ids) <= tokenizer().model_max_length)
+)
 
 
 def text_of(columns: tuple[int, ...], prompt: str) -> str:

@@ -39,7 +39,13 @@ def main(arguments: list[str], debug: bool) -> int:
         description="Shows versions, devices, caches and checkpoints. Changes nothing, needs no network.",
     ).parse_args(arguments)
     console = result_console()
-    sections = {"versions": _versions, "devices": _devices, "caches and keys": _places, "models": _models}
+    sections = {
+        "versions": _versions,
+        "devices": _devices,
+        "caches and keys": _places,
+        "models": _models,
+        "metrics": _metrics,
+    }
     for title, findings in sections.items():
         console.print(_table(title, findings()))
     world = list(_world_weights())
@@ -109,6 +115,26 @@ def _models() -> Iterator[Finding]:
         else:
             height, width = spec.image_size
             yield option, f"at hand: {width} x {height} pixels, checksum {spec.checksum[:12]}", True
+
+
+def _metrics() -> Iterator[Finding]:
+    """Each network that some option of `metrics` needs: at hand, or how to get it."""
+    from p2p_bench.app.instantiate import instantiate
+
+    seen: set[str] = set()
+    for option in group_options("metrics"):
+        nodes = OmegaConf.load(config_dir() / "metrics" / f"{option}.yaml")
+        for key, node in nodes.items():
+            name = str(key)
+            metric = instantiate(node, "metrics")
+            try:
+                metric.check()
+                found, good = ", ".join(str(file) for file in getattr(metric, "files", tuple)()), True
+            except P2PError as error:
+                found, good = f"absent: {error}", False
+            if found and found not in seen:
+                seen.add(found)
+                yield f"{option}: {name}", found if not good else f"at hand: {found}", good
 
 
 def _world_weights() -> Iterator[Finding]:

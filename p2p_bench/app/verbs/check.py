@@ -1,0 +1,134 @@
+"""`p2p-bench check KEY=VALUE ...`: what is wrong with a data set for a run; no weights are read."""
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+
+from p2p_bench.app.build import build, chosen_options, without_hydra
+from p2p_bench.app.compose import checked_overrides, composed, composing
+from p2p_bench.app.console import result_console
+from p2p_bench.app.early import refuse_early
+from p2p_bench.errors import DataError
+
+if TYPE_CHECKING:
+    from p2p_bench.bench.rows import Key
+    from p2p_bench.bench.task import Task
+    from p2p_bench.models import ModelSpec
+    from p2p_bench.types import EditPair
+
+_SHOWN = 40
+"""Findings of a kind that are listed as text; --json lists all."""
+
+
+def main(arguments: list[str], debug: bool) -> int:
+    """Checks the pairs of a data set for the model and the controllers of a run; no weights are read.
+
+    Args:
+        arguments: Overrides as for a run, `--json`, `--decode`.
+        debug: Unused; errors are shown by the caller.
+
+    Returns:
+        0; 2 if an edit cannot be made or a picture cannot be read.
+    """
+    parser = argparse.ArgumentParser(
+        prog="p2p-bench check",
+        usage="p2p-bench check [--json] [--decode] [KEY=VALUE ...]",
+        description="Lists the edits of a data set that a run could not make, with the reason, and what may "
+        "be a slip: words that the model was never trained on, equal prompts, pairs that repeat.",
+    )
+    parser.add_argument("--json", action="store_true", help="everything that was found, as one JSON object")
+    parser.add_argument("--decode", action="store_true", help="read every image and mask too")
+    options, overrides = parser.parse_known_args(arguments)
+    if wrong := [text for text in overrides if text.startswith("-")]:
+        parser.error(f"unrecognized arguments: {' '.join(wrong)}")
+    decode = options.decode or "check.decode=true" in overrides
+    task = _task([text for text in overrides if not text.startswith("check.decode=")])
+    found = _found(task, decode)
+    result_console().print_json(json.dumps(found)) if options.json else _show(found)
+    return DataError.exit_code if found["errors"] else 0
+
+
+def _task(overrides: Sequence[str]) -> "Task":
+    with composing():
+        config = composed(tuple(checked_overrides(overrides)))
+    refuse_early([without_hydra(config)], overrides)
+    return build(without_hydra(config), chosen_options(config.hydra)).task
+
+
+def _found(task: "Task", decode: bool) -> dict[str, Any]:
+    """What there is to say, as plain values."""
+    from p2p_bench.bench.lint import lint_pairs
+
+    spec, pairs = task.checkpoint.spec(), task.dataset.pairs()
+    faults: Mapping[Key, str] = lint_pairs(
+        pairs, task.variants, task.checkpoint.reader(), spec,
+        steps=task.sampler.steps_on(spec), truncate=task.truncate,
+    )  # fmt: skip
+    errors = [
+        {"pair": sample, "variant": variant, "target": target, "reason": reason}
+        for (sample, variant, target), reason in faults.items()
+    ]
+    errors += _unreadable(task, spec, pairs) if decode else []
+    edits = sum(len(pair.target_prompts) for pair in pairs) * len(task.variants)
+    return {
+        "dataset": task.dataset.name,
+        "model": spec.name,
+        "pairs": len(pairs),
+        "edits": edits,
+        "cannot": len(faults),
+        "decoded": decode,
+        "categories": dict(Counter(pair.category or "" for pair in pairs)),
+        "errors": errors,
+        "warnings": list(_warnings(pairs, spec)),
+    }
+
+
+def _unreadable(task: "Task", spec: "ModelSpec", pairs: Sequence["EditPair"]) -> list[dict[str, Any]]:
+    from p2p_bench.data.base import load_pair
+
+    found: list[dict[str, Any]] = []
+    for pair in pairs:
+        loaded = load_pair(task.dataset, pair, spec.image_size)
+        if loaded.error is not None:
+            found.append({"pair": pair.id, "reason": loaded.error})
+    return found
+
+
+def _warnings(pairs: Sequence["EditPair"], spec: "ModelSpec") -> list[dict[str, str]]:
+    """What may be a slip, and stops nothing."""
+    from p2p_bench.models.vocabulary import never_seen
+
+    warnings: list[dict[str, str]] = []
+    seen: dict[object, str] = {}
+    for pair in pairs:
+        if unknown := never_seen(spec, (pair.source_prompt, *pair.target_prompts)):
+            named = ", ".join(map(repr, unknown))
+            warnings.append({"pair": pair.id, "reason": f"the model was never trained on {named}"})
+        if pair.source_prompt in pair.target_prompts:
+            warnings.append({"pair": pair.id, "reason": "a target prompt equals the source prompt"})
+        content = (pair.source_prompt, pair.target_prompts, pair.image, pair.seed)
+        if first := seen.get(content):
+            warnings.append({"pair": pair.id, "reason": f"the same prompts and image as pair {first!r}"})
+        seen.setdefault(content, pair.id)
+    return warnings
+
+
+def _show(found: Mapping[str, Any]) -> None:
+    console = result_console()
+    for kind, style in (("errors", "red"), ("warnings", "yellow")):
+        for one in found[kind][:_SHOWN]:
+            where = f"pair {one['pair']!r}" + (f", target {one['target'] + 1}" if "target" in one else "")
+            console.print(f"[{style}]{kind[:-1]}[/] {escape(f'{where}: ' + one['reason'])}", soft_wrap=True)
+        if (rest := len(found[kind]) - _SHOWN) > 0:
+            console.print(f"... and {rest} more; --json lists all", markup=False)
+    able = found["edits"] - found["cannot"]
+    console.print(
+        f"{found['dataset']}: {found['pairs']} pairs, {able} of {found['edits']} edits can be made on model "
+        f"{found['model']}; {len(found['warnings'])} warnings",
+        markup=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,111 @@
+"""`p2p-bench convert DIR NEW_DIR`: a checkpoint whose weights are pickles, as safetensors."""
+
+import argparse
+import pickle
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from p2p_bench.app.console import status_console
+from p2p_bench.app.paths import user_path
+from p2p_bench.errors import ConfigError, MissingWeightsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_COPIED = (".json", ".txt", ".model")
+"""What is copied of a checkpoint: configurations and tokenizers."""
+
+
+def main(arguments: list[str], debug: bool) -> int:
+    """Converts a checkpoint.
+
+    Args:
+        arguments: The checkpoint, and the directory to make.
+        debug: Unused; errors are shown by the caller.
+
+    Returns:
+        0.
+
+    Raises:
+        ConfigError: The new directory is there already, or the checkpoint is of an unknown family.
+        MissingWeightsError: The checkpoint is not whole, or a file holds more than tensors.
+    """
+    parser = argparse.ArgumentParser(
+        prog="p2p-bench convert",
+        description="Writes a checkpoint whose weights are pickles (*.bin) anew as safetensors. Only tensors "
+        "are read of them; a file that asks for anything else is refused.",
+    )
+    parser.add_argument("dir", type=user_path, help="the checkpoint, with model_index.json")
+    parser.add_argument("new_dir", type=user_path, help="directory to make")
+    options = parser.parse_args(arguments)
+    convert(options.dir, options.new_dir)
+    status_console().print(f"written: {options.new_dir}; try model=local model.path={options.new_dir}")
+    return 0
+
+
+def convert(directory: Path, made: Path) -> None:
+    """Writes a checkpoint anew; see `main`.
+
+    Args:
+        directory: The checkpoint; nothing in it is changed.
+        made: Directory to make; nothing is left of it where this fails.
+    """
+    from p2p_bench.models.checkpoint import UNetCheckpoint
+    from p2p_bench.models.files import read_layout
+
+    if made.exists():
+        raise ConfigError(f"convert: {made} is there already; give a directory that is not")
+    layout = read_layout(directory, directory.name)
+    made.mkdir(parents=True)
+    try:
+        shutil.copy(directory / "model_index.json", made)
+        for folder in ("scheduler", *layout.tokenizers, *layout.weights):
+            if (directory / folder).is_dir():
+                _copy(directory / folder, made / folder)
+        for folder, stem in layout.weights.items():
+            _write_weights(directory / folder, made / folder, stem)
+        UNetCheckpoint(made, directory.name).load()  # all tensors are there, of the right shapes
+    except BaseException:
+        shutil.rmtree(made)
+        raise
+
+
+def _copy(folder: Path, made: Path) -> None:
+    made.mkdir(exist_ok=True)
+    for file in folder.iterdir():
+        if file.suffix in _COPIED and not file.name.endswith(".index.json"):
+            shutil.copy(file, made)
+
+
+def _write_weights(folder: Path, made: Path, stem: str) -> None:
+    """Weights as safetensors, whatever they were; shards become one file."""
+    from safetensors.torch import save_file
+
+    whole = folder / f"{stem}.safetensors"
+    if whole.is_file():
+        shutil.copy(whole, made)
+        return
+    names = ("pytorch_model" if stem == "model" else stem, stem)
+    files = sorted({file for name in names for file in folder.glob(f"{name}*.bin")})
+    tensors = {key: tensor for file in files for key, tensor in _tensors(file).items()}
+    if not tensors:
+        raise MissingWeightsError(f"convert: no {stem}.safetensors and no {names[0]}*.bin in {folder}")
+    # Tensors that share memory are written once each.
+    copies = {key: tensor.clone().contiguous() for key, tensor in tensors.items()}
+    save_file(copies, made / f"{stem}.safetensors", metadata={"format": "pt"})
+
+
+def _tensors(file: Path) -> dict[str, "Tensor"]:
+    import torch
+
+    try:
+        held = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise MissingWeightsError(
+            f"convert: {file} holds more than tensors, or is damaged, and is not read "
+            f"({str(error).strip().splitlines()[0][:200]}); get it again, from who made it"
+        ) from error
+    if not isinstance(held, dict) or not all(isinstance(one, torch.Tensor) for one in held.values()):
+        raise MissingWeightsError(f"convert: {file} is no mapping of names to tensors; it is no checkpoint's")
+    return held

@@ -1,0 +1,67 @@
+"""`p2p-bench ls [GROUP]`: every option of the configuration in a line."""
+
+import argparse
+
+from rich.table import Table
+from rich.text import Text
+
+from p2p_bench.app.compose import config_dir, group_options
+from p2p_bench.app.console import result_console
+from p2p_bench.errors import ConfigError, nearest
+
+GROUPS = {
+    "model": "goes with every controller; with the inversions whose needs it meets",
+    "controller": "goes with every model and inversion; `auto` picks one for each pair",
+    "tau": "read by controllers, as ${tau.cross} and ${tau.self_attn}",
+    "inversion": "for pairs with an image; any controller may follow it",
+    "editor": "`controlled` is attention control; another takes its place, with controller=none",
+    "dataset": "goes with every model; images are brought to its size",
+    "sampler": "goes with every model and controller",
+    "metrics": "several: metrics=[default,clip_openai]; masks and answers are used where pairs have them",
+    "logger": "where summaries go besides the run's own folder",
+    "trainer": "devices of a run",
+    "experiment": "a whole command by one name",
+}
+"""Config groups, and what goes with what."""
+
+
+def main(arguments: list[str], debug: bool) -> int:
+    """Lists options.
+
+    Args:
+        arguments: Groups, in the singular or the plural; none: all of them.
+        debug: Unused; errors are shown by the caller.
+
+    Returns:
+        0.
+
+    Raises:
+        ConfigError: There is no such group.
+    """
+    parser = argparse.ArgumentParser(
+        prog="p2p-bench ls", description="Lists the options of config groups, and what goes with what."
+    )
+    parser.add_argument("group", nargs="*", help=f"some of {', '.join(GROUPS)}; models does for model")
+    asked = [_group(name) for name in parser.parse_args(arguments).group]
+    console = result_console()
+    for group in asked or GROUPS:
+        table = Table(title=f"{group}=...", title_justify="left", show_header=False, box=None, padding=(0, 2))
+        table.caption, table.caption_justify = Text(f"{GROUPS[group]}\n"), "left"
+        for option in group_options(group):
+            table.add_row(Text(option, style="bold"), Text(first_line(group, option)))
+        console.print(table)
+    return 0
+
+
+def first_line(group: str, option: str) -> str:
+    """What an option is for: the comment at the top of its file."""
+    text = config_dir().joinpath(group, f"{option}.yaml").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if not line.startswith("# @package")]
+    return lines[0].removeprefix("#").strip() if lines and lines[0].startswith("#") else ""
+
+
+def _group(name: str) -> str:
+    for group in GROUPS:
+        if name in (group, f"{group}s"):
+            return group
+    raise ConfigError(f"ls: no group {name!r}, expected some of {', '.join(GROUPS)}.{nearest(name, GROUPS)}")

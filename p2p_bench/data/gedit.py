@@ -1,0 +1,75 @@
+"""GEdit-Bench (`stepfun-ai/GEdit-Bench`): Arrow files with pictures and instructions; see datasets/gedit."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+
+from p2p_bench import raster
+from p2p_bench.data.base import PairImages
+from p2p_bench.data.captions import CaptionedSet
+from p2p_bench.data.places import set_folder
+from p2p_bench.data.records import Faults, fitted_pixels, text_of
+from p2p_bench.data.tables import files_like, find_row, read_columns, read_picture
+from p2p_bench.types import EditPair
+
+_COLUMNS = ("key", "task_type", "instruction", "instruction_language")
+
+
+@dataclass(frozen=True)
+class GEdit(CaptionedSet):
+    """The edits of GEdit-Bench in one language; the id is the key, the category the type of task.
+
+    Attributes:
+        path: Folder that holds `*.arrow`, or one of these a split.
+        limit: See `CaptionedSet`.
+        fit: See `CaptionedSet`.
+        name: See `CaptionedSet`.
+        captions: See `CaptionedSet`.
+        captioned_only: See `CaptionedSet`.
+        language: Of the instructions.
+        image: Column of the picture that is edited.
+    """
+
+    language: Literal["en", "cn"] = "en"
+    image: Literal["input_image", "input_image_raw"] = "input_image"
+
+    NAME: ClassVar[str] = "gedit"
+    LACKS: ClassVar[str] = "has instructions only"
+
+    def pairs(self) -> list[EditPair]:
+        """The pairs in the order of the files; no picture is read.
+
+        Raises:
+            DataError: The folder or a file cannot be used, or prompts are missing.
+            ErrorList: Several records cannot be used.
+        """
+        folder = set_folder(self.path)
+        faults = Faults(folder, "folder")
+        for path in files_like(folder, ("*.arrow", "train/*.arrow", "data/*.arrow"), "pictures"):
+            for number, row in enumerate(read_columns(path, _COLUMNS)):
+                with faults.of(f"row {number}", path):
+                    if text_of(row, "instruction_language") == self.language:
+                        instruction = text_of(row, "instruction")
+                        category = text_of(row, "task_type")
+                        faults.add(
+                            EditPair(
+                                text_of(row, "key"), "", (), category, image=path, instruction=instruction
+                            )
+                        )
+        return self.captioned(faults.settled(None, f" in language {self.language!r}"))
+
+    def load(self, pair: EditPair, size: tuple[int, int]) -> PairImages:
+        """Reads the picture of a pair.
+
+        Args:
+            pair: One of `pairs()`.
+            size: Height and width of the model.
+
+        Raises:
+            DataError: It cannot be used.
+        """
+        assert pair.image is not None
+        number, _ = find_row(pair.image, _COLUMNS[:1], lambda row: row["key"], pair.id)
+        picture = read_picture(pair.image, number, self.image)
+        return fitted_pixels(torch.from_numpy(raster.rgb(picture)), None, size, self.fit)

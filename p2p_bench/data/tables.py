@@ -1,0 +1,130 @@
+"""Tables of published data sets: Parquet and Arrow files whose pictures are read one at a time."""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from p2p_bench import raster
+from p2p_bench.data.places import inside
+from p2p_bench.data.records import stamp_of
+from p2p_bench.errors import DataError, nearest
+from p2p_bench.raster import shortened
+
+
+def files_like(folder: Path, patterns: Sequence[str], holds: str) -> list[Path]:
+    """The files of a data set that match a pattern, sorted.
+
+    Args:
+        folder: Folder of the data set, links resolved.
+        patterns: Patterns below the folder; the first that any file matches decides.
+        holds: What they hold, for the message.
+
+    Raises:
+        DataError: There is none, or one leads out of the folder.
+    """
+    for pattern in patterns:
+        found = sorted(path for path in folder.glob(pattern) if path.is_file())
+        if found:
+            return [inside(folder, str(path.relative_to(folder))) for path in found]
+    raise DataError(f"{folder}: no file {' or '.join(patterns)} in it; there lie {holds} of the data set")
+
+
+def read_columns(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Some columns of a table, row by row; no picture is read unless its column is asked for.
+
+    Args:
+        path: A Parquet file, or an Arrow file or stream where the name ends in `.arrow`.
+        columns: Their names.
+
+    Raises:
+        DataError: The file cannot be read, or lacks a column.
+    """
+    try:
+        table = _opened(stamp_of(path))
+        known = table.schema_arrow.names if isinstance(table, pq.ParquetFile) else table.schema.names
+        for column in columns:
+            if column not in known:
+                raise DataError(
+                    f"{path}: no column {column!r}.{nearest(column, known)} Its columns: "
+                    f"{shortened(', '.join(known))}"
+                )
+        part = table.read(columns=list(columns)) if isinstance(table, pq.ParquetFile) else table
+        rows = part.select(list(columns)).to_pylist()
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise _unreadable(path, error) from error
+    yield from rows
+
+
+def find_row(
+    path: Path, columns: Sequence[str], id_of: Callable[[dict[str, Any]], str | None], wanted: str
+) -> tuple[int, dict[str, Any]]:
+    """Number and columns of the row that is a pair's.
+
+    Args:
+        path: See `read_columns`.
+        columns: Names of the columns that are read.
+        id_of: The pair's id from these.
+        wanted: The id.
+
+    Raises:
+        DataError: The file cannot be read, or the row is gone.
+    """
+    for number, row in enumerate(read_columns(path, columns)):
+        if id_of(row) == wanted:
+            return number, row
+    raise DataError(f"{path}: row {wanted!r} is no longer there")
+
+
+def read_picture(path: Path, row: int, column: str) -> raster.Picture:
+    """The picture in one cell of a table: a structure with the bytes of an image file.
+
+    Args:
+        path: See `read_columns`.
+        row: From 0.
+        column: Its name.
+
+    Raises:
+        DataError: The cell cannot be read, or holds no picture.
+    """
+    name = f"{path}, row {row}, {column}"
+    try:
+        cell = _cell(_opened(stamp_of(path)), row, column)
+    except (pa.ArrowException, OSError, IndexError, KeyError) as error:
+        raise _unreadable(path, error) from error
+    content = cell.get("bytes") if isinstance(cell, dict) else cell
+    if not isinstance(content, bytes):
+        raise DataError(f"{name}: expected the bytes of an image, found none")
+    return raster.read_encoded(content, name)
+
+
+def _cell(table: pq.ParquetFile | pa.Table, row: int, column: str) -> Any:
+    if isinstance(table, pa.Table):
+        return table.column(column)[row].as_py()
+    for group in range(table.num_row_groups):
+        rows = table.metadata.row_group(group).num_rows
+        if row < rows:
+            return table.read_row_group(group, columns=[column]).column(column)[row].as_py()
+        row -= rows
+    raise IndexError("the table has no such row")
+
+
+@functools.lru_cache(maxsize=8)
+def _opened(stamp: tuple[str, int, int]) -> pq.ParquetFile | pa.Table:
+    """A Parquet file, or an Arrow table that stays on the disk until its cells are read."""
+    path = stamp[0]
+    if not path.endswith(".arrow"):
+        return pq.ParquetFile(path, memory_map=True)
+    source = pa.memory_map(path)
+    try:
+        return pa.ipc.open_file(source).read_all()
+    except pa.ArrowInvalid:  # written as a stream, which has no footer
+        source.seek(0)
+        return pa.ipc.open_stream(source).read_all()
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path}: not a whole table that can be read ({shortened(str(error))})")

@@ -1,0 +1,147 @@
+"""The TI2I sets of Plug-and-Play (arXiv 2211.12572): a YAML file each, or PnPInversion's mapping file."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
+
+from p2p_bench.data.base import PairImages
+from p2p_bench.data.captions import CaptionedSet
+from p2p_bench.data.images import load_image
+from p2p_bench.data.pie_format import without_brackets
+from p2p_bench.data.places import inside, needed_file, set_folder
+from p2p_bench.data.records import (
+    Faults,
+    fitted_pixels,
+    integer_of,
+    kind_of,
+    optional_text,
+    read_json_object,
+    read_text,
+    record_of,
+    text_of,
+)
+from p2p_bench.errors import DataError
+from p2p_bench.raster import is_file, shortened
+from p2p_bench.types import EditPair
+
+MAPPING = "mapping_file_ti2i_benchmark.json"
+
+
+@dataclass(frozen=True)
+class TI2I(CaptionedSet):
+    """The images of a TI2I set, each with its target prompts; the id is the record's number or key.
+
+    Attributes:
+        path: Folder that holds the YAML file or `mapping_file_ti2i_benchmark.json`, and the images.
+        limit: See `CaptionedSet`.
+        fit: See `CaptionedSet`.
+        name: See `CaptionedSet`.
+        captions: See `CaptionedSet`; its lines give `source` alone.
+        captioned_only: See `CaptionedSet`.
+        file: Name of the file; None takes the mapping file if it is there, else the only YAML file.
+    """
+
+    file: str | None = None
+
+    NAME: ClassVar[str] = "ti2i"
+    LACKS: ClassVar[str] = "has no source prompt for some images"
+
+    def pairs(self) -> list[EditPair]:
+        """The pairs in the file's order; no image is opened.
+
+        Raises:
+            DataError: The folder or the file cannot be used, or source prompts are missing.
+            ErrorList: Several records cannot be used.
+        """
+        folder = set_folder(self.path)
+        path = needed_file(folder, self._file(folder), "prompts and names of images")
+        faults = Faults(path)
+        read = _mapped if path.suffix.lower() == ".json" else _listed
+        for where, record in _records(path):
+            with faults.of(f"record {shortened(where)!r}"):
+                faults.add(read(where, record_of(record), folder))
+        return self.captioned(faults.settled(None))
+
+    def load(self, pair: EditPair, size: tuple[int, int]) -> PairImages:
+        """Reads the image of a pair; one of the generated set has none and starts from noise.
+
+        Args:
+            pair: One of `pairs()`.
+            size: Height and width of the model.
+
+        Raises:
+            DataError: It cannot be read.
+        """
+        if pair.image is None:
+            return PairImages()
+        return fitted_pixels(load_image(pair.image), None, size, self.fit)
+
+    def _file(self, folder: Path) -> str:
+        if self.file is not None:
+            return self.file
+        if is_file(folder / MAPPING):
+            return MAPPING
+        found = sorted(path.name for path in folder.glob("*") if path.suffix.lower() in (".yaml", ".yml"))
+        if len(found) == 1:
+            return found[0]
+        there = f"there are {shortened(', '.join(found))}" if found else "there is none"
+        raise DataError(
+            f"{folder}: expected {MAPPING} or one YAML file, {there}; set dataset.file to its name"
+        )
+
+
+def _records(path: Path) -> Iterator[tuple[str, Any]]:
+    if path.suffix.lower() == ".json":
+        yield from read_json_object(path).items()
+        return
+    try:
+        found = yaml.safe_load(read_text(path))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path}: broken YAML: {shortened(' '.join(str(error).split()))}") from error
+    if not isinstance(found, list):
+        raise DataError(f"{path}: expected a list of images with prompts, got {kind_of(found)}")
+    yield from ((str(number), record) for number, record in enumerate(found))
+
+
+def _listed(where: str, record: Mapping[str, Any], folder: Path) -> EditPair:
+    """A record of a YAML file: `init_img`, `target_prompts`, and a source prompt at times."""
+    targets = record.get("target_prompts")
+    if not isinstance(targets, list) or not targets:
+        raise DataError(f"target_prompts: expected a list of texts, got {kind_of(targets)}")
+    prompts = tuple(text_of({"target_prompts": target}, "target_prompts") for target in targets)
+    image, source = optional_text(record, "init_img"), optional_text(record, "source_prompt")
+    if image is None and (source is None or record.get("seed") is None):
+        raise DataError("init_img: missing; without an image a record needs source_prompt and seed")
+    if image is None:
+        seed = integer_of(record, "seed")
+        if not 0 <= seed < 2**63:
+            raise DataError(f"seed: expected an integer in [0, 2**63), got {shortened(str(seed))}")
+        return EditPair(where, source or "", prompts, seed=seed)
+    # Written from the folder above, "/ImageNetR-TI2I/panda/cartoon_30.jpg", whatever this one is called.
+    text = image.lstrip("/")
+    places = [text, text.partition("/")[2]] if "/" in text else [text]
+    return EditPair(where, source or "", prompts, image=_first(folder, places))
+
+
+def _mapped(where: str, record: Mapping[str, Any], folder: Path) -> EditPair:
+    """A record of the mapping file, in PIE-Bench's layout."""
+    image = text_of(record, "image_path")
+    root = "annotation_images"
+    return EditPair(
+        id=where,
+        source_prompt=without_brackets(optional_text(record, "original_prompt") or ""),
+        target_prompts=(without_brackets(text_of(record, "editing_prompt")),),
+        image=_first(folder, [f"{root}/{image}", f"{root}/ti2i_benchmark/{image}"]),
+        instruction=optional_text(record, "editing_instruction"),
+    )
+
+
+def _first(folder: Path, places: list[str]) -> Path:
+    """The first place that holds a file; the first of all where none does."""
+    paths = [inside(folder, place) for place in places]
+    return next(filter(is_file, paths), paths[0])

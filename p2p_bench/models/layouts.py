@@ -1,0 +1,103 @@
+"""What checkpoints of the families look like on disk, by the pipeline that their `model_index.json` names."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from p2p_bench.errors import ConfigError, nearest
+
+Family = Literal["sd", "sdxl", "ldm", "if"]
+CLIP_FILES = ("vocab.json", "merges.txt")
+BERT_FILES = ("vocab.txt",)
+T5_FILES = ("spiece.model",)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The folders of a checkpoint.
+
+    Attributes:
+        family: The family, in short.
+        title: The family, for people.
+        pipelines: Classes in `model_index.json`; the first is today's name.
+        encoders: Folder of each text encoder -> its class.
+        vae: Folder of the autoencoder; "" for a model of pixels, which has none.
+        tokenizers: Folder of each tokenizer, in the order of the encoders.
+        tokenizer_files: What a tokenizer folder holds where it has no `tokenizer.json`.
+        steps_offset: What the family's pipeline forces; None: the scheduler's file says, 0 where it does not.
+    """
+
+    family: Family
+    title: str
+    pipelines: tuple[str, ...]
+    encoders: Mapping[str, str]
+    vae: str = "vae"
+    tokenizers: tuple[str, ...] = ("tokenizer",)
+    tokenizer_files: tuple[str, ...] = CLIP_FILES
+    steps_offset: int | None = None
+    weights: Mapping[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Notes which folders have weights, each with the stem of its file."""
+        stems = dict.fromkeys(self._networks, "diffusion_pytorch_model")
+        object.__setattr__(self, "weights", {**stems, **dict.fromkeys(self.encoders, "model")})
+
+    @property
+    def _networks(self) -> tuple[str, ...]:
+        return ("unet", self.vae) if self.vae else ("unet",)
+
+    @property
+    def config_files(self) -> tuple[str, ...]:
+        """The configuration files, relative to the checkpoint."""
+        parts = (*self._networks, *self.encoders)
+        return ("model_index.json", *(f"{part}/config.json" for part in parts), SCHEDULER_FILE)
+
+
+SCHEDULER_FILE = "scheduler/scheduler_config.json"
+
+STABLE_DIFFUSION = Layout(
+    "sd", "Stable Diffusion 1.x / 2.x", ("StableDiffusionPipeline",), {"text_encoder": "CLIPTextModel"},
+    steps_offset=1,
+)  # fmt: skip
+SDXL = Layout(
+    "sdxl", "Stable Diffusion XL", ("StableDiffusionXLPipeline",),
+    {"text_encoder": "CLIPTextModel", "text_encoder_2": "CLIPTextModelWithProjection"},
+    tokenizers=("tokenizer", "tokenizer_2"),
+)  # fmt: skip
+LATENT_DIFFUSION = Layout(
+    "ldm", "Latent Diffusion", ("LDMTextToImagePipeline", "LatentDiffusionPipeline"),
+    {"bert": "LDMBertModel"}, vae="vqvae", tokenizer_files=BERT_FILES,
+)  # fmt: skip
+
+DEEPFLOYD = Layout(
+    "if", "DeepFloyd IF", ("IFPipeline",), {"text_encoder": "T5EncoderModel"}, vae="",
+    tokenizer_files=T5_FILES,
+)  # fmt: skip
+
+LAYOUTS = (STABLE_DIFFUSION, SDXL, LATENT_DIFFUSION, DEEPFLOYD)
+
+
+def layout_of(index: Mapping[str, Any], name: str) -> Layout:
+    """The layout of a checkpoint.
+
+    Args:
+        index: Its `model_index.json`.
+        name: Name of the model, for the message.
+
+    Raises:
+        ConfigError: It is of a pipeline that no family here has.
+    """
+    kind = str(index.get("_class_name"))
+    for layout in LAYOUTS:
+        if kind in layout.pipelines:
+            return layout
+    if kind == "IFSuperResolutionPipeline":
+        raise ConfigError(
+            f"model {name!r}: this is stage II or III of DeepFloyd IF, which enlarges an image; edits are "
+            "made with stage I (an IFPipeline)"
+        )
+    known = [layout.pipelines[0] for layout in LAYOUTS]
+    raise ConfigError(
+        f"model {name!r}: model_index.json names a {kind}, expected one of {', '.join(known)}."
+        + nearest(kind, known)
+    )

@@ -1,0 +1,118 @@
+"""What families share whose network is a latent U-Net with DDPM noise levels."""
+
+from abc import abstractmethod
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from p2p_bench.attention.plan import StepPlan
+from p2p_bench.attention.processor import folded_attention
+from p2p_bench.attention.sites import Site
+from p2p_bench.models.conditioning import TEXT, Conditioning, EncodedPrompts
+from p2p_bench.models.level import Denoised, Level
+from p2p_bench.models.model import DiffusionModel
+from p2p_bench.models.schedule import NoiseSchedule
+from p2p_bench.models.spec import ModelSpec
+from p2p_bench.models.timesteps import Spacing, check_spacing
+from p2p_bench.prompts.words import PromptReader, TokenizedPrompt
+
+_VAE_BATCH = 8
+"""Images through the VAE at once: its activations are large, and larger batches gain nothing."""
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class LatentUNet(DiffusionModel):
+    """A loaded checkpoint of such a family; see `DiffusionModel` for what is not said here.
+
+    Attributes:
+        spec: Facts about it.
+        reader: Its tokenizers.
+        schedule: Noise levels and the meaning of the network's output.
+        sites: Attention sites of the U-Net.
+        unet: The network, a `UNet2DConditionModel`.
+        vae: Images to latents and back, an `AutoencoderKL`; in a number format of its own where it has to be.
+        encoders: Tokens to embeddings, one for each tokenizer.
+        device: Where the weights are.
+        dtype: Number format of the U-Net and the encoders.
+        encoded: The prompts that were encoded before.
+    """
+
+    spec: ModelSpec
+    reader: PromptReader
+    schedule: NoiseSchedule
+    sites: tuple[Site, ...]
+    unet: nn.Module
+    vae: Any
+    encoders: tuple[Any, ...]
+    device: torch.device
+    dtype: torch.dtype
+    encoded: EncodedPrompts = field(default_factory=EncodedPrompts)
+
+    @abstractmethod
+    def inputs(self, conditioning: Conditioning) -> dict[str, Any]:
+        """What the U-Net is given besides latents, timestep and text, by the names of its arguments."""
+
+    @property
+    def network(self) -> nn.Module:
+        """The U-Net."""
+        return self.unet
+
+    def ladder(self, steps: int) -> tuple[Level, ...]:
+        """See `DiffusionModel.ladder`."""
+        return self.schedule.ladder(steps)
+
+    def spaced(self, spacing: Spacing | None) -> "LatentUNet":
+        """See `DiffusionModel.spaced`."""
+        if spacing is None:
+            return self
+        check_spacing(spacing)
+        schedule = replace(self.schedule, timestep_spacing=spacing)
+        return replace(self, spec=self.spec.spaced(spacing), schedule=schedule)
+
+    def tokenize(
+        self, text: str, truncate: bool = False, allow_empty: bool = False, role: str = "prompt"
+    ) -> TokenizedPrompt:
+        """See `DiffusionModel.tokenize`."""
+        return self.reader.tokenize(text, truncate, allow_empty, role)
+
+    def controlled(self) -> AbstractContextManager[object]:
+        """See `DiffusionModel.controlled`."""
+        return folded_attention(self.unet)
+
+    def predict(
+        self,
+        latents: Float[Tensor, "n c h w"],
+        level: Level,
+        conditioning: Conditioning,
+        plan: StepPlan | None = None,
+    ) -> Denoised:
+        """See `DiffusionModel.predict`."""
+        extra = self.inputs(conditioning)
+        if plan is not None:
+            extra["cross_attention_kwargs"] = {"plan": plan}
+        inputs, text = latents.to(self.dtype), conditioning[TEXT].to(self.dtype)
+        timestep = int(level.timestep)
+        output = self.unet(inputs, timestep, encoder_hidden_states=text, return_dict=False, **extra)[0]
+        return Denoised(latents, level, self.schedule.to_epsilon(output.to(latents.dtype), latents, level))
+
+    @torch.no_grad()
+    def encode_images(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c k l"]:
+        """Scaled latents of images in [0, 1]: the mean of the VAE's posterior, not a sample of it."""
+        parts = []
+        for part in torch.split(images, _VAE_BATCH):
+            pixels = 2 * part.to(device=self.device, dtype=self.vae.dtype) - 1
+            parts.append(self.vae.encode(pixels).latent_dist.mode() * self.spec.vae_scaling)
+        return torch.cat(parts).to(self.state_dtype)
+
+    @torch.no_grad()
+    def decode_latents(self, latents: Float[Tensor, "n c k l"]) -> Float[Tensor, "n 3 h w"]:
+        """Images of scaled latents: float32 in [0, 1], on the model's device."""
+        parts = []
+        for part in torch.split(latents, _VAE_BATCH):
+            scaled = part.to(device=self.device, dtype=self.vae.dtype) / self.spec.vae_scaling
+            parts.append(self.vae.decode(scaled, return_dict=False)[0].float())
+        return (torch.cat(parts) / 2 + 0.5).clamp(0, 1)

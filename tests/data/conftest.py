@@ -1,0 +1,3 @@
+from tests.app.conftest import command
+
+__all__ = ["command"]

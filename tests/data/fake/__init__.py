@@ -1,0 +1,1 @@
+"""Makers of fake data in the real layouts of published data sets."""
