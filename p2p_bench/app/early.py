@@ -20,7 +20,11 @@ from p2p_bench.errors import ConfigError, ErrorList, MissingWeightsError, P2PErr
 
 _JSONL = "p2p_bench.data.jsonl.JsonlPairs"
 _WORLD = "p2p_bench.models.world.world_checkpoint"
-_CHECKPOINTS = ("p2p_bench.models.checkpoint.UNetCheckpoint", _WORLD)
+_CHECKPOINTS = (
+    "p2p_bench.models.checkpoint.UNetCheckpoint",
+    "p2p_bench.models.deepfloyd_checkpoint.DeepFloydCheckpoint",
+    _WORLD,
+)
 _SAMPLER = "p2p_bench.sampling.sampler.DDIMSampler"
 _GOOD = (*(f"trainer.accelerator={name}" for name in ("auto", "cpu", "gpu", "mps")), "trainer.devices=1")
 """What is often typed, known to be good, and of a class that its annotations say little of."""

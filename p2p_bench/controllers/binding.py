@@ -25,7 +25,7 @@ def bind_edit(controller: Controller, context: EditContext) -> BoundController:
     if lost and (source.truncated or target.truncated):
         raise PromptError(
             f"the prompts {source.text!r} and {target.text!r} differ only where they were cut: the model "
-            f"reads {source.width - 2} tokens; shorten them, or name the difference earlier"
+            f"reads {source.width - source.front - 1} tokens; shorten them, or name the difference earlier"
         )
     bound = controller.bind(context)
     if lost and not changes_itself(bound, context):

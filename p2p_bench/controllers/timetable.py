@@ -67,8 +67,9 @@ class Timetable:
 
 def units(prompt: TokenizedPrompt) -> list[Unit]:
     """The units of a prompt, in order."""
-    end = prompt.num_tokens + 1
-    parts = [Unit("<begin>", (0,)), *(Unit(word.text, word.span) for word in prompt.words)]
+    end = prompt.end
+    parts = [Unit("<begin>", (column,)) for column in range(prompt.front)]
+    parts += [Unit(word.text, word.span) for word in prompt.words]
     parts.append(Unit("<end>", (end,)))
     if end + 1 < prompt.width:
         parts.append(Unit("<padding>", tuple(range(end + 1, prompt.width))))
@@ -105,7 +106,7 @@ def write(table: Timetable) -> list[str]:
 def draw(table: Timetable) -> Image.Image:
     """The table as a picture: a column per step, a row per token of the target and one for self-attention."""
     # Padding is many columns of one kind: the row of the first stands for them.
-    last = table.target.num_tokens + 2
+    last = table.target.end + 1
     names = [
         (unit.name if column == unit.columns[0] else "·", column)
         for unit in units(table.target)

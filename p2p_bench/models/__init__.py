@@ -8,15 +8,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from p2p_bench.models.checkpoint import UNetCheckpoint
+    from p2p_bench.models.deepfloyd_checkpoint import DeepFloydCheckpoint
     from p2p_bench.models.model import Checkpoint, DiffusionModel
     from p2p_bench.models.schedule import NoiseSchedule
     from p2p_bench.models.spec import ModelSpec
     from p2p_bench.models.world import world_checkpoint
 
-__all__ = ["Checkpoint", "DiffusionModel", "ModelSpec", "NoiseSchedule", "UNetCheckpoint", "world_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "DeepFloydCheckpoint",
+    "DiffusionModel",
+    "ModelSpec",
+    "NoiseSchedule",
+    "UNetCheckpoint",
+    "world_checkpoint",
+]
 
 _HOMES = {
     "Checkpoint": "model",
+    "DeepFloydCheckpoint": "deepfloyd_checkpoint",
     "DiffusionModel": "model",
     "ModelSpec": "spec",
     "NoiseSchedule": "schedule",

@@ -1,9 +1,9 @@
 """Checkpoints of latent U-Nets, in the directory formats of diffusers' pipelines."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -21,7 +21,8 @@ from p2p_bench.models.files import (
     read_layout,
 )
 from p2p_bench.models.latent_diffusion import LatentDiffusion
-from p2p_bench.models.layouts import SCHEDULER_FILE, Family, Layout
+from p2p_bench.models.layouts import DEEPFLOYD, SCHEDULER_FILE, Family, Layout
+from p2p_bench.models.model import DiffusionModel
 from p2p_bench.models.parts import PartConfig, check_headers, load_part, usable_device
 from p2p_bench.models.schedule import NoiseSchedule, schedule_from_config
 from p2p_bench.models.sdxl import StableDiffusionXL, TwoClipReader
@@ -32,6 +33,9 @@ from p2p_bench.models.unet import LatentUNet
 from p2p_bench.models.vocabulary import read_vocabulary
 from p2p_bench.pinned import with_pinned_settings
 from p2p_bench.prompts.words import PromptReader
+
+if TYPE_CHECKING:
+    from p2p_bench.models.deepfloyd_checkpoint import DeepFloydCheckpoint
 
 Dtype = Annotated[str, OneOf(("float64", "float32", "bfloat16", "float16"))]
 """Number formats of weights."""
@@ -63,7 +67,7 @@ _ADDED = {"sdxl": "text_time"}
 class UNetCheckpoint:
     """A checkpoint of Stable Diffusion 1.x, 2.x or XL, of Latent Diffusion, or another of such a layout.
 
-    The family is read from `model_index.json`.
+    The family is read from `model_index.json`. One of DeepFloyd IF is handed on to `DeepFloydCheckpoint`.
 
     Cheap to make: nothing is read before `spec`, `tokenizer` or `load` is called. No pickle is read
     and nothing is downloaded.
@@ -115,6 +119,8 @@ class UNetCheckpoint:
             ConfigError: The checkpoint is of another layout.
         """
         directory = checkpoint_directory(self.path, self.name, self.revision)
+        if (pixels := self._of_pixels(directory)) is not None:
+            return pixels.spec()
         check_complete(directory, self.name, self.variant)
         layout = read_layout(directory, self.name)
         check_headers(directory, self.name, layout, self.variant)
@@ -152,6 +158,8 @@ class UNetCheckpoint:
             MissingWeightsError: Its files are missing or damaged, or are another model's.
         """
         directory = checkpoint_directory(self.path, self.name, self.revision)
+        if (pixels := self._of_pixels(directory)) is not None:
+            return pixels.tokenizer()
         return self._tokenizer(directory, read_layout(directory, self.name), 0)
 
     def reader(self) -> PromptReader:
@@ -161,13 +169,15 @@ class UNetCheckpoint:
             MissingWeightsError: See `tokenizer`.
         """
         directory = checkpoint_directory(self.path, self.name, self.revision)
+        if (pixels := self._of_pixels(directory)) is not None:
+            return pixels.reader()
         layout = read_layout(directory, self.name)
         tokenizers = [self._tokenizer(directory, layout, place) for place in range(len(layout.tokenizers))]
         first = TokenizerReader(tokenizers[0], read_vocabulary(directory, self.name))
         return first if len(tokenizers) == 1 else TwoClipReader(first, TokenizerReader(tokenizers[1]))
 
     @with_pinned_settings
-    def load(self, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> LatentUNet:
+    def load(self, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> DiffusionModel:
         """Loads the weights. Nothing around the call decides them, see `p2p_bench.pinned`.
 
         Args:
@@ -182,6 +192,8 @@ class UNetCheckpoint:
         """
         spec = self.spec()
         directory = checkpoint_directory(self.path, self.name, self.revision)
+        if (pixels := self._of_pixels(directory)) is not None:
+            return pixels.load(device, dtype)
         layout = read_layout(directory, self.name)
         dtype = dtype or DTYPES[self.dtype]
         device = usable_device(device, dtype)
@@ -204,6 +216,19 @@ class UNetCheckpoint:
             device=device,
             dtype=dtype,
         )
+
+    def _of_pixels(self, directory: Path) -> "DeepFloydCheckpoint | None":
+        """The checkpoint as one of the family without an autoencoder, if it is that."""
+        from p2p_bench.models.deepfloyd_checkpoint import DeepFloydCheckpoint  # which needs what is here
+
+        if read_layout(directory, self.name) != DEEPFLOYD:
+            return None
+        if self.unprompted == "zeros":
+            raise ConfigError(f"model {self.name!r}: unprompted: DeepFloyd IF encodes the empty prompt")
+        given = {
+            field.name: getattr(self, field.name) for field in fields(self) if field.name != "unprompted"
+        }
+        return DeepFloydCheckpoint(**{key: value for key, value in given.items() if value is not None})
 
     def _tokenizer(self, directory: Path, layout: Layout, place: int) -> Any:
         folder = directory / layout.tokenizers[place]

@@ -6,9 +6,10 @@ from typing import Any, Literal
 
 from p2p_bench.errors import ConfigError, nearest
 
-Family = Literal["sd", "sdxl", "ldm"]
+Family = Literal["sd", "sdxl", "ldm", "if"]
 CLIP_FILES = ("vocab.json", "merges.txt")
 BERT_FILES = ("vocab.txt",)
+T5_FILES = ("spiece.model",)
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Layout:
         title: The family, for people.
         pipelines: Classes in `model_index.json`; the first is today's name.
         encoders: Folder of each text encoder -> its class.
-        vae: Folder of the autoencoder.
+        vae: Folder of the autoencoder; "" for a model of pixels, which has none.
         tokenizers: Folder of each tokenizer, in the order of the encoders.
         tokenizer_files: What a tokenizer folder holds where it has no `tokenizer.json`.
         steps_offset: What the family's pipeline forces; None: the scheduler's file says, 0 where it does not.
@@ -38,13 +39,17 @@ class Layout:
 
     def __post_init__(self) -> None:
         """Notes which folders have weights, each with the stem of its file."""
-        stems = dict.fromkeys(("unet", self.vae), "diffusion_pytorch_model")
+        stems = dict.fromkeys(self._networks, "diffusion_pytorch_model")
         object.__setattr__(self, "weights", {**stems, **dict.fromkeys(self.encoders, "model")})
+
+    @property
+    def _networks(self) -> tuple[str, ...]:
+        return ("unet", self.vae) if self.vae else ("unet",)
 
     @property
     def config_files(self) -> tuple[str, ...]:
         """The configuration files, relative to the checkpoint."""
-        parts = ("unet", self.vae, *self.encoders)
+        parts = (*self._networks, *self.encoders)
         return ("model_index.json", *(f"{part}/config.json" for part in parts), SCHEDULER_FILE)
 
 
@@ -64,7 +69,12 @@ LATENT_DIFFUSION = Layout(
     {"bert": "LDMBertModel"}, vae="vqvae", tokenizer_files=BERT_FILES,
 )  # fmt: skip
 
-LAYOUTS = (STABLE_DIFFUSION, SDXL, LATENT_DIFFUSION)
+DEEPFLOYD = Layout(
+    "if", "DeepFloyd IF", ("IFPipeline",), {"text_encoder": "T5EncoderModel"}, vae="",
+    tokenizer_files=T5_FILES,
+)  # fmt: skip
+
+LAYOUTS = (STABLE_DIFFUSION, SDXL, LATENT_DIFFUSION, DEEPFLOYD)
 
 
 def layout_of(index: Mapping[str, Any], name: str) -> Layout:
@@ -81,6 +91,11 @@ def layout_of(index: Mapping[str, Any], name: str) -> Layout:
     for layout in LAYOUTS:
         if kind in layout.pipelines:
             return layout
+    if kind == "IFSuperResolutionPipeline":
+        raise ConfigError(
+            f"model {name!r}: this is stage II or III of DeepFloyd IF, which enlarges an image; edits are "
+            "made with stage I (an IFPipeline)"
+        )
     known = [layout.pipelines[0] for layout in LAYOUTS]
     raise ConfigError(
         f"model {name!r}: model_index.json names a {kind}, expected one of {', '.join(known)}."

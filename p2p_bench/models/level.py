@@ -34,6 +34,27 @@ class Level:
         return self.alpha * x_0 + self.sigma * noise
 
 
+@dataclass(frozen=True)
+class Thresholding:
+    """Dynamic thresholding of images in [-1, 1] (Saharia et al., arXiv 2205.11487, section 2.3).
+
+    An image is cut off at `s`, the given quantile of its absolute values and at least 1, and divided by `s`.
+
+    Attributes:
+        ratio: The quantile, in [0, 1].
+        maximum: Most that `s` is; 1 is plain clipping.
+    """
+
+    ratio: float
+    maximum: float
+
+    def __call__(self, x_0: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """The images, cut off."""
+        sizes = torch.quantile(x_0.abs().flatten(1), self.ratio, dim=1).clamp(1, self.maximum)
+        s = sizes[:, None, None, None]
+        return torch.clamp(x_0, -s, s) / s
+
+
 @dataclass(frozen=True, eq=False)
 class Denoised:
     """What a network says of noisy latents: the image and the noise in them, by one of the two or a mixture.
@@ -46,12 +67,16 @@ class Denoised:
         output: The answer, of the latents' shape.
         kind: What `output` is: "epsilon", the noise; or "flow", the noise minus the image, for levels with
             alpha + sigma = 1 (where the noise alone says nothing of the image at alpha 0).
+        thresholding: What is done to the image, for models of pixels. As in diffusers' `DDIMScheduler` it
+            comes after guidance, and the noise stays as the network said it, so that image and noise no
+            longer add up to the latents.
     """
 
     x_t: Float[Tensor, "n c h w"]
     level: Level
     output: Float[Tensor, "n c h w"]
     kind: Literal["epsilon", "flow"] = "epsilon"
+    thresholding: Thresholding | None = None
 
     @property
     def epsilon(self) -> Float[Tensor, "n c h w"]:
@@ -61,17 +86,22 @@ class Denoised:
     @property
     def x_0(self) -> Float[Tensor, "n c h w"]:
         """The image in the latents."""
+        x_0 = self.x_t - self.level.sigma * self.output
         if self.kind == "epsilon":
-            return (self.x_t - self.level.sigma * self.output) / self.level.alpha
-        return self.x_t - self.level.sigma * self.output
+            x_0 = x_0 / self.level.alpha
+        return x_0 if self.thresholding is None else self.thresholding(x_0)
 
     def with_output(self, output: Float[Tensor, "n c h w"]) -> "Denoised":
         """Another answer of the same kind to the same latents."""
         return replace(self, output=output)
 
     def held(self, x: Float[Tensor, "n c h w"], level: Level) -> "Denoised":
-        """The same answer, taken for that to other latents at another level."""
-        return replace(self, x_t=x, level=level)
+        """The same answer, taken for that to other latents at another level.
+
+        What leads back to the noise asks for this. The image is that which is in these latents, and is not
+        thresholded, which could not be undone.
+        """
+        return replace(self, x_t=x, level=level, thresholding=None)
 
     def select(self, rows: Int64[Tensor, " k"]) -> "Denoised":
         """The answer to some rows, by index."""

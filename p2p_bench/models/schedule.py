@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
+from math import cos, pi
 from typing import Any, Literal
 
 import torch
@@ -12,7 +14,7 @@ from p2p_bench.errors import ConfigError
 from p2p_bench.models.level import Level
 from p2p_bench.models.timesteps import Spacing, TimestepLayout, known_value, layout_from_config
 
-BETA_SCHEDULES = ("linear", "scaled_linear")
+BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 PREDICTIONS = ("epsilon", "v_prediction")
 _ENDS_AT_ZERO = ("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler")
 
@@ -134,9 +136,17 @@ def _alphas_cumprod(config: Mapping[str, Any], beta_schedule: str, count: int) -
         betas = torch.tensor(trained, dtype=torch.float32)
     elif beta_schedule == "linear":
         betas = torch.linspace(start, end, count, dtype=torch.float32)
+    elif beta_schedule == "squaredcos_cap_v2":
+        betas = torch.tensor(_cosine_betas(count), dtype=torch.float32)
     else:
         betas = torch.linspace(start**0.5, end**0.5, count, dtype=torch.float32) ** 2
     return torch.cumprod(1.0 - betas, dim=0).double()
+
+
+def _cosine_betas(count: int) -> list[float]:
+    """The cosine schedule (Nichol and Dhariwal, arXiv 2102.09672, eq. 17), each beta 0.999 at most."""
+    alpha_bar = [cos((step / count + 0.008) / 1.008 * pi / 2) ** 2 for step in range(count + 1)]
+    return [min(1 - after / before, 0.999) for before, after in pairwise(alpha_bar)]
 
 
 def _beta(config: Mapping[str, Any], key: str, usual: float) -> float:

@@ -77,7 +77,7 @@ def refinement_map(
         first = len(target.encoded)
     else:
         matrix = _map_of(source, target, [([i], [j]) for i, j in unchanged_places(source, target)])
-        matrix[source.num_tokens + 1, target.num_tokens + 1] = 1
+        matrix[source.end, target.end] = 1
         first = max(len(target.encoded), len(source.encoded))
     for j in range(first, target.width):
         matrix[j, j] = 1
@@ -130,7 +130,7 @@ def phrase_map(
 def with_source(matrix: Float64[Tensor, "w w"], target: TokenizedPrompt) -> Float64[Tensor, " w"]:
     """0 at the target's columns that a swap gives no source column, 1 elsewhere and at end and padding."""
     aligned = matrix.any(0).double()
-    aligned[target.num_tokens + 1 :] = 1
+    aligned[target.end :] = 1
     return aligned
 
 
@@ -174,7 +174,7 @@ def _word_map(
 ) -> Float64[Tensor, "w w"]:
     """Map of a swap of words; padding follows in order."""
     matrix = _map_of(source, target, pairs)
-    i, j = source.num_tokens + 1, target.num_tokens + 1
+    i, j = source.end, target.end
     for offset in range(min(source.width - i, target.width - j)):
         matrix[i + offset, j + offset] = 1
     return matrix
@@ -183,9 +183,9 @@ def _word_map(
 def _map_of(
     source: TokenizedPrompt, target: TokenizedPrompt, pairs: Sequence[_Pair]
 ) -> Float64[Tensor, "w w"]:
-    """Map of the begin column, and of words with the punctuation around them; the rest is zero."""
+    """Map of the begin column, if any, and of words with the punctuation around them; the rest is zero."""
     matrix = torch.zeros(source.width, target.width, dtype=torch.float64)
-    matrix[0, 0] = 1
+    matrix[range(source.front), range(target.front)] = 1
     for old, new in pairs:
         map_block(matrix, word_columns(source, old), word_columns(target, new))
         for mine, its in zip(_punctuation(source, old), _punctuation(target, new), strict=True):

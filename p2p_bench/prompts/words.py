@@ -11,12 +11,12 @@ from p2p_bench.errors import PromptError, nearest
 
 @runtime_checkable
 class TextTokenizer(Protocol):
-    """What is needed of a tokenizer; `transformers.CLIPTokenizer` has it."""
+    """What is needed of a tokenizer; those of CLIP, BERT and T5 in `transformers` have it."""
 
     model_max_length: int
 
     def __call__(self, text: str, **kwargs: Any) -> Any:
-        """Encode; `.input_ids` begins and ends with one special token each."""
+        """Encode; `.input_ids` ends with a special token, and begins with one or none (T5)."""
 
 
 @runtime_checkable
@@ -84,11 +84,12 @@ class TokenizedPrompt:
 
     Attributes:
         text: The prompt, composed (NFC).
-        ids: Token ids: begin, tokens, end, padding.
+        ids: Token ids: begin (where the tokenizer has it), tokens, end, padding.
         num_tokens: Number of tokens without begin, end and padding.
         words: The words that have all their columns (every word, unless the prompt was truncated).
         truncated: Whether tokens were cut off.
         others: Ids that further text encoders are given for the same columns, one tuple each.
+        front: Number of special tokens before the text: 1, or 0 for T5.
     """
 
     text: str
@@ -97,6 +98,7 @@ class TokenizedPrompt:
     words: tuple[WordSpan, ...]
     truncated: bool = False
     others: tuple[tuple[int, ...], ...] = ()
+    front: int = 1
 
     def __hash__(self) -> int:
         """That of the text, which Python keeps: prompts are keys of what is computed once per pair."""
@@ -108,9 +110,14 @@ class TokenizedPrompt:
         return len(self.ids)
 
     @property
+    def end(self) -> int:
+        """The column of the end token; padding is behind it."""
+        return self.front + self.num_tokens
+
+    @property
     def encoded(self) -> tuple[int, ...]:
         """Ids of begin, tokens and end, without padding."""
-        return self.ids[: self.num_tokens + 2]
+        return self.ids[: self.end + 1]
 
 
 def tokenize(
@@ -125,7 +132,7 @@ def tokenize(
 
     Args:
         prompt: The text.
-        tokenizer: Any tokenizer that puts one special token before and one after the text.
+        tokenizer: Any tokenizer that puts one special token after the text, and one or none before it.
         truncate: Cut a prompt that is too long instead of refusing it.
         allow_empty: Accept a prompt without words.
         role: What the prompt is, for messages.
@@ -140,17 +147,19 @@ def tokenize(
         raise PromptError(f"{role}: expected some words, got an empty prompt")
     width = tokenizer.model_max_length
     encoded = _encode(prompt, tokenizer)
-    over = len(encoded) - width
+    front = len(_encode("", tokenizer)) - 1
+    most, num_tokens = width - front - 1, len(encoded) - front - 1
+    over = num_tokens - most
     if over > 0 and not truncate:
         raise PromptError(
             f"{role} {prompt!r} is {over} token{'s' if over > 1 else ''} too long: "
-            f"it has {len(encoded) - 2}, the model takes {width - 2}; shorten it, or cut it with "
+            f"it has {num_tokens}, the model takes {most}; shorten it, or cut it with "
             f"truncate=True (on the command line run.truncate=true){_in_pieces(prompt, vocabulary)}"
         )
     ids = tokenizer(prompt, padding="max_length", max_length=width, truncation=True).input_ids
-    num_tokens = min(len(encoded), width) - 2
-    words = _words(prompt, encoded, num_tokens, tokenizer)
-    return TokenizedPrompt(prompt, tuple(ids), num_tokens, words, truncated=over > 0)
+    num_tokens = min(num_tokens, most)
+    words = _words(prompt, encoded[front:-1], num_tokens, front, tokenizer)
+    return TokenizedPrompt(prompt, tuple(ids), num_tokens, words, truncated=over > 0, front=front)
 
 
 def occurrences(prompt: TokenizedPrompt, phrase: str) -> tuple[range, ...]:
@@ -236,27 +245,36 @@ def _encode(text: str, tokenizer: TextTokenizer) -> list[int]:
 
 
 def _words(
-    prompt: str, encoded: list[int], num_tokens: int, tokenizer: TextTokenizer
+    prompt: str, own: list[int], num_tokens: int, front: int, tokenizer: TextTokenizer
 ) -> tuple[WordSpan, ...]:
-    """Columns of each word, from the number of tokens of the prompt up to the word's ends."""
+    """Columns of each word, from the number of tokens of the prompt up to the word's ends.
+
+    Args:
+        prompt: The text.
+        own: Its tokens without begin and end.
+        num_tokens: How many of them the model reads.
+        front: Number of columns before them.
+        tokenizer: The tokenizer.
+    """
 
     def end(position: int) -> int | None:
         """Number of tokens of `prompt[:position]`, if the prompt's own tokens have a boundary there."""
-        tokens = _encode(prompt[:position], tokenizer)[1:-1]
-        return len(tokens) if tokens == encoded[1 : 1 + len(tokens)] else None
+        # A space before a word is a part of it for T5, and no token for CLIP.
+        tokens = _encode(prompt[:position].rstrip(), tokenizer)[front:-1]
+        return len(tokens) if tokens == own[: len(tokens)] else None
 
     words = []
-    first = 1
+    first = 0
     for word in split_words(prompt):
         stop = end(word.start + len(word.text))
         if stop is None:
             raise PromptError(f"the tokens of word {word.text!r} in prompt {prompt!r} run into the next word")
-        span = range(first, min(stop, num_tokens) + 1)
+        span = range(front + first, front + min(stop, num_tokens))
         before, after = (end(word.start + place) for place in word.core)
         if before is None or after is None:
-            before, after = first - 1, stop
-        first = stop + 1
+            before, after = first, stop
+        first = stop
         if before < after <= num_tokens:
-            columns = tuple(range(before + 1, after + 1))
+            columns = tuple(range(front + before, front + after))
             words.append(WordSpan(word.text, word.bare, columns, tuple(span)))
     return tuple(words)

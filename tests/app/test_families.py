@@ -6,28 +6,35 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from p2p_bench.models import DeepFloydCheckpoint, UNetCheckpoint
 from tests.app.command import SWEEP, Command, write_pairs
 from tests.app.test_run import assert_same_rows, rows_of
 from tests.models.small import SMALL, small_checkpoint
+from tests.models.small_if import small_if
 
 PAIR = {"id": "swap", "source": "a red circle on grass", "target": "a blue circle on grass"}
 TAUS = ("0.2", "0.5", "0.8")
+FAMILIES = (*SMALL, "if")
+
+
+def checkpoint(family: str) -> UNetCheckpoint | DeepFloydCheckpoint:
+    return small_if() if family == "if" else small_checkpoint(family)
 
 
 def settings(command: Command, family: str) -> list[str]:
     """A run on a real image, in three steps."""
-    side = small_checkpoint(family).spec().image_size
+    side = checkpoint(family).spec().image_size
     Image.fromarray((np.indices((*side, 3)).sum(0) * 5).astype(np.uint8)).save(command.folder / "real.png")
     pairs = write_pairs(command.folder / "pairs.jsonl", [{**PAIR, "image": "real.png"}])
     return [
-        "model=local", f"model.path={small_checkpoint(family).path}", "model.dtype=float64",
+        "model=local", f"model.path={checkpoint(family).path}", "model.dtype=float64",
         "model.record_fraction=0.5",
         "dataset=jsonl", f"dataset.path={pairs}", "metrics=pixel", "sampler.steps=3", "inversion=direct",
         "trainer.accelerator=cpu", "controller=replace",
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("family", SMALL)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_run_a_report_and_three_taus_in_one_tree(command: Command, family: str) -> None:
     done = command(*settings(command, family), SWEEP, "run.dir=tree")
     assert done.code == 0, done.err
@@ -38,7 +45,7 @@ def test_a_run_a_report_and_three_taus_in_one_tree(command: Command, family: str
     assert (command.folder / "tree" / "report.html").is_file()
 
 
-@pytest.mark.parametrize("family", SMALL)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_shared_sweep_equals_solo_runs(command: Command, family: str) -> None:
     swept = command("-m", *settings(command, family), f"tau.cross={','.join(TAUS)}", "run.dir=sweep")
     assert swept.code == 0, swept.err
@@ -49,7 +56,7 @@ def test_a_shared_sweep_equals_solo_runs(command: Command, family: str) -> None:
         assert_same_rows(ours, solo, apart_from=("unet_rows_spent", "inversion_from"))
 
 
-@pytest.mark.parametrize("family", SMALL)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_one_edit_of_a_picture(command: Command, family: str) -> None:
     chosen = [
         one for one in settings(command, family) if one.split("=")[0].split(".")[0] in ("model", "sampler")
@@ -60,4 +67,4 @@ def test_one_edit_of_a_picture(command: Command, family: str) -> None:
     )  # fmt: skip
     assert done.code == 0, done.err
     with Image.open(command.folder / "edit" / "target_1.png") as picture:
-        assert picture.size == small_checkpoint(family).spec().image_size
+        assert picture.size == checkpoint(family).spec().image_size

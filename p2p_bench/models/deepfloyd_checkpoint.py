@@ -1,0 +1,231 @@
+"""Checkpoints of DeepFloyd IF, stage I, in the `IFPipeline` directory format."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from transformers import T5EncoderModel
+
+from p2p_bench.attention.sites import unet_sites
+from p2p_bench.errors import ConfigError, MissingWeightsError
+from p2p_bench.fields import Above, AtLeast, check_fields
+from p2p_bench.models.checkpoint import DTYPES, SIDE, Dtype
+from p2p_bench.models.deepfloyd_if import DeepFloydIF
+from p2p_bench.models.files import check_complete, checkpoint_checksum, checkpoint_directory, read_layout
+from p2p_bench.models.layouts import DEEPFLOYD, SCHEDULER_FILE
+from p2p_bench.models.level import Thresholding
+from p2p_bench.models.parts import PartConfig, check_headers, load_part, usable_device
+from p2p_bench.models.schedule import NoiseSchedule, schedule_from_config
+from p2p_bench.models.spec import ModelSpec
+from p2p_bench.models.t5 import MAX_TOKENS, SharedT5Tokenizer, T5Reader, check_t5_tokenizer, load_t5_tokenizer
+from p2p_bench.pinned import with_pinned_settings
+
+
+@dataclass(frozen=True)
+class DeepFloydCheckpoint:
+    """A checkpoint of DeepFloyd IF, stage I: T5 encoder, U-Net, scheduler; what else is there is not read.
+
+    Cheap to make: nothing is read before `spec`, `reader` or `load` is called. No pickle is read and nothing
+    is downloaded.
+
+    Attributes:
+        path: Directory with `model_index.json`, or `owner/name` in the local Hugging Face cache.
+        name: Name in results.
+        guidance: Default guidance scale; at least 0.
+        steps: Default number of denoising steps; at least 1.
+        self_fraction: Pixel columns are injected at maps of at most this fraction of the side, in (0, 1].
+        record_fraction: Attention maps are recorded at this fraction of the side, in (0, 1].
+        dtype: Number format the weights are loaded in, unless `load` is told another.
+        variant: Infix of the weight files, such as "fp16" for `model.fp16.safetensors`.
+        null_text_learning_rate: Where null-text inversion starts on this model, unless it is told another.
+        revision: Branch, tag or commit of `owner/name`; None: its main branch, as it was when fetched.
+    """
+
+    path: Path | str
+    name: str = "if"
+    guidance: Annotated[float, AtLeast(0)] = 7.0
+    steps: Annotated[int, AtLeast(1)] = 100
+    self_fraction: Annotated[float, SIDE] = 0.5
+    record_fraction: Annotated[float, SIDE] = 0.25
+    dtype: Dtype = "float32"
+    variant: str | None = None
+    null_text_learning_rate: Annotated[float, Above(0)] = 1e-2
+    revision: str | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the values.
+
+        Raises:
+            ConfigError: One is out of range.
+        """
+        check_fields(self, "model.")
+
+    def spec(self) -> ModelSpec:
+        """Reads configuration files and headers; a checkpoint that is absent, cut short or mixed shows here.
+
+        Raises:
+            MissingWeightsError: A file is missing, damaged, no safetensors, or of another model than others.
+            ConfigError: The checkpoint is of another layout.
+        """
+        directory = self._directory()
+        check_complete(directory, self.name, self.variant)
+        check_t5_tokenizer(directory / "tokenizer", self.name)
+        check_headers(directory, self.name, DEEPFLOYD, self.variant)
+        unet, text = (self._config(directory, part) for part in ("unet", "text_encoder"))
+        _check_network(unet, text)
+        schedule, _ = self._schedule(directory)
+        sides = unet.integers("sample_size")
+        return ModelSpec(
+            name=self.name,
+            family="if",
+            latent_channels=unet.integer("in_channels"),
+            latent_size=(sides[0], sides[-1]),
+            image_size=(sides[0], sides[-1]),
+            max_tokens=MAX_TOKENS,
+            prediction_type=schedule.prediction_type,
+            guidance=self.guidance,
+            steps=self.steps,
+            self_fraction=self.self_fraction,
+            record_fraction=self.record_fraction,
+            vae_scaling=1.0,
+            checksum=checkpoint_checksum(directory, DEEPFLOYD, self.variant),
+            timesteps=schedule.layout,
+            null_text_learning_rate=self.null_text_learning_rate,
+        )
+
+    def tokenizer(self) -> SharedT5Tokenizer:
+        """Loads the tokenizer only.
+
+        Raises:
+            MissingWeightsError: Its files are missing or damaged, or are another model's.
+        """
+        directory = self._directory()
+        embeddings = self._config(directory, "text_encoder").integer("vocab_size", 32128)
+        return load_t5_tokenizer(directory / "tokenizer", self.name, embeddings)
+
+    def reader(self) -> T5Reader:
+        """What reads prompts, without weights.
+
+        Raises:
+            MissingWeightsError: See `tokenizer`.
+        """
+        return T5Reader(self.tokenizer())
+
+    @with_pinned_settings
+    def load(self, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> DeepFloydIF:
+        """Loads the weights. Nothing around the call decides them, see `p2p_bench.pinned`.
+
+        Args:
+            device: Where to.
+            dtype: Number format; None takes the checkpoint's own `dtype`.
+
+        Raises:
+            MissingWeightsError: A file is missing or cannot be read, or holds other tensors than the network
+                needs, or damaged ones.
+            ConfigError: The device is not there, or does not compute in the number format.
+        """
+        spec, directory = self.spec(), self._directory()
+        dtype = dtype or DTYPES[self.dtype]
+        device = usable_device(device, dtype)
+        tokenizer = self.tokenizer()
+        schedule, thresholding = self._schedule(directory)
+        encoder, unet = (
+            load_part(kind, directory / folder, self.name, device, dtype, self.variant)
+            for kind, folder in ((T5EncoderModel, "text_encoder"), (UNet2DConditionModel, "unet"))
+        )
+        if dtype == torch.float16:
+            _keep_outputs_wide(encoder)
+        return DeepFloydIF(
+            spec, tokenizer, schedule, thresholding, unet_sites(unet), unet, encoder, device, dtype
+        )
+
+    def _directory(self) -> Path:
+        directory = checkpoint_directory(self.path, self.name, self.revision)
+        layout = read_layout(directory, self.name)
+        if layout != DEEPFLOYD:
+            raise ConfigError(
+                f"model {self.name!r}: this is a checkpoint of {layout.title}, expected DeepFloyd IF; "
+                "model=local takes either"
+            )
+        return directory
+
+    def _config(self, directory: Path, part: str) -> PartConfig:
+        return PartConfig.read(directory / part / "config.json", self.name)
+
+    def _schedule(self, directory: Path) -> tuple[NoiseSchedule, Thresholding | None]:
+        config = PartConfig.read(directory / SCHEDULER_FILE, self.name)
+        try:
+            return pixel_schedule(config.values), thresholding_from_config(config.values)
+        except ConfigError as error:
+            raise MissingWeightsError(f"model {self.name!r} in {config.file.parent}: {error}") from error
+
+
+def pixel_schedule(config: Mapping[str, Any]) -> NoiseSchedule:
+    """The levels of a `scheduler_config.json` as `DDIMScheduler.from_config` reads it, which forces nothing.
+
+    Raises:
+        ConfigError: The schedule is of a kind this project does not know.
+    """
+    # What is refused for latents is right for pixels, see `thresholding_from_config`.
+    pixels = {"thresholding": False, "clip_sample": False}
+    return schedule_from_config({"set_alpha_to_one": True, **config, **pixels}, offset=None)
+
+
+def thresholding_from_config(config: Mapping[str, Any]) -> Thresholding | None:
+    """What a `scheduler_config.json` does to predicted images; plain clipping is thresholding at 1.
+
+    Raises:
+        ConfigError: A value is out of range.
+    """
+    if not config.get("thresholding"):
+        clipped = config.get("clip_sample", True)
+        if clipped and config.get("clip_sample_range", 1.0) != 1.0:
+            raise ConfigError("scheduler_config.json: clip_sample_range: expected 1, the range of pixels")
+        return Thresholding(1.0, 1.0) if clipped else None
+    ratio, most = config.get("dynamic_thresholding_ratio", 0.995), config.get("sample_max_value", 1.0)
+    for key, value, low, high in (
+        ("dynamic_thresholding_ratio", ratio, 0, 1),
+        ("sample_max_value", most, 1, 1e6),
+    ):
+        if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
+            raise ConfigError(
+                f"scheduler_config.json: {key} is {value!r}, expected a number from {low} to {high:g}"
+            )
+    return Thresholding(float(ratio), float(most))
+
+
+def _keep_outputs_wide(encoder: torch.nn.Module) -> None:
+    """T5's feed-forward layers leave the range of half precision, so their last matrix stays in float32."""
+    for name, module in encoder.named_modules():
+        if name.endswith(".wo"):
+            module.float()
+
+
+def _check_network(unet: PartConfig, text: PartConfig) -> None:
+    """Refuses networks of another kind, or that do not fit one another."""
+    unet.check_class("UNet2DConditionModel")
+    text.check_class("T5EncoderModel")
+    for key, known in (
+        ("addition_embed_type", (None, "text")),
+        ("encoder_hid_dim_type", (None, "text_proj")),
+        ("class_embed_type", (None,)),
+        ("time_cond_proj_dim", (None,)),
+    ):
+        if unet.values.get(key) not in known:
+            raise ConfigError(
+                f"model {unet.model!r}: the U-Net needs an input this project does not give: "
+                f"{key}={unet.values[key]}"
+            )
+    channels, returned = unet.integer("in_channels"), unet.integer("out_channels")
+    if channels != 3:
+        raise ConfigError(
+            f"model {unet.model!r}: the U-Net takes {channels} channels, expected the 3 of pixels"
+        )
+    if returned not in (channels, 2 * channels):
+        raise unet.fault("out_channels", "3, or 6 with a learned variance")
+    width = unet.integer("encoder_hid_dim")
+    if text.integer("d_model", 512) != width:
+        raise text.fault("d_model", f"the encoder_hid_dim of the U-Net ({width})")
