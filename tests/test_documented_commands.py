@@ -59,6 +59,7 @@ SOON = {
 
 SCRIPTS: Mapping[str, tuple[str, ...]] = {
     "experiments/control/measure.py": ("--per-kind", "1", "--scenes", "1", "--work", "w", "--out", "o"),
+    "experiments/gpu/measure.py": ("--tiny", "--only", "matmul", "--out", "o"),
     "experiments/inversion/measure.py": ("--images", "1", "--steps", "2", "--out", "o"),
     "experiments/inversion_speed/measure.py": ("--rounds", "2"),
     "experiments/speed/measure.py": ("--rounds", "1", "--steps", "2"),
