@@ -72,8 +72,8 @@ def _sweep(found: Figures) -> list[str]:
     shared, alone = found["one request"], found["one by one"]
     return [
         f"Eleven taus from 0 to 1, {found['steps']} steps: {shared['rows']} of {alone['rows']} UNet rows "
-        f"({shared['rows'] / alone['rows']:.2f}), in {shared['seconds'] / alone['seconds']:.2f} of the time that "
-        "they take one by one.",
+        f"({shared['rows'] / alone['rows']:.2f}), in {shared['seconds'] / alone['seconds']:.2f} of the time "
+        "that they take one by one.",
     ]
 
 
