@@ -180,7 +180,7 @@ def test_the_source_judges_usual_slips_as_the_class_does(target: str, name: str)
     hint = read.parameters[name].annotation
     # Classes take whole numbers for fractions too, but not where the tests check types.
     slips = (-1, 0, 2000) if fits(0, hint) and not fits(0.5, hint) else (-1.0, 0.0, 1.5, 2000.0)
-    fitting = [value for value in (*slips, "nothing", "", [], None) if fits(value, hint)]
+    fitting = [value for value in (*slips, "nothing", "", [], {}, {"fog": 2.0}, None) if fits(value, hint)]
     assert fitting
     for value in fitting:
         judge_alike(target, name, value)
