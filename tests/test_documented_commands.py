@@ -70,6 +70,8 @@ SCRIPTS: Mapping[str, tuple[str, ...]] = {
 """What makes the experiments' scripts end soon; of others it is tried whether they start (`--help`)."""
 
 LEFT_OUT = {
+    "FOLDER": "images that another tool made; tests/app/test_score.py makes some",
+    "RUN": "a finished run with pictures; tests/app/test_score.py makes one",
     "controller=mine": "the page's own example of what a reader writes",
     "outputs/search/reference": "needs a finished search, which takes an hour",
 }

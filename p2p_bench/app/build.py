@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from p2p_bench.bench.loggers import RunLogger
     from p2p_bench.bench.task import Keep, Task, Variant
+    from p2p_bench.editors import EditorSettings
 
 RECORDED = ("model", "controller", "tau", "inversion", "editor", "dataset", "sampler", "metrics", "seed")
 """Parts of the configuration that decide the numbers."""
@@ -141,7 +142,7 @@ def _task(config: DictConfig, choices: Mapping[str, str], built: Mapping[str, An
     return Task(
         checkpoint=built["model"],
         dataset=built["dataset"],
-        variants=built["controller"],
+        variants=_known_variants(built["editor"]) or built["controller"],
         inversion=built["inversion"],
         inversion_name=choices.get("inversion", ""),
         editor=built["editor"],
@@ -152,6 +153,17 @@ def _task(config: DictConfig, choices: Mapping[str, str], built: Mapping[str, An
         repair=RepairRule(config.run.repair, config.run.repair_feather),
         cache=_cache(config.run, start),
         settings=recorded_settings(config),
+    )
+
+
+def _known_variants(editor: "EditorSettings") -> "tuple[Variant, ...]":
+    """The variants of an editor that finds images instead of making them; none where it makes them."""
+    from p2p_bench.bench.task import Variant
+    from p2p_bench.controllers import NoControl
+
+    return tuple(
+        Variant(one.name, NoControl(), one.controller, one.cross, one.self_attn, dict(_NO_CONTROL))
+        for one in editor.known_variants()
     )
 
 

@@ -16,6 +16,7 @@ usage: p2p-bench [VERB] ...
   [run] KEY=VALUE ... [-m]                                 the benchmark; -m runs a job per combination
   edit --source S --target T [--image F] [KEY=VALUE ...]   one edit, as pictures
   check [--decode] [KEY=VALUE ...]                         what is wrong with a data set, without weights
+  score FOLDER|RUN [KEY=VALUE ...]                         images made elsewhere, or other metrics
   report DIR ...                                           a page over a run, a folder over many
   resume DIR                                               finish a run or a sweep
   ls [GROUP]                                               every option, and what goes with what
@@ -36,6 +37,7 @@ VERBS = {
     "run": "p2p_bench.app.verbs.run",
     "edit": "p2p_bench.app.verbs.edit",
     "check": "p2p_bench.app.verbs.check",
+    "score": "p2p_bench.app.verbs.score",
     "report": "p2p_bench.app.verbs.report",
     "resume": "p2p_bench.app.verbs.resume",
     "dashboard": "p2p_bench.app.verbs.dashboard",

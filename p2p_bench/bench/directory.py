@@ -102,7 +102,7 @@ def _differences(run_dir: Path, config: Mapping[str, Any]) -> str:
         and not key.startswith(("trainer.", "logger.", "started."))
     ]
     if not keys:
-        return "the model's weights or the data set have changed since"
+        return "the model's weights, the data set or the pictures that are scored have changed since"
     texts = [f"{key}: {there.get(key)!r} there, {here.get(key)!r} here" for key in keys[:_SHOWN]]
     return "; ".join(texts) + (f"; and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else "")
 

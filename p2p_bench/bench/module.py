@@ -72,7 +72,9 @@ class EditModule(LightningModule):
     def setup(self, stage: str) -> None:
         """Makes the editor ready on the device of this process."""
         task = self.task
-        equipment = Equipment(task.checkpoint, task.sampler, self.record, task.truncate, task.cache)
+        equipment = Equipment(
+            task.checkpoint, task.sampler, self.record, task.truncate, task.cache, task.dataset
+        )
         self.editor = task.editor.ready(equipment, self.device)
 
     def transfer_batch_to_device(

@@ -1,13 +1,13 @@
 """A run before anything is edited: what it reads is checked, its directory held, what it lacks is known."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from p2p_bench.bench.directory import claim, locked
-from p2p_bench.bench.lint import lint_pairs, refuse_if_hopeless
+from p2p_bench.bench.lint import lint_files, lint_pairs, refuse_if_hopeless
 from p2p_bench.bench.records import RowMaker
 from p2p_bench.bench.references import ReferenceWriter, open_references
 from p2p_bench.bench.rows import Key, RowWriter, key_of, read_rows
@@ -110,15 +110,23 @@ def read_facts(task: Task) -> Facts:
     for metric in task.metrics.values():
         _tried(metric.check, faults)
     pairs = _tried(task.dataset.pairs, faults)
-    steps = None if spec is None else _tried(lambda: task.sampler.steps_on(spec), faults)
-    if spec is not None and pairs is not None and any(pair.has_image for pair in pairs):
+    known = task.editor.known_variants()
+    steps = None if spec is None or known else _tried(lambda: task.sampler.steps_on(spec), faults)
+    if spec is not None and pairs is not None and not known and any(pair.has_image for pair in pairs):
         faults += filter(None, [unserved(task.inversion, spec)])
         faults += filter(None, [] if steps is None else [no_step_left(task.inversion, steps)])
-    if spec is None or columns is None or pairs is None or faults:
+    sums = None if pairs is None else _tried(lambda: task.editor.sums(task.dataset), faults)
+    if spec is None or columns is None or pairs is None or sums is None or faults:
         raise ErrorList(faults)
-    checksums = {"model": spec.checksum, "pairs": digest([_content(pair) for pair in pairs])}
+    checksums = {"model": spec.checksum} if spec.checksum else {}
+    checksums |= {"pairs": pairs_checksum(pairs), **sums}
     checksums |= metric_checksums(task.metrics)
     return Facts(spec, columns, tuple(pairs), checksums)
+
+
+def pairs_checksum(pairs: Sequence[EditPair]) -> str:
+    """Checksum of what some pairs say, without where their files lie."""
+    return digest([_content(pair) for pair in pairs])
 
 
 def _tried(check: Callable[[], Any], faults: list[P2PError]) -> Any:
@@ -134,6 +142,8 @@ def _tried(check: Callable[[], Any], faults: list[P2PError]) -> Any:
 
 def _faults(task: Task, facts: Facts) -> dict[Key, str]:
     spec, pairs = facts.spec, facts.pairs
+    if task.editor.known_variants():
+        return lint_files(pairs, task.variants)
     faults = lint_pairs(
         pairs,
         task.variants,

@@ -84,6 +84,7 @@ def run_benchmark(
             seed=task.seed,
             objectives=(config.get("run") or {}).get("objectives") or (),
             promised=len(run.subjects),
+            pictures=task.editor.facts(task.dataset),
         )
         write_summary(run_dir, summary)
         write_config(run_dir, config)  # whoever removed the directory meanwhile removed what `resume` reads

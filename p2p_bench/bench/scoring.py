@@ -30,19 +30,22 @@ def edit_view(edited: Edited, place: int, device: torch.device) -> EditView:
     def moved(image: Tensor | None) -> Tensor | None:
         return None if image is None else image.to(device)
 
-    images = edited.result.images.to(device)
+    result = edited.result
+    images = result.images.to(device)
     real = loaded.image is not None
+    again = images[0] if result.reconstructions is None else moved(result.reconstructions[place])
     return EditView(
         source=loaded.image.to(device) if loaded.image is not None else images[0],
         edited=images[1 + place],
         source_prompt=pair.source_prompt,
         target_prompt=pair.target_prompts[index],
-        reconstruction=images[0] if real else None,
-        vae_reconstruction=moved(edited.result.vae_reconstruction),
+        reconstruction=again if real else None,
+        vae_reconstruction=moved(result.vae_reconstruction),
         mask=moved(loaded.mask),
         answer=moved(loaded.answer),
         scene=pair.scene,
         scene_edit=pair.scene_edit,
+        lossy=bool(result.lossy) and result.lossy[place],
     )
 
 
@@ -115,4 +118,10 @@ def _instead_of_the_edit(view: EditView, image: Float[Tensor, "3 h w"]) -> EditV
     The picture is the reconstruction too, unless it is the source, of which nothing was reconstructed.
     """
     reconstruction = None if image is view.source else image
-    return replace(view, edited=image, reconstruction=reconstruction, vae_reconstruction=reconstruction)
+    return replace(
+        view,
+        edited=image,
+        reconstruction=reconstruction,
+        vae_reconstruction=reconstruction,
+        lossy=False,
+    )
