@@ -23,6 +23,7 @@ _WORLD = "p2p_bench.models.world.world_checkpoint"
 _CHECKPOINTS = (
     "p2p_bench.models.checkpoint.UNetCheckpoint",
     "p2p_bench.models.deepfloyd_checkpoint.DeepFloydCheckpoint",
+    "p2p_bench.models.local.LocalCheckpoint",
     _WORLD,
 )
 _SAMPLER = "p2p_bench.sampling.sampler.DDIMSampler"
@@ -118,13 +119,13 @@ def _check_model(config: DictConfig) -> None:
     check_complete(directory, model["name"], model.get("variant"))
     file = directory / "scheduler" / "scheduler_config.json"
     try:
-        offset = read_layout(directory, model["name"]).steps_offset
-        layout = layout_from_config(read_json(file, model["name"]), offset)
+        family = read_layout(directory, model["name"])
+        layout = layout_from_config(read_json(file, model["name"]), family.steps_offset)
     except ConfigError as error:
         raise MissingWeightsError(f"model {model['name']!r} in {file.parent}: {error}") from error
     if source_name(config.sampler["_target_"]) == _SAMPLER:
         sampler = _arguments(config.sampler)
-        steps = model["steps"] if sampler["steps"] is None else sampler["steps"]
+        steps = next(one for one in (sampler["steps"], model["steps"], family.steps) if one is not None)
         layout.spaced(sampler["spacing"]).check(steps)
 
 

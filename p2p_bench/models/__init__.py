@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from p2p_bench.models.checkpoint import UNetCheckpoint
     from p2p_bench.models.deepfloyd_checkpoint import DeepFloydCheckpoint
+    from p2p_bench.models.local import LocalCheckpoint
     from p2p_bench.models.model import Checkpoint, DiffusionModel
     from p2p_bench.models.schedule import NoiseSchedule
     from p2p_bench.models.spec import ModelSpec
@@ -18,6 +19,7 @@ __all__ = [
     "Checkpoint",
     "DeepFloydCheckpoint",
     "DiffusionModel",
+    "LocalCheckpoint",
     "ModelSpec",
     "NoiseSchedule",
     "UNetCheckpoint",
@@ -28,6 +30,7 @@ _HOMES = {
     "Checkpoint": "model",
     "DeepFloydCheckpoint": "deepfloyd_checkpoint",
     "DiffusionModel": "model",
+    "LocalCheckpoint": "local",
     "ModelSpec": "spec",
     "NoiseSchedule": "schedule",
     "UNetCheckpoint": "checkpoint",

@@ -12,13 +12,13 @@ from transformers import T5EncoderModel
 from p2p_bench.attention.sites import unet_sites
 from p2p_bench.errors import ConfigError, MissingWeightsError
 from p2p_bench.fields import Above, AtLeast, check_fields
-from p2p_bench.models.checkpoint import DTYPES, SIDE, Dtype
 from p2p_bench.models.deepfloyd_if import DeepFloydIF
 from p2p_bench.models.files import check_complete, checkpoint_checksum, checkpoint_directory, read_layout
 from p2p_bench.models.layouts import DEEPFLOYD, SCHEDULER_FILE
 from p2p_bench.models.level import Thresholding
 from p2p_bench.models.parts import PartConfig, check_headers, load_part, usable_device
 from p2p_bench.models.schedule import NoiseSchedule, schedule_from_config
+from p2p_bench.models.settings import DTYPES, SIDE, Dtype
 from p2p_bench.models.spec import ModelSpec
 from p2p_bench.models.t5 import MAX_TOKENS, SharedT5Tokenizer, T5Reader, check_t5_tokenizer, load_t5_tokenizer
 from p2p_bench.pinned import with_pinned_settings

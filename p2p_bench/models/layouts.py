@@ -25,6 +25,7 @@ class Layout:
         tokenizers: Folder of each tokenizer, in the order of the encoders.
         tokenizer_files: What a tokenizer folder holds where it has no `tokenizer.json`.
         steps_offset: What the family's pipeline forces; None: the scheduler's file says, 0 where it does not.
+        steps: Denoising steps where nobody names a number.
     """
 
     family: Family
@@ -35,6 +36,7 @@ class Layout:
     tokenizers: tuple[str, ...] = ("tokenizer",)
     tokenizer_files: tuple[str, ...] = CLIP_FILES
     steps_offset: int | None = None
+    steps: int = 50
     weights: Mapping[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -71,7 +73,7 @@ LATENT_DIFFUSION = Layout(
 
 DEEPFLOYD = Layout(
     "if", "DeepFloyd IF", ("IFPipeline",), {"text_encoder": "T5EncoderModel"}, vae="",
-    tokenizer_files=T5_FILES,
+    tokenizer_files=T5_FILES, steps=100,
 )  # fmt: skip
 
 LAYOUTS = (STABLE_DIFFUSION, SDXL, LATENT_DIFFUSION, DEEPFLOYD)
