@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from p2p_bench.models.local import LocalCheckpoint
     from p2p_bench.models.model import Checkpoint, DiffusionModel
     from p2p_bench.models.schedule import NoiseSchedule
+    from p2p_bench.models.sd3_checkpoint import SD3Checkpoint
     from p2p_bench.models.spec import ModelSpec
     from p2p_bench.models.world import world_checkpoint
 
@@ -22,6 +23,7 @@ __all__ = [
     "LocalCheckpoint",
     "ModelSpec",
     "NoiseSchedule",
+    "SD3Checkpoint",
     "UNetCheckpoint",
     "world_checkpoint",
 ]
@@ -33,6 +35,7 @@ _HOMES = {
     "LocalCheckpoint": "local",
     "ModelSpec": "spec",
     "NoiseSchedule": "schedule",
+    "SD3Checkpoint": "sd3_checkpoint",
     "UNetCheckpoint": "checkpoint",
     "world_checkpoint": "world",
 }

@@ -7,23 +7,26 @@ from typing import Annotated, Any
 import torch
 
 from p2p_bench.errors import ConfigError
-from p2p_bench.fields import Above, AtLeast, OneOf, check_fields
+from p2p_bench.fields import Above, AtLeast, Between, OneOf, check_fields
 from p2p_bench.models.checkpoint import UNetCheckpoint
 from p2p_bench.models.deepfloyd_checkpoint import DeepFloydCheckpoint
 from p2p_bench.models.files import checkpoint_directory, read_layout
 from p2p_bench.models.layouts import Family
 from p2p_bench.models.model import DiffusionModel
+from p2p_bench.models.sd3_checkpoint import SD3Checkpoint
 from p2p_bench.models.settings import SIDE, Dtype
 from p2p_bench.models.spec import ModelSpec
+from p2p_bench.models.t5 import MOST_TOKENS
 from p2p_bench.prompts.words import PromptReader
 
-FamilyCheckpoint = UNetCheckpoint | DeepFloydCheckpoint
+FamilyCheckpoint = UNetCheckpoint | DeepFloydCheckpoint | SD3Checkpoint
 
 KINDS: dict[Family, type[FamilyCheckpoint]] = {
     "sd": UNetCheckpoint,
     "sdxl": UNetCheckpoint,
     "ldm": UNetCheckpoint,
     "if": DeepFloydCheckpoint,
+    "sd3": SD3Checkpoint,
 }
 """The checkpoint of each family."""
 
@@ -46,6 +49,9 @@ class LocalCheckpoint:
         null_text_learning_rate: Where null-text inversion starts on this model, unless it is told another.
         revision: Branch, tag or commit of `owner/name`; None: its main branch, as it was when fetched.
         unprompted: What the unconditional pass is told, in families that leave a choice.
+        t5: Whether T5 is loaded, in families that can do without.
+        t5_tokens: Text columns of T5, in families that leave a choice.
+        size: Side of a square image in pixels, in families that leave a choice.
     """
 
     path: Path | str
@@ -59,6 +65,9 @@ class LocalCheckpoint:
     null_text_learning_rate: Annotated[float | None, Above(0)] = None
     revision: str | None = None
     unprompted: Annotated[str | None, OneOf(("encoded", "zeros"))] = None
+    t5: bool | None = None
+    t5_tokens: Annotated[int | None, Between(1, MOST_TOKENS)] = None
+    size: Annotated[int | None, AtLeast(1)] = None
 
     def __post_init__(self) -> None:
         """Checks the values.
