@@ -23,6 +23,8 @@ _WORLD = "p2p_bench.models.world.world_checkpoint"
 _CHECKPOINTS = (
     "p2p_bench.models.checkpoint.UNetCheckpoint",
     "p2p_bench.models.deepfloyd_checkpoint.DeepFloydCheckpoint",
+    "p2p_bench.models.local.LocalCheckpoint",
+    "p2p_bench.models.sd3_checkpoint.SD3Checkpoint",
     _WORLD,
 )
 _SAMPLER = "p2p_bench.sampling.sampler.DDIMSampler"
@@ -106,6 +108,7 @@ def _check_model(config: DictConfig) -> None:
         ConfigError: It serves no run of so many steps.
     """
     from p2p_bench.models.files import check_complete, checkpoint_directory, read_json, read_layout
+    from p2p_bench.models.flow_levels import flow_layout
     from p2p_bench.models.timesteps import layout_from_config
     from p2p_bench.resources import resource_path
 
@@ -115,16 +118,18 @@ def _check_model(config: DictConfig) -> None:
     shipped = model["path"] is None and source_name(config.model["_target_"]) == _WORLD
     path = resource_path("p2p_bench", "world", "weights", "pipeline") if shipped else _placed(model["path"])
     directory = checkpoint_directory(path, model["name"], model.get("revision"))
-    check_complete(directory, model["name"], model.get("variant"))
+    check_complete(directory, model["name"], model.get("variant"), model.get("t5") is not False)
     file = directory / "scheduler" / "scheduler_config.json"
     try:
-        offset = read_layout(directory, model["name"]).steps_offset
-        layout = layout_from_config(read_json(file, model["name"]), offset)
+        family = read_layout(directory, model["name"])
+        read = read_json(file, model["name"])
+        # The number of steps that a flow can be asked for does not depend on the size of the image.
+        layout = flow_layout(read, 1) if family.flow else layout_from_config(read, family.steps_offset)
     except ConfigError as error:
         raise MissingWeightsError(f"model {model['name']!r} in {file.parent}: {error}") from error
     if source_name(config.sampler["_target_"]) == _SAMPLER:
         sampler = _arguments(config.sampler)
-        steps = model["steps"] if sampler["steps"] is None else sampler["steps"]
+        steps = next(one for one in (sampler["steps"], model["steps"], family.steps) if one is not None)
         layout.spaced(sampler["spacing"]).check(steps)
 
 
