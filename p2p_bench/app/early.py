@@ -5,9 +5,9 @@ has to: all faults are listed together. Files that are missing are told once the
 in a run.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -18,6 +18,9 @@ from p2p_bench.app.settings import run_faults
 from p2p_bench.app.signatures import source_name, source_signature
 from p2p_bench.errors import ConfigError, ErrorList, MissingWeightsError, P2PError
 
+if TYPE_CHECKING:
+    from p2p_bench.models.timesteps import LevelKind
+
 _JSONL = "p2p_bench.data.jsonl.JsonlPairs"
 _WORLD = "p2p_bench.models.world.world_checkpoint"
 _CHECKPOINTS = (
@@ -25,7 +28,12 @@ _CHECKPOINTS = (
     "p2p_bench.models.deepfloyd_checkpoint.DeepFloydCheckpoint",
     _WORLD,
 )
-_SAMPLER = "p2p_bench.sampling.sampler.DDIMSampler"
+_LEVELS: "Mapping[str, LevelKind]" = {
+    "DDIMSampler": "ddim",
+    "EulerSampler": "euler",
+    "DPMSolverSampler": "multistep",
+}
+"""Whose noise levels samplers take, by their class; others say themselves what number of steps they serve."""
 _GOOD = (*(f"trainer.accelerator={name}" for name in ("auto", "cpu", "gpu", "mps")), "trainer.devices=1")
 """What is often typed, known to be good, and of a class that its annotations say little of."""
 
@@ -122,10 +130,11 @@ def _check_model(config: DictConfig) -> None:
         layout = layout_from_config(read_json(file, model["name"]), offset)
     except ConfigError as error:
         raise MissingWeightsError(f"model {model['name']!r} in {file.parent}: {error}") from error
-    if source_name(config.sampler["_target_"]) == _SAMPLER:
-        sampler = _arguments(config.sampler)
+    kind = _LEVELS.get(source_name(config.sampler["_target_"]).removeprefix("p2p_bench.sampling.sampler."))
+    sampler = _arguments(config.sampler)
+    if kind is not None and not sampler.get("karras"):
         steps = model["steps"] if sampler["steps"] is None else sampler["steps"]
-        layout.spaced(sampler["spacing"]).check(steps)
+        layout.spaced(sampler["spacing"]).laid_out(kind).check(steps)
 
 
 def _check_pairs(config: DictConfig) -> None:

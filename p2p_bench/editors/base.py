@@ -11,7 +11,7 @@ from p2p_bench.cache import Cache
 from p2p_bench.editing import EditRequest, EditResult, Record
 from p2p_bench.editing.run import Progress
 from p2p_bench.models import Checkpoint, ModelSpec
-from p2p_bench.sampling import DDIMSampler
+from p2p_bench.sampling import Sampler
 
 
 @runtime_checkable
@@ -45,7 +45,7 @@ class Equipment:
     """
 
     checkpoint: Checkpoint
-    sampler: DDIMSampler
+    sampler: Sampler
     record: bool | Record | None = False
     truncate: bool = False
     cache: Cache | None = None
