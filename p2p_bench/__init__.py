@@ -52,7 +52,7 @@ if TYPE_CHECKING:
         ProximalInversion,
         ReNoiseInversion,
     )
-    from p2p_bench.models import DiffusionModel, ModelSpec, UNetCheckpoint
+    from p2p_bench.models import DiffusionModel, LocalCheckpoint, ModelSpec, UNetCheckpoint
 
 __all__ = [
     "ByEdit",
@@ -70,6 +70,7 @@ __all__ = [
     "InjectWords",
     "Inversion",
     "LocalBlend",
+    "LocalCheckpoint",
     "MasaCtrl",
     "MissingWeightsError",
     "ModelSpec",
@@ -144,7 +145,7 @@ _HOMES = {
         "ProximalInversion",
         "ReNoiseInversion",
     ),
-    "p2p_bench.models": ("DiffusionModel", "ModelSpec", "UNetCheckpoint"),
+    "p2p_bench.models": ("DiffusionModel", "LocalCheckpoint", "ModelSpec", "UNetCheckpoint"),
 }
 """Public names by the module that has them; loaded at first use, so that `import p2p_bench` is quick."""
 

@@ -9,8 +9,8 @@ from omegaconf import OmegaConf
 
 from p2p_bench.app.instantiate import instantiate
 from p2p_bench.errors import ConfigError, nearest
-from p2p_bench.models import DiffusionModel, UNetCheckpoint
-from p2p_bench.models.checkpoint import DTYPES
+from p2p_bench.models import DiffusionModel, LocalCheckpoint
+from p2p_bench.models.settings import DTYPES
 from p2p_bench.raster import shortened
 from p2p_bench.resources import resource_path
 
@@ -21,8 +21,8 @@ def load_model(
     """Loads a model.
 
     Args:
-        name: Name of a file in `conf/model`, such as "world"; or a local directory in
-            `StableDiffusionPipeline` format; or `owner/name` in the local Hugging Face cache.
+        name: Name of a file in `conf/model`, such as "world"; or a local directory with a
+            `model_index.json`; or `owner/name` in the local Hugging Face cache.
         device: Where to load it.
         dtype: Number format, such as `torch.bfloat16` or "bfloat16"; None is what its configuration says,
             float32 as a rule.
@@ -38,7 +38,7 @@ def load_model(
     if isinstance(name, str) and name in _options("model"):
         checkpoint = _component("model", name)
     elif (directory := _directory(name)) is not None or len(Path(name).parts) > 1:
-        checkpoint = UNetCheckpoint(path=name, name=Path(name).name if directory is None else directory.name)
+        checkpoint = LocalCheckpoint(name, Path(name).name if directory is None else directory.name)
     else:
         raise _unknown("model", str(name), "; or give a directory that holds model_index.json")
     model: DiffusionModel = checkpoint.load(place, number_format)

@@ -26,6 +26,8 @@ _WORLD = "p2p_bench.models.world.world_checkpoint"
 _CHECKPOINTS = (
     "p2p_bench.models.checkpoint.UNetCheckpoint",
     "p2p_bench.models.deepfloyd_checkpoint.DeepFloydCheckpoint",
+    "p2p_bench.models.local.LocalCheckpoint",
+    "p2p_bench.models.sd3_checkpoint.SD3Checkpoint",
     _WORLD,
 )
 _LEVELS: "Mapping[str, LevelKind]" = {
@@ -114,7 +116,8 @@ def _check_model(config: DictConfig) -> None:
         ConfigError: It serves no run of so many steps.
     """
     from p2p_bench.models.files import check_complete, checkpoint_directory, read_json, read_layout
-    from p2p_bench.models.timesteps import layout_from_config
+    from p2p_bench.models.flow_levels import flow_layout
+    from p2p_bench.models.timesteps import TimestepLayout, layout_from_config
     from p2p_bench.resources import resource_path
 
     model = _arguments(config.model)
@@ -123,18 +126,22 @@ def _check_model(config: DictConfig) -> None:
     shipped = model["path"] is None and source_name(config.model["_target_"]) == _WORLD
     path = resource_path("p2p_bench", "world", "weights", "pipeline") if shipped else _placed(model["path"])
     directory = checkpoint_directory(path, model["name"], model.get("revision"))
-    check_complete(directory, model["name"], model.get("variant"))
+    check_complete(directory, model["name"], model.get("variant"), model.get("t5") is not False)
     file = directory / "scheduler" / "scheduler_config.json"
     try:
-        offset = read_layout(directory, model["name"]).steps_offset
-        layout = layout_from_config(read_json(file, model["name"]), offset)
+        family = read_layout(directory, model["name"])
+        read = read_json(file, model["name"])
+        # The number of steps that a flow can be asked for does not depend on the size of the image.
+        layout = flow_layout(read, 1) if family.flow else layout_from_config(read, family.steps_offset)
     except ConfigError as error:
         raise MissingWeightsError(f"model {model['name']!r} in {file.parent}: {error}") from error
     kind = _LEVELS.get(source_name(config.sampler["_target_"]).removeprefix("p2p_bench.sampling.sampler."))
     sampler = _arguments(config.sampler)
-    if kind is not None and not sampler.get("karras"):
-        steps = model["steps"] if sampler["steps"] is None else sampler["steps"]
-        layout.spaced(sampler["spacing"]).laid_out(kind).check(steps)
+    if kind is None or sampler.get("karras"):
+        return
+    steps = next(one for one in (sampler["steps"], model["steps"], family.steps) if one is not None)
+    layout = layout.spaced(sampler["spacing"])
+    (layout.laid_out(kind) if isinstance(layout, TimestepLayout) else layout).check(steps)
 
 
 def _check_pairs(config: DictConfig) -> None:

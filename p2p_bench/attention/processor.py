@@ -10,8 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-from p2p_bench.attention.plan import PLAIN, RecordPlan, SitePlan, StepPlan
-from p2p_bench.attention.sites import Site, unet_sites
+from p2p_bench.attention.folding import check_rows, folded, heads, record_columns, summed, take, without
+from p2p_bench.attention.joint import FoldedJointProcessor
+from p2p_bench.attention.plan import PLAIN, StepPlan
+from p2p_bench.attention.sites import Site, network_sites
 from p2p_bench.shared import SharedChange
 
 
@@ -41,21 +43,21 @@ class FoldedAttnProcessor:
         at = PLAIN if plan is None else plan.sites.get(self.site.name, PLAIN)
         residual = hidden_states
         hidden_states, context = _normalised(attn, hidden_states, encoder_hidden_states, temb)
-        _check_rows(hidden_states, plan)
+        check_rows(hidden_states, plan)
         mask = _head_mask(attn, attention_mask, context)
 
-        query = _heads(attn, attn.to_q(_take(hidden_states, at.query.rows)))
-        key = _heads(attn, attn.to_k(_take(context, at.key.rows)))
-        value = _folded(at, _take(attn.to_v(_take(context, at.value.rows)), at.value.index))
+        query = heads(attn, attn.to_q(take(hidden_states, at.query.rows)))
+        key = heads(attn, attn.to_k(take(context, at.key.rows)))
+        value = folded(at, take(attn.to_v(take(context, at.value.rows)), at.value.index))
         query = query if attn.norm_q is None else attn.norm_q(query)
         key = key if attn.norm_k is None else attn.norm_k(key)
 
-        query, key = _take(query, at.query.index), _take(key, at.key.index)
-        mask = None if mask is None else _take(mask, at.key_rows)
-        out = scaled_dot_product_attention(query, key, _heads(attn, value), attn_mask=mask)
+        query, key = take(query, at.query.index), take(key, at.key.index)
+        mask = None if mask is None else take(mask, at.key_rows)
+        out = scaled_dot_product_attention(query, key, heads(attn, value), attn_mask=mask)
         for record in at.records:
-            _record(record, self.site, query, key, mask)
-        return _finished(attn, _summed(out, at, len(residual)).to(query.dtype), residual)
+            record_columns(record, self.site, query, key, mask)
+        return _finished(attn, summed(out, at, len(residual)).to(query.dtype), residual)
 
 
 class FoldedAddedKVProcessor:
@@ -83,32 +85,32 @@ class FoldedAddedKVProcessor:
         """Attend. Arguments as in diffusers; `plan` comes through `cross_attention_kwargs`."""
         at = PLAIN if plan is None else plan.sites.get(self.site.name, PLAIN)
         residual, text = hidden_states, encoder_hidden_states
-        _check_rows(hidden_states, plan)
+        check_rows(hidden_states, plan)
         if attn.norm_cross:
             text = attn.norm_encoder_hidden_states(text)
         pixels = attn.group_norm(hidden_states.flatten(2)).transpose(1, 2)
 
-        query = _take(_heads(attn, attn.to_q(_take(pixels, at.query.rows))), at.query.index)
-        key = _take(attn.add_k_proj(_take(text, at.key.rows)), at.key.index)
-        value = _folded(at, _take(attn.add_v_proj(_take(text, at.value.rows)), at.value.index))
+        query = take(heads(attn, attn.to_q(take(pixels, at.query.rows))), at.query.index)
+        key = take(attn.add_k_proj(take(text, at.key.rows)), at.key.index)
+        value = folded(at, take(attn.add_v_proj(take(text, at.value.rows)), at.value.index))
         mask = None if attention_mask is None else attention_mask[:, None]
         if self.site.joint:
-            value = _without(value, at.joint.no_text)
+            value = without(value, at.joint.no_text)
             own = at.joint.key, at.joint.value
             pixel_key, pixel_value = (
-                _take(project(_take(pixels, gather.rows)), gather.index)
+                take(project(take(pixels, gather.rows)), gather.index)
                 for project, gather in zip((attn.to_k, attn.to_v), own, strict=True)
             )
             key = torch.cat([key, pixel_key], 1)
-            value = torch.cat([value, _without(pixel_value, at.joint.no_pixels)], 1)
+            value = torch.cat([value, without(pixel_value, at.joint.no_pixels)], 1)
             # All pixels are seen: the mask is one of text columns, added to the scores.
             mask = None if mask is None else pad(mask, (0, pixels.shape[1]))
-        key, mask = _heads(attn, key), None if mask is None else _take(mask, at.key_rows)
+        key, mask = heads(attn, key), None if mask is None else take(mask, at.key_rows)
 
-        out = scaled_dot_product_attention(query, key, _heads(attn, value), attn_mask=mask)
+        out = scaled_dot_product_attention(query, key, heads(attn, value), attn_mask=mask)
         for record in at.records:
-            _record(record, self.site, query, key, mask)
-        out = _summed(out, at, len(residual))
+            record_columns(record, self.site, query, key, mask)
+        out = summed(out, at, len(residual))
         out = attn.to_out[1](attn.to_out[0](out)).transpose(-1, -2)
         finished: Tensor = out.reshape(residual.shape) + residual
         return finished
@@ -118,65 +120,36 @@ _FOLDED = SharedChange()
 
 
 @contextmanager
-def folded_attention(unet: Any) -> Iterator[tuple[Site, ...]]:
-    """Install a folded processor at every site of a U-Net; the old processors come back on exit.
+def folded_attention(network: Any) -> Iterator[tuple[Site, ...]]:
+    """Install a folded processor at every site of a network; the old processors come back on exit.
 
-    Several threads may be within it with one U-Net: the processors hold no state, since plans come with each
-    pass, and the last to leave puts the old ones back. A pass without a plan computes the same with either.
+    Several threads may be within it with one network: the processors hold no state, since plans come with
+    each pass, and the last to leave puts the old ones back. A pass without a plan computes the same with
+    either.
 
     Args:
-        unet: A diffusers `UNet2DConditionModel`.
+        network: A diffusers `UNet2DConditionModel`, or a transformer, see `network_sites`.
 
     Yields:
         The sites.
     """
-    sites = unet_sites(unet)
+    sites = network_sites(network)
 
     def change() -> Callable[[], None]:
-        before = dict(unet.attn_processors)
-        folded = {f"{site.name}.processor": _processor(unet, site) for site in sites}
-        unet.set_attn_processor({**before, **folded})
-        return lambda: unet.set_attn_processor(before)
+        before = dict(network.attn_processors)
+        folded = {f"{site.name}.processor": _processor(network, site) for site in sites}
+        network.set_attn_processor({**before, **folded})
+        return lambda: network.set_attn_processor(before)
 
-    with _FOLDED.within(unet, change):
+    with _FOLDED.within(network, change):
         yield sites
 
 
-def _processor(unet: Any, site: Site) -> FoldedAttnProcessor | FoldedAddedKVProcessor:
-    added = unet.get_submodule(site.name).added_kv_proj_dim is not None
+def _processor(network: Any, site: Site) -> Callable[..., Any]:
+    if site.place == "block":
+        return FoldedJointProcessor(site) if site.joint else FoldedAttnProcessor(site)
+    added = network.get_submodule(site.name).added_kv_proj_dim is not None
     return FoldedAddedKVProcessor(site) if added else FoldedAttnProcessor(site)
-
-
-def _check_rows(hidden_states: Tensor, plan: StepPlan | None) -> None:
-    if plan is not None and len(hidden_states) != plan.num_rows:
-        raise ValueError(f"plan: made for {plan.num_rows} rows, the batch has {len(hidden_states)}")
-
-
-def _take(tensor: Tensor, rows: Tensor | None) -> Tensor:
-    return tensor if rows is None else tensor.index_select(0, rows)
-
-
-def _heads(attn: Attention, tensor: Float[Tensor, "n s c"]) -> Float[Tensor, "n heads s d"]:
-    return torch.unflatten(tensor, 2, (attn.heads, -1)).transpose(1, 2)
-
-
-def _folded(at: SitePlan, value: Float[Tensor, "terms w c"]) -> Float[Tensor, "terms w c"]:
-    """The values of the terms behind their column maps."""
-    if at.folding is None:
-        return value
-    terms, maps = at.folding.terms, at.folding.maps
-    return value.index_copy(0, terms, maps @ value.index_select(0, terms))
-
-
-def _without(value: Float[Tensor, "terms w c"], terms: Tensor | None) -> Float[Tensor, "terms w c"]:
-    """The values, zero in some terms."""
-    return value if terms is None else value.index_fill(0, terms, 0)
-
-
-def _summed(out: Float[Tensor, "terms heads s d"], at: SitePlan, rows: int) -> Float[Tensor, "n s c"]:
-    """The terms of each row added up."""
-    out = out.transpose(1, 2).flatten(2)
-    return out if at.extra_rows is None else out[:rows].index_add(0, at.extra_rows, out[rows:])
 
 
 def _normalised(
@@ -201,18 +174,6 @@ def _head_mask(attn: Attention, mask: Tensor | None, context: Tensor) -> Float[T
         return None
     mask = attn.prepare_attention_mask(mask, context.shape[1], len(context))
     return mask.view(len(context), attn.heads, -1, mask.shape[-1])
-
-
-def _record(at: RecordPlan, site: Site, query: Tensor, key: Tensor, mask: Tensor | None) -> None:
-    """Attention of terms with columns of their column maps as values: columns of the edited maps."""
-    query, key = query.index_select(0, at.terms), key.index_select(0, at.terms)
-    # At a joint site text columns are kept, and no pixel column.
-    values = pad(at.values, (0, 0, 0, key.shape[2] - at.values.shape[2])) if site.joint else at.values
-    values = values.expand(-1, query.shape[1], -1, -1)
-    mask = None if mask is None else mask.index_select(0, at.terms)
-    columns = scaled_dot_product_attention(query, key, values, attn_mask=mask)
-    maps = columns.permute(0, 3, 1, 2).flatten(0, 1)
-    at.recorder.add(site, maps.index_select(0, at.kept), at.slots)
 
 
 def _finished(attn: Attention, out: Float[Tensor, "n s c"], residual: Tensor) -> Tensor:

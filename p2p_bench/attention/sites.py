@@ -8,22 +8,22 @@ from torch import nn
 
 from p2p_bench.errors import ConfigError
 
-Place = Literal["down", "mid", "up"]
+Place = Literal["down", "mid", "up", "block"]
 _PLACES: dict[str, Place] = {"down_blocks": "down", "mid_block": "mid", "up_blocks": "up"}
-_RUN_ORDER: tuple[Place, ...] = ("down", "mid", "up")
+_RUN_ORDER: tuple[Place, ...] = ("down", "mid", "up", "block")
 
 
 @dataclass(frozen=True)
 class Site:
-    """One attention layer of a U-Net.
+    """One attention layer of a network.
 
     Attributes:
-        name: Dotted path of the layer inside the U-Net.
+        name: Dotted path of the layer inside the network.
         kind: "cross" attends to text columns, "self" to the pixels of the same row.
-        joint: Whether a "cross" site attends to the pixels of the same row too, under one softmax: text
-            columns first, pixel columns behind them (added keys and values, as in DeepFloyd IF).
+        joint: Whether a "cross" site attends to the pixels of the same row too, under one softmax: added keys
+            and values, as in DeepFloyd IF, or the joint attention of a transformer.
         level: How often the latent side was halved on the way here.
-        place: Part of the U-Net.
+        place: Part of the U-Net; "block" in a transformer, whose maps all have one size.
         heads: Number of attention heads.
         head_dim: Width of one head.
         layer: Place among the sites of its kind in the order in which the network runs them, from 0.
@@ -70,6 +70,30 @@ def unet_sites(unet: nn.Module) -> tuple[Site, ...]:
     if not sites:
         raise ConfigError(f"no attention layer was found in a {type(unet).__name__}, so no edit could act")
     return _numbered(sites)
+
+
+def transformer_sites(transformer: Any) -> tuple[Site, ...]:
+    """Attention sites of a diffusers `SD3Transformer2DModel`, in the order in which it runs them.
+
+    Joint attention is one kind, attention of the image to itself (`attn2` of Stable Diffusion 3.5 medium)
+    another.
+    """
+    from diffusers.models.attention_processor import Attention
+
+    level = int(transformer.config.patch_size).bit_length() - 1
+    sites = []
+    for name, module in transformer.named_modules():
+        if isinstance(module, Attention):
+            joint = module.added_kv_proj_dim is not None
+            kind: Literal["cross", "self"] = "cross" if joint else "self"
+            head_dim = module.inner_dim // module.heads
+            sites.append(Site(name, kind, level, "block", module.heads, head_dim, joint=joint))
+    return _numbered(sites)
+
+
+def network_sites(network: nn.Module) -> tuple[Site, ...]:
+    """Attention sites of a U-Net or of a transformer."""
+    return transformer_sites(network) if hasattr(network, "transformer_blocks") else unet_sites(network)
 
 
 def _numbered(sites: Sequence[Site]) -> tuple[Site, ...]:

@@ -30,9 +30,11 @@ def edit_notes(
     if unknown:
         notes.append(f"model {spec.name!r} was never trained on {quoted(unknown)}")
     for role, prompt in zip(("source", "target"), prompts, strict=False):
-        if prompt.truncated:
-            last = prompt.words[-1].text if prompt.words else ""
-            notes.append(f"{role} prompt cut after {last!r}")
+        for number, part in enumerate(prompt.parts):
+            if part.truncated:
+                last = part.words[-1].text if part.words else ""
+                reader = f" by tokenizer {number + 1}" if prompt.blocks else ""
+                notes.append(f"{role} prompt cut{reader} after {last!r}")
     if pair.word_weights and controller.for_pair(pair.word_weights) == controller.for_pair({}):
         notes.append("the pair's word weights are not used by this controller")
     return "; ".join(notes)

@@ -23,9 +23,10 @@ def bind_edit(controller: Controller, context: EditContext) -> BoundController:
     source, target = context.source, context.target
     lost = source.encoded == target.encoded and source.text != target.text
     if lost and (source.truncated or target.truncated):
+        longest = max(part.width - part.front - 1 for part in source.parts)
         raise PromptError(
             f"the prompts {source.text!r} and {target.text!r} differ only where they were cut: the model "
-            f"reads {source.width - source.front - 1} tokens; shorten them, or name the difference earlier"
+            f"reads {longest} tokens; shorten them, or name the difference earlier"
         )
     bound = controller.bind(context)
     if lost and not changes_itself(bound, context):

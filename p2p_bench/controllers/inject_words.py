@@ -11,7 +11,8 @@ from p2p_bench.attention.terms import ColumnEdit
 from p2p_bench.controllers.base import Controller, EditContext
 from p2p_bench.controllers.bound import BoundP2P, bind_p2p
 from p2p_bench.fields import Words, check_fields
-from p2p_bench.prompts.alignment import map_block, phrase_pairs, word_columns
+from p2p_bench.prompts.alignment import map_block
+from p2p_bench.prompts.blocks import phrase_columns
 from p2p_bench.tau import SelfTau, Tau, parse_interval, parse_tau
 
 
@@ -53,10 +54,9 @@ class InjectWords(Controller):
         matrix = torch.zeros(source.width, target.width, dtype=torch.float64)
         own = torch.ones(target.width, dtype=torch.float64)
         for old, new in self._pairs():
-            for places in phrase_pairs(source, target, old, new):
-                columns = word_columns(target, places[1])
+            for taken, columns in phrase_columns(source, target, old, new):
                 matrix[:, columns] = 0
-                map_block(matrix, word_columns(source, places[0]), columns)
+                map_block(matrix, taken, columns)
                 own[columns] = 0
         named = [old if old == new else f"{old} -> {new}" for old, new in self._pairs()]
         title = "inject_words " + ", ".join(named)

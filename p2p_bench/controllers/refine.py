@@ -8,7 +8,7 @@ from p2p_bench.attention.terms import ColumnEdit, gate
 from p2p_bench.controllers.base import Controller, EditContext, Preset
 from p2p_bench.controllers.bound import BoundP2P, bind_p2p
 from p2p_bench.fields import check_fields
-from p2p_bench.prompts.alignment import refinement_map
+from p2p_bench.prompts.blocks import refinement_blocks
 from p2p_bench.prompts.words import TokenizedPrompt
 from p2p_bench.tau import SelfTau, Tau, parse_interval, parse_tau
 
@@ -50,5 +50,5 @@ class Refine(Controller):
 @lru_cache(maxsize=256)
 def _edit(source: TokenizedPrompt, target: TokenizedPrompt, as_released: bool) -> ColumnEdit:
     """The edit without its schedule; the variants of a sweep share it."""
-    P, aligned = refinement_map(source, target, as_released)
+    P, aligned = refinement_blocks(source, target, as_released)
     return gate(ColumnEdit(dense(P), Zero()), aligned)

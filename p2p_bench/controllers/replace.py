@@ -11,7 +11,7 @@ from p2p_bench.controllers.base import Controller, EditContext, Preset
 from p2p_bench.controllers.bound import BoundP2P, bind_p2p
 from p2p_bench.errors import ConfigError
 from p2p_bench.fields import Words, check_fields
-from p2p_bench.prompts.alignment import phrase_map, replacement_map, with_source
+from p2p_bench.prompts.blocks import phrase_blocks, replacement_blocks
 from p2p_bench.prompts.words import TokenizedPrompt
 from p2p_bench.tau import SelfTau, Tau, parse_interval, parse_tau
 
@@ -65,7 +65,7 @@ class Replace(Controller):
                 numbers of them.
         """
         if self.words or self.align:
-            M, aligned = phrase_map(context.source, context.target, self.words, self.align)
+            M, aligned = phrase_blocks(context.source, context.target, self.words, self.align)
             edit = gate(ColumnEdit(dense(M), Zero()), aligned)
         else:
             edit = _edit(context.source, context.target, self.preset == "paper")
@@ -76,6 +76,6 @@ class Replace(Controller):
 @lru_cache(maxsize=256)
 def _edit(source: TokenizedPrompt, target: TokenizedPrompt, as_released: bool) -> ColumnEdit:
     """The swap by position without its schedule; the variants of a sweep share it."""
-    M = replacement_map(source, target, as_released)
-    edit, aligned = ColumnEdit(dense(M), Zero()), with_source(M, target)
+    M, aligned = replacement_blocks(source, target, as_released)
+    edit = ColumnEdit(dense(M), Zero())
     return edit if as_released or bool(aligned.all()) else gate(edit, aligned)

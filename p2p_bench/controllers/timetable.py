@@ -13,6 +13,8 @@ from p2p_bench.attention.terms import NO_EDIT, ColumnEdit
 from p2p_bench.controllers.self_edit import NO_SELF_EDIT, SelfEdit
 from p2p_bench.prompts.words import TokenizedPrompt
 
+PADDING = "<padding>"
+
 LEGEND = "# source, + both, . own, o own times a factor, blank nothing"
 
 _CELL = (10, 16)
@@ -66,14 +68,19 @@ class Timetable:
 
 
 def units(prompt: TokenizedPrompt) -> list[Unit]:
-    """The units of a prompt, in order."""
-    end = prompt.end
-    parts = [Unit("<begin>", (column,)) for column in range(prompt.front)]
-    parts += [Unit(word.text, word.span) for word in prompt.words]
-    parts.append(Unit("<end>", (end,)))
-    if end + 1 < prompt.width:
-        parts.append(Unit("<padding>", tuple(range(end + 1, prompt.width))))
-    return parts
+    """The units of a prompt, in order; those of several blocks together where they have one name."""
+    begin: list[int] = []
+    end: list[int] = []
+    padding: list[int] = []
+    first = 0
+    for part in prompt.parts:
+        begin += range(first, first + part.front)
+        end.append(first + part.end)
+        padding += range(first + part.end + 1, first + part.width)
+        first += part.width
+    words = [(word.text, word.span) for word in prompt.words]
+    named = [("<begin>", tuple(begin)), *words, ("<end>", tuple(end)), (PADDING, tuple(padding))]
+    return [Unit(name, columns) for name, columns in named if columns]
 
 
 def write(table: Timetable) -> list[str]:
@@ -106,12 +113,10 @@ def write(table: Timetable) -> list[str]:
 def draw(table: Timetable) -> Image.Image:
     """The table as a picture: a column per step, a row per token of the target and one for self-attention."""
     # Padding is many columns of one kind: the row of the first stands for them.
-    last = table.target.end + 1
     names = [
         (unit.name if column == unit.columns[0] else "·", column)
         for unit in units(table.target)
-        for column in unit.columns
-        if column <= last
+        for column in (unit.columns[:1] if unit.name == PADDING else unit.columns)
     ]
     taken, own = table.taken(), table.own()
     font = ImageFont.load_default(12)
@@ -153,7 +158,9 @@ def _ruler(steps: int) -> str:
 
 
 def _span(columns: Sequence[int]) -> str:
-    return str(columns[0]) if len(columns) == 1 else f"{columns[0]}..{columns[-1]}"
+    starts = [place for place, column in enumerate(columns) if not place or columns[place - 1] != column - 1]
+    runs = [columns[start:stop] for start, stop in zip(starts, [*starts[1:], len(columns)], strict=True)]
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}..{run[-1]}" for run in runs)
 
 
 def _extent(values: Float64[Tensor, " steps"]) -> str:

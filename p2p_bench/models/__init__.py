@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from p2p_bench.models.checkpoint import UNetCheckpoint
     from p2p_bench.models.deepfloyd_checkpoint import DeepFloydCheckpoint
+    from p2p_bench.models.local import LocalCheckpoint
     from p2p_bench.models.model import Checkpoint, DiffusionModel
     from p2p_bench.models.schedule import NoiseSchedule
+    from p2p_bench.models.sd3_checkpoint import SD3Checkpoint
     from p2p_bench.models.spec import ModelSpec
     from p2p_bench.models.world import world_checkpoint
 
@@ -18,8 +20,10 @@ __all__ = [
     "Checkpoint",
     "DeepFloydCheckpoint",
     "DiffusionModel",
+    "LocalCheckpoint",
     "ModelSpec",
     "NoiseSchedule",
+    "SD3Checkpoint",
     "UNetCheckpoint",
     "world_checkpoint",
 ]
@@ -28,8 +32,10 @@ _HOMES = {
     "Checkpoint": "model",
     "DeepFloydCheckpoint": "deepfloyd_checkpoint",
     "DiffusionModel": "model",
+    "LocalCheckpoint": "local",
     "ModelSpec": "spec",
     "NoiseSchedule": "schedule",
+    "SD3Checkpoint": "sd3_checkpoint",
     "UNetCheckpoint": "checkpoint",
     "world_checkpoint": "world",
 }

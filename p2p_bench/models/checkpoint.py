@@ -1,9 +1,9 @@
 """Checkpoints of latent U-Nets, in the directory formats of diffusers' pipelines."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -12,7 +12,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from p2p_bench.attention.sites import unet_sites
 from p2p_bench.errors import ConfigError, MissingWeightsError
-from p2p_bench.fields import Above, AtLeast, Between, OneOf, check_fields
+from p2p_bench.fields import Above, AtLeast, OneOf, check_fields
 from p2p_bench.models.files import (
     check_complete,
     checkpoint_checksum,
@@ -21,11 +21,12 @@ from p2p_bench.models.files import (
     read_layout,
 )
 from p2p_bench.models.latent_diffusion import LatentDiffusion
-from p2p_bench.models.layouts import DEEPFLOYD, SCHEDULER_FILE, Family, Layout
+from p2p_bench.models.layouts import SCHEDULER_FILE, Family, Layout
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.models.parts import PartConfig, check_headers, load_part, usable_device
 from p2p_bench.models.schedule import NoiseSchedule, schedule_from_config
 from p2p_bench.models.sdxl import StableDiffusionXL, TwoClipReader
+from p2p_bench.models.settings import DTYPES, SIDE, Dtype
 from p2p_bench.models.spec import ModelSpec, Unprompted
 from p2p_bench.models.stable_diffusion import StableDiffusion
 from p2p_bench.models.tokenizer import TokenizerReader, load_bert_tokenizer, load_tokenizer
@@ -33,23 +34,6 @@ from p2p_bench.models.unet import LatentUNet
 from p2p_bench.models.vocabulary import read_vocabulary
 from p2p_bench.pinned import with_pinned_settings
 from p2p_bench.prompts.words import PromptReader
-
-if TYPE_CHECKING:
-    from p2p_bench.models.deepfloyd_checkpoint import DeepFloydCheckpoint
-
-Dtype = Annotated[str, OneOf(("float64", "float32", "bfloat16", "float16"))]
-"""Number formats of weights."""
-
-SIDE = Between(0, 1, "a fraction of the latent side", open_low=True)
-"""What sizes of attention maps are given in."""
-
-DTYPES = {
-    "float64": torch.float64,
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
-
 
 FAMILIES: dict[Family, type[LatentUNet]] = {
     "sd": StableDiffusion,
@@ -67,7 +51,7 @@ _ADDED = {"sdxl": "text_time"}
 class UNetCheckpoint:
     """A checkpoint of Stable Diffusion 1.x, 2.x or XL, of Latent Diffusion, or another of such a layout.
 
-    The family is read from `model_index.json`. One of DeepFloyd IF is handed on to `DeepFloydCheckpoint`.
+    Which of them it is, is read from `model_index.json`.
 
     Cheap to make: nothing is read before `spec`, `tokenizer` or `load` is called. No pickle is read
     and nothing is downloaded.
@@ -118,11 +102,8 @@ class UNetCheckpoint:
             MissingWeightsError: A file is missing, damaged, no safetensors, or of another model than others.
             ConfigError: The checkpoint is of another layout.
         """
-        directory = checkpoint_directory(self.path, self.name, self.revision)
-        if (pixels := self._of_pixels(directory)) is not None:
-            return pixels.spec()
+        directory, layout = self._place()
         check_complete(directory, self.name, self.variant)
-        layout = read_layout(directory, self.name)
         check_headers(directory, self.name, layout, self.variant)
         unet, vae = (self._config(directory, part) for part in ("unet", layout.vae))
         encoders = {part: self._config(directory, part) for part in layout.encoders}
@@ -157,10 +138,7 @@ class UNetCheckpoint:
         Raises:
             MissingWeightsError: Its files are missing or damaged, or are another model's.
         """
-        directory = checkpoint_directory(self.path, self.name, self.revision)
-        if (pixels := self._of_pixels(directory)) is not None:
-            return pixels.tokenizer()
-        return self._tokenizer(directory, read_layout(directory, self.name), 0)
+        return self._tokenizer(*self._place(), 0)
 
     def reader(self) -> PromptReader:
         """What reads prompts, without weights.
@@ -168,10 +146,7 @@ class UNetCheckpoint:
         Raises:
             MissingWeightsError: See `tokenizer`.
         """
-        directory = checkpoint_directory(self.path, self.name, self.revision)
-        if (pixels := self._of_pixels(directory)) is not None:
-            return pixels.reader()
-        layout = read_layout(directory, self.name)
+        directory, layout = self._place()
         tokenizers = [self._tokenizer(directory, layout, place) for place in range(len(layout.tokenizers))]
         first = TokenizerReader(tokenizers[0], read_vocabulary(directory, self.name))
         return first if len(tokenizers) == 1 else TwoClipReader(first, TokenizerReader(tokenizers[1]))
@@ -191,10 +166,7 @@ class UNetCheckpoint:
             ConfigError: The device is not there, or does not compute in the number format.
         """
         spec = self.spec()
-        directory = checkpoint_directory(self.path, self.name, self.revision)
-        if (pixels := self._of_pixels(directory)) is not None:
-            return pixels.load(device, dtype)
-        layout = read_layout(directory, self.name)
+        directory, layout = self._place()
         dtype = dtype or DTYPES[self.dtype]
         device = usable_device(device, dtype)
 
@@ -217,18 +189,15 @@ class UNetCheckpoint:
             dtype=dtype,
         )
 
-    def _of_pixels(self, directory: Path) -> "DeepFloydCheckpoint | None":
-        """The checkpoint as one of the family without an autoencoder, if it is that."""
-        from p2p_bench.models.deepfloyd_checkpoint import DeepFloydCheckpoint  # which needs what is here
-
-        if read_layout(directory, self.name) != DEEPFLOYD:
-            return None
-        if self.unprompted == "zeros":
-            raise ConfigError(f"model {self.name!r}: unprompted: DeepFloyd IF encodes the empty prompt")
-        given = {
-            field.name: getattr(self, field.name) for field in fields(self) if field.name != "unprompted"
-        }
-        return DeepFloydCheckpoint(**{key: value for key, value in given.items() if value is not None})
+    def _place(self) -> tuple[Path, Layout]:
+        directory = checkpoint_directory(self.path, self.name, self.revision)
+        layout = read_layout(directory, self.name)
+        if layout.family not in FAMILIES:
+            raise ConfigError(
+                f"model {self.name!r}: this is a checkpoint of {layout.title}, expected a latent U-Net; "
+                "model=local takes either"
+            )
+        return directory, layout
 
     def _tokenizer(self, directory: Path, layout: Layout, place: int) -> Any:
         folder = directory / layout.tokenizers[place]

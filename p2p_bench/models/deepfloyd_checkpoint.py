@@ -12,15 +12,22 @@ from transformers import T5EncoderModel
 from p2p_bench.attention.sites import unet_sites
 from p2p_bench.errors import ConfigError, MissingWeightsError
 from p2p_bench.fields import Above, AtLeast, check_fields
-from p2p_bench.models.checkpoint import DTYPES, SIDE, Dtype
 from p2p_bench.models.deepfloyd_if import DeepFloydIF
 from p2p_bench.models.files import check_complete, checkpoint_checksum, checkpoint_directory, read_layout
 from p2p_bench.models.layouts import DEEPFLOYD, SCHEDULER_FILE
 from p2p_bench.models.level import Thresholding
 from p2p_bench.models.parts import PartConfig, check_headers, load_part, usable_device
 from p2p_bench.models.schedule import NoiseSchedule, schedule_from_config
+from p2p_bench.models.settings import DTYPES, SIDE, Dtype
 from p2p_bench.models.spec import ModelSpec
-from p2p_bench.models.t5 import MAX_TOKENS, SharedT5Tokenizer, T5Reader, check_t5_tokenizer, load_t5_tokenizer
+from p2p_bench.models.t5 import (
+    MAX_TOKENS,
+    SharedT5Tokenizer,
+    T5Reader,
+    check_t5_tokenizer,
+    keep_outputs_wide,
+    load_t5_tokenizer,
+)
 from p2p_bench.pinned import with_pinned_settings
 
 
@@ -137,7 +144,7 @@ class DeepFloydCheckpoint:
             for kind, folder in ((T5EncoderModel, "text_encoder"), (UNet2DConditionModel, "unet"))
         )
         if dtype == torch.float16:
-            _keep_outputs_wide(encoder)
+            keep_outputs_wide(encoder)
         return DeepFloydIF(
             spec, tokenizer, schedule, thresholding, unet_sites(unet), unet, encoder, device, dtype
         )
@@ -195,13 +202,6 @@ def thresholding_from_config(config: Mapping[str, Any]) -> Thresholding | None:
                 f"scheduler_config.json: {key} is {value!r}, expected a number from {low} to {high:g}"
             )
     return Thresholding(float(ratio), float(most))
-
-
-def _keep_outputs_wide(encoder: torch.nn.Module) -> None:
-    """T5's feed-forward layers leave the range of half precision, so their last matrix stays in float32."""
-    for name, module in encoder.named_modules():
-        if name.endswith(".wo"):
-            module.float()
 
 
 def _check_network(unet: PartConfig, text: PartConfig) -> None:

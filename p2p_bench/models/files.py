@@ -3,6 +3,7 @@
 import functools
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,18 +57,24 @@ def read_layout(directory: Path, name: str) -> Layout:
     return layout_of(read_json(directory / "model_index.json", name), name)
 
 
-def check_complete(directory: Path, name: str, variant: str | None) -> None:
+def check_complete(directory: Path, name: str, variant: str | None, t5: bool = True) -> None:
     """Checks that every file of a checkpoint is there, its weights as safetensors.
+
+    Args:
+        directory: The checkpoint.
+        name: Name of the model, for messages.
+        variant: Infix of the weight files.
+        t5: Whether a T5 encoder that the model can do without is wanted.
 
     Raises:
         MissingWeightsError: Names what is missing, all at once.
         ConfigError: It is of a family that is not known here.
     """
     layout = read_layout(directory, name)
+    layout = layout if t5 else layout.without_t5()
     missing = [file for file in layout.config_files if not (directory / file).is_file()]
-    usual = " with ".join(layout.tokenizer_files)
     folders = (folder for folder in layout.tokenizers if not has_tokenizer(directory / folder, layout))
-    missing += [f"{folder}/tokenizer.json (or {usual})" for folder in folders]
+    missing += [f"{one}/tokenizer.json (or {' with '.join(layout.files_of(one))})" for one in folders]
     unsafe = []
     for component, stem in layout.weights.items():
         if weight_files(directory, component, stem, variant):
@@ -83,16 +90,24 @@ def check_complete(directory: Path, name: str, variant: str | None) -> None:
             "as safetensors"
         )
     if missing:
+        left_out = "" if layout.t5 is None else " (model.t5=false does without T5)"
         raise MissingWeightsError(
             f"model {name!r}: {directory} is not a whole {layout.pipelines[0]} checkpoint; "
-            f"missing: {', '.join(missing)}"
+            f"missing: {', '.join(missing)}{left_out if _of_t5(layout, missing) else ''}"
         )
+
+
+def _of_t5(layout: Layout, missing: Sequence[str]) -> bool:
+    """Whether all that is missing belongs to a T5 encoder that the model can do without."""
+    rest = layout.without_t5()
+    folders = {*layout.encoders, *layout.tokenizers} - {*rest.encoders, *rest.tokenizers}
+    return all(file.split("/")[0] in folders for file in missing)
 
 
 def has_tokenizer(folder: Path, layout: Layout) -> bool:
     """Whether a tokenizer's files are in its folder."""
     return (folder / "tokenizer.json").is_file() or all(
-        (folder / file).is_file() for file in layout.tokenizer_files
+        (folder / file).is_file() for file in layout.files_of(folder.name)
     )
 
 
@@ -127,8 +142,11 @@ def read_json(file: Path, name: str) -> dict[str, Any]:
 
 def checkpoint_checksum(directory: Path, layout: Layout, variant: str | None) -> str:
     """SHA-256 over the configuration, tokenizer and weight files, by their names within the checkpoint."""
-    names = ("tokenizer.json", *layout.tokenizer_files)
-    tokenizers = [f"{folder}/{file}" for folder in layout.tokenizers for file in names]
+    tokenizers = [
+        f"{folder}/{file}"
+        for folder in layout.tokenizers
+        for file in ("tokenizer.json", *layout.files_of(folder))
+    ]
     files = [directory / file for file in (*layout.config_files, *tokenizers)]
     for component, stem in layout.weights.items():
         files += weight_files(directory, component, stem, variant)

@@ -1,12 +1,12 @@
 """What checkpoints of the families look like on disk, by the pipeline that their `model_index.json` names."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from p2p_bench.errors import ConfigError, nearest
 
-Family = Literal["sd", "sdxl", "ldm", "if"]
+Family = Literal["sd", "sdxl", "ldm", "if", "sd3"]
 CLIP_FILES = ("vocab.json", "merges.txt")
 BERT_FILES = ("vocab.txt",)
 T5_FILES = ("spiece.model",)
@@ -25,6 +25,11 @@ class Layout:
         tokenizers: Folder of each tokenizer, in the order of the encoders.
         tokenizer_files: What a tokenizer folder holds where it has no `tokenizer.json`.
         steps_offset: What the family's pipeline forces; None: the scheduler's file says, 0 where it does not.
+        steps: Denoising steps where nobody names a number.
+        network: Folder of the network.
+        flow: Whether its noise levels are those of a rectified flow.
+        t5: Number of its T5 encoder among the encoders, which the model can do without; None: it cannot, or
+            has none.
     """
 
     family: Family
@@ -35,6 +40,10 @@ class Layout:
     tokenizers: tuple[str, ...] = ("tokenizer",)
     tokenizer_files: tuple[str, ...] = CLIP_FILES
     steps_offset: int | None = None
+    steps: int = 50
+    network: str = "unet"
+    flow: bool = False
+    t5: int | None = None
     weights: Mapping[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -44,13 +53,26 @@ class Layout:
 
     @property
     def _networks(self) -> tuple[str, ...]:
-        return ("unet", self.vae) if self.vae else ("unet",)
+        return (self.network, self.vae) if self.vae else (self.network,)
 
     @property
     def config_files(self) -> tuple[str, ...]:
         """The configuration files, relative to the checkpoint."""
         parts = (*self._networks, *self.encoders)
         return ("model_index.json", *(f"{part}/config.json" for part in parts), SCHEDULER_FILE)
+
+    def files_of(self, tokenizer: str) -> tuple[str, ...]:
+        """What the folder of a tokenizer holds where it has no `tokenizer.json`."""
+        is_t5 = self.t5 is not None and tokenizer == self.tokenizers[self.t5]
+        return T5_FILES if is_t5 else self.tokenizer_files
+
+    def without_t5(self) -> "Layout":
+        """The same without a T5 encoder that the model can do without."""
+        if self.t5 is None:
+            return self
+        left, tokenizers = dict(self.encoders), list(self.tokenizers)
+        del left[list(left)[self.t5]], tokenizers[self.t5]
+        return replace(self, encoders=left, tokenizers=tuple(tokenizers), t5=None)
 
 
 SCHEDULER_FILE = "scheduler/scheduler_config.json"
@@ -71,10 +93,19 @@ LATENT_DIFFUSION = Layout(
 
 DEEPFLOYD = Layout(
     "if", "DeepFloyd IF", ("IFPipeline",), {"text_encoder": "T5EncoderModel"}, vae="",
-    tokenizer_files=T5_FILES,
+    tokenizer_files=T5_FILES, steps=100,
 )  # fmt: skip
 
-LAYOUTS = (STABLE_DIFFUSION, SDXL, LATENT_DIFFUSION, DEEPFLOYD)
+STABLE_DIFFUSION_3 = Layout(
+    "sd3", "Stable Diffusion 3.x", ("StableDiffusion3Pipeline",),
+    {
+        "text_encoder": "CLIPTextModelWithProjection", "text_encoder_2": "CLIPTextModelWithProjection",
+        "text_encoder_3": "T5EncoderModel",
+    },
+    tokenizers=("tokenizer", "tokenizer_2", "tokenizer_3"), steps=28, network="transformer", flow=True, t5=2,
+)  # fmt: skip
+
+LAYOUTS = (STABLE_DIFFUSION, SDXL, LATENT_DIFFUSION, DEEPFLOYD, STABLE_DIFFUSION_3)
 
 
 def layout_of(index: Mapping[str, Any], name: str) -> Layout:
@@ -90,7 +121,7 @@ def layout_of(index: Mapping[str, Any], name: str) -> Layout:
     kind = str(index.get("_class_name"))
     for layout in LAYOUTS:
         if kind in layout.pipelines:
-            return layout
+            return layout.without_t5() if _lacks_t5(layout, index) else layout
     if kind == "IFSuperResolutionPipeline":
         raise ConfigError(
             f"model {name!r}: this is stage II or III of DeepFloyd IF, which enlarges an image; edits are "
@@ -101,3 +132,11 @@ def layout_of(index: Mapping[str, Any], name: str) -> Layout:
         f"model {name!r}: model_index.json names a {kind}, expected one of {', '.join(known)}."
         + nearest(kind, known)
     )
+
+
+def _lacks_t5(layout: Layout, index: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint was saved without a T5 encoder, which its index names as `[null, null]`."""
+    if layout.t5 is None:
+        return False
+    named = index.get(list(layout.encoders)[layout.t5])
+    return named is None or (isinstance(named, list) and named[:2] == [None, None])

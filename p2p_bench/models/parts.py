@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from diffusers.utils import logging as diffusers_logging
+from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -136,8 +137,9 @@ def load_part(
     refuse_foreign(
         f"{where} ({folder})", info["missing_keys"], info["unexpected_keys"], info["mismatched_keys"]
     )
-    # The keyword for the number format differs between the releases of transformers.
-    module = module.to(dtype) if of_transformers else module
+    # The keyword for the number format differs between the releases of transformers, and diffusers leaves
+    # some networks in the format of their file; its own `to` warns of layers to be kept wide, even of none.
+    module = nn.Module.to(module, dtype)
     refuse_damaged(f"{where} ({folder})", chain(module.named_parameters(), module.named_buffers()))
     return module.to(device).eval().requires_grad_(False)
 

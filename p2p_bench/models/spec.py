@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from p2p_bench.errors import ConfigError
+from p2p_bench.models.flow_levels import FlowLayout
 from p2p_bench.models.timesteps import LevelKind, Spacing, TimestepLayout
 
 Capability = Literal["unconditional", "ladder", "cross", "gradient"]
@@ -31,7 +32,7 @@ class ModelSpec:
         steps: Default number of denoising steps.
         self_fraction: Self-attention is injected at maps of at most this fraction of the latent side.
         record_fraction: Attention maps are recorded at this fraction of the latent side.
-        vae_scaling: Latents are the VAE's mean times this.
+        vae_scaling: Latents are the VAE's mean, less `vae_shift`, times this.
         checksum: SHA-256 over the configuration and weight files: equal means the same model.
         vocabulary: Words of the captions that it was trained on, in lower case; None: not known.
         timesteps: Which timesteps a run of so many steps takes.
@@ -39,6 +40,7 @@ class ModelSpec:
         capabilities: What methods may ask of it, see `Capability`.
         unprompted: What its unconditional pass is told.
         consistency: Whether it was distilled for the sampler of latent consistency models.
+        vae_shift: What is taken from the VAE's mean first.
     """
 
     name: str
@@ -55,11 +57,12 @@ class ModelSpec:
     vae_scaling: float
     checksum: str
     vocabulary: frozenset[str] | None = None
-    timesteps: TimestepLayout = field(default_factory=TimestepLayout)
+    timesteps: TimestepLayout | FlowLayout = field(default_factory=TimestepLayout)
     null_text_learning_rate: float = 1e-2
     capabilities: frozenset[Capability] = frozenset(get_args(Capability))
     unprompted: Unprompted = "encoded"
     consistency: bool = False
+    vae_shift: float = 0.0
 
     def spaced(self, spacing: Spacing | None) -> "ModelSpec":
         """The same with another layout of the timesteps; None keeps the model's own."""
@@ -82,6 +85,6 @@ class ModelSpec:
                 f"sampler: model {self.name!r} was not distilled for latent consistency; give it an LCM-LoRA "
                 "(model.lora=[PATH, 1.0]), say that it was (model.consistency=true), or take another sampler"
             )
-        if self.prediction_type == "flow":
+        if not isinstance(self.timesteps, TimestepLayout):
             return self
         return replace(self, timesteps=self.timesteps.laid_out(kind))

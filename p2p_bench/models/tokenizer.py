@@ -40,16 +40,18 @@ class TokenizerReader:
     Attributes:
         tokenizer: CLIP's tokenizer, or BERT's.
         vocabulary: Words that the model was trained on; None where they are not known.
+        name: What it is called in messages.
     """
 
     tokenizer: CLIPTokenizer | BertTokenizer
     vocabulary: frozenset[str] | None = None
+    name: str = "the model"
 
     def tokenize(
         self, text: str, truncate: bool = False, allow_empty: bool = False, role: str = "prompt"
     ) -> TokenizedPrompt:
         """See `PromptReader.tokenize`."""
-        return tokenize(text, self.tokenizer, truncate, allow_empty, role, self.vocabulary)
+        return tokenize(text, self.tokenizer, truncate, allow_empty, role, self.vocabulary, self.name)
 
 
 def load_tokenizer(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from p2p_bench.attention.plan import StepPlan
 from p2p_bench.attention.processor import folded_attention
 from p2p_bench.attention.sites import Site
+from p2p_bench.models.autoencoder import decoded_latents, encoded_images
 from p2p_bench.models.conditioning import GUIDANCE, TEXT, Conditioning, EncodedPrompts
 from p2p_bench.models.level import Denoised, Level
 from p2p_bench.models.model import DiffusionModel
@@ -20,9 +21,6 @@ from p2p_bench.models.schedule import NoiseSchedule
 from p2p_bench.models.spec import ModelSpec
 from p2p_bench.models.timesteps import LevelKind, Spacing, check_spacing
 from p2p_bench.prompts.words import PromptReader, TokenizedPrompt
-
-_VAE_BATCH = 8
-"""Images through the VAE at once: its activations are large, and larger batches gain nothing."""
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -112,23 +110,13 @@ class LatentUNet(DiffusionModel):
         output = self.unet(inputs, level.timestep, encoder_hidden_states=text, return_dict=False, **extra)[0]
         return Denoised(latents, level, self.schedule.to_epsilon(output.to(latents.dtype), latents, level))
 
-    @torch.no_grad()
     def encode_images(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c k l"]:
         """Scaled latents of images in [0, 1]: the mean of the VAE's posterior, not a sample of it."""
-        parts = []
-        for part in torch.split(images, _VAE_BATCH):
-            pixels = 2 * part.to(device=self.device, dtype=self.vae.dtype) - 1
-            parts.append(self.vae.encode(pixels).latent_dist.mode() * self.spec.vae_scaling)
-        return torch.cat(parts).to(self.state_dtype)
+        return encoded_images(self.vae, self.spec, images, self.device).to(self.state_dtype)
 
-    @torch.no_grad()
     def decode_latents(self, latents: Float[Tensor, "n c k l"]) -> Float[Tensor, "n 3 h w"]:
         """Images of scaled latents: float32 in [0, 1], on the model's device."""
-        parts = []
-        for part in torch.split(latents, _VAE_BATCH):
-            scaled = part.to(device=self.device, dtype=self.vae.dtype) / self.spec.vae_scaling
-            parts.append(self.vae.decode(scaled, return_dict=False)[0].float())
-        return (torch.cat(parts) / 2 + 0.5).clamp(0, 1)
+        return decoded_latents(self.vae, self.spec, latents, self.device)
 
 
 def guidance_embedding(scales: Float[Tensor, " n"], width: int) -> Float[Tensor, "n d"]:

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 from p2p_bench.fields import Above, AtLeast
-from p2p_bench.models.checkpoint import SIDE, Dtype, UNetCheckpoint
+from p2p_bench.models.checkpoint import UNetCheckpoint
+from p2p_bench.models.settings import SIDE, Dtype
 from p2p_bench.resources import resource_path
 
 

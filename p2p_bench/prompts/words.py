@@ -2,8 +2,8 @@
 
 import re
 import unicodedata
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 from p2p_bench.errors import PromptError, nearest
@@ -90,6 +90,9 @@ class TokenizedPrompt:
         truncated: Whether tokens were cut off.
         others: Ids that further text encoders are given for the same columns, one tuple each.
         front: Number of special tokens before the text: 1, or 0 for T5.
+        blocks: The prompt as tokenizers read it that have text columns of their own, one behind the other;
+            none where there is one. Of `joined_blocks`: ids and the columns of words are then those of all,
+            everything else is the first's.
     """
 
     text: str
@@ -99,6 +102,7 @@ class TokenizedPrompt:
     truncated: bool = False
     others: tuple[tuple[int, ...], ...] = ()
     front: int = 1
+    blocks: tuple["TokenizedPrompt", ...] = ()
 
     def __hash__(self) -> int:
         """That of the text, which Python keeps: prompts are keys of what is computed once per pair."""
@@ -115,9 +119,49 @@ class TokenizedPrompt:
         return self.front + self.num_tokens
 
     @property
+    def parts(self) -> tuple["TokenizedPrompt", ...]:
+        """The blocks, or the prompt itself where it has one only; columns count from 0 in each."""
+        return self.blocks or (self,)
+
+    @property
     def encoded(self) -> tuple[int, ...]:
-        """Ids of begin, tokens and end, without padding."""
-        return self.ids[: self.end + 1]
+        """Ids of begin, tokens and end of every block, without padding."""
+        return tuple(token for part in self.parts for token in part.ids[: part.end + 1])
+
+
+def joined_blocks(blocks: Sequence[TokenizedPrompt]) -> TokenizedPrompt:
+    """A prompt that several tokenizers read into text columns of their own.
+
+    A word has the columns of every block that has all of it.
+
+    Args:
+        blocks: The same prompt by each tokenizer, in the order of the columns.
+    """
+    first = blocks[0]
+    spans: dict[int, WordSpan] = {}
+    written = split_words(first.text)
+    offset = 0
+    for block in blocks:
+        place = 0
+        for word in block.words:
+            while written[place].text != word.text:
+                place += 1
+            known = spans.get(place, WordSpan(word.text, word.bare, (), ()))
+            columns, span = (
+                (*before, *(column + offset for column in own))
+                for before, own in ((known.columns, word.columns), (known.span, word.span))
+            )
+            spans[place] = WordSpan(word.text, word.bare, columns, span)
+            place += 1
+        offset += block.width
+    return replace(
+        first,
+        ids=tuple(token for block in blocks for token in block.ids),
+        words=tuple(spans[place] for place in sorted(spans)),
+        truncated=any(block.truncated for block in blocks),
+        others=(),
+        blocks=tuple(blocks),
+    )
 
 
 def tokenize(
@@ -127,6 +171,7 @@ def tokenize(
     allow_empty: bool = False,
     role: str = "prompt",
     vocabulary: Collection[str] | None = None,
+    reader: str = "the model",
 ) -> TokenizedPrompt:
     """Tokenize a prompt and find the columns of its words.
 
@@ -138,6 +183,7 @@ def tokenize(
         role: What the prompt is, for messages.
         vocabulary: Words that the model was trained on, if that is known: others are read in many pieces,
             and are named where a prompt is too long.
+        reader: Who reads it, for messages.
 
     Raises:
         PromptError: The prompt is empty, or longer than the model allows (by how much).
@@ -153,7 +199,7 @@ def tokenize(
     if over > 0 and not truncate:
         raise PromptError(
             f"{role} {prompt!r} is {over} token{'s' if over > 1 else ''} too long: "
-            f"it has {num_tokens}, the model takes {most}; shorten it, or cut it with "
+            f"it has {num_tokens}, {reader} takes {most}; shorten it, or cut it with "
             f"truncate=True (on the command line run.truncate=true){_in_pieces(prompt, vocabulary)}"
         )
     ids = tokenizer(prompt, padding="max_length", max_length=width, truncation=True).input_ids

@@ -6,19 +6,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from p2p_bench.models import DeepFloydCheckpoint, UNetCheckpoint
+from p2p_bench.models import DeepFloydCheckpoint, SD3Checkpoint, UNetCheckpoint
 from tests.app.command import SWEEP, Command, write_pairs
 from tests.app.test_run import assert_same_rows, rows_of
 from tests.models.small import SMALL, small_checkpoint
 from tests.models.small_if import small_if
+from tests.models.small_sd3 import small_sd3
 
 PAIR = {"id": "swap", "source": "a red circle on grass", "target": "a blue circle on grass"}
 TAUS = ("0.2", "0.5", "0.8")
-FAMILIES = (*SMALL, "if")
+FAMILIES = (*SMALL, "if", "sd3")
 
 
-def checkpoint(family: str) -> UNetCheckpoint | DeepFloydCheckpoint:
-    return small_if() if family == "if" else small_checkpoint(family)
+def checkpoint(family: str) -> UNetCheckpoint | DeepFloydCheckpoint | SD3Checkpoint:
+    others = {"if": small_if, "sd3": small_sd3}
+    return others[family]() if family in others else small_checkpoint(family)
 
 
 def settings(command: Command, family: str) -> list[str]:

@@ -55,8 +55,8 @@ def small_model(family: str, dtype: torch.dtype = torch.float64) -> DiffusionMod
 
 
 def _sdxl(path: Path) -> StableDiffusionXLPipeline:
-    first = _with_mark(path / "made")
-    tokenizers = [first, _padded_with_mark(path / "made", path / "made_2")]
+    first = with_mark(path / "made")
+    tokenizers = [first, padded_with_mark(path / "made", path / "made_2")]
     kinds, sizes = (CLIPTextModel, CLIPTextModelWithProjection), (16, 24)
     encoders = [
         kind(_clip(len(tokenizer), size, tokenizer)).eval()
@@ -80,8 +80,8 @@ def _sdxl(path: Path) -> StableDiffusionXLPipeline:
 
 
 def _sd2(path: Path) -> StableDiffusionPipeline:
-    first = _with_mark(path / "made")
-    tokenizer = _padded_with_mark(path / "made", path / "made_2")
+    first = with_mark(path / "made")
+    tokenizer = padded_with_mark(path / "made", path / "made_2")
     scheduler = DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1,
         set_alpha_to_one=False, prediction_type="v_prediction",
@@ -128,7 +128,7 @@ def _clip(vocabulary: int, size: int, tokenizer: CLIPTokenizer) -> CLIPTextConfi
     )  # fmt: skip
 
 
-def _with_mark(folder: Path) -> CLIPTokenizer:
+def with_mark(folder: Path) -> CLIPTokenizer:
     """The tiny tokenizer with exclamation marks, the single one at id 0 as in CLIP's vocabulary."""
     tokens = tiny_tokenizer(folder).get_vocab()
     known = [PADDING, f"{PADDING}</w>", f"{PADDING}{PADDING}</w>", *sorted(tokens, key=tokens.__getitem__)]
@@ -139,7 +139,7 @@ def _with_mark(folder: Path) -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(folder)
 
 
-def _padded_with_mark(made: Path, folder: Path) -> CLIPTokenizer:
+def padded_with_mark(made: Path, folder: Path) -> CLIPTokenizer:
     """The same with `PADDING` as a special token."""
     shutil.copytree(made, folder)
     config = json.loads((folder / "tokenizer_config.json").read_text())

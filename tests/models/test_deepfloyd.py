@@ -14,10 +14,11 @@ from torch import Tensor
 import p2p_bench as p2p
 from p2p_bench.controllers import EditContext
 from p2p_bench.errors import ConfigError, MissingWeightsError, PromptError
-from p2p_bench.models import DeepFloydCheckpoint, UNetCheckpoint
+from p2p_bench.models import DeepFloydCheckpoint, LocalCheckpoint, UNetCheckpoint
 from p2p_bench.models.conditioning import TEXT
 from p2p_bench.models.deepfloyd_checkpoint import pixel_schedule, thresholding_from_config
 from p2p_bench.models.deepfloyd_if import DeepFloydIF
+from p2p_bench.models.layouts import DEEPFLOYD
 from p2p_bench.models.level import Denoised, Level, Thresholding
 from p2p_bench.prompts.alignment import refinement_map
 from p2p_bench.sampling import initial_noise
@@ -154,12 +155,15 @@ def test_spec_is_read_from_the_files(model: DeepFloydIF) -> None:
 
 
 def test_a_folder_is_enough() -> None:
-    checkpoint = UNetCheckpoint(small_if().path, name="local", guidance=3.0)
-    assert (checkpoint.spec().family, checkpoint.spec().guidance) == ("if", 3.0)
+    checkpoint = LocalCheckpoint(small_if().path, guidance=3.0)
+    spec = checkpoint.spec()
+    assert (spec.family, spec.guidance, spec.steps) == ("if", 3.0, DEEPFLOYD.steps)
     assert checkpoint.reader().tokenize(SOURCE).front == 0
     assert isinstance(checkpoint.load(), DeepFloydIF)
-    with pytest.raises(ConfigError, match="IF encodes the empty prompt"):
-        UNetCheckpoint(small_if().path, unprompted="zeros").spec()
+    with pytest.raises(ConfigError, match="DeepFloyd IF leaves no choice of unprompted"):
+        LocalCheckpoint(small_if().path, unprompted="zeros").spec()
+    with pytest.raises(ConfigError, match="of DeepFloyd IF, expected a latent U-Net; model=local"):
+        UNetCheckpoint(small_if().path).spec()
 
 
 def test_words_have_their_columns(model: DeepFloydIF) -> None:

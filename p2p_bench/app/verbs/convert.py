@@ -51,8 +51,8 @@ def convert(directory: Path, made: Path) -> None:
         directory: The checkpoint; nothing in it is changed.
         made: Directory to make; nothing is left of it where this fails.
     """
-    from p2p_bench.models.checkpoint import UNetCheckpoint
     from p2p_bench.models.files import read_layout
+    from p2p_bench.models.local import LocalCheckpoint
 
     if made.exists():
         raise ConfigError(f"convert: {made} is there already; give a directory that is not")
@@ -65,7 +65,7 @@ def convert(directory: Path, made: Path) -> None:
                 _copy(directory / folder, made / folder)
         for folder, stem in layout.weights.items():
             _write_weights(directory / folder, made / folder, stem)
-        UNetCheckpoint(made, directory.name).load()  # all tensors are there, of the right shapes
+        LocalCheckpoint(made, directory.name).load()  # all tensors are there, of the right shapes
     except BaseException:
         shutil.rmtree(made)
         raise
