@@ -5,9 +5,9 @@ has to: all faults are listed together. Files that are missing are told once the
 in a run.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -18,6 +18,9 @@ from p2p_bench.app.settings import run_faults
 from p2p_bench.app.signatures import source_name, source_signature
 from p2p_bench.errors import ConfigError, ErrorList, MissingWeightsError, P2PError
 
+if TYPE_CHECKING:
+    from p2p_bench.models.timesteps import LevelKind
+
 _JSONL = "p2p_bench.data.jsonl.JsonlPairs"
 _WORLD = "p2p_bench.models.world.world_checkpoint"
 _CHECKPOINTS = (
@@ -27,7 +30,12 @@ _CHECKPOINTS = (
     "p2p_bench.models.sd3_checkpoint.SD3Checkpoint",
     _WORLD,
 )
-_SAMPLER = "p2p_bench.sampling.sampler.DDIMSampler"
+_LEVELS: "Mapping[str, LevelKind]" = {
+    "DDIMSampler": "ddim",
+    "EulerSampler": "euler",
+    "DPMSolverSampler": "multistep",
+}
+"""Whose noise levels samplers take, by their class; others say themselves what number of steps they serve."""
 _GOOD = (*(f"trainer.accelerator={name}" for name in ("auto", "cpu", "gpu", "mps")), "trainer.devices=1")
 """What is often typed, known to be good, and of a class that its annotations say little of."""
 
@@ -109,7 +117,7 @@ def _check_model(config: DictConfig) -> None:
     """
     from p2p_bench.models.files import check_complete, checkpoint_directory, read_json, read_layout
     from p2p_bench.models.flow_levels import flow_layout
-    from p2p_bench.models.timesteps import layout_from_config
+    from p2p_bench.models.timesteps import TimestepLayout, layout_from_config
     from p2p_bench.resources import resource_path
 
     model = _arguments(config.model)
@@ -127,10 +135,13 @@ def _check_model(config: DictConfig) -> None:
         layout = flow_layout(read, 1) if family.flow else layout_from_config(read, family.steps_offset)
     except ConfigError as error:
         raise MissingWeightsError(f"model {model['name']!r} in {file.parent}: {error}") from error
-    if source_name(config.sampler["_target_"]) == _SAMPLER:
-        sampler = _arguments(config.sampler)
-        steps = next(one for one in (sampler["steps"], model["steps"], family.steps) if one is not None)
-        layout.spaced(sampler["spacing"]).check(steps)
+    kind = _LEVELS.get(source_name(config.sampler["_target_"]).removeprefix("p2p_bench.sampling.sampler."))
+    sampler = _arguments(config.sampler)
+    if kind is None or sampler.get("karras"):
+        return
+    steps = next(one for one in (sampler["steps"], model["steps"], family.steps) if one is not None)
+    layout = layout.spaced(sampler["spacing"])
+    (layout.laid_out(kind) if isinstance(layout, TimestepLayout) else layout).check(steps)
 
 
 def _check_pairs(config: DictConfig) -> None:

@@ -23,7 +23,7 @@ from p2p_bench.models import DiffusionModel
 from p2p_bench.models.timesteps import SPACINGS, Spacing
 from p2p_bench.models.vocabulary import warn_never_seen
 from p2p_bench.pinned import with_pinned_settings
-from p2p_bench.sampling import DDIM
+from p2p_bench.sampling import DDIMSampler, Sampler
 
 T = TypeVar("T")
 
@@ -44,6 +44,7 @@ def edit(
     steps: int | None = None,
     guidance: float | None = None,
     eta: float = 0.0,
+    sampler: Sampler | str | None = None,
     spacing: Spacing | None = None,
     record: bool | Record | None = None,
     truncate: bool = False,
@@ -74,7 +75,9 @@ def edit(
         seed: In [0, 2**64). Start noise is what diffusers draws from a generator of the CPU with this seed.
         steps: Number of denoising steps; None is the model's own.
         guidance: Classifier-free guidance scale; 1 takes no unconditional pass; None is the model's own.
-        eta: Share of DDPM's noise added by each step, in [0, 1].
+        eta: Share of DDPM's noise added by each step of DDIM, in [0, 1].
+        sampler: What samples, such as `EulerSampler()` of `p2p_bench.sampling`, or the name of a file in
+            `conf/sampler`, such as "dpmpp_2m"; None is DDIM. `steps`, `guidance` and `spacing` go before its.
         spacing: Layout of the timesteps: "leading", "trailing" or "linspace", see `TimestepLayout`; None is
             the model's own.
         record: Which attention maps are kept for `EditResult.heatmaps` and its kin: True is `Record()`, None
@@ -103,6 +106,7 @@ def edit(
         if image is None:
             raise P2PError("inversion: there is no image to invert; give image=..., or leave it out")
     fitted = _fit(fit)
+    used = _sampler(named("sampler", sampler), arguments.number("eta", eta))
     request = EditRequest(
         id="edit",
         source_prompt=arguments.text("source", source),
@@ -117,10 +121,10 @@ def edit(
     (result,) = run_edits(
         model,
         [request],
-        steps=_optional(arguments.whole, "steps", steps),
-        guidance=_optional(arguments.number, "guidance", guidance),
-        stepper=DDIM(arguments.number("eta", eta)),
-        spacing=_spacing(spacing),
+        steps=_optional(arguments.whole, "steps", steps if steps is not None else used.steps),
+        guidance=_optional(arguments.number, "guidance", guidance if guidance is not None else used.guidance),
+        stepper=used.stepper(),
+        spacing=_spacing(spacing if spacing is not None else used.spacing),
         record=_record(model, record),
         truncate=arguments.flag("truncate", truncate),
         progress=_progress(progress),
@@ -129,6 +133,16 @@ def edit(
     )
     raise_all([error for error in result.errors if error is not None])
     return result
+
+
+def _sampler(given: Any, eta: float) -> Sampler:
+    if given is None:
+        return DDIMSampler(eta=eta)
+    arguments.instance("sampler", given, Sampler, "a sampler, such as EulerSampler()")
+    if eta:
+        raise P2PError("eta: it is DDIM's; give sampler=DDIMSampler(eta=...) or leave the sampler out")
+    sampler: Sampler = given
+    return sampler
 
 
 def _optional(check: Callable[[str, Any], T], name: str, value: Any) -> T | None:

@@ -14,7 +14,7 @@ from p2p_bench.bench.rows import Key, RowWriter, key_of, read_rows
 from p2p_bench.bench.task import Keep, Task, Variant
 from p2p_bench.errors import ErrorList, P2PError
 from p2p_bench.hashing import digest
-from p2p_bench.inversion.base import no_step_left, unserved
+from p2p_bench.inversion.base import no_step_left, not_sampled, unserved
 from p2p_bench.metrics.base import MetricColumn, all_columns, metric_checksums
 from p2p_bench.models import ModelSpec
 from p2p_bench.types import EditPair
@@ -113,7 +113,9 @@ def read_facts(task: Task) -> Facts:
     known = task.editor.known_variants()
     steps = None if spec is None or known else _tried(lambda: task.sampler.steps_on(spec), faults)
     if spec is not None and pairs is not None and not known and any(pair.has_image for pair in pairs):
-        faults += filter(None, [unserved(task.inversion, spec)])
+        faults += filter(
+            None, [unserved(task.inversion, spec), not_sampled(task.inversion, task.sampler.stepper())]
+        )
         faults += filter(None, [] if steps is None else [no_step_left(task.inversion, steps)])
     sums = None if pairs is None else _tried(lambda: task.editor.sums(task.dataset), faults)
     if spec is None or columns is None or pairs is None or sums is None or faults:

@@ -15,7 +15,7 @@ from p2p_bench.editing.blend import Blender
 from p2p_bench.editing.rows import RowTable
 from p2p_bench.errors import NonFiniteLatentError, P2PError
 from p2p_bench.models import DiffusionModel
-from p2p_bench.models.conditioning import Conditioning, joined
+from p2p_bench.models.conditioning import GUIDANCE, Conditioning, joined
 from p2p_bench.models.level import Level, Prediction, stacked
 from p2p_bench.sampling import RowState, StepContext, Stepper, select_rows
 
@@ -79,6 +79,7 @@ def sample_rows(
                     sources=network.sources,
                     predict=partial(network.predict, step=step, asked=asked),
                     noise=_step_noise(model, table, step) if stepper.stochastic else None,
+                    before=ladder[step - 1] if step > tables[0].start else None,
                 )
                 state = stepper.step(state, ladder[step], ladder[step + 1], context)
                 state = _corrected(table, state, step, asked[-1])
@@ -134,6 +135,8 @@ class _Network:
         owners = [*range(len(self.table.rows)), *wanted]
         inputs = x_t.index_select(0, torch.tensor(owners, device=x_t.device))
         conditioning = joined([self._conditional, *(self._unconditional(row, step) for row in wanted)])
+        if self._told:
+            conditioning = {**conditioning, GUIDANCE: torch.tensor(guidance, device=x_t.device)}
         predicted = self.model.predict(inputs, level, conditioning, self._plan(len(owners), step))
         for owner in owners:
             self.unet_rows[owner] += 1
@@ -153,6 +156,11 @@ class _Network:
         return asked[-1]
 
     @property
+    def _told(self) -> bool:
+        """Whether the network is told the guidance scale instead of being asked twice."""
+        return "unconditional" not in self.model.spec.capabilities
+
+    @property
     def _all_recorders(self) -> tuple[Recorder, ...]:
         return (*self.recorders, *self.blender.recorders)
 
@@ -163,7 +171,7 @@ class _Network:
             sample = self.table.samples[row.sample]
             scale = sample.replay.guidance(step, row.role, sample.guidance)
             scales.append(scale)
-            if sample.replay.needs_unconditional(step, row.role, scale):
+            if not self._told and sample.replay.needs_unconditional(step, row.role, scale):
                 wanted.append(index)
         return scales, wanted
 
@@ -201,7 +209,7 @@ def _step_noise(model: DiffusionModel, table: RowTable, step: int) -> Float[Tens
         if noise is None:
             raise P2PError(
                 f"sample {sample.id!r}: its inversion has no noise for a stochastic sampler; "
-                "set sampler.eta=0"
+                "set sampler.eta=0, or sampler=ddim"
             )
         drawn.append(noise.to(device=model.device, dtype=model.state_dtype))
     return torch.stack([drawn[row.sample] for row in table.rows])

@@ -14,9 +14,10 @@ from p2p_bench.editing.masks import check_blend
 from p2p_bench.editing.repair import Repair
 from p2p_bench.errors import DataError, ErrorList, P2PError
 from p2p_bench.inversion import Inversion
-from p2p_bench.inversion.base import no_step_left, unserved
+from p2p_bench.inversion.base import no_step_left, not_sampled, unserved
 from p2p_bench.models import ModelSpec
 from p2p_bench.prompts.words import PromptReader, TokenizedPrompt
+from p2p_bench.sampling import DDIM, Stepper
 from p2p_bench.sampling.sampler import check_guidance
 
 
@@ -105,6 +106,7 @@ def prepare(
     guidance: float | None = None,
     truncate: bool = False,
     sites: Sequence[Site] | None = None,
+    stepper: Stepper | None = None,
 ) -> PreparedRequest:
     """The one place that tokenizes and binds; it needs no weights.
 
@@ -116,6 +118,7 @@ def prepare(
         guidance: Guidance scale of the run; None is the model's own.
         truncate: Cut prompts that are too long instead of refusing them.
         sites: Attention sites of the model, for what blends ask of them; None where it is not loaded.
+        stepper: The step function of the run; None is DDIM without noise.
 
     Returns:
         The request; a target that cannot be edited has an error and leaves the others.
@@ -125,7 +128,7 @@ def prepare(
     """
     run_scale = spec.guidance if guidance is None else guidance
     scale = run_scale if request.guidance is None else request.guidance
-    faults = _start_faults(spec, request, steps)
+    faults = _start_faults(spec, request, steps, stepper or DDIM())
     try:
         check_guidance(scale)
     except P2PError as error:
@@ -186,12 +189,14 @@ def _bound(
         return error
 
 
-def _start_faults(spec: ModelSpec, request: EditRequest, steps: int) -> list[P2PError]:
+def _start_faults(spec: ModelSpec, request: EditRequest, steps: int, stepper: Stepper) -> list[P2PError]:
     faults: list[P2PError] = []
     if request.inversion is not None and request.image is None:
         faults.append(P2PError("inversion: no image to invert; give an image, or leave the inversion out"))
     elif request.inversion is not None:
-        faults += filter(None, [unserved(request.inversion, spec), no_step_left(request.inversion, steps)])
+        method = request.inversion
+        faults += filter(None, [unserved(method, spec), not_sampled(method, stepper)])
+        faults += filter(None, [no_step_left(method, steps)])
     if request.inversion_prompt is not None and request.image is None:
         faults.append(P2PError("inversion_prompt: no image to invert; give an image, or leave it out"))
     if request.image is not None and request.inversion is None:

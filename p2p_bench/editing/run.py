@@ -23,7 +23,7 @@ from p2p_bench.inversion.recall import Made, invert_or_recall
 from p2p_bench.models import DiffusionModel
 from p2p_bench.models.timesteps import Spacing
 from p2p_bench.pinned import with_pinned_settings
-from p2p_bench.sampling import DDIM, NoiseReplay, Stepper, initial_noise
+from p2p_bench.sampling import DDIM, Stepper, noise_replay
 from p2p_bench.sampling.sampler import check_guidance, check_steps
 
 Progress = Callable[[int, int], None]
@@ -73,7 +73,8 @@ def run_edits(
             record.
         P2PError: With `whole`, what is wrong with requests.
     """
-    model = model.spaced(spacing)
+    stepper = stepper or DDIM()
+    model = model.spaced(spacing).laid_out(stepper.levels)
     steps = model.spec.steps if steps is None else steps
     guidance = model.spec.guidance if guidance is None else guidance
     repairs = [request.repair for request in requests if request.repair is not None]
@@ -85,7 +86,7 @@ def run_edits(
     prepared: list[tuple[int, PreparedRequest]] = []
     for place, request in enumerate(requests):
         try:
-            made = prepare(model, model.spec, request, steps, guidance, truncate, model.sites)
+            made = prepare(model, model.spec, request, steps, guidance, truncate, model.sites, stepper)
             if whole:
                 raise_all(made.faults)
             if len(made.faults) == len(made.controllers):
@@ -96,7 +97,7 @@ def run_edits(
             if whole:
                 raise
             results[place] = refused(model, request, [error])
-    editor = _Editor(model, steps, stepper or DDIM(), kept, cache, _Ticker(progress, steps))
+    editor = _Editor(model, steps, stepper, kept, cache, _Ticker(progress, steps))
     results |= editor.run_all(prepared, budget)
     return [_repaired(results[place], request) for place, request in enumerate(requests)]
 
@@ -245,14 +246,8 @@ def _made(
     """Starts of a batch, whose requests have equal inversions."""
     inversion = batch[0].request.inversion
     if inversion is None or sources is None:
-        return [Made(_noise_replay(model, one.request)) for one in batch]
+        return [Made(noise_replay(model, one.request.seed, steps, one.request.noise)) for one in batch]
     return invert_or_recall(inversion, model, sources, steps, tick, cache)
-
-
-def _noise_replay(model: DiffusionModel, request: EditRequest) -> NoiseReplay:
-    shape = (model.spec.latent_channels, *model.spec.latent_size)
-    noise = initial_noise(request.seed, shape) if request.noise is None else request.noise
-    return NoiseReplay(noise, request.seed)
 
 
 def _vae_reconstructions(

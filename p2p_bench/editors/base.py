@@ -12,7 +12,7 @@ from p2p_bench.data.base import PairDataset
 from p2p_bench.editing import EditRequest, EditResult, Record
 from p2p_bench.editing.run import Progress
 from p2p_bench.models import Checkpoint, ModelSpec
-from p2p_bench.sampling import DDIMSampler
+from p2p_bench.sampling import Sampler
 
 
 @runtime_checkable
@@ -47,7 +47,7 @@ class Equipment:
     """
 
     checkpoint: Checkpoint
-    sampler: DDIMSampler
+    sampler: Sampler
     record: bool | Record | None = False
     truncate: bool = False
     cache: Cache | None = None

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -14,7 +14,9 @@ from p2p_bench.models.conditioning import Conditioning, select
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.models.spec import Capability, ModelSpec
 from p2p_bench.prompts.words import TokenizedPrompt
+from p2p_bench.sampling.ddim import DDIM
 from p2p_bench.sampling.replay import Replay
+from p2p_bench.sampling.stepper import Stepper
 
 StepProgress = Callable[[], None]
 """Called once after each step of the run's length."""
@@ -25,6 +27,11 @@ _WORDS: Mapping[Capability, str] = {
     "cross": "cross-attention with a column per token",
     "gradient": "differentiable passes",
 }
+
+
+Sampling = Literal["back", "own", "any"]
+"""Which samplers a method's replays go with: those whose steps inversions can walk backward ("back"); those
+of one step at a time, since the method brings a step of its own ("own"); or any."""
 
 
 def no_tick() -> None:
@@ -104,9 +111,11 @@ class Inversion(ABC):
 
     Attributes:
         needs: What it asks of a model.
+        sampling: Which samplers may follow it.
     """
 
     needs: ClassVar[frozenset[Capability]] = frozenset({"ladder"})
+    sampling: ClassVar[Sampling] = "back"
 
     @property
     def draws_noise(self) -> bool:
@@ -152,6 +161,22 @@ def unserved(inversion: Inversion, spec: ModelSpec) -> ConfigError | None:
         f"inversion: {type(inversion).__name__} needs {needed}, which model {spec.name!r} of family "
         f"{spec.family!r} does not have; take another inversion, or another model"
     )
+
+
+def not_sampled(inversion: Inversion, stepper: Stepper) -> ConfigError | None:
+    """Why a sampler cannot follow a method; None if it can."""
+    name = type(inversion).__name__
+    if inversion.sampling == "back" and not stepper.leads_back:
+        return ConfigError(
+            f"inversion: {name} walks DDIM's steps without noise backward, and {stepper} takes others; set "
+            "sampler=ddim with sampler.eta=0 or sampler=euler, or take inversion=noising or none"
+        )
+    if inversion.sampling == "own" and not isinstance(stepper, DDIM):
+        return ConfigError(
+            f"inversion: {name} takes steps of its own instead of those of {stepper}; set sampler=ddim, or "
+            "take inversion=noising or none"
+        )
+    return None
 
 
 def no_step_left(inversion: Inversion, steps: int) -> ConfigError | None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from p2p_bench.fields import AtLeast, check_fields
 from p2p_bench.inversion.base import Inversion, Sources, StepProgress, no_tick
-from p2p_bench.models.conditioning import Conditioning, repeated
+from p2p_bench.models.conditioning import GUIDANCE, Conditioning, repeated
 from p2p_bench.models.level import Denoised, Level
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.sampling.ddim import ddim_inverse_step
@@ -102,7 +102,7 @@ def guided(
     conditioning: Conditioning,
     guidance: float,
 ) -> Denoised:
-    """A prediction at a guidance scale; 1 takes no unconditional pass.
+    """A prediction at a guidance scale; 1 takes no unconditional pass, nor does a network that is told it.
 
     Args:
         model: The model.
@@ -111,6 +111,9 @@ def guided(
         conditioning: Of their prompts.
         guidance: Guidance scale.
     """
+    if "unconditional" not in model.spec.capabilities:
+        scales = torch.full((len(x_t),), guidance, device=x_t.device)
+        return model.predict(x_t, level, {**conditioning, GUIDANCE: scales})
     conditional = model.predict(x_t, level, conditioning)
     if guidance == 1:
         return conditional

@@ -10,7 +10,7 @@ Notation:
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -20,6 +20,7 @@ from p2p_bench.attention.terms import Role
 from p2p_bench.fields import AtLeast, Between, check_fields
 from p2p_bench.inversion.base import (
     Inversion,
+    Sampling,
     Sources,
     StepProgress,
     no_tick,
@@ -151,6 +152,7 @@ class EDICTInversion(Inversion):
         guidance: Guidance scale of inversion and sampling; None: that of the request.
     """
 
+    sampling: ClassVar[Sampling] = "own"
     p: Annotated[float, Between(0, 1, open_low=True)] = 0.93
     strength: Annotated[float, Between(0, 1, open_low=True)] = 0.8
     guidance: Annotated[float | None, AtLeast(0)] = 3.0

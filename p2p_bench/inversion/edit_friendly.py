@@ -9,7 +9,7 @@ Notation:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -19,6 +19,7 @@ from p2p_bench.attention.terms import Role
 from p2p_bench.fields import AtLeast, Between, check_fields
 from p2p_bench.inversion.base import (
     Inversion,
+    Sampling,
     Sources,
     StepProgress,
     no_tick,
@@ -99,6 +100,7 @@ class EditFriendlyInversion(Inversion):
         target_guidance: Guidance scale of targets; None is that of the run.
     """
 
+    sampling: ClassVar[Sampling] = "own"
     skip: Annotated[float, Between(0, 1)] = 0.24
     source_guidance: Annotated[float, AtLeast(0)] = 1.0
     target_guidance: Annotated[float | None, AtLeast(0)] = None

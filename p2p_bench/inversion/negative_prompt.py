@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from p2p_bench.attention.terms import Role
 from p2p_bench.fields import AtLeast, check_fields
@@ -10,6 +10,7 @@ from p2p_bench.inversion.base import Inversion, Sources, StepProgress, no_tick
 from p2p_bench.inversion.ddim import StartReplay, ddim_trajectory
 from p2p_bench.models.conditioning import Conditioning, row_of
 from p2p_bench.models.model import DiffusionModel
+from p2p_bench.models.spec import Capability
 from p2p_bench.sampling.replay import Replay
 
 
@@ -46,6 +47,8 @@ class NegativePromptInversion(Inversion):
     Attributes:
         guidance: Guidance scale of the backward pass. 1 inverts best and needs no unconditional pass.
     """
+
+    needs: ClassVar[frozenset[Capability]] = frozenset({"ladder", "unconditional"})
 
     guidance: Annotated[float, AtLeast(0)] = 1.0
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from p2p_bench.fields import Between, check_fields
 from p2p_bench.inversion.base import (
     Inversion,
+    Sampling,
     Sources,
     StepProgress,
     no_tick,
@@ -62,6 +63,7 @@ class NoisingInversion(Inversion):
             edit; 1 starts from what is nearly pure noise. The paper's range is 0.5 to 0.8.
     """
 
+    sampling: ClassVar[Sampling] = "any"
     strength: Annotated[float, Between(0, 1)] = 0.8
 
     def __post_init__(self) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from p2p_bench.inversion.base import Inversion, Sources, StepProgress, no_tick, tick_all
+from p2p_bench.inversion.base import Inversion, Sampling, Sources, StepProgress, no_tick, tick_all
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.models.spec import Capability
 from p2p_bench.sampling.replay import Replay, noise_replay
@@ -15,6 +15,7 @@ class NoInversion(Inversion):
     """Plain generation: the reference that ignores the source image."""
 
     needs: ClassVar[frozenset[Capability]] = frozenset()
+    sampling: ClassVar[Sampling] = "any"
 
     @property
     def draws_noise(self) -> bool:
@@ -25,6 +26,5 @@ class NoInversion(Inversion):
         self, model: DiffusionModel, sources: Sources, steps: int, tick: StepProgress = no_tick
     ) -> Sequence[Replay]:
         """See `Inversion.invert`."""
-        shape = (model.spec.latent_channels, *model.spec.latent_size)
         tick_all(tick, steps)
-        return [noise_replay(seed, shape) for seed in sources.seeds]
+        return [noise_replay(model, seed, steps) for seed in sources.seeds]

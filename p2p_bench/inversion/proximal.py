@@ -7,7 +7,7 @@ Notation:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -21,6 +21,7 @@ from p2p_bench.inversion.ddim import ddim_trajectory
 from p2p_bench.models.conditioning import Conditioning, row_of
 from p2p_bench.models.level import Denoised, Prediction
 from p2p_bench.models.model import DiffusionModel
+from p2p_bench.models.spec import Capability
 from p2p_bench.sampling.replay import Replay
 
 
@@ -45,6 +46,8 @@ class ProximalInversion(Inversion):
         guidance: Guidance scale of the backward pass; 1 needs no unconditional pass.
         as_released: Threshold as the released code does.
     """
+
+    needs: ClassVar[frozenset[Capability]] = frozenset({"ladder", "unconditional"})
 
     norm: Literal["l0", "l1"] = "l0"
     quantile: Annotated[float, Between(0, 1)] = 0.7

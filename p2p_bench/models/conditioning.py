@@ -17,6 +17,10 @@ TEXT = "text"
 POOLED = "pooled"
 """One vector for the whole prompt, (n, d), of families that have it."""
 
+GUIDANCE = "guidance"
+"""Guidance scale of each row, (n,), of networks that are told it and take no pass without the prompt; 1 where
+it is not said."""
+
 _KEPT = 256
 
 

@@ -16,7 +16,7 @@ from p2p_bench.models.model import DiffusionModel
 from p2p_bench.models.schedule import NoiseSchedule
 from p2p_bench.models.spec import ModelSpec
 from p2p_bench.models.t5 import SharedT5Tokenizer, T5Reader
-from p2p_bench.models.timesteps import Spacing, check_spacing
+from p2p_bench.models.timesteps import LevelKind, Spacing, check_spacing
 from p2p_bench.prompts.words import TokenizedPrompt
 
 
@@ -70,6 +70,14 @@ class DeepFloydIF(DiffusionModel):
         schedule = replace(self.schedule, timestep_spacing=spacing)
         return replace(self, spec=self.spec.spaced(spacing), schedule=schedule)
 
+    def laid_out(self, kind: LevelKind) -> "DeepFloydIF":
+        """See `DiffusionModel.laid_out`."""
+        return replace(self, spec=self.spec.laid_out(kind), schedule=replace(self.schedule, kind=kind))
+
+    def start(self, noise: Float[Tensor, "*shape"], steps: int) -> Float[Tensor, "*shape"]:
+        """See `DiffusionModel.start`."""
+        return noise * self.schedule.start_scale(steps)
+
     def tokenize(
         self, text: str, truncate: bool = False, allow_empty: bool = False, role: str = "prompt"
     ) -> TokenizedPrompt:
@@ -96,8 +104,7 @@ class DeepFloydIF(DiffusionModel):
         """See `DiffusionModel.predict`."""
         extra = {} if plan is None else {"cross_attention_kwargs": {"plan": plan}}
         inputs, text = latents.to(self.dtype), conditioning[TEXT].to(self.dtype)
-        timestep = int(level.timestep)
-        output = self.unet(inputs, timestep, encoder_hidden_states=text, return_dict=False, **extra)[0]
+        output = self.unet(inputs, level.timestep, encoder_hidden_states=text, return_dict=False, **extra)[0]
         # Behind the channels of the noise are those of its variance.
         predicted = output[:, : latents.shape[1]].to(latents.dtype)
         epsilon = self.schedule.to_epsilon(predicted, latents, level)

@@ -14,7 +14,7 @@ from p2p_bench.attention.sites import Site
 from p2p_bench.models.conditioning import Conditioning, EncodedPrompts, without_prompt
 from p2p_bench.models.level import Denoised, Level
 from p2p_bench.models.spec import ModelSpec
-from p2p_bench.models.timesteps import Spacing
+from p2p_bench.models.timesteps import LevelKind, Spacing
 from p2p_bench.prompts.words import PromptReader, TokenizedPrompt
 
 
@@ -60,6 +60,19 @@ class DiffusionModel(ABC):
         Raises:
             ConfigError: There is no such layout.
         """
+
+    def laid_out(self, kind: LevelKind) -> "DiffusionModel":
+        """The same model with the noise levels of another sampler: itself, where it has only its own.
+
+        Raises:
+            ConfigError: There are no such levels, see `ModelSpec.laid_out`.
+        """
+        self.spec.laid_out(kind)
+        return self
+
+    def start(self, noise: Float[Tensor, "*shape"], steps: int) -> Float[Tensor, "*shape"]:
+        """What a run of so many steps starts from, of standard normal noise: that noise."""
+        return noise
 
     @abstractmethod
     def tokenize(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from p2p_bench.errors import ConfigError
 from p2p_bench.models.level import Level
-from p2p_bench.models.timesteps import Spacing, TimestepLayout, known_value, layout_from_config
+from p2p_bench.models.timesteps import LevelKind, Spacing, TimestepLayout, known_value, layout_from_config
 
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 PREDICTIONS = ("epsilon", "v_prediction")
@@ -29,10 +29,11 @@ class NoiseSchedule:
 
     Attributes:
         alphas_cumprod: `alpha_bar_t` for every training timestep, float64.
-        final_alpha_cumprod: `alpha_bar` of the clean end, used below timestep 0.
+        final_alpha_cumprod: `alpha_bar` of the clean end under DDIM, used below timestep 0; 1 under others.
         prediction_type: What the network returns: the noise ("epsilon") or the velocity ("v_prediction").
         timestep_spacing: How a run's timesteps are laid out, see `TimestepLayout`.
         steps_offset: Added to the timesteps of the "leading" layout.
+        kind: Whose levels a run takes, see `LevelKind`.
     """
 
     alphas_cumprod: Float[Tensor, " t"]
@@ -40,13 +41,15 @@ class NoiseSchedule:
     prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
     timestep_spacing: Spacing = "leading"
     steps_offset: int = 0
+    kind: LevelKind = "ddim"
 
     @property
     def layout(self) -> TimestepLayout:
         """How the timesteps of a run are laid out."""
-        return TimestepLayout(len(self.alphas_cumprod), self.timestep_spacing, self.steps_offset)
+        train = len(self.alphas_cumprod)
+        return TimestepLayout(train, self.timestep_spacing, self.steps_offset, self.kind)
 
-    def timesteps(self, steps: int) -> tuple[int, ...]:
+    def timesteps(self, steps: int) -> tuple[float, ...]:
         """Timesteps of a run of `steps` steps, noisiest first.
 
         Raises:
@@ -54,9 +57,12 @@ class NoiseSchedule:
         """
         return self.layout.timesteps(steps)
 
-    def level(self, timestep: int) -> Level:
-        """The noise level of a timestep; the clean end for a negative one."""
-        alpha_bar_t = self.alpha_bar(timestep)
+    def level(self, timestep: int | float) -> Level:
+        """The noise level of a timestep, also of one between two; the clean end for a negative one."""
+        if timestep != int(timestep):
+            below, above = map(float, self._ratios[int(timestep) :][:2])
+            return _level_of(float(timestep), below + timestep % 1 * (above - below))
+        alpha_bar_t = self.alpha_bar(int(timestep))
         return Level(float(timestep), alpha_bar_t**0.5, (1 - alpha_bar_t) ** 0.5)
 
     def ladder(self, steps: int) -> tuple[Level, ...]:
@@ -65,11 +71,42 @@ class NoiseSchedule:
         Raises:
             ConfigError: See `timesteps`.
         """
+        if self.kind == "karras":
+            return (*self._karras(steps), self.level(-1))
         return tuple(self.level(timestep) for timestep in (*self.timesteps(steps), -1))
 
+    def start_scale(self, steps: int) -> float:
+        """Factor of the noise that a run starts from.
+
+        1, but for Euler's samplers with spacing that begins at the last timestep: as diffusers' they start
+        from the noise of that level alone.
+        """
+        whole = self.kind != "euler" or self.timestep_spacing == "leading"
+        return 1.0 if whole else self.ladder(steps)[0].sigma
+
     def alpha_bar(self, timestep: int) -> float:
-        """`alpha_bar_t`; `final_alpha_cumprod` for a negative timestep."""
-        return float(self.alphas_cumprod[timestep]) if timestep >= 0 else self.final_alpha_cumprod
+        """`alpha_bar_t`; that of the clean end for a negative timestep."""
+        if timestep >= 0:
+            return float(self.alphas_cumprod[timestep])
+        return self.final_alpha_cumprod if self.kind == "ddim" else 1.0
+
+    @property
+    def _ratios(self) -> Float[Tensor, " t"]:
+        """Sigma / alpha of every training timestep, the sigma of Karras et al."""
+        return ((1 - self.alphas_cumprod) / self.alphas_cumprod) ** 0.5
+
+    def _karras(self, steps: int) -> list[Level]:
+        """Levels whose ratios are evenly spaced in their seventh root, each with the nearest timestep."""
+        self.layout.check(steps)
+        ratios, rho = self._ratios, 7
+        ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
+        low, high = ratios[0] ** (1 / rho), ratios[-1] ** (1 / rho)
+        wanted = (high + ramp * (low - high)) ** rho
+        logs = ratios.log()
+        above = torch.searchsorted(logs, wanted.log()).clamp(1, len(logs) - 1)
+        part = (wanted.log() - logs[above - 1]) / (logs[above] - logs[above - 1])
+        timesteps = (above - 1 + part.clamp(0, 1)).round()
+        return [_level_of(float(t), float(ratio)) for t, ratio in zip(timesteps, wanted, strict=True)]
 
     def to_epsilon(
         self, prediction: Float[Tensor, "n c h w"], x_t: Float[Tensor, "n c h w"], level: Level
@@ -78,6 +115,12 @@ class NoiseSchedule:
         if self.prediction_type == "epsilon":
             return prediction
         return level.alpha * prediction + level.sigma * x_t
+
+
+def _level_of(timestep: float, ratio: float) -> Level:
+    """The level of a ratio sigma / alpha."""
+    alpha = (1 + ratio**2) ** -0.5
+    return Level(timestep, alpha, ratio * alpha)
 
 
 def schedule_from_config(config: Mapping[str, Any], offset: int | None = 1) -> NoiseSchedule:

@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
+from p2p_bench.errors import ConfigError
 from p2p_bench.models.flow_levels import FlowLayout
-from p2p_bench.models.timesteps import Spacing, TimestepLayout
+from p2p_bench.models.timesteps import LevelKind, Spacing, TimestepLayout
 
 Capability = Literal["unconditional", "ladder", "cross", "gradient"]
 """What a method may need of a model: a pass without the prompt ("unconditional"); noise levels that a
@@ -38,6 +39,7 @@ class ModelSpec:
         null_text_learning_rate: Where null-text inversion starts, unless it is told another.
         capabilities: What methods may ask of it, see `Capability`.
         unprompted: What its unconditional pass is told.
+        consistency: Whether it was distilled for the sampler of latent consistency models.
         vae_shift: What is taken from the VAE's mean first.
     """
 
@@ -59,8 +61,30 @@ class ModelSpec:
     null_text_learning_rate: float = 1e-2
     capabilities: frozenset[Capability] = frozenset(get_args(Capability))
     unprompted: Unprompted = "encoded"
+    consistency: bool = False
     vae_shift: float = 0.0
 
     def spaced(self, spacing: Spacing | None) -> "ModelSpec":
         """The same with another layout of the timesteps; None keeps the model's own."""
         return replace(self, timesteps=self.timesteps.spaced(spacing))
+
+    def laid_out(self, kind: LevelKind) -> "ModelSpec":
+        """The same with the noise levels of another sampler, see `LevelKind`.
+
+        Raises:
+            ConfigError: The model has no such levels, or was not made for them.
+        """
+        # A rectified flow has levels of its own, along which Euler's step is DDIM's.
+        if self.prediction_type == "flow" and kind not in ("ddim", "euler"):
+            raise ConfigError(
+                f"sampler: model {self.name!r} is a rectified flow, whose levels this sampler does not have; "
+                "take sampler=ddim or sampler=euler"
+            )
+        if kind == "consistency" and not self.consistency:
+            raise ConfigError(
+                f"sampler: model {self.name!r} was not distilled for latent consistency; give it an LCM-LoRA "
+                "(model.lora=[PATH, 1.0]), say that it was (model.consistency=true), or take another sampler"
+            )
+        if not isinstance(self.timesteps, TimestepLayout):
+            return self
+        return replace(self, timesteps=self.timesteps.laid_out(kind))

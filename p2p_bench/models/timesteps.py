@@ -9,9 +9,19 @@ from p2p_bench.errors import ConfigError, nearest
 Spacing = Literal["leading", "trailing", "linspace"]
 SPACINGS: tuple[str, ...] = get_args(Spacing)
 
+LevelKind = Literal["ddim", "euler", "multistep", "karras", "consistency"]
+"""Whose levels a run takes: DDIM's, which end where the checkpoint's own schedule does; or those of another
+sampler of diffusers, which end at the clean image: Euler, DPM-Solver multistep, the same by Karras's rule
+(arXiv 2206.00364, eq. 5), a latent consistency model."""
+KINDS: tuple[str, ...] = get_args(LevelKind)
+
 MOST_TIMESTEPS = 100_000
+CONSISTENCY_STEPS = 50
+"""Steps of the sampler that latent consistency models are distilled from; theirs are some of these."""
 _LOST = 0.02
 """Largest part of the noise range that leading spacing may leave out at the noisy end."""
+_LOST_MULTISTEP = 0.05
+"""The same where the layout is DPM-Solver's, whose usual 50 steps begin at 951 of 1000."""
 _SHOWN = 2
 
 
@@ -26,15 +36,21 @@ class TimestepLayout:
     at the last timestep whatever the count, for few steps too (Lin et al., arXiv 2305.08891, table 2);
     "linspace" includes both ends. Neither is what the papers used.
 
+    DPM-Solver lays out one timestep more and leaves the cleanest out. A latent consistency model takes every
+    so many-th of the 50 timesteps that it was distilled on, and Karras's levels are no timesteps of the
+    schedule: neither asks for a spacing.
+
     Attributes:
         train: Number of training timesteps.
         spacing: The layout.
         offset: Added to the timesteps of the "leading" layout.
+        kind: Whose levels they are.
     """
 
     train: int = 1000
     spacing: Spacing = "leading"
     offset: int = 1
+    kind: LevelKind = "ddim"
 
     def __post_init__(self) -> None:
         """Checks the values.
@@ -46,28 +62,45 @@ class TimestepLayout:
         if self.train < 1:
             raise ConfigError(f"training timesteps: expected at least 1, got {self.train}")
 
-    def timesteps(self, steps: int) -> tuple[int, ...]:
-        """Timesteps of a run of `steps` steps, noisiest first.
+    def timesteps(self, steps: int) -> tuple[float, ...]:
+        """Timesteps of a run of `steps` steps, noisiest first; whole numbers but for Euler's "linspace".
 
         Raises:
-            ConfigError: `steps` is not in 1..train, or leaves out too much of the noise.
+            ConfigError: `steps` is not in 1..train, or leaves out too much of the noise; or the levels are
+                Karras's, which are no timesteps.
         """
         import numpy as np  # late: what is asked before a run needs none of it
 
         self.check(steps)
+        if self.kind == "karras":
+            raise ConfigError("timesteps: Karras's levels lie between them; ask for the ladder")
+        count = steps + (self.kind == "multistep")
         values: np.ndarray
-        if self.spacing == "linspace":
-            values = np.linspace(0, self.train - 1, steps).round()[::-1]
+        if self.kind == "consistency":
+            known = np.arange(CONSISTENCY_STEPS, 0, -1) * (self.train // CONSISTENCY_STEPS) - 1
+            values = known[np.floor(np.linspace(0, len(known), steps, endpoint=False)).astype(int)]
+        elif self.spacing == "linspace":
+            values = np.linspace(0, self.train - 1, count)[::-1][:steps]
+            values = values if self.kind == "euler" else values.round()
         elif self.spacing == "trailing":
             # Counted, since floating-point strides may give a value too many.
             values = np.round(self.train - np.arange(steps) * (self.train / steps)) - 1
         else:
-            values = (np.arange(steps) * (self.train // steps))[::-1] + self.offset
-        return tuple(int(value) for value in values)
+            values = (np.arange(count) * (self.train // count))[::-1][:steps] + self.offset
+        return tuple(map(float, values))
 
     def spaced(self, spacing: Spacing | None) -> "TimestepLayout":
         """The same with other spacing; None keeps its own."""
         return self if spacing is None else replace(self, spacing=spacing)
+
+    def laid_out(self, kind: LevelKind) -> "TimestepLayout":
+        """The same with the levels of another sampler."""
+        return replace(self, kind=kind)
+
+    @property
+    def most(self) -> int:
+        """The most steps there can be."""
+        return {"multistep": self.train - 1, "consistency": CONSISTENCY_STEPS}.get(self.kind, self.train)
 
     def check(self, steps: int) -> None:
         """Refuses a number of steps that this layout cannot serve, in no time whatever the number.
@@ -75,27 +108,36 @@ class TimestepLayout:
         Raises:
             ConfigError: It is not in 1..train, or leaves out too much of the noise; names the nearest.
         """
-        if not 1 <= steps <= self.train:
+        if not 1 <= steps <= self.most:
+            whose = "the model's training timesteps" if self.most == self.train else "the sampler's most"
+            raise ConfigError(f"steps: expected 1 to {self.most} ({whose}), got {steps}")
+        if self.kind == "consistency" and self.train < CONSISTENCY_STEPS:
             raise ConfigError(
-                f"steps: expected 1 to {self.train} (the model's training timesteps), got {steps}"
+                f"sampler: latent consistency takes some of {CONSISTENCY_STEPS} timesteps, but the model was "
+                f"trained on {self.train}; take another sampler"
             )
         if not self._serves(steps):
-            first = (steps - 1) * (self.train // steps) + self.offset
             raise ConfigError(
-                f"steps: with leading spacing {steps} steps begin at timestep {first} of {self.train}, not "
-                f"where sampling starts; take {self._nearest(steps)} steps, or another spacing "
-                "(sampler.spacing=trailing; spacing='trailing' in Python)"
+                f"steps: with leading spacing {steps} steps begin at timestep {self._reached(steps)} of "
+                f"{self.train}, not where sampling starts; take {self._nearest(steps)} steps, or another "
+                "spacing (sampler.spacing=trailing; spacing='trailing' in Python)"
             )
 
+    def _reached(self, steps: int) -> int:
+        """The first timestep of leading spacing."""
+        more = self.kind == "multistep"
+        return (steps - 1 + more) * (self.train // (steps + more)) + self.offset
+
     def _serves(self, steps: int) -> bool:
-        if self.spacing != "leading":
+        if self.spacing != "leading" or self.kind in ("karras", "consistency"):
             return True
-        reached = (steps - 1) * (self.train // steps) + self.offset
-        return reached < self.train and self.train % steps <= _LOST * self.train
+        more = self.kind == "multistep"
+        lost = (_LOST_MULTISTEP if more else _LOST) * self.train
+        return self._reached(steps) < self.train and self.train % (steps + more) <= lost
 
     def _nearest(self, steps: int) -> str:
         """The counts that do, nearest to one that does not."""
-        good = [count for count in range(1, self.train + 1) if self._serves(count)]
+        good = [count for count in range(1, self.most + 1) if self._serves(count)]
         chosen = sorted(good, key=lambda count: abs(count - steps))[:_SHOWN]
         return " or ".join(map(str, sorted(chosen)))
 

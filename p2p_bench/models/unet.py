@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from math import log
 from typing import Any
 
 import torch
@@ -13,12 +14,12 @@ from p2p_bench.attention.plan import StepPlan
 from p2p_bench.attention.processor import folded_attention
 from p2p_bench.attention.sites import Site
 from p2p_bench.models.autoencoder import decoded_latents, encoded_images
-from p2p_bench.models.conditioning import TEXT, Conditioning, EncodedPrompts
+from p2p_bench.models.conditioning import GUIDANCE, TEXT, Conditioning, EncodedPrompts
 from p2p_bench.models.level import Denoised, Level
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.models.schedule import NoiseSchedule
 from p2p_bench.models.spec import ModelSpec
-from p2p_bench.models.timesteps import Spacing, check_spacing
+from p2p_bench.models.timesteps import LevelKind, Spacing, check_spacing
 from p2p_bench.prompts.words import PromptReader, TokenizedPrompt
 
 
@@ -37,6 +38,7 @@ class LatentUNet(DiffusionModel):
         device: Where the weights are.
         dtype: Number format of the U-Net and the encoders.
         encoded: The prompts that were encoded before.
+        guidance_width: Width of the embedding by which the U-Net is told the guidance scale; None: it is not.
     """
 
     spec: ModelSpec
@@ -49,6 +51,7 @@ class LatentUNet(DiffusionModel):
     device: torch.device
     dtype: torch.dtype
     encoded: EncodedPrompts = field(default_factory=EncodedPrompts)
+    guidance_width: int | None = None
 
     @abstractmethod
     def inputs(self, conditioning: Conditioning) -> dict[str, Any]:
@@ -71,6 +74,14 @@ class LatentUNet(DiffusionModel):
         schedule = replace(self.schedule, timestep_spacing=spacing)
         return replace(self, spec=self.spec.spaced(spacing), schedule=schedule)
 
+    def laid_out(self, kind: LevelKind) -> "LatentUNet":
+        """See `DiffusionModel.laid_out`."""
+        return replace(self, spec=self.spec.laid_out(kind), schedule=replace(self.schedule, kind=kind))
+
+    def start(self, noise: Float[Tensor, "*shape"], steps: int) -> Float[Tensor, "*shape"]:
+        """See `DiffusionModel.start`."""
+        return noise * self.schedule.start_scale(steps)
+
     def tokenize(
         self, text: str, truncate: bool = False, allow_empty: bool = False, role: str = "prompt"
     ) -> TokenizedPrompt:
@@ -90,11 +101,13 @@ class LatentUNet(DiffusionModel):
     ) -> Denoised:
         """See `DiffusionModel.predict`."""
         extra = self.inputs(conditioning)
+        if self.guidance_width is not None:
+            scales = conditioning.get(GUIDANCE, latents.new_ones(len(latents)))
+            extra["timestep_cond"] = guidance_embedding(scales, self.guidance_width).to(self.dtype)
         if plan is not None:
             extra["cross_attention_kwargs"] = {"plan": plan}
         inputs, text = latents.to(self.dtype), conditioning[TEXT].to(self.dtype)
-        timestep = int(level.timestep)
-        output = self.unet(inputs, timestep, encoder_hidden_states=text, return_dict=False, **extra)[0]
+        output = self.unet(inputs, level.timestep, encoder_hidden_states=text, return_dict=False, **extra)[0]
         return Denoised(latents, level, self.schedule.to_epsilon(output.to(latents.dtype), latents, level))
 
     def encode_images(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c k l"]:
@@ -104,3 +117,16 @@ class LatentUNet(DiffusionModel):
     def decode_latents(self, latents: Float[Tensor, "n c k l"]) -> Float[Tensor, "n 3 h w"]:
         """Images of scaled latents: float32 in [0, 1], on the model's device."""
         return decoded_latents(self.vae, self.spec, latents, self.device)
+
+
+def guidance_embedding(scales: Float[Tensor, " n"], width: int) -> Float[Tensor, "n d"]:
+    """Sines and cosines of guidance scales, as latent consistency models are told them.
+
+    Args:
+        scales: Guidance scales.
+        width: Of the embedding.
+    """
+    half = width // 2
+    frequencies = torch.exp(torch.arange(half, device=scales.device) * (-log(10000.0) / (half - 1)))
+    angles = 1000.0 * (scales[:, None] - 1) * frequencies
+    return nn.functional.pad(torch.cat([angles.sin(), angles.cos()], 1), (0, width % 2))

@@ -10,13 +10,14 @@ Notation:
 """
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from jaxtyping import Float
 from torch import Tensor
 
 from p2p_bench.fields import Between, check_fields
 from p2p_bench.models.level import Denoised, Level, Prediction
+from p2p_bench.models.timesteps import LevelKind
 from p2p_bench.sampling.stepper import RowState, StepContext, Stepper
 
 
@@ -82,11 +83,16 @@ def ddim_inverse_step(
 class DDIM(Stepper):
     """DDIM as a stepper; its state is the latents alone.
 
+    On levels that end at the clean image it is Euler's step for a probability flow, and with eta 1 Euler's
+    ancestral step: only the levels differ.
+
     Attributes:
         eta: Share of DDPM's noise that is added, in [0, 1].
+        kind: Whose levels it steps along.
     """
 
     eta: Annotated[float, Between(0, 1)] = 0.0
+    kind: Literal["ddim", "euler"] = "ddim"
 
     def __post_init__(self) -> None:
         """Checks the value.
@@ -100,6 +106,16 @@ class DDIM(Stepper):
     def stochastic(self) -> bool:
         """Whether noise is added."""
         return self.eta > 0
+
+    @property
+    def levels(self) -> LevelKind:
+        """See `Stepper.levels`."""
+        return self.kind
+
+    @property
+    def leads_back(self) -> bool:
+        """See `Stepper.leads_back`."""
+        return self.eta == 0
 
     def step(self, state: RowState, here: Level, there: Level, context: StepContext) -> RowState:
         """See `Stepper.step`."""

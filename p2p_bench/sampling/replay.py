@@ -9,6 +9,7 @@ from torch import Tensor
 from p2p_bench.attention.terms import Role
 from p2p_bench.models.conditioning import Conditioning
 from p2p_bench.models.level import Denoised, Prediction
+from p2p_bench.models.model import DiffusionModel
 from p2p_bench.sampling.noise import initial_noise, step_noise
 from p2p_bench.sampling.stepper import Stepper
 
@@ -124,7 +125,7 @@ class NoiseReplay(Replay):
     """Plain sampling from noise.
 
     Attributes:
-        latents: Start noise.
+        latents: What sampling starts from.
         seed: Seed of the sample, from which the noise of stochastic steps comes.
     """
 
@@ -133,7 +134,7 @@ class NoiseReplay(Replay):
 
     @property
     def start(self) -> tuple[Float[Tensor, "c h w"], ...]:
-        """The noise."""
+        """The latents."""
         return (self.latents,)
 
     def noise(self, step: int) -> Float[Tensor, "c h w"]:
@@ -142,6 +143,17 @@ class NoiseReplay(Replay):
         return step_noise(self.seed, step, (shape[0], shape[1], shape[2]))
 
 
-def noise_replay(seed: int, shape: tuple[int, int, int]) -> NoiseReplay:
-    """Plain sampling from the noise of a seed."""
-    return NoiseReplay(initial_noise(seed, shape), seed)
+def noise_replay(
+    model: DiffusionModel, seed: int, steps: int, noise: Float[Tensor, "c h w"] | None = None
+) -> NoiseReplay:
+    """Plain sampling from noise.
+
+    Args:
+        model: The model.
+        seed: Seed of the sample.
+        steps: Of the run.
+        noise: Standard normal noise; None takes the seed's.
+    """
+    if noise is None:
+        noise = initial_noise(seed, (model.spec.latent_channels, *model.spec.latent_size))
+    return NoiseReplay(model.start(noise, steps), seed)

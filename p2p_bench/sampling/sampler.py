@@ -1,5 +1,6 @@
 """How a run samples: the settings of the `sampler` group."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -7,17 +8,19 @@ from p2p_bench.errors import ConfigError
 from p2p_bench.fields import AtLeast, Between, check_fields
 from p2p_bench.models.spec import ModelSpec
 from p2p_bench.models.timesteps import Spacing
+from p2p_bench.sampling.consistency import Consistency
 from p2p_bench.sampling.ddim import DDIM
+from p2p_bench.sampling.dpm_solver import DPMSolver
+from p2p_bench.sampling.stepper import Stepper
 
 
 @dataclass(frozen=True)
-class DDIMSampler:
-    """Settings of a run that samples with DDIM.
+class Sampler(ABC):
+    """Settings of a run's sampler, whichever it is.
 
     Attributes:
         steps: Number of denoising steps; None is the model's own.
         guidance: Guidance scale; None is the model's own.
-        eta: Share of DDPM's noise that is added, in [0, 1].
         spacing: How the timesteps are laid out: "leading", "trailing" or "linspace", see `TimestepLayout`;
             None is the model's own, "leading" as a rule.
         max_rows: Samples through the network at once, conditional and unconditional counted apart. The
@@ -26,7 +29,6 @@ class DDIMSampler:
 
     steps: Annotated[int | None, AtLeast(1)] = None
     guidance: Annotated[float | None, AtLeast(0)] = None
-    eta: Annotated[float, Between(0, 1)] = 0.0
     spacing: Spacing | None = None
     max_rows: Annotated[int, AtLeast(1)] = 80
 
@@ -37,20 +39,96 @@ class DDIMSampler:
             ConfigError: One is out of range.
         """
         check_fields(self, "sampler.")
+        self.check()
 
-    def stepper(self) -> DDIM:
+    def check(self) -> None:  # noqa: B027  # most have nothing to add
+        """Refuses values that do not go together."""
+
+    @abstractmethod
+    def stepper(self) -> Stepper:
         """The step function."""
-        return DDIM(self.eta)
 
     def steps_on(self, spec: ModelSpec) -> int:
         """The number of steps on a model.
 
         Raises:
-            ConfigError: The layout of the timesteps cannot serve so many.
+            ConfigError: The layout of the timesteps cannot serve so many, or the model has not the noise
+                levels of this sampler.
         """
         steps = spec.steps if self.steps is None else self.steps
-        spec.spaced(self.spacing).timesteps.check(steps)
+        spec.spaced(self.spacing).laid_out(self.stepper().levels).timesteps.check(steps)
         return steps
+
+
+@dataclass(frozen=True)
+class DDIMSampler(Sampler):
+    """Settings of a run that samples with DDIM.
+
+    Attributes:
+        eta: Share of DDPM's noise that is added, in [0, 1].
+    """
+
+    eta: Annotated[float, Between(0, 1)] = 0.0
+
+    def stepper(self) -> DDIM:
+        """See `Sampler.stepper`."""
+        return DDIM(self.eta)
+
+
+@dataclass(frozen=True)
+class EulerSampler(Sampler):
+    """Settings of a run that samples with Euler's method, as Stable Diffusion XL was published with.
+
+    Attributes:
+        ancestral: Each step adds noise, as Stable Diffusion XL Turbo was published with.
+    """
+
+    ancestral: bool = False
+
+    def stepper(self) -> DDIM:
+        """DDIM's step, on levels that end at the clean image."""
+        return DDIM(float(self.ancestral), "euler")
+
+
+@dataclass(frozen=True)
+class DPMSolverSampler(Sampler):
+    """Settings of a run that samples with DPM-Solver++ 2M.
+
+    Attributes:
+        sde: The stochastic form.
+        karras: Levels by Karras's rule, which no spacing is asked for.
+    """
+
+    sde: bool = False
+    karras: bool = False
+
+    def check(self) -> None:
+        """See `Sampler.check`."""
+        if self.karras and self.spacing is not None:
+            raise ConfigError(
+                "sampler.spacing: Karras's levels are laid out by their own rule; set sampler.spacing=null"
+            )
+
+    def stepper(self) -> DPMSolver:
+        """See `Sampler.stepper`."""
+        return DPMSolver(self.sde, self.karras)
+
+
+@dataclass(frozen=True)
+class LCMSampler(Sampler):
+    """Settings of a run of a model that was distilled for latent consistency, in 1 to 8 steps as a rule."""
+
+    def check(self) -> None:
+        """See `Sampler.check`."""
+        if self.spacing is not None:
+            raise ConfigError(
+                "sampler.spacing: a latent consistency model has timesteps of its own; set "
+                "sampler.spacing=null"
+            )
+
+    def stepper(self) -> Consistency:
+        """See `Sampler.stepper`."""
+        return Consistency()
 
 
 def check_steps(steps: int) -> None:

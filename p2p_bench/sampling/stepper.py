@@ -8,6 +8,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from p2p_bench.models.level import Level, Prediction
+from p2p_bench.models.timesteps import LevelKind
 
 RowState = tuple[Tensor, ...]
 """State of the rows of a batch: the latents first, then whatever a stepper keeps; each tensor has a
@@ -25,6 +26,7 @@ class StepContext:
         predict: The guided and edited prediction for latents of the same rows at a level; every call is a
             pass of the network.
         noise: Noise of this step for every row; None where the stepper is not stochastic.
+        before: The level before `here`; None at the first step that is taken.
     """
 
     step: int
@@ -32,6 +34,7 @@ class StepContext:
     sources: Int64[Tensor, " n"]
     predict: Callable[[Float[Tensor, "n c h w"], Level], Prediction]
     noise: Float[Tensor, "n c h w"] | None
+    before: Level | None = None
 
 
 class Stepper(ABC):
@@ -40,6 +43,16 @@ class Stepper(ABC):
     @property
     def stochastic(self) -> bool:
         """Whether `step` wants noise."""
+        return False
+
+    @property
+    def levels(self) -> LevelKind:
+        """Whose noise levels it steps along."""
+        return "ddim"
+
+    @property
+    def leads_back(self) -> bool:
+        """Whether inversions can walk it backward: a step is DDIM's without noise, on whatever levels."""
         return False
 
     def init(self, start: RowState) -> RowState:

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 import p2p_bench as p2p
 from p2p_bench.editing.run import run_edits
 from p2p_bench.inversion import Inversion
-from p2p_bench.inversion.base import Sources
+from p2p_bench.inversion.base import Sampling, Sources
 from p2p_bench.models.conditioning import TEXT, Conditioning, row_of
 from p2p_bench.models.level import Denoised, Level, Prediction
 from p2p_bench.sampling import DDIM, NoiseReplay, Replay, RowState, StepContext, Stepper, initial_noise
@@ -30,6 +30,7 @@ NOISE = initial_noise(9, SHAPE)
 class Toy(Inversion):
     """Gives every image one ready replay."""
 
+    sampling: ClassVar[Sampling] = "any"
     replay: Replay
 
     def invert(self, model: Any, sources: Sources, *rest: Any, **options: Any) -> Sequence[Replay]:

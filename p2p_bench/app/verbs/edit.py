@@ -160,8 +160,9 @@ def _edit(task: "Task", options: argparse.Namespace, image: "Tensor | None", dev
         repair=task.repair.without_mask(),
     )
     prepared = prepare(
-        task.checkpoint.reader(), spec, request, sampler.steps_on(spec), sampler.guidance, task.truncate
-    )
+        task.checkpoint.reader(), spec, request, sampler.steps_on(spec), sampler.guidance, task.truncate,
+        stepper=sampler.stepper(),
+    )  # fmt: skip
     raise_all(prepared.faults)
     warn_never_seen(spec, request.prompts)
     status.print(f"loading {task.editor.loads(spec)}")

@@ -18,7 +18,7 @@ GROUPS = {
     "inversion": "for pairs with an image; any controller may follow it",
     "editor": "`controlled` is attention control; another takes its place, with controller=none",
     "dataset": "goes with every model; images are brought to its size",
-    "sampler": "goes with every model and controller",
+    "sampler": "goes with every controller; which inversions may precede it says each option",
     "metrics": "several: metrics=[default,clip_openai]; masks and answers are used where pairs have them",
     "logger": "where summaries go besides the run's own folder",
     "trainer": "devices of a run",
