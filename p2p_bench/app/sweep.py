@@ -245,7 +245,7 @@ def _prefill(sweep: Sweep, group: Sequence[Numbered]) -> None:
 
 def _pass(sweep: Sweep, group: Sequence[Numbered]) -> None:
     from p2p_bench.app.jobs import job_of
-    from p2p_bench.bench.run import Member, prefill
+    from p2p_bench.bench.run import Member, help_along, prefill
 
     hydra = sweep.config.hydra
     swept = swept_keys(with_sweeper_params(hydra.overrides.task, hydra))
@@ -258,7 +258,11 @@ def _pass(sweep: Sweep, group: Sequence[Numbered]) -> None:
             all_parts.append(job.parts())
             members.append(Member(all_parts[-1].task, job.run_dir, job.record(), all_parts[-1].keep))
     trainer, batch_size = all_parts[0].trainer, all_parts[0].batch_size
-    prefill(members, trainer=trainer, batch_size=batch_size, console=status_console())
+    execution = all_parts[0].execution()
+    if execution.helps:
+        help_along(members, trainer=trainer, batch_size=batch_size, execution=execution)
+        return
+    prefill(members, trainer=trainer, batch_size=batch_size, console=status_console(), execution=execution)
 
 
 @contextmanager

@@ -92,7 +92,7 @@ def _differences(run_dir: Path, config: Mapping[str, Any]) -> str:
         there, here = dict(_flat(read_config(run_dir))), dict(_flat(config))
     except DataError:
         return f"its {CONFIG} cannot be read"
-    kept = ("dir", "name", "batch_size", "images", "heatmaps", "cache", "cache_gb")
+    kept = ("dir", "name", "batch_size", "images", "heatmaps", "cache", "cache_gb", "timeout", "max_errors")
     ignored = ("sampler.max_rows", *(f"run.{key}" for key in kept))
     keys = [
         key

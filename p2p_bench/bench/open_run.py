@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from p2p_bench.bench.records import RowMaker
 from p2p_bench.bench.references import ReferenceWriter, open_references
 from p2p_bench.bench.rows import Key, RowWriter, key_of, read_rows
 from p2p_bench.bench.task import Keep, Task, Variant
-from p2p_bench.errors import ErrorList, P2PError
+from p2p_bench.errors import ConfigError, ErrorList, P2PError
 from p2p_bench.hashing import digest
 from p2p_bench.inversion.base import no_step_left, not_sampled, unserved
 from p2p_bench.metrics.base import MetricColumn, all_columns, metric_checksums
@@ -62,6 +62,11 @@ class OpenRun:
     pending: tuple[Key, ...]
     there: int
 
+    def of_process(self, process: int) -> "OpenRun":
+        """The run as one of several processes needs it to write its share."""
+        writer, references = self.writer.of_process(process), self.references.of_process(process)
+        return replace(self, writer=writer, references=references, subjects={}, pending=())
+
 
 @contextmanager
 def opened(
@@ -82,13 +87,12 @@ def opened(
     """
     with locked(run_dir):
         faults = _faults(task, facts)
-        run_id = digest({"settings": task.settings, "checksums": facts.checksums})[:12]
+        run_id = _run_id(task, facts)
         before = read_rows(run_dir)
         claim(run_dir, run_id, before, config)
-        subjects = {key: (pair, variant) for pair in facts.pairs for key, variant in _edits(task, pair)}
+        subjects = _subjects(task, facts)
         there = {key_of(row): row["status"] for row in before}
-        pictured = frozenset(pair.id for pair in facts.pairs[: keep.images])
-        maker = RowMaker(task, facts.spec, run_id, run_dir, pictured, keep.heatmaps, number)
+        maker = _maker(task, facts, run_dir, keep, number)
         writer = RowWriter(run_dir, facts.names)
         references = open_references(run_dir, facts.names, begun="ok" in there.values())
         new_faults = [key for key in faults if key not in there]
@@ -96,6 +100,49 @@ def opened(
         pending = tuple(key for key in subjects if key not in faults and there.get(key) != "ok")
         already = len(subjects) - len(pending) if there else 0
         yield OpenRun(maker, writer, references, subjects, pending, already)
+
+
+def told(run: OpenRun) -> dict[str, Any]:
+    """What another process needs to know of a run to help with it, as plain values."""
+    pending = set(run.pending)
+    return {
+        "run_id": run.maker.run_id,
+        "references": run.references.wanted,
+        "pending": [place for place, key in enumerate(run.subjects) if key in pending],
+    }
+
+
+def joined(
+    task: Task, facts: Facts, run_dir: Path, keep: Keep, told: Mapping[str, Any], number: int = 0
+) -> OpenRun:
+    """A run whose directory another process holds, which this one helps.
+
+    Args:
+        task: What is measured.
+        facts: What it reads, by `read_facts`.
+        run_dir: Directory of the results.
+        keep: Which pictures are kept.
+        told: By `told`, from the process that holds the directory.
+        number: Number of the run among those that share a pass over the data.
+
+    Raises:
+        ConfigError: This process would measure something else.
+    """
+    if _run_id(task, facts) != told["run_id"]:
+        raise ConfigError(
+            f"{run_dir}: the processes of this run do not read the same; the model, the data set and the "
+            "settings have to be equal on every machine"
+        )
+    subjects = _subjects(task, facts)
+    keys = list(subjects)
+    return OpenRun(
+        maker=_maker(task, facts, run_dir, keep, number),
+        writer=RowWriter(run_dir, facts.names),
+        references=ReferenceWriter(run_dir, facts.names, wanted=told["references"]),
+        subjects=subjects,
+        pending=tuple(keys[place] for place in told["pending"]),
+        there=0,
+    )
 
 
 def read_facts(task: Task) -> Facts:
@@ -129,6 +176,19 @@ def read_facts(task: Task) -> Facts:
 def pairs_checksum(pairs: Sequence[EditPair]) -> str:
     """Checksum of what some pairs say, without where their files lie."""
     return digest([_content(pair) for pair in pairs])
+
+
+def _run_id(task: Task, facts: Facts) -> str:
+    return digest({"settings": task.settings, "checksums": facts.checksums})[:12]
+
+
+def _subjects(task: Task, facts: Facts) -> dict[Key, tuple[EditPair, Variant]]:
+    return {key: (pair, variant) for pair in facts.pairs for key, variant in _edits(task, pair)}
+
+
+def _maker(task: Task, facts: Facts, run_dir: Path, keep: Keep, number: int) -> RowMaker:
+    pictured = frozenset(pair.id for pair in facts.pairs[: keep.images])
+    return RowMaker(task, facts.spec, _run_id(task, facts), run_dir, pictured, keep.heatmaps, number)
 
 
 def _tried(check: Callable[[], Any], faults: list[P2PError]) -> Any:

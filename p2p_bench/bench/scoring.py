@@ -9,8 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from p2p_bench.bench.isolation import check_device
 from p2p_bench.bench.module import Edited
 from p2p_bench.bench.references import NO_EDIT, VAE, Place
+from p2p_bench.errors import P2PError
 from p2p_bench.metrics.base import UNDEFINED, EditView, Metric, all_columns, evaluate, split_reasons
 
 log = logging.getLogger(__name__)
@@ -53,7 +55,10 @@ def score(metrics: Mapping[str, Metric], views: Sequence[EditView]) -> list[tupl
     """Scores of each view, undefined ones with their reason, and why where it cannot be scored."""
     try:
         return [(values, "") for values in evaluate(metrics, views)]
-    except RuntimeError as error:
+    except P2PError:
+        raise
+    except Exception as error:  # noqa: BLE001  # whatever a metric trips over, the others have their values
+        check_device(views[0].edited.device, error)
         log.warning("a metric failed on a batch, trying its edits one by one: %s", error)
     return [_score_alone(metrics, view) for view in views]
 
@@ -61,9 +66,12 @@ def score(metrics: Mapping[str, Metric], views: Sequence[EditView]) -> list[tupl
 def _score_alone(metrics: Mapping[str, Metric], view: EditView) -> tuple[dict[str, float], str]:
     try:
         return evaluate(metrics, [view])[0], ""
-    except RuntimeError as error:
+    except P2PError:
+        raise
+    except Exception as error:
+        check_device(view.edited.device, error)
         log.exception("a metric failed")
-        return {}, str(error)
+        return {}, str(error) or type(error).__name__
 
 
 def score_references(
