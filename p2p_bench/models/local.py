@@ -53,6 +53,8 @@ class LocalCheckpoint:
         t5_tokens: Text columns of T5, in families that leave a choice.
         size: Height and width of images in pixels, or one number for both, in families that leave a choice.
         consistency: Whether it was distilled for the sampler of latent consistency models.
+        lora: A LoRA, as `[path, scale]`, or a list of such, in families that take it.
+        embeddings: Words that were learnt by textual inversion, in families that take them.
     """
 
     path: Path | str
@@ -70,6 +72,8 @@ class LocalCheckpoint:
     t5_tokens: Annotated[int | None, Between(1, MOST_TOKENS)] = None
     size: Size | None = None
     consistency: bool | None = None
+    lora: Path | str | list[Any] | None = None
+    embeddings: Path | str | list[Any] | None = None
 
     def __post_init__(self) -> None:
         """Checks the values.
