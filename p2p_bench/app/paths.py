@@ -48,11 +48,18 @@ def place_paths(node: Any, start: Path) -> None:
         hints = hints_of(component["_target_"])
         for key in component:
             value = None if OmegaConf.is_missing(component, key) else component[key]
-            if isinstance(value, str) and _may_be_path(hints.get(str(key))):
-                absolute = placed(value, start)
-                if absolute != value:
-                    with read_write(component), open_dict(component):
-                        component[key] = absolute.replace("${", "\\${")
+            if _may_be_path(hints.get(str(key))):
+                _place(component, key, value, start)
+
+
+def _place(holder: Any, key: Any, value: Any, start: Path) -> None:
+    """Makes a path absolute, or those of a list."""
+    if isinstance(value, ListConfig):
+        for index, item in enumerate(value):
+            _place(value, index, item, start)
+    elif isinstance(value, str) and (absolute := placed(value, start)) != value:
+        with read_write(holder), open_dict(holder):
+            holder[key] = absolute.replace("${", "\\${")
 
 
 def _components(node: Any) -> Iterator[DictConfig]:

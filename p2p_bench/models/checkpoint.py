@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -13,6 +13,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 from p2p_bench.attention.sites import unet_sites
 from p2p_bench.errors import ConfigError, MissingWeightsError
 from p2p_bench.fields import Above, AtLeast, OneOf, check_fields
+from p2p_bench.hashing import digest
 from p2p_bench.models.files import (
     check_complete,
     checkpoint_checksum,
@@ -22,13 +23,15 @@ from p2p_bench.models.files import (
 )
 from p2p_bench.models.latent_diffusion import LatentDiffusion
 from p2p_bench.models.layouts import SCHEDULER_FILE, Family, Layout
+from p2p_bench.models.lora import fuse, read_loras
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.models.parts import PartConfig, check_headers, load_part, usable_device
 from p2p_bench.models.schedule import NoiseSchedule, schedule_from_config
 from p2p_bench.models.sdxl import StableDiffusionXL, TwoClipReader
-from p2p_bench.models.settings import DTYPES, SIDE, Dtype
-from p2p_bench.models.spec import ModelSpec, Unprompted
+from p2p_bench.models.settings import DTYPES, SIDE, Dtype, Size, sizes
+from p2p_bench.models.spec import Capability, ModelSpec, Unprompted
 from p2p_bench.models.stable_diffusion import StableDiffusion
+from p2p_bench.models.textual_inversion import LearntWord, add_embeddings, add_tokens, read_words
 from p2p_bench.models.tokenizer import TokenizerReader, load_bert_tokenizer, load_tokenizer
 from p2p_bench.models.unet import LatentUNet
 from p2p_bench.models.vocabulary import read_vocabulary
@@ -43,6 +46,8 @@ FAMILIES: dict[Family, type[LatentUNet]] = {
 _ENCODERS = {kind.__name__: kind for kind in (CLIPTextModel, CLIPTextModelWithProjection, LDMBertModel)}
 _SMALL = 32
 """Side of the largest maps that the released code injects, at 512 pixels."""
+_TOLD = "time_cond_proj_dim"
+"""Width of the embedding by which the U-Net of a latent consistency model is told the guidance scale."""
 _ADDED = {"sdxl": "text_time"}
 """What the U-Net of a family adds to its time embedding, `addition_embed_type`."""
 
@@ -73,6 +78,12 @@ class UNetCheckpoint:
         unprompted: What the unconditional pass is told: "encoded", the empty prompt; "zeros", zeros in place
             of text and pooled vector; None as the checkpoint says (`force_zeros_for_empty_prompt` of Stable
             Diffusion XL), "encoded" where it says nothing.
+        size: Height and width of images in pixels, or one number for both; None is the checkpoint's own. What
+            is far from that it was not trained on.
+        consistency: Whether it was distilled for the sampler of latent consistency models; None: as its
+            network says, which is told the guidance scale if it was; a LoRA is believed to have done that.
+        lora: A LoRA that is added to the weights, as `[path, scale]`, or a list of such; see `lora`.
+        embeddings: Files of words that were learnt by textual inversion; see `textual_inversion`.
     """
 
     path: Path | str
@@ -86,6 +97,10 @@ class UNetCheckpoint:
     null_text_learning_rate: Annotated[float, Above(0)] = 1e-2
     revision: str | None = None
     unprompted: Annotated[str | None, OneOf(("encoded", "zeros"))] = None
+    size: Size | None = None
+    consistency: bool | None = None
+    lora: Path | str | list[Any] | None = None
+    embeddings: Path | str | list[Any] | None = None
 
     def __post_init__(self) -> None:
         """Checks the values.
@@ -110,26 +125,29 @@ class UNetCheckpoint:
         self._check_layout(layout, unet.values)
         _check_together(layout, unet, vae, encoders)
         schedule = self._schedule(directory, layout)
-        height, width = _pair(unet, "sample_size")
         factor = 2 ** (len(vae.integers("block_out_channels")) - 1)
+        latent, image = sizes(self.size, _pair(unet, "sample_size"), factor, self.name)
+        told = unet.values.get(_TOLD) is not None
         return ModelSpec(
             name=self.name,
             family=layout.family,
             latent_channels=unet.integer("in_channels"),
-            latent_size=(height, width),
-            image_size=(height * factor, width * factor),
+            latent_size=latent,
+            image_size=image,
             max_tokens=min(one.integer("max_position_embeddings", 77) for one in encoders.values()),
             prediction_type=schedule.prediction_type,
             guidance=self.guidance,
             steps=self.steps,
-            self_fraction=self.self_fraction or _self_fraction(min(height, width)),
-            record_fraction=self.record_fraction or (0.5 if min(height, width) <= _SMALL else 0.25),
+            self_fraction=self.self_fraction or _self_fraction(min(latent)),
+            record_fraction=self.record_fraction or (0.5 if min(latent) <= _SMALL else 0.25),
             vae_scaling=vae.number("scaling_factor", 0.18215),
-            checksum=checkpoint_checksum(directory, layout, self.variant),
+            checksum=self._checksum(directory, layout),
             vocabulary=read_vocabulary(directory, self.name),
             timesteps=schedule.layout,
             null_text_learning_rate=self.null_text_learning_rate,
             unprompted=self._unprompted(directory),
+            capabilities=frozenset(get_args(Capability)) - ({"unconditional"} if told else set()),
+            consistency=(told or bool(self.lora)) if self.consistency is None else self.consistency,
         )
 
     def tokenizer(self) -> Any:
@@ -148,6 +166,8 @@ class UNetCheckpoint:
         """
         directory, layout = self._place()
         tokenizers = [self._tokenizer(directory, layout, place) for place in range(len(layout.tokenizers))]
+        for tokenizer in tokenizers:
+            add_tokens(tokenizer, self._words(directory, layout), self.name)
         first = TokenizerReader(tokenizers[0], read_vocabulary(directory, self.name))
         return first if len(tokenizers) == 1 else TwoClipReader(first, TokenizerReader(tokenizers[1]))
 
@@ -177,6 +197,11 @@ class UNetCheckpoint:
         reader = self.reader()
         encoders = tuple(part(_ENCODERS[kind], folder) for folder, kind in layout.encoders.items())
         unet = part(UNet2DConditionModel, "unet")
+        for lora in read_loras(self.lora, self.name):
+            fuse(lora, {"unet": unet, **dict(zip(layout.encoders, encoders, strict=True))}, self.name)
+        words = self._words(directory, layout)
+        for place, (encoder, tokenizer) in enumerate(zip(encoders, tokenizers_of(reader), strict=True)):
+            add_embeddings(encoder, place, tokenizer, words)
         return FAMILIES[layout.family](
             spec=spec,
             reader=reader,
@@ -187,6 +212,7 @@ class UNetCheckpoint:
             encoders=encoders,
             device=device,
             dtype=dtype,
+            guidance_width=unet.config.get(_TOLD),
         )
 
     def _place(self) -> tuple[Path, Layout]:
@@ -198,6 +224,22 @@ class UNetCheckpoint:
                 "model=local takes either"
             )
         return directory, layout
+
+    def _words(self, directory: Path, layout: Layout) -> tuple[LearntWord, ...]:
+        if self.embeddings is None:
+            return ()
+        width = "d_model" if layout.family == "ldm" else "hidden_size"
+        widths = [self._config(directory, part).integer(width) for part in layout.encoders]
+        return read_words(self.embeddings, self.name, widths)
+
+    def _checksum(self, directory: Path, layout: Layout) -> str:
+        """Of the files, and of what is added to them."""
+        files = checkpoint_checksum(directory, layout, self.variant)
+        added = {
+            "lora": [lora.identity for lora in read_loras(self.lora, self.name)],
+            "embeddings": [word.identity for word in self._words(directory, layout)],
+        }
+        return digest({"checkpoint": files, **added}) if any(added.values()) else files
 
     def _tokenizer(self, directory: Path, layout: Layout, place: int) -> Any:
         folder = directory / layout.tokenizers[place]
@@ -234,12 +276,18 @@ class UNetCheckpoint:
                 f"{unet.get('out_channels')}; inpainting and depth checkpoints cannot be edited with"
             )
         own = {"addition_embed_type": _ADDED.get(layout.family)}
-        for key in ("addition_embed_type", "class_embed_type", "time_cond_proj_dim", "encoder_hid_dim_type"):
+        for key in ("addition_embed_type", "class_embed_type", "encoder_hid_dim_type"):
             if unet.get(key) != own.get(key):
                 raise ConfigError(
                     f"model {self.name!r}: the U-Net needs other inputs than those of {layout.title}: "
                     f"{key}={unet.get(key)}"
                 )
+
+
+def tokenizers_of(reader: PromptReader) -> list[Any]:
+    """The tokenizer of each text encoder."""
+    readers = (reader.first, reader.second) if isinstance(reader, TwoClipReader) else (reader,)
+    return [one.tokenizer for one in readers if isinstance(one, TokenizerReader)]
 
 
 def _check_together(

@@ -14,7 +14,7 @@ from p2p_bench.models.files import checkpoint_directory, read_layout
 from p2p_bench.models.layouts import Family
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.models.sd3_checkpoint import SD3Checkpoint
-from p2p_bench.models.settings import SIDE, Dtype
+from p2p_bench.models.settings import SIDE, Dtype, Size
 from p2p_bench.models.spec import ModelSpec
 from p2p_bench.models.t5 import MOST_TOKENS
 from p2p_bench.prompts.words import PromptReader
@@ -51,7 +51,10 @@ class LocalCheckpoint:
         unprompted: What the unconditional pass is told, in families that leave a choice.
         t5: Whether T5 is loaded, in families that can do without.
         t5_tokens: Text columns of T5, in families that leave a choice.
-        size: Side of a square image in pixels, in families that leave a choice.
+        size: Height and width of images in pixels, or one number for both, in families that leave a choice.
+        consistency: Whether it was distilled for the sampler of latent consistency models.
+        lora: A LoRA, as `[path, scale]`, or a list of such, in families that take it.
+        embeddings: Words that were learnt by textual inversion, in families that take them.
     """
 
     path: Path | str
@@ -67,7 +70,10 @@ class LocalCheckpoint:
     unprompted: Annotated[str | None, OneOf(("encoded", "zeros"))] = None
     t5: bool | None = None
     t5_tokens: Annotated[int | None, Between(1, MOST_TOKENS)] = None
-    size: Annotated[int | None, AtLeast(1)] = None
+    size: Size | None = None
+    consistency: bool | None = None
+    lora: Path | str | list[Any] | None = None
+    embeddings: Path | str | list[Any] | None = None
 
     def __post_init__(self) -> None:
         """Checks the values.

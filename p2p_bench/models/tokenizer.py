@@ -1,8 +1,10 @@
 """Tokenizers, as the models that they go with can use them."""
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from transformers import BertTokenizer, CLIPTokenizer
@@ -16,12 +18,21 @@ _SPARE = 64
 
 
 class SharedTokenizer(CLIPTokenizer):
-    """CLIP's tokenizer for several threads: between calls the library keeps padding and cutting as state."""
+    """CLIP's tokenizer for several threads: between calls the library keeps padding and cutting as state.
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    Attributes:
+        written_out: What is read in the place of words that were learnt, see `textual_inversion`.
+    """
+
+    written_out: Mapping[str, str] = MappingProxyType({})
+
+    def __call__(self, text: Any, *args: Any, **kwargs: Any) -> Any:
         """As in the library, one call at a time."""
+        for word, tokens in self.written_out.items():
+            if isinstance(text, str):
+                text = text.replace(word, tokens)
         with _LOCK:
-            return super().__call__(*args, **kwargs)
+            return super().__call__(text, *args, **kwargs)
 
 
 class SharedBertTokenizer(BertTokenizer):

@@ -1,0 +1,81 @@
+"""Latent consistency models: told the guidance scale, asked once a step."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import LatentConsistencyModelPipeline, LCMScheduler, UNet2DConditionModel
+
+import p2p_bench as p2p
+from p2p_bench.errors import ConfigError
+from p2p_bench.models import UNetCheckpoint
+from p2p_bench.sampling import initial_noise
+from tests.examples import SOURCE, TARGET
+from tests.models.tiny import tiny_checkpoint
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> UNetCheckpoint:
+    """The tiny checkpoint with a U-Net that is told the guidance scale."""
+    path = tmp_path_factory.mktemp("lcm") / "checkpoint"
+    shutil.copytree(Path(tiny_checkpoint().path), path)
+    plain = UNet2DConditionModel.from_pretrained(path / "unet")
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        told = UNet2DConditionModel.from_config({**plain.config, "time_cond_proj_dim": 8})
+    told.load_state_dict(plain.state_dict(), strict=False)
+    told.save_pretrained(path / "unet")
+    scheduler = LCMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
+        set_alpha_to_one=True,
+    )  # fmt: skip
+    scheduler.save_pretrained(path / "scheduler")
+    return UNetCheckpoint(path, name="lcm", steps=4, guidance=8.0, record_fraction=0.5)
+
+
+def test_a_plain_run_equals_the_pipeline(checkpoint: UNetCheckpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = checkpoint.load()
+    scheduler = LCMScheduler.from_pretrained(checkpoint.path, subfolder="scheduler")
+    pipeline = LatentConsistencyModelPipeline.from_pretrained(
+        checkpoint.path, local_files_only=True, scheduler=scheduler, safety_checker=None,
+        feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    pipeline.set_progress_bar_config(disable=True)
+    noises = [initial_noise(100 + step, (4, 8, 8)) for step in range(3)]
+    waiting = list(noises)
+    module = "diffusers.schedulers.scheduling_lcm.randn_tensor"
+    monkeypatch.setattr(module, lambda *call, **options: waiting.pop(0)[None])
+    expected = pipeline(
+        SOURCE, num_inference_steps=4, guidance_scale=8.0, latents=initial_noise(5, (4, 8, 8))[None],
+        output_type="latent",
+    ).images  # fmt: skip
+    ours = [*noises, noises[0]]
+    monkeypatch.setattr("p2p_bench.sampling.replay.step_noise", lambda seed, step, shape: ours[step])
+    result = p2p.edit(model, SOURCE, TARGET, seed=5, sampler="lcm", record=False)
+    assert float((result.latents[0] - expected[0]).abs().max()) <= 1e-5
+    other = p2p.edit(model, SOURCE, TARGET, seed=5, sampler="lcm", guidance=4.0, record=False)
+    assert float((result.latents[0] - other.latents[0]).abs().max()) > 1e-4, "the scale is told"
+
+
+def test_it_is_asked_once_a_step_and_refuses_what_needs_a_pass_without_the_prompt(
+    checkpoint: UNetCheckpoint,
+) -> None:
+    model = checkpoint.load(dtype=torch.float64)
+    result = p2p.edit(model, SOURCE, [TARGET] * 2, [p2p.Replace(0.5), p2p.NoControl()], sampler="lcm")
+    assert (result.source_rows, result.target_rows) == (4, (4, 4))
+    assert float((result.latents[1] - result.latents[2]).abs().max()) > 1e-3
+    image = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0))
+    for inversion in ("null_text", "negative_prompt", "proximal"):
+        with pytest.raises(ConfigError, match="passes without the prompt"):
+            p2p.edit(model, SOURCE, TARGET, image=image, inversion=inversion, steps=4)
+    back = p2p.edit(model, SOURCE, TARGET, image=image, inversion="direct", steps=4)
+    wanted = model.encode_images(image[None])[0]
+    assert float((back.latents[0] - wanted).abs().max()) <= 1e-8
+
+
+def test_a_checkpoint_that_was_merged_says_so_itself() -> None:
+    with pytest.raises(ConfigError, match="not distilled"):
+        p2p.edit(tiny_checkpoint().load(), SOURCE, TARGET, sampler="lcm")
+    merged = UNetCheckpoint(tiny_checkpoint().path, consistency=True, record_fraction=0.5).load()
+    assert p2p.edit(merged, SOURCE, TARGET, sampler="lcm", guidance=1.5, record=False).error is None
