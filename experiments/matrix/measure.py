@@ -131,7 +131,7 @@ def tried(matrix: Matrix) -> str:
 
 
 def cell(matrix: Matrix, model: p2p.DiffusionModel, family: str, inversion: str, sampler: str) -> str:
-    """"-" for a hole; "yes" where all controllers edited; else what went wrong."""
+    """ "-" for a hole; "yes" where all controllers edited; else what went wrong."""
     if (family, inversion, sampler) in matrix.holes:
         return "-"
     image = torch.rand(3, *model.spec.image_size, generator=torch.Generator().manual_seed(2))
@@ -139,9 +139,7 @@ def cell(matrix: Matrix, model: p2p.DiffusionModel, family: str, inversion: str,
     request = EditRequest("x", SOURCE, targets, image=image, inversion=matrix.inversions[inversion])
     chosen = matrix.samplers[sampler]
     try:
-        (result,) = run_edits(
-            model, [request], steps=STEPS, stepper=chosen.stepper(), spacing=chosen.spacing
-        )
+        (result,) = run_edits(model, [request], steps=STEPS, stepper=chosen.stepper(), spacing=chosen.spacing)
     except p2p.P2PError as error:
         return f"failed: {error}"
     wrong = [
