@@ -68,8 +68,8 @@ class Matrix:
 
 def read_matrix() -> Matrix:
     """The options of today, and what each combination is refused for, without any weights."""
-    from tests.models.families import FAMILIES
     from tests.models.border import controller
+    from tests.models.families import FAMILIES
 
     matrix = Matrix(
         families=FAMILIES,
