@@ -2,12 +2,13 @@
 
     python experiments/matrix/measure.py [--table]
 
-Runs each combination on the small random checkpoints of the tests, all controllers as targets of one request, and
-writes results.md beside this file and the table between the marks of the project's README. `--table` writes
-the tables from what the methods refuse, without running anything.
+Runs each combination on the small random checkpoints of the tests, all controllers as targets of one request,
+and writes results.md beside this file and the table between the marks of the project's README. `--table`
+writes the latter from what the methods refuse, without running anything.
 """
 
 import argparse
+import functools
 import importlib.util
 import re
 import sys
@@ -81,7 +82,7 @@ def read_matrix() -> Matrix:
         spec = checkpoint().spec()
         for inversion_name, inversion in matrix.inversions.items():
             for sampler_name, sampler in matrix.samplers.items():
-                why = refusal(lambda sampler=sampler: sampler.steps_on(spec))  # type: ignore[misc]
+                why = refusal(functools.partial(sampler.steps_on, spec))
                 why = why or unserved(inversion, spec) or not_sampled(inversion, sampler.stepper())
                 if why is not None:
                     matrix.holes[family, inversion_name, sampler_name] = reason(str(why))
@@ -131,7 +132,7 @@ def tried(matrix: Matrix) -> str:
 
 
 def cell(matrix: Matrix, model: p2p.DiffusionModel, family: str, inversion: str, sampler: str) -> str:
-    """ "-" for a hole; "yes" where all controllers edited; else what went wrong."""
+    """A "-" for a hole; "yes" where all controllers edited; else what went wrong."""
     if (family, inversion, sampler) in matrix.holes:
         return "-"
     image = torch.rand(3, *model.spec.image_size, generator=torch.Generator().manual_seed(2))
@@ -158,7 +159,7 @@ def with_table(text: str, matrix: Matrix) -> str:
 
 
 def table(matrix: Matrix) -> str:
-    """Inversions against families; a cell names the samplers that go, or the reasons why none or not all do."""
+    """Inversions against families; a cell names the samplers that go, and the reasons of the others."""
     reasons: dict[str, int] = {}
     alike = _alike(matrix)
     names = [", ".join(families) for families in alike]
