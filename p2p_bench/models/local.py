@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 
@@ -55,6 +55,8 @@ class LocalCheckpoint:
         consistency: Whether it was distilled for the sampler of latent consistency models.
         lora: A LoRA, as `[path, scale]`, or a list of such, in families that take it.
         embeddings: Words that were learnt by textual inversion, in families that take them.
+        vae: How images go through the VAE, in families that leave a choice.
+        channels_last: How tensors lie in memory, in families that leave a choice.
     """
 
     path: Path | str
@@ -74,6 +76,8 @@ class LocalCheckpoint:
     consistency: bool | None = None
     lora: Path | str | list[Any] | None = None
     embeddings: Path | str | list[Any] | None = None
+    vae: Literal["whole", "sliced", "tiled"] | None = None
+    channels_last: bool | None = None
 
     def __post_init__(self) -> None:
         """Checks the values.
