@@ -112,7 +112,7 @@ def read_facts(task: Task) -> Facts:
     pairs = _tried(task.dataset.pairs, faults)
     steps = None if spec is None else _tried(lambda: task.sampler.steps_on(spec), faults)
     if spec is not None and pairs is not None and any(pair.has_image for pair in pairs):
-        faults += filter(None, [unserved(task.inversion, spec)])
+        faults += filter(None, [unserved(task.inversion, spec, steps)])
         faults += filter(None, [] if steps is None else [no_step_left(task.inversion, steps)])
     if spec is None or columns is None or pairs is None or faults:
         raise ErrorList(faults)

@@ -187,7 +187,9 @@ def _start_faults(spec: ModelSpec, request: EditRequest, steps: int) -> list[P2P
     if request.inversion is not None and request.image is None:
         faults.append(P2PError("inversion: no image to invert; give an image, or leave the inversion out"))
     elif request.inversion is not None:
-        faults += filter(None, [unserved(request.inversion, spec), no_step_left(request.inversion, steps)])
+        faults += filter(
+            None, [unserved(request.inversion, spec, steps), no_step_left(request.inversion, steps)]
+        )
     if request.inversion_prompt is not None and request.image is None:
         faults.append(P2PError("inversion_prompt: no image to invert; give an image, or leave it out"))
     if request.image is not None and request.inversion is None:

@@ -24,6 +24,7 @@ _WORDS: Mapping[Capability, str] = {
     "ladder": "noise levels that a deterministic step can be taken along and back",
     "cross": "cross-attention with a column per token",
     "gradient": "differentiable passes",
+    "flow": "velocities of a rectified flow",
 }
 
 
@@ -125,6 +126,10 @@ class Inversion(ABC):
         """Of a run's steps, those that are taken again from what the method finds."""
         return steps
 
+    def refusal(self, spec: ModelSpec, steps: int) -> str:
+        """Why a run of so many steps on a model that has what the method needs cannot be; "" if it can."""
+        return ""
+
     @abstractmethod
     def invert(
         self, model: DiffusionModel, sources: Sources, steps: int, tick: StepProgress = no_tick
@@ -142,11 +147,12 @@ class Inversion(ABC):
         """
 
 
-def unserved(inversion: Inversion, spec: ModelSpec) -> ConfigError | None:
-    """Why a method cannot serve a model; None if it can."""
+def unserved(inversion: Inversion, spec: ModelSpec, steps: int | None = None) -> ConfigError | None:
+    """Why a method cannot serve a model, or a run of so many steps on it; None if it can."""
     lacking = sorted(inversion.needs - spec.capabilities)
     if not lacking:
-        return None
+        refusal = "" if steps is None else inversion.refusal(spec, steps)
+        return ConfigError(f"inversion: {refusal}") if refusal else None
     needed = " and ".join(_WORDS[name] for name in lacking)
     return ConfigError(
         f"inversion: {type(inversion).__name__} needs {needed}, which model {spec.name!r} of family "

@@ -30,6 +30,7 @@ from p2p_bench.inversion.ddim import guided
 from p2p_bench.models.conditioning import Conditioning
 from p2p_bench.models.level import Level
 from p2p_bench.models.model import DiffusionModel
+from p2p_bench.models.spec import ModelSpec
 from p2p_bench.sampling.replay import Replay
 from p2p_bench.sampling.stepper import RowState, StepContext, Stepper
 
@@ -170,6 +171,15 @@ class EDICTInversion(Inversion):
     def steps_taken(self, steps: int) -> int:
         """See `Inversion.steps_taken`; at least one."""
         return max(1, part_of(self.strength, steps))
+
+    def refusal(self, spec: ModelSpec, steps: int) -> str:
+        """A step divides by the share of the image, of which the noisiest level of a flow has none."""
+        if "flow" not in spec.capabilities or self.steps_taken(steps) < steps:
+            return ""
+        return (
+            f"{type(self).__name__} on the flow model {spec.name!r} starts from noise without any image; "
+            "take inversion.strength below 1, or more steps"
+        )
 
     @torch.no_grad()
     def invert(

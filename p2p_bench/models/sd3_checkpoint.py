@@ -19,7 +19,7 @@ from p2p_bench.models.parts import PartConfig, check_headers, load_part, usable_
 from p2p_bench.models.sd3 import ClipAndT5Reader, StableDiffusion3
 from p2p_bench.models.sdxl import TwoClipReader
 from p2p_bench.models.settings import DTYPES, SIDE, Dtype
-from p2p_bench.models.spec import ModelSpec
+from p2p_bench.models.spec import DIFFUSION, ModelSpec
 from p2p_bench.models.t5 import (
     MOST_TOKENS,
     NoT5Reader,
@@ -116,6 +116,7 @@ class SD3Checkpoint:
             checksum=checkpoint_checksum(directory, layout, self.variant),
             timesteps=self._levels(directory, network, latent),
             null_text_learning_rate=self.null_text_learning_rate,
+            capabilities=DIFFUSION | {"flow"},
         )
 
     def tokenizer(self) -> Any:

@@ -1,15 +1,18 @@
 """What is known of a model before its weights are loaded."""
 
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import Literal
 
 from p2p_bench.models.flow_levels import FlowLayout
 from p2p_bench.models.timesteps import Spacing, TimestepLayout
 
-Capability = Literal["unconditional", "ladder", "cross", "gradient"]
+Capability = Literal["unconditional", "ladder", "cross", "gradient", "flow"]
 """What a method may need of a model: a pass without the prompt ("unconditional"); noise levels that a
 deterministic step can be taken along and back ("ladder"); attention sites with a column per token ("cross");
-differentiable passes ("gradient")."""
+differentiable passes ("gradient"); velocities of a rectified flow, at any level ("flow")."""
+
+DIFFUSION: frozenset[Capability] = frozenset({"unconditional", "ladder", "cross", "gradient"})
+"""What a latent diffusion model with guidance can do."""
 
 Unprompted = Literal["encoded", "zeros"]
 """What a pass without a prompt is told: the encoded empty prompt, or zeros for text and pooled vector."""
@@ -57,7 +60,7 @@ class ModelSpec:
     vocabulary: frozenset[str] | None = None
     timesteps: TimestepLayout | FlowLayout = field(default_factory=TimestepLayout)
     null_text_learning_rate: float = 1e-2
-    capabilities: frozenset[Capability] = frozenset(get_args(Capability))
+    capabilities: frozenset[Capability] = DIFFUSION
     unprompted: Unprompted = "encoded"
     vae_shift: float = 0.0
 
