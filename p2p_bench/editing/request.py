@@ -123,7 +123,7 @@ def prepare(
     scale = run_scale if request.guidance is None else request.guidance
     faults = _start_faults(spec, request, steps)
     try:
-        check_guidance(scale)
+        check_guidance(scale, spec)
     except P2PError as error:
         faults.append(error)
     if not request.targets:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import ClassVar
 
 import torch
@@ -151,12 +151,29 @@ def unserved(inversion: Inversion, spec: ModelSpec, steps: int | None = None) ->
     """Why a method cannot serve a model, or a run of so many steps on it; None if it can."""
     lacking = sorted(inversion.needs - spec.capabilities)
     if not lacking:
-        refusal = "" if steps is None else inversion.refusal(spec, steps)
+        refusal = _guides(inversion, spec)
+        if steps is not None:
+            refusal = refusal or inversion.refusal(spec, steps)
         return ConfigError(f"inversion: {refusal}") if refusal else None
     needed = " and ".join(_WORDS[name] for name in lacking)
     return ConfigError(
         f"inversion: {type(inversion).__name__} needs {needed}, which model {spec.name!r} of family "
         f"{spec.family!r} does not have; take another inversion, or another model"
+    )
+
+
+def _guides(inversion: Inversion, spec: ModelSpec) -> str:
+    """Which guidance of its own a method asks for on a model that cannot be guided; "" if none."""
+    if spec.guided_by != "nothing" or not is_dataclass(inversion):
+        return ""
+    own = {field.name: getattr(inversion, field.name) for field in fields(inversion)}
+    scales = {name: value for name, value in own.items() if name.endswith("guidance")}
+    asked = [name for name, value in scales.items() if isinstance(value, int | float) and value != 1]
+    if not asked:
+        return ""
+    return (
+        f"{type(inversion).__name__} asks for guidance, which model {spec.name!r} was distilled without; set "
+        + " and ".join(f"inversion.{name}=1" for name in asked)
     )
 
 

@@ -26,7 +26,7 @@ from p2p_bench.inversion.base import (
     part_of,
     tick_all,
 )
-from p2p_bench.inversion.ddim import guided
+from p2p_bench.inversion.ddim import guided, passes
 from p2p_bench.models.conditioning import Conditioning
 from p2p_bench.models.level import Level
 from p2p_bench.models.model import DiffusionModel
@@ -198,7 +198,7 @@ class EDICTInversion(Inversion):
             state = _in_turn(step, state, partial(move, a=a, b=b))
             tick()
         tick_all(tick, skipped)
-        rows = 2 * (steps - skipped) * (1 if scale == 1 else 2)
+        rows = 2 * (steps - skipped) * passes(model, scale)
         return [EDICTReplay(x, y, self.p, scale, skipped, rows) for x, y in zip(*state, strict=True)]
 
 

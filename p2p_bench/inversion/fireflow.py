@@ -18,7 +18,7 @@ from torch import Tensor
 
 from p2p_bench.fields import AtLeast, check_fields
 from p2p_bench.inversion.base import Inversion, Sources, StepProgress, no_tick
-from p2p_bench.inversion.ddim import StartReplay
+from p2p_bench.inversion.ddim import StartReplay, passes
 from p2p_bench.inversion.flow_ode import Velocity, backward, source_velocity
 from p2p_bench.models.level import Level, halfway
 from p2p_bench.models.model import DiffusionModel
@@ -104,5 +104,5 @@ class FireFlowInversion(Inversion):
         for here, there in way:
             x, v_hat = fireflow_step(x, v_hat, here, there, velocity)
             tick()
-        rows = (steps + 1) * (1 if self.guidance == 1 else 2)
+        rows = (steps + 1) * passes(model, self.guidance)
         return [FireFlowReplay(start, rows) for start in x]

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from p2p_bench.fields import AtLeast, check_fields
 from p2p_bench.inversion.base import Inversion, Sources, StepProgress, no_tick
-from p2p_bench.inversion.ddim import StartReplay, guided
+from p2p_bench.inversion.ddim import StartReplay, guided, passes
 from p2p_bench.models.level import Level
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.models.spec import Capability
@@ -58,7 +58,7 @@ class FlowODEInversion(Inversion):
         for here, there in backward(model, steps):
             x = euler(x, here, there, velocity)
             tick()
-        rows = steps * (1 if self.guidance == 1 else 2)
+        rows = steps * passes(model, self.guidance)
         return [StartReplay(start, rows) for start in x]
 
 

@@ -7,7 +7,7 @@ Notation:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,10 +17,11 @@ from torch.nn.functional import max_pool2d
 from p2p_bench.attention.terms import Role
 from p2p_bench.fields import AtLeast, Between, check_fields
 from p2p_bench.inversion.base import Inversion, Sources, StepProgress, no_tick
-from p2p_bench.inversion.ddim import ddim_trajectory
+from p2p_bench.inversion.ddim import ddim_trajectory, passes
 from p2p_bench.models.conditioning import Conditioning, row_of
 from p2p_bench.models.level import Denoised, Prediction
 from p2p_bench.models.model import DiffusionModel
+from p2p_bench.models.spec import Capability
 from p2p_bench.sampling.replay import Replay
 
 
@@ -46,6 +47,7 @@ class ProximalInversion(Inversion):
         as_released: Threshold as the released code does.
     """
 
+    needs: ClassVar[frozenset[Capability]] = frozenset({"ladder", "unconditional"})
     norm: Literal["l0", "l1"] = "l0"
     quantile: Annotated[float, Between(0, 1)] = 0.7
     threshold: Annotated[float | None, AtLeast(0)] = None
@@ -72,7 +74,7 @@ class ProximalInversion(Inversion):
         # Inversion guidance needs the whole pivot, plain sampling its end alone.
         pivot = torch.stack(trajectory if self.inversion_guidance else trajectory[-1:], 1)
         pulled_from = sum(level.timestep >= self.recon_t for level in model.ladder(steps)[:-1])
-        rows = steps * (1 if self.guidance == 1 else 2)
+        rows = steps * passes(model, self.guidance)
         return [
             ProximalReplay(self, one, row_of(sources.conditioning, place), pulled_from, rows)
             for place, one in enumerate(pivot)

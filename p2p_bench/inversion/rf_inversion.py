@@ -126,13 +126,14 @@ class RFInversion(Inversion):
     def invert(
         self, model: DiffusionModel, sources: Sources, steps: int, tick: StepProgress = no_tick
     ) -> Sequence[Replay]:
-        """See `Inversion.invert`. The way there is told the empty prompt, without guidance, as published."""
+        """See `Inversion.invert`. The way there is told the empty prompt and no guidance, as published."""
+        told = model.spec.guided_by == "input"
         x = sources.latents
         shape = (x.shape[1], x.shape[2], x.shape[3])
         y_1 = torch.stack([initial_noise(seed, shape) for seed in sources.seeds]).to(x)
         empty = repeated(model.encode([model.tokenize("", allow_empty=True)]), len(x))
         for here, there in backward(model, steps):
-            v = guided(model, x, here, empty, 1.0).velocity
+            v = guided(model, x, here, empty, 0.0 if told else 1.0).velocity
             v = v + self.gamma * ((y_1 - x) / (1 - here.sigma) - v)
             x = x + (there.sigma - here.sigma) * v
             tick()

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from p2p_bench.fields import AtLeast, check_fields
 from p2p_bench.inversion.base import Inversion, Sources, StepProgress, no_tick
-from p2p_bench.inversion.ddim import StartReplay
+from p2p_bench.inversion.ddim import StartReplay, passes
 from p2p_bench.inversion.flow_ode import Velocity, backward, source_velocity
 from p2p_bench.models.level import Level, halfway
 from p2p_bench.models.model import DiffusionModel
@@ -85,5 +85,5 @@ class RFSolverInversion(Inversion):
         for here, there in backward(model, steps):
             x = midpoint(x, here, there, velocity)
             tick()
-        rows = 2 * steps * (1 if self.guidance == 1 else 2)
+        rows = 2 * steps * passes(model, self.guidance)
         return [RFSolverReplay(start, rows) for start in x]

@@ -17,6 +17,11 @@ DIFFUSION: frozenset[Capability] = frozenset({"unconditional", "ladder", "cross"
 Unprompted = Literal["encoded", "zeros"]
 """What a pass without a prompt is told: the encoded empty prompt, or zeros for text and pooled vector."""
 
+GuidedBy = Literal["passes", "input", "nothing"]
+"""How a guidance scale acts: on the difference of a pass with and one without the prompt ("passes"); as an
+input of the network, which was distilled to it ("input"); not at all, in one distilled without
+("nothing")."""
+
 
 @dataclass(frozen=True)
 class ModelSpec:
@@ -42,6 +47,7 @@ class ModelSpec:
         capabilities: What methods may ask of it, see `Capability`.
         unprompted: What its unconditional pass is told.
         vae_shift: What is taken from the VAE's mean first.
+        guided_by: How a guidance scale acts, see `GuidedBy`.
     """
 
     name: str
@@ -63,6 +69,7 @@ class ModelSpec:
     capabilities: frozenset[Capability] = DIFFUSION
     unprompted: Unprompted = "encoded"
     vae_shift: float = 0.0
+    guided_by: GuidedBy = "passes"
 
     def spaced(self, spacing: Spacing | None) -> "ModelSpec":
         """The same with another layout of the timesteps; None keeps the model's own."""
