@@ -17,6 +17,7 @@ from p2p_bench.hashing import digest
 from p2p_bench.inversion.base import no_step_left, not_sampled, unserved
 from p2p_bench.metrics.base import MetricColumn, all_columns, metric_checksums
 from p2p_bench.models import ModelSpec
+from p2p_bench.sampling.sampler import check_guidance
 from p2p_bench.types import EditPair
 
 
@@ -111,16 +112,21 @@ def read_facts(task: Task) -> Facts:
         _tried(metric.check, faults)
     pairs = _tried(task.dataset.pairs, faults)
     steps = None if spec is None else _tried(lambda: task.sampler.steps_on(spec), faults)
+    if spec is not None:
+        _tried(lambda: check_guidance(_guidance(task, spec), spec), faults)
     if spec is not None and pairs is not None and any(pair.has_image for pair in pairs):
-        faults += filter(
-            None, [unserved(task.inversion, spec), not_sampled(task.inversion, task.sampler.stepper())]
-        )
+        method, stepper = task.inversion, task.sampler.stepper()
+        faults += filter(None, [unserved(method, spec, steps), not_sampled(method, stepper)])
         faults += filter(None, [] if steps is None else [no_step_left(task.inversion, steps)])
     if spec is None or columns is None or pairs is None or faults:
         raise ErrorList(faults)
     checksums = {"model": spec.checksum, "pairs": digest([_content(pair) for pair in pairs])}
     checksums |= metric_checksums(task.metrics)
     return Facts(spec, columns, tuple(pairs), checksums)
+
+
+def _guidance(task: Task, spec: ModelSpec) -> float:
+    return spec.guidance if task.sampler.guidance is None else task.sampler.guidance
 
 
 def _tried(check: Callable[[], Any], faults: list[P2PError]) -> Any:

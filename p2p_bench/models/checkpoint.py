@@ -154,6 +154,7 @@ class UNetCheckpoint:
             null_text_learning_rate=self.null_text_learning_rate,
             unprompted=self._unprompted(directory),
             capabilities=frozenset(get_args(Capability)) - ({"unconditional"} if told else set()),
+            guided_by="input" if told else "passes",
             consistency=(told or bool(self.lora)) if self.consistency is None else self.consistency,
         )
 

@@ -96,7 +96,7 @@ def check_complete(directory: Path, name: str, variant: str | None, t5: bool = T
             "as safetensors"
         )
     if missing:
-        left_out = "" if layout.t5 is None else " (model.t5=false does without T5)"
+        left_out = " (model.t5=false does without T5)" if layout.t5_optional else ""
         raise MissingWeightsError(
             f"model {name!r}: {directory} is not a whole {layout.pipelines[0]} checkpoint; "
             f"missing: {', '.join(missing)}{left_out if _of_t5(layout, missing) else ''}"

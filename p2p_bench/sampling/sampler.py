@@ -146,7 +146,12 @@ def check_steps(steps: int) -> None:
         raise ConfigError(f"steps: expected at least 1, got {steps}")
 
 
-def check_guidance(guidance: float) -> None:
-    """Raises a `ConfigError` unless the guidance is a finite number of at least 0."""
+def check_guidance(guidance: float, spec: ModelSpec) -> None:
+    """Raises a `ConfigError` unless the guidance is a finite number of at least 0 that acts on the model."""
     if not 0 <= guidance < float("inf"):
         raise ConfigError(f"guidance: expected a finite number of at least 0, got {guidance}")
+    if spec.guided_by == "nothing" and guidance != 1:
+        raise ConfigError(
+            f"guidance: model {spec.name!r} was distilled without and has no input for it; set "
+            f"sampler.guidance=1, or model.true_cfg=true for passes without the prompt, got {guidance:g}"
+        )
