@@ -11,13 +11,15 @@ from p2p_bench.app.build import build, chosen_options, without_hydra
 from p2p_bench.app.compose import compose, group_options
 from p2p_bench.bench.task import Task
 from p2p_bench.controllers import EditContext
-from p2p_bench.inversion.base import read_sources
+from p2p_bench.inversion.base import read_sources, unserved
 from p2p_bench.inversion.recall import pack, replay_key, unpack
 from p2p_bench.metrics.pixel import psnr
+from p2p_bench.models import ModelSpec, world_checkpoint
 from p2p_bench.world.scenes import Scene, render
 from p2p_bench.world.scenes.attributes import SceneObject
 from tests.examples import SOURCE, TARGET, example
 from tests.models.tiny import tiny_model
+from tests.stubs.flow_family import FlowCheckpoint
 
 STEPS = 5
 EXACT = ("direct", "edict", "edit_friendly")
@@ -64,7 +66,21 @@ def image() -> Tensor:
     return render([Scene((circle,), "grass")]).images[0]
 
 
-@pytest.mark.parametrize("option", group_options("inversion"))
+def served(spec: ModelSpec) -> list[str]:
+    """Inversions that serve a model; the others are refused, see `tests/inversion/test_flow.py`."""
+    options = group_options("inversion")
+    return [option for option in options if unserved(built(f"inversion={option}").inversion, spec) is None]
+
+
+SERVED = served(world_checkpoint().spec())
+
+
+def test_flow_methods_alone_do_not_serve_a_diffusion() -> None:
+    flow = {"fireflow", "flowedit", "ode", "rf_inversion", "rf_solver"}
+    assert set(group_options("inversion")) - set(SERVED) == flow
+
+
+@pytest.mark.parametrize("option", SERVED)
 def test_every_inversion_serves_every_controller(
     world: Any, image: Tensor, controllers: dict[str, p2p.Controller], option: str
 ) -> None:
@@ -105,7 +121,8 @@ def acting(world: Any, controllers: dict[str, p2p.Controller], first: int) -> se
 
 @pytest.mark.parametrize("option", group_options("inversion"))
 def test_every_inversion_can_be_kept_and_counts_its_rows(option: str) -> None:
-    model, steps = tiny_model(), 3
+    model: Any = tiny_model() if option in SERVED else FlowCheckpoint().load()
+    steps = 3
     inversion = built(f"inversion={option}").inversion.for_guidance(3.0)
     picture = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     sizes: list[int] = []

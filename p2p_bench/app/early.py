@@ -26,6 +26,7 @@ _WORLD = "p2p_bench.models.world.world_checkpoint"
 _CHECKPOINTS = (
     "p2p_bench.models.checkpoint.UNetCheckpoint",
     "p2p_bench.models.deepfloyd_checkpoint.DeepFloydCheckpoint",
+    "p2p_bench.models.flux_checkpoint.FluxCheckpoint",
     "p2p_bench.models.local.LocalCheckpoint",
     "p2p_bench.models.sd3_checkpoint.SD3Checkpoint",
     _WORLD,

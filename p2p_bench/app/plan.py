@@ -94,7 +94,7 @@ def _time(task: Task, config: DictConfig, plan: Plan) -> str:
         model = task.checkpoint.load(_device(config))
     except P2PError as error:
         return f"time: not estimated, since the model could not be loaded ({error})"
-    at_once = max(plan.widest, min(task.sampler.max_rows, plan.widest * config.run.batch_size))
+    at_once = max(plan.widest, min(task.sampler.rows, plan.widest * config.run.batch_size))
     rate = rows_per_second(model, at_once)
     seconds = plan.rows / rate
     return (

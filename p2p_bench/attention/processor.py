@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
+from p2p_bench.attention.flux import FoldedFluxProcessor
 from p2p_bench.attention.folding import check_rows, folded, heads, record_columns, summed, take, without
 from p2p_bench.attention.joint import FoldedJointProcessor
 from p2p_bench.attention.plan import PLAIN, StepPlan
@@ -146,6 +147,8 @@ def folded_attention(network: Any) -> Iterator[tuple[Site, ...]]:
 
 
 def _processor(network: Any, site: Site) -> Callable[..., Any]:
+    if hasattr(network, "single_transformer_blocks"):
+        return FoldedFluxProcessor(site, network.get_submodule(site.name).processor)
     if site.place == "block":
         return FoldedJointProcessor(site) if site.joint else FoldedAttnProcessor(site)
     added = network.get_submodule(site.name).added_kv_proj_dim is not None

@@ -73,18 +73,20 @@ def unet_sites(unet: nn.Module) -> tuple[Site, ...]:
 
 
 def transformer_sites(transformer: Any) -> tuple[Site, ...]:
-    """Attention sites of a diffusers `SD3Transformer2DModel`, in the order in which it runs them.
+    """Attention sites of a diffusers `SD3Transformer2DModel` or `FluxTransformer2DModel`, as they are run.
 
     Joint attention is one kind, attention of the image to itself (`attn2` of Stable Diffusion 3.5 medium)
-    another.
+    another. In FLUX all is joint, in its single blocks too; its latents are packed two by two.
     """
     from diffusers.models.attention_processor import Attention
+    from diffusers.models.transformers.transformer_flux import FluxAttention
 
-    level = int(transformer.config.patch_size).bit_length() - 1
+    packed = hasattr(transformer, "single_transformer_blocks")
+    level = 1 if packed else int(transformer.config.patch_size).bit_length() - 1
     sites = []
     for name, module in transformer.named_modules():
-        if isinstance(module, Attention):
-            joint = module.added_kv_proj_dim is not None
+        if isinstance(module, Attention | FluxAttention):
+            joint = packed or module.added_kv_proj_dim is not None
             kind: Literal["cross", "self"] = "cross" if joint else "self"
             head_dim = module.inner_dim // module.heads
             sites.append(Site(name, kind, level, "block", module.heads, head_dim, joint=joint))

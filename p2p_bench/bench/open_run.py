@@ -17,6 +17,7 @@ from p2p_bench.hashing import digest
 from p2p_bench.inversion.base import no_step_left, not_sampled, unserved
 from p2p_bench.metrics.base import MetricColumn, all_columns, metric_checksums
 from p2p_bench.models import ModelSpec
+from p2p_bench.sampling.sampler import check_guidance
 from p2p_bench.types import EditPair
 
 
@@ -159,10 +160,11 @@ def read_facts(task: Task) -> Facts:
     pairs = _tried(task.dataset.pairs, faults)
     known = task.editor.known_variants()
     steps = None if spec is None or known else _tried(lambda: task.sampler.steps_on(spec), faults)
+    if spec is not None and not known:
+        _tried(lambda: check_guidance(_guidance(task, spec), spec), faults)
     if spec is not None and pairs is not None and not known and any(pair.has_image for pair in pairs):
-        faults += filter(
-            None, [unserved(task.inversion, spec), not_sampled(task.inversion, task.sampler.stepper())]
-        )
+        method, stepper = task.inversion, task.sampler.stepper()
+        faults += filter(None, [unserved(method, spec, steps), not_sampled(method, stepper)])
         faults += filter(None, [] if steps is None else [no_step_left(task.inversion, steps)])
     sums = None if pairs is None else _tried(lambda: task.editor.sums(task.dataset), faults)
     if spec is None or columns is None or pairs is None or sums is None or faults:
@@ -189,6 +191,10 @@ def _subjects(task: Task, facts: Facts) -> dict[Key, tuple[EditPair, Variant]]:
 def _maker(task: Task, facts: Facts, run_dir: Path, keep: Keep, number: int) -> RowMaker:
     pictured = frozenset(pair.id for pair in facts.pairs[: keep.images])
     return RowMaker(task, facts.spec, _run_id(task, facts), run_dir, pictured, keep.heatmaps, number)
+
+
+def _guidance(task: Task, spec: ModelSpec) -> float:
+    return spec.guidance if task.sampler.guidance is None else task.sampler.guidance
 
 
 def _tried(check: Callable[[], Any], faults: list[P2PError]) -> Any:

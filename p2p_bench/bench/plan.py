@@ -75,7 +75,7 @@ def plan_run(task: Task, facts: Facts) -> Plan:
         left_out += len(task.variants) * len(pair.target_prompts) - len(names)
         if prepared is None:
             continue
-        (batch,) = batches([(0, prepared)], task.sampler.max_rows, steps)
+        (batch,) = batches([(0, prepared)], task.sampler.rows, steps)
         passes = 1 if prepared.guidance == 1 and not pair.has_image else 2
         trees = [edit_tree(suited_targets(prepared, chunk), 0, steps) for chunk in batch.chunks]
         pairs, inverted, edits = pairs + 1, inverted + pair.has_image, edits + len(names)

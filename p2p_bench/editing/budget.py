@@ -1,19 +1,27 @@
 """How many rows go through the network at once: batches of requests, and parts of one that is larger."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
 
 import torch
 
+from p2p_bench.cache import Cache
 from p2p_bench.editing.request import PreparedRequest
 from p2p_bench.editing.rows import edit_tree, suited_targets
 from p2p_bench.errors import ConfigError, P2PError
+from p2p_bench.hashing import digest
+from p2p_bench.models import DiffusionModel
+from p2p_bench.sampling.sampler import ROWS
 
 log = logging.getLogger(__name__)
 
 _NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
+
+
+_MANY = 512
+"""Rows that an accelerator is tried with first."""
 
 
 class RowBudget:
@@ -21,15 +29,17 @@ class RowBudget:
 
     Args:
         rows: Conditional and unconditional ones counted apart.
+        remember: Told the rows that are left each time there are fewer.
 
     Raises:
         ConfigError: `rows` is below 1.
     """
 
-    def __init__(self, rows: int) -> None:
+    def __init__(self, rows: int, remember: Callable[[int], object] | None = None) -> None:
         if rows < 1:
             raise ConfigError(f"max_rows: expected at least 1, got {rows}")
         self.rows = rows
+        self._remember = remember
 
     def halve(self, used: int) -> None:
         """Takes half of what was too much.
@@ -39,6 +49,28 @@ class RowBudget:
         """
         before, self.rows = self.rows, max(1, min(self.rows, used) // 2)
         log.warning("out of memory with up to %d rows at once; going on with %d", before, self.rows)
+        if self._remember is not None:
+            self._remember(self.rows)
+
+
+def found_budget(model: DiffusionModel, cache: Cache | None) -> RowBudget:
+    """As many rows as memory takes: what was found before, or a large number that is halved until it fits.
+
+    Args:
+        model: The model; what is found is for it, its device and its number format.
+        cache: Where it is remembered, until the cache is cleared; None starts anew every time.
+    """
+    kind = model.device.type
+    device = torch.cuda.get_device_name(model.device) if kind == "cuda" else kind
+    key = digest({"rows of": [model.spec.checksum, model.spec.image_size, str(model.dtype), device]})
+
+    def remember(rows: int) -> None:
+        if cache is not None:
+            cache.write(key, str(rows).encode(), {"method": "rows at once", "model": model.spec.name})
+
+    known = b"" if cache is None else cache.read(key) or b""
+    start = ROWS if kind == "cpu" else _MANY  # a processor's memory ends in other ways than an error
+    return RowBudget(int(known) if known.isdigit() and int(known) else start, remember)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from p2p_bench.editing.blend import Blender
 from p2p_bench.editing.rows import RowTable
 from p2p_bench.errors import NonFiniteLatentError, P2PError
 from p2p_bench.models import DiffusionModel
-from p2p_bench.models.conditioning import GUIDANCE, Conditioning, joined
+from p2p_bench.models.conditioning import Conditioning, joined, told_guidance
 from p2p_bench.models.level import Level, Prediction, stacked
 from p2p_bench.sampling import RowState, StepContext, Stepper, select_rows
 
@@ -135,8 +135,8 @@ class _Network:
         owners = [*range(len(self.table.rows)), *wanted]
         inputs = x_t.index_select(0, torch.tensor(owners, device=x_t.device))
         conditioning = joined([self._conditional, *(self._unconditional(row, step) for row in wanted)])
-        if self._told:
-            conditioning = {**conditioning, GUIDANCE: torch.tensor(guidance, device=x_t.device)}
+        if self.model.spec.guided_by == "input":
+            conditioning = told_guidance(conditioning, guidance)
         predicted = self.model.predict(inputs, level, conditioning, self._plan(len(owners), step))
         for owner in owners:
             self.unet_rows[owner] += 1
@@ -156,22 +156,18 @@ class _Network:
         return asked[-1]
 
     @property
-    def _told(self) -> bool:
-        """Whether the network is told the guidance scale instead of being asked twice."""
-        return "unconditional" not in self.model.spec.capabilities
-
-    @property
     def _all_recorders(self) -> tuple[Recorder, ...]:
         return (*self.recorders, *self.blender.recorders)
 
     def _guidance(self, step: int) -> tuple[list[float], list[int]]:
         """Guidance of each row, and the rows that take an unconditional pass."""
         scales, wanted = [], []
+        in_passes = self.model.spec.guided_by == "passes"
         for index, row in enumerate(self.table.rows):
             sample = self.table.samples[row.sample]
             scale = sample.replay.guidance(step, row.role, sample.guidance)
             scales.append(scale)
-            if not self._told and sample.replay.needs_unconditional(step, row.role, scale):
+            if in_passes and sample.replay.needs_unconditional(step, row.role, scale):
                 wanted.append(index)
         return scales, wanted
 

@@ -130,7 +130,7 @@ def prepare(
     scale = run_scale if request.guidance is None else request.guidance
     faults = _start_faults(spec, request, steps, stepper or DDIM())
     try:
-        check_guidance(scale)
+        check_guidance(scale, spec)
     except P2PError as error:
         faults.append(error)
     if not request.targets:
@@ -195,7 +195,7 @@ def _start_faults(spec: ModelSpec, request: EditRequest, steps: int, stepper: St
         faults.append(P2PError("inversion: no image to invert; give an image, or leave the inversion out"))
     elif request.inversion is not None:
         method = request.inversion
-        faults += filter(None, [unserved(method, spec), not_sampled(method, stepper)])
+        faults += filter(None, [unserved(method, spec, steps), not_sampled(method, stepper)])
         faults += filter(None, [no_step_left(method, steps)])
     if request.inversion_prompt is not None and request.image is None:
         faults.append(P2PError("inversion_prompt: no image to invert; give an image, or leave it out"))

@@ -109,7 +109,7 @@ def _repaired(result: EditResult, request: EditRequest) -> EditResult:
 def _check_settings(model: DiffusionModel, steps: int, guidance: float, record: Record | None) -> None:
     check_steps(steps)
     model.ladder(steps)  # refuses a number that the model cannot serve
-    check_guidance(guidance)
+    check_guidance(guidance, model.spec)
     if record is not None:
         check_record(model, record)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from p2p_bench.editing import EditRequest, EditResult, run_edits
-from p2p_bench.editing.budget import RowBudget
+from p2p_bench.editing.budget import RowBudget, found_budget
 from p2p_bench.editing.run import Progress, can_record
 from p2p_bench.editors.base import EditorSettings, Equipment
 from p2p_bench.models import DiffusionModel, ModelSpec
@@ -28,7 +28,9 @@ class ControlledSampling(EditorSettings):
             ConfigError: The device does not serve the model.
         """
         model = equipment.checkpoint.load(device)
-        return ControlledEditor(model, equipment, RowBudget(equipment.sampler.max_rows))
+        most = equipment.sampler.max_rows
+        budget = found_budget(model, equipment.cache) if most == "auto" else RowBudget(most)
+        return ControlledEditor(model, equipment, budget)
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,23 +5,33 @@ from p2p_bench.inversion.ddim import DDIMInversion
 from p2p_bench.inversion.direct import DirectInversion
 from p2p_bench.inversion.edict import EDICTInversion
 from p2p_bench.inversion.edit_friendly import EditFriendlyInversion
+from p2p_bench.inversion.fireflow import FireFlowInversion
+from p2p_bench.inversion.flow_ode import FlowODEInversion
+from p2p_bench.inversion.flowedit import FlowEdit
 from p2p_bench.inversion.negative_prompt import NegativePromptInversion
 from p2p_bench.inversion.noising import NoisingInversion
 from p2p_bench.inversion.none import NoInversion
 from p2p_bench.inversion.null_text import NullTextInversion
 from p2p_bench.inversion.proximal import ProximalInversion
 from p2p_bench.inversion.renoise import ReNoiseInversion
+from p2p_bench.inversion.rf_inversion import RFInversion
+from p2p_bench.inversion.rf_solver import RFSolverInversion
 
 __all__ = [
     "DDIMInversion",
     "DirectInversion",
     "EDICTInversion",
     "EditFriendlyInversion",
+    "FireFlowInversion",
+    "FlowEdit",
+    "FlowODEInversion",
     "Inversion",
     "NegativePromptInversion",
     "NoInversion",
     "NoisingInversion",
     "NullTextInversion",
     "ProximalInversion",
+    "RFInversion",
+    "RFSolverInversion",
     "ReNoiseInversion",
 ]

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import ClassVar, Literal
 
 import torch
@@ -26,6 +26,7 @@ _WORDS: Mapping[Capability, str] = {
     "ladder": "noise levels that a deterministic step can be taken along and back",
     "cross": "cross-attention with a column per token",
     "gradient": "differentiable passes",
+    "flow": "velocities of a rectified flow",
 }
 
 
@@ -136,6 +137,10 @@ class Inversion(ABC):
         """Of a run's steps, those that are taken again from what the method finds."""
         return steps
 
+    def refusal(self, spec: ModelSpec, steps: int) -> str:
+        """Why a run of so many steps on a model that has what the method needs cannot be; "" if it can."""
+        return ""
+
     @abstractmethod
     def invert(
         self, model: DiffusionModel, sources: Sources, steps: int, tick: StepProgress = no_tick
@@ -153,15 +158,33 @@ class Inversion(ABC):
         """
 
 
-def unserved(inversion: Inversion, spec: ModelSpec) -> ConfigError | None:
-    """Why a method cannot serve a model; None if it can."""
+def unserved(inversion: Inversion, spec: ModelSpec, steps: int | None = None) -> ConfigError | None:
+    """Why a method cannot serve a model, or a run of so many steps on it; None if it can."""
     lacking = sorted(inversion.needs - spec.capabilities)
     if not lacking:
-        return None
+        refusal = _guides(inversion, spec)
+        if steps is not None:
+            refusal = refusal or inversion.refusal(spec, steps)
+        return ConfigError(f"inversion: {refusal}") if refusal else None
     needed = " and ".join(_WORDS[name] for name in lacking)
     return ConfigError(
         f"inversion: {type(inversion).__name__} needs {needed}, which model {spec.name!r} of family "
         f"{spec.family!r} does not have; take another inversion, or another model"
+    )
+
+
+def _guides(inversion: Inversion, spec: ModelSpec) -> str:
+    """Which guidance of its own a method asks for on a model that cannot be guided; "" if none."""
+    if spec.guided_by != "nothing" or not is_dataclass(inversion):
+        return ""
+    own = {field.name: getattr(inversion, field.name) for field in fields(inversion)}
+    scales = {name: value for name, value in own.items() if name.endswith("guidance")}
+    asked = [name for name, value in scales.items() if isinstance(value, int | float) and value != 1]
+    if not asked:
+        return ""
+    return (
+        f"{type(inversion).__name__} asks for guidance, which model {spec.name!r} was distilled without; set "
+        + " and ".join(f"inversion.{name}=1" for name in asked)
     )
 
 

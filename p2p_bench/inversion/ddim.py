@@ -11,7 +11,7 @@ from torch import Tensor
 
 from p2p_bench.fields import AtLeast, check_fields
 from p2p_bench.inversion.base import Inversion, Sources, StepProgress, no_tick
-from p2p_bench.models.conditioning import GUIDANCE, Conditioning, repeated
+from p2p_bench.models.conditioning import Conditioning, repeated, told_guidance
 from p2p_bench.models.level import Denoised, Level
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.sampling.ddim import ddim_inverse_step
@@ -64,7 +64,7 @@ class DDIMInversion(Inversion):
     ) -> Sequence[Replay]:
         """See `Inversion.invert`."""
         pivot = ddim_trajectory(model, sources, steps, self.guidance, tick)
-        rows = steps * (1 if self.guidance == 1 else 2)
+        rows = steps * passes(model, self.guidance)
         return [StartReplay(start, rows) for start in pivot[-1]]
 
 
@@ -95,6 +95,11 @@ def ddim_trajectory(
     return pivot
 
 
+def passes(model: DiffusionModel, guidance: float) -> int:
+    """Rows through the network for one prediction at a guidance scale."""
+    return 1 if guidance == 1 or model.spec.guided_by != "passes" else 2
+
+
 def guided(
     model: DiffusionModel,
     x_t: Float[Tensor, "n c h w"],
@@ -111,9 +116,8 @@ def guided(
         conditioning: Of their prompts.
         guidance: Guidance scale.
     """
-    if "unconditional" not in model.spec.capabilities:
-        scales = torch.full((len(x_t),), guidance, device=x_t.device)
-        return model.predict(x_t, level, {**conditioning, GUIDANCE: scales})
+    if model.spec.guided_by == "input":
+        return model.predict(x_t, level, told_guidance(conditioning, [guidance] * len(x_t)))
     conditional = model.predict(x_t, level, conditioning)
     if guidance == 1:
         return conditional

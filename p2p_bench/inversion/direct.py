@@ -11,7 +11,7 @@ from torch import Tensor
 from p2p_bench.attention.terms import Role
 from p2p_bench.fields import AtLeast, Between, check_fields
 from p2p_bench.inversion.base import Inversion, Sources, StepProgress, no_tick, tick_all
-from p2p_bench.inversion.ddim import ddim_trajectory
+from p2p_bench.inversion.ddim import ddim_trajectory, passes
 from p2p_bench.models.level import Prediction
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.sampling.noise import initial_noise
@@ -66,7 +66,7 @@ class DirectInversion(Inversion):
             rows = 0
         else:
             trajectory = ddim_trajectory(model, sources, steps, self.guidance, tick)
-            rows = steps * (1 if self.guidance == 1 else 2)
+            rows = steps * passes(model, self.guidance)
         return [DirectReplay(self, one, rows) for one in torch.stack(trajectory, 1)]
 
 

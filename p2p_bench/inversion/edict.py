@@ -27,10 +27,11 @@ from p2p_bench.inversion.base import (
     part_of,
     tick_all,
 )
-from p2p_bench.inversion.ddim import guided
+from p2p_bench.inversion.ddim import guided, passes
 from p2p_bench.models.conditioning import Conditioning
 from p2p_bench.models.level import Level
 from p2p_bench.models.model import DiffusionModel
+from p2p_bench.models.spec import ModelSpec
 from p2p_bench.sampling.replay import Replay
 from p2p_bench.sampling.stepper import RowState, StepContext, Stepper
 
@@ -173,6 +174,15 @@ class EDICTInversion(Inversion):
         """See `Inversion.steps_taken`; at least one."""
         return max(1, part_of(self.strength, steps))
 
+    def refusal(self, spec: ModelSpec, steps: int) -> str:
+        """A step divides by the share of the image, of which the noisiest level of a flow has none."""
+        if "flow" not in spec.capabilities or self.steps_taken(steps) < steps:
+            return ""
+        return (
+            f"{type(self).__name__} on the flow model {spec.name!r} starts from noise without any image; "
+            "take inversion.strength below 1, or more steps"
+        )
+
     @torch.no_grad()
     def invert(
         self, model: DiffusionModel, sources: Sources, steps: int, tick: StepProgress = no_tick
@@ -190,7 +200,7 @@ class EDICTInversion(Inversion):
             state = _in_turn(step, state, partial(move, a=a, b=b))
             tick()
         tick_all(tick, skipped)
-        rows = 2 * (steps - skipped) * (1 if scale == 1 else 2)
+        rows = 2 * (steps - skipped) * passes(model, scale)
         return [EDICTReplay(x, y, self.p, scale, skipped, rows) for x, y in zip(*state, strict=True)]
 
 

@@ -26,7 +26,7 @@ from p2p_bench.inversion.base import (
     part_of,
     tick_all,
 )
-from p2p_bench.inversion.ddim import StartReplay, guided
+from p2p_bench.inversion.ddim import StartReplay, guided, passes
 from p2p_bench.models.level import Level, Prediction
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.sampling.ddim import DDIM, ddim_sigma, ddim_step
@@ -143,7 +143,7 @@ class EditFriendlyInversion(Inversion):
             remainder = missing if sigma == 0 else remainder
             x_t = x_prev
             tick()
-        rows = (steps - first) * (1 if self.source_guidance == 1 else 2)
+        rows = (steps - first) * passes(model, self.source_guidance)
         drawn = torch.stack(noises, 1) if noises else x_0.new_empty((len(x_0), 0, *x_0.shape[1:]))
         return [
             EditFriendlyReplay(latents, rows, z, rest, first, self.source_guidance, self.target_guidance)

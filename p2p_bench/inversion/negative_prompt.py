@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from p2p_bench.attention.terms import Role
 from p2p_bench.fields import AtLeast, check_fields
 from p2p_bench.inversion.base import Inversion, Sources, StepProgress, no_tick
-from p2p_bench.inversion.ddim import StartReplay, ddim_trajectory
+from p2p_bench.inversion.ddim import StartReplay, ddim_trajectory, passes
 from p2p_bench.models.conditioning import Conditioning, row_of
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.models.spec import Capability
@@ -49,7 +49,6 @@ class NegativePromptInversion(Inversion):
     """
 
     needs: ClassVar[frozenset[Capability]] = frozenset({"ladder", "unconditional"})
-
     guidance: Annotated[float, AtLeast(0)] = 1.0
 
     def __post_init__(self) -> None:
@@ -65,7 +64,7 @@ class NegativePromptInversion(Inversion):
     ) -> Sequence[Replay]:
         """See `Inversion.invert`."""
         pivot = ddim_trajectory(model, sources, steps, self.guidance, tick)
-        rows = steps * (1 if self.guidance == 1 else 2)
+        rows = steps * passes(model, self.guidance)
         return [
             NegativePromptReplay(start, rows, row_of(sources.conditioning, place))
             for place, start in enumerate(pivot[-1])

@@ -17,7 +17,7 @@ from torch.nn.functional import max_pool2d
 from p2p_bench.attention.terms import Role
 from p2p_bench.fields import AtLeast, Between, check_fields
 from p2p_bench.inversion.base import Inversion, Sources, StepProgress, no_tick
-from p2p_bench.inversion.ddim import ddim_trajectory
+from p2p_bench.inversion.ddim import ddim_trajectory, passes
 from p2p_bench.models.conditioning import Conditioning, row_of
 from p2p_bench.models.level import Denoised, Prediction
 from p2p_bench.models.model import DiffusionModel
@@ -48,7 +48,6 @@ class ProximalInversion(Inversion):
     """
 
     needs: ClassVar[frozenset[Capability]] = frozenset({"ladder", "unconditional"})
-
     norm: Literal["l0", "l1"] = "l0"
     quantile: Annotated[float, Between(0, 1)] = 0.7
     threshold: Annotated[float | None, AtLeast(0)] = None
@@ -75,7 +74,7 @@ class ProximalInversion(Inversion):
         # Inversion guidance needs the whole pivot, plain sampling its end alone.
         pivot = torch.stack(trajectory if self.inversion_guidance else trajectory[-1:], 1)
         pulled_from = sum(level.timestep >= self.recon_t for level in model.ladder(steps)[:-1])
-        rows = steps * (1 if self.guidance == 1 else 2)
+        rows = steps * passes(model, self.guidance)
         return [
             ProximalReplay(self, one, row_of(sources.conditioning, place), pulled_from, rows)
             for place, one in enumerate(pivot)

@@ -23,7 +23,7 @@ from torch import Tensor
 from p2p_bench.errors import ConfigError
 from p2p_bench.fields import AtLeast, check_fields
 from p2p_bench.inversion.base import Inversion, Sources, StepProgress, no_tick
-from p2p_bench.inversion.ddim import StartReplay, guided
+from p2p_bench.inversion.ddim import StartReplay, guided, passes
 from p2p_bench.models.conditioning import Conditioning, select
 from p2p_bench.models.level import Level
 from p2p_bench.models.model import DiffusionModel
@@ -97,9 +97,9 @@ class ReNoiseInversion(Inversion):
             counts.append(count)
             tick()
         by_step = torch.stack(residuals[::-1], 1), torch.stack(counts[::-1], 1)
-        passes = 1 if self.guidance == 1 else 2
+        per_step = passes(model, self.guidance)
         return [
-            ReNoiseReplay(start, passes * (steps + int(count.sum())), residual, count)
+            ReNoiseReplay(start, per_step * (steps + int(count.sum())), residual, count)
             for start, residual, count in zip(x_t, *by_step, strict=True)
         ]
 

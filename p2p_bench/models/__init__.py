@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from p2p_bench.models.checkpoint import UNetCheckpoint
     from p2p_bench.models.deepfloyd_checkpoint import DeepFloydCheckpoint
+    from p2p_bench.models.flux_checkpoint import FluxCheckpoint
     from p2p_bench.models.local import LocalCheckpoint
     from p2p_bench.models.model import Checkpoint, DiffusionModel
     from p2p_bench.models.schedule import NoiseSchedule
@@ -20,6 +21,7 @@ __all__ = [
     "Checkpoint",
     "DeepFloydCheckpoint",
     "DiffusionModel",
+    "FluxCheckpoint",
     "LocalCheckpoint",
     "ModelSpec",
     "NoiseSchedule",
@@ -32,6 +34,7 @@ _HOMES = {
     "Checkpoint": "model",
     "DeepFloydCheckpoint": "deepfloyd_checkpoint",
     "DiffusionModel": "model",
+    "FluxCheckpoint": "flux_checkpoint",
     "LocalCheckpoint": "local",
     "ModelSpec": "spec",
     "NoiseSchedule": "schedule",

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -84,6 +84,11 @@ class UNetCheckpoint:
             network says, which is told the guidance scale if it was; a LoRA is believed to have done that.
         lora: A LoRA that is added to the weights, as `[path, scale]`, or a list of such; see `lora`.
         embeddings: Files of words that were learnt by textual inversion; see `textual_inversion`.
+        vae: How images go through the VAE: "whole", several at once; "sliced", one by one; "tiled", in tiles
+            of the size it was trained on, whose seams are blended. Less memory in this order; tiles change
+            images.
+        channels_last: Weights and activations of convolutions lie channel by channel, which accelerators that
+            compute in half precision prefer.
     """
 
     path: Path | str
@@ -101,6 +106,8 @@ class UNetCheckpoint:
     consistency: bool | None = None
     lora: Path | str | list[Any] | None = None
     embeddings: Path | str | list[Any] | None = None
+    vae: Literal["whole", "sliced", "tiled"] = "whole"
+    channels_last: bool = False
 
     def __post_init__(self) -> None:
         """Checks the values.
@@ -147,6 +154,7 @@ class UNetCheckpoint:
             null_text_learning_rate=self.null_text_learning_rate,
             unprompted=self._unprompted(directory),
             capabilities=frozenset(get_args(Capability)) - ({"unconditional"} if told else set()),
+            guided_by="input" if told else "passes",
             consistency=(told or bool(self.lora)) if self.consistency is None else self.consistency,
         )
 
@@ -202,13 +210,15 @@ class UNetCheckpoint:
         words = self._words(directory, layout)
         for place, (encoder, tokenizer) in enumerate(zip(encoders, tokenizers_of(reader), strict=True)):
             add_embeddings(encoder, place, tokenizer, words)
+        vae = part(AutoencoderKL, layout.vae, torch.float32 if overflows else dtype)
+        save_memory(unet, vae, self.vae, self.channels_last)
         return FAMILIES[layout.family](
             spec=spec,
             reader=reader,
             schedule=self._schedule(directory, layout),
             sites=unet_sites(unet),
             unet=unet,
-            vae=part(AutoencoderKL, layout.vae, torch.float32 if overflows else dtype),
+            vae=vae,
             encoders=encoders,
             device=device,
             dtype=dtype,
@@ -238,6 +248,7 @@ class UNetCheckpoint:
         added = {
             "lora": [lora.identity for lora in read_loras(self.lora, self.name)],
             "embeddings": [word.identity for word in self._words(directory, layout)],
+            "vae": ["tiled"] if self.vae == "tiled" else [],
         }
         return digest({"checkpoint": files, **added}) if any(added.values()) else files
 
@@ -288,6 +299,17 @@ def tokenizers_of(reader: PromptReader) -> list[Any]:
     """The tokenizer of each text encoder."""
     readers = (reader.first, reader.second) if isinstance(reader, TwoClipReader) else (reader,)
     return [one.tokenizer for one in readers if isinstance(one, TokenizerReader)]
+
+
+def save_memory(unet: Any, vae: Any, way: Literal["whole", "sliced", "tiled"], channels_last: bool) -> None:
+    """Sets how images go through the VAE, and how tensors lie in memory; see `UNetCheckpoint`."""
+    if way == "sliced":
+        vae.enable_slicing()
+    if way == "tiled":
+        vae.enable_tiling()
+    if channels_last:
+        for network in (unet, vae):
+            network.to(memory_format=torch.channels_last)
 
 
 def _check_together(

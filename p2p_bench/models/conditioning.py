@@ -18,8 +18,7 @@ POOLED = "pooled"
 """One vector for the whole prompt, (n, d), of families that have it."""
 
 GUIDANCE = "guidance"
-"""Guidance scale of each row, (n,), of networks that are told it and take no pass without the prompt; 1 where
-it is not said."""
+"""The guidance scale, (n,), of families whose network was distilled to be told it."""
 
 _KEPT = 256
 
@@ -42,6 +41,11 @@ def repeated(conditioning: Conditioning, count: int) -> Conditioning:
 def row_of(conditioning: Conditioning, index: int) -> Conditioning:
     """One row, still with its leading axis."""
     return {name: tensor[index : index + 1] for name, tensor in conditioning.items()}
+
+
+def told_guidance(conditioning: Conditioning, scales: Sequence[float]) -> Conditioning:
+    """The same rows, whose network is told these guidance scales."""
+    return {**conditioning, GUIDANCE: torch.tensor(scales, dtype=torch.float32).to(conditioning[TEXT].device)}
 
 
 def without_prompt(conditioning: Conditioning) -> Conditioning:

@@ -32,6 +32,12 @@ def checkpoint_directory(path: Path | str, name: str, revision: str | None = Non
     directory = Path(path).expanduser()
     if directory.is_dir():
         return directory.resolve()
+    if directory.is_file():
+        raise MissingWeightsError(
+            f"model {name!r}: {directory.name} is a single file, expected a directory in diffusers' format; "
+            f"make it one, once and without the network: `p2p-bench convert {directory} NEW_DIR`, then "
+            "model.path=NEW_DIR"
+        )
     if not _REPOSITORY.fullmatch(str(path)):
         raise MissingWeightsError(
             f"model {name!r}: no directory {str(path)!r}; give the directory of a checkpoint in diffusers' "
@@ -90,7 +96,7 @@ def check_complete(directory: Path, name: str, variant: str | None, t5: bool = T
             "as safetensors"
         )
     if missing:
-        left_out = "" if layout.t5 is None else " (model.t5=false does without T5)"
+        left_out = " (model.t5=false does without T5)" if layout.t5_optional else ""
         raise MissingWeightsError(
             f"model {name!r}: {directory} is not a whole {layout.pipelines[0]} checkpoint; "
             f"missing: {', '.join(missing)}{left_out if _of_t5(layout, missing) else ''}"

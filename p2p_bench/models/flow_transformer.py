@@ -76,7 +76,7 @@ class FlowTransformer(DiffusionModel):
         layout = self.spec.timesteps
         assert isinstance(layout, FlowLayout)
         noisy = [Level(_timestep(sigma, layout.train), 1 - sigma, sigma) for sigma in layout.sigmas(steps)]
-        return (*noisy, Level(-1.0, 1.0, 0.0))
+        return (*noisy, Level(0.0, 1.0, 0.0))
 
     def spaced(self, spacing: Spacing | None) -> "FlowTransformer":
         """See `DiffusionModel.spaced`.

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from p2p_bench.errors import ConfigError, nearest
 
-Family = Literal["sd", "sdxl", "ldm", "if", "sd3"]
+Family = Literal["sd", "sdxl", "ldm", "if", "sd3", "flux"]
 CLIP_FILES = ("vocab.json", "merges.txt")
 BERT_FILES = ("vocab.txt",)
 T5_FILES = ("spiece.model",)
@@ -28,8 +28,8 @@ class Layout:
         steps: Denoising steps where nobody names a number.
         network: Folder of the network.
         flow: Whether its noise levels are those of a rectified flow.
-        t5: Number of its T5 encoder among the encoders, which the model can do without; None: it cannot, or
-            has none.
+        t5: Number of its T5 encoder beside CLIPs; None: there is none beside any.
+        t5_optional: Whether the model can do without it.
     """
 
     family: Family
@@ -44,6 +44,7 @@ class Layout:
     network: str = "unet"
     flow: bool = False
     t5: int | None = None
+    t5_optional: bool = False
     weights: Mapping[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -68,7 +69,7 @@ class Layout:
 
     def without_t5(self) -> "Layout":
         """The same without a T5 encoder that the model can do without."""
-        if self.t5 is None:
+        if self.t5 is None or not self.t5_optional:
             return self
         left, tokenizers = dict(self.encoders), list(self.tokenizers)
         del left[list(left)[self.t5]], tokenizers[self.t5]
@@ -103,9 +104,15 @@ STABLE_DIFFUSION_3 = Layout(
         "text_encoder_3": "T5EncoderModel",
     },
     tokenizers=("tokenizer", "tokenizer_2", "tokenizer_3"), steps=28, network="transformer", flow=True, t5=2,
+    t5_optional=True,
+)  # fmt: skip
+FLUX = Layout(
+    "flux", "FLUX.1", ("FluxPipeline",),
+    {"text_encoder": "CLIPTextModel", "text_encoder_2": "T5EncoderModel"},
+    tokenizers=("tokenizer", "tokenizer_2"), steps=28, network="transformer", flow=True, t5=1,
 )  # fmt: skip
 
-LAYOUTS = (STABLE_DIFFUSION, SDXL, LATENT_DIFFUSION, DEEPFLOYD, STABLE_DIFFUSION_3)
+LAYOUTS = (STABLE_DIFFUSION, SDXL, LATENT_DIFFUSION, DEEPFLOYD, STABLE_DIFFUSION_3, FLUX)
 
 
 def layout_of(index: Mapping[str, Any], name: str) -> Layout:
@@ -136,7 +143,7 @@ def layout_of(index: Mapping[str, Any], name: str) -> Layout:
 
 def _lacks_t5(layout: Layout, index: Mapping[str, Any]) -> bool:
     """Whether a checkpoint was saved without a T5 encoder, which its index names as `[null, null]`."""
-    if layout.t5 is None:
+    if layout.t5 is None or not layout.t5_optional:
         return False
     named = index.get(list(layout.encoders)[layout.t5])
     return named is None or (isinstance(named, list) and named[:2] == [None, None])

@@ -20,7 +20,8 @@ class Level:
     """A noise level.
 
     Attributes:
-        timestep: What the network is told of it; negative at the clean end, where no network is asked.
+        timestep: What the network is told of it; negative at the clean end of a diffusion, where no network
+            is asked, and 0 at that of a flow.
         alpha: Factor of the image, in [0, 1].
         sigma: Factor of the noise, in [0, 1].
     """
@@ -32,6 +33,16 @@ class Level:
     def noised(self, x_0: Float[Tensor, "*shape"], noise: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Latents of an image at this level."""
         return self.alpha * x_0 + self.sigma * noise
+
+
+def halfway(here: Level, there: Level) -> Level:
+    """The level between two of a rectified flow."""
+    middle = [(one + other) / 2 for one, other in zip(_numbers(here), _numbers(there), strict=True)]
+    return Level(*middle)
+
+
+def _numbers(level: Level) -> tuple[float, float, float]:
+    return level.timestep, level.alpha, level.sigma
 
 
 @dataclass(frozen=True)
@@ -91,6 +102,11 @@ class Denoised:
             x_0 = x_0 / self.level.alpha
         return x_0 if self.thresholding is None else self.thresholding(x_0)
 
+    @property
+    def velocity(self) -> Float[Tensor, "n c h w"]:
+        """The noise less the image: how the latents of a rectified flow change with sigma."""
+        return self.output if self.kind == "flow" else self.epsilon - self.x_0
+
     def with_output(self, output: Float[Tensor, "n c h w"]) -> "Denoised":
         """Another answer of the same kind to the same latents."""
         return replace(self, output=output)
@@ -143,6 +159,11 @@ class Prediction:
     def epsilon(self) -> Float[Tensor, "n c h w"]:
         """The noise in the latents."""
         return self.guided.epsilon
+
+    @property
+    def velocity(self) -> Float[Tensor, "n c h w"]:
+        """The noise less the image."""
+        return self.guided.velocity
 
     @property
     def difference(self) -> Float[Tensor, "n c h w"]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 
@@ -11,6 +11,7 @@ from p2p_bench.fields import Above, AtLeast, Between, OneOf, check_fields
 from p2p_bench.models.checkpoint import UNetCheckpoint
 from p2p_bench.models.deepfloyd_checkpoint import DeepFloydCheckpoint
 from p2p_bench.models.files import checkpoint_directory, read_layout
+from p2p_bench.models.flux_checkpoint import FluxCheckpoint
 from p2p_bench.models.layouts import Family
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.models.sd3_checkpoint import SD3Checkpoint
@@ -19,7 +20,7 @@ from p2p_bench.models.spec import ModelSpec
 from p2p_bench.models.t5 import MOST_TOKENS
 from p2p_bench.prompts.words import PromptReader
 
-FamilyCheckpoint = UNetCheckpoint | DeepFloydCheckpoint | SD3Checkpoint
+FamilyCheckpoint = UNetCheckpoint | DeepFloydCheckpoint | SD3Checkpoint | FluxCheckpoint
 
 KINDS: dict[Family, type[FamilyCheckpoint]] = {
     "sd": UNetCheckpoint,
@@ -27,6 +28,7 @@ KINDS: dict[Family, type[FamilyCheckpoint]] = {
     "ldm": UNetCheckpoint,
     "if": DeepFloydCheckpoint,
     "sd3": SD3Checkpoint,
+    "flux": FluxCheckpoint,
 }
 """The checkpoint of each family."""
 
@@ -55,6 +57,9 @@ class LocalCheckpoint:
         consistency: Whether it was distilled for the sampler of latent consistency models.
         lora: A LoRA, as `[path, scale]`, or a list of such, in families that take it.
         embeddings: Words that were learnt by textual inversion, in families that take them.
+        vae: How images go through the VAE, in families that leave a choice.
+        channels_last: How tensors lie in memory, in families that leave a choice.
+        true_cfg: Whether guidance takes a pass without the prompt, in families distilled to do without.
     """
 
     path: Path | str
@@ -74,6 +79,9 @@ class LocalCheckpoint:
     consistency: bool | None = None
     lora: Path | str | list[Any] | None = None
     embeddings: Path | str | list[Any] | None = None
+    vae: Literal["whole", "sliced", "tiled"] | None = None
+    channels_last: bool | None = None
+    true_cfg: bool | None = None
 
     def __post_init__(self) -> None:
         """Checks the values.

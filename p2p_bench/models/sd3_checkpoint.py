@@ -10,24 +10,22 @@ from diffusers import AutoencoderKL, SD3Transformer2DModel
 from transformers import CLIPTextModelWithProjection, T5EncoderModel
 
 from p2p_bench.attention.sites import transformer_sites
-from p2p_bench.errors import ConfigError, MissingWeightsError
+from p2p_bench.errors import ConfigError
 from p2p_bench.fields import Above, AtLeast, Between, check_fields
 from p2p_bench.models.files import check_complete, checkpoint_checksum, checkpoint_directory, read_layout
-from p2p_bench.models.flow_levels import FlowLayout, flow_layout
-from p2p_bench.models.layouts import SCHEDULER_FILE, STABLE_DIFFUSION_3, Layout
+from p2p_bench.models.flow_parts import check_size, read_levels, read_t5
+from p2p_bench.models.layouts import STABLE_DIFFUSION_3, Layout
 from p2p_bench.models.parts import PartConfig, check_headers, load_part, usable_device
 from p2p_bench.models.sd3 import ClipAndT5Reader, StableDiffusion3
 from p2p_bench.models.sdxl import TwoClipReader
 from p2p_bench.models.settings import DTYPES, SIDE, Dtype
-from p2p_bench.models.spec import ModelSpec
+from p2p_bench.models.spec import DIFFUSION, ModelSpec
 from p2p_bench.models.t5 import (
     MOST_TOKENS,
     NoT5Reader,
-    SharedT5Tokenizer,
     T5Reader,
     check_t5_tokenizer,
     keep_outputs_wide,
-    load_t5_tokenizer,
 )
 from p2p_bench.models.tokenizer import TokenizerReader, load_tokenizer
 from p2p_bench.pinned import with_pinned_settings
@@ -99,6 +97,7 @@ class SD3Checkpoint:
         texts = {part: self._config(directory, part) for part in layout.encoders}
         _check_together(layout, network, vae, texts)
         latent, image = self._sizes(network, vae)
+        patch = network.integer("patch_size", 2)
         return ModelSpec(
             name=self.name,
             family="sd3",
@@ -114,8 +113,9 @@ class SD3Checkpoint:
             vae_scaling=vae.number("scaling_factor"),
             vae_shift=vae.number("shift_factor"),
             checksum=checkpoint_checksum(directory, layout, self.variant),
-            timesteps=self._levels(directory, network, latent),
+            timesteps=read_levels(directory, self.name, (latent[0] // patch) * (latent[1] // patch)),
             null_text_learning_rate=self.null_text_learning_rate,
+            capabilities=DIFFUSION | {"flow"},
         )
 
     def tokenizer(self) -> Any:
@@ -137,12 +137,7 @@ class SD3Checkpoint:
         clips = [TokenizerReader(tokenizer, name="its CLIP") for tokenizer in tokenizers]
         t5: T5Reader | NoT5Reader = NoT5Reader(self.t5_tokens)
         if layout.t5 is not None:
-            folder, encoder = layout.tokenizers[layout.t5], list(layout.encoders)[layout.t5]
-            embeddings = self._config(directory, encoder).integer("vocab_size", 32128)
-            made = load_t5_tokenizer(
-                directory / folder, self.name, embeddings, SharedT5Tokenizer, self.t5_tokens, encoder
-            )
-            t5 = T5Reader(made, "its T5")
+            t5 = T5Reader(read_t5(directory, layout, self.name, self.t5_tokens), "its T5")
         return ClipAndT5Reader(TwoClipReader(*clips), t5)
 
     @with_pinned_settings
@@ -206,12 +201,7 @@ class SD3Checkpoint:
         patch = network.integer("patch_size", 2)
         factor = 2 ** (len(vae.integers("block_out_channels")) - 1)
         image = network.integer("sample_size", 128) * factor if self.size is None else self.size
-        if image % (factor * patch):
-            below = image - image % (factor * patch)
-            raise ConfigError(
-                f"model {self.name!r}: size: {image} pixels are not cut into patches of {factor * patch}; "
-                f"take {below or factor * patch} or {below + factor * patch}"
-            )
+        check_size(self.name, image, factor * patch)
         most = network.integer("pos_embed_max_size", 96) * factor * patch
         if image > most:
             raise ConfigError(
@@ -219,14 +209,6 @@ class SD3Checkpoint:
                 f"got {image}"
             )
         return (image // factor, image // factor), (image, image)
-
-    def _levels(self, directory: Path, network: PartConfig, latent: tuple[int, int]) -> FlowLayout:
-        config = PartConfig.read(directory / SCHEDULER_FILE, self.name)
-        patch = network.integer("patch_size", 2)
-        try:
-            return flow_layout(config.values, (latent[0] // patch) * (latent[1] // patch))
-        except ConfigError as error:
-            raise MissingWeightsError(f"model {self.name!r} in {config.file.parent}: {error}") from error
 
 
 def _clip_tokens(texts: Mapping[str, PartConfig]) -> int:

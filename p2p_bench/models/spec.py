@@ -1,19 +1,27 @@
 """What is known of a model before its weights are loaded."""
 
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import Literal
 
 from p2p_bench.errors import ConfigError
 from p2p_bench.models.flow_levels import FlowLayout
 from p2p_bench.models.timesteps import LevelKind, Spacing, TimestepLayout
 
-Capability = Literal["unconditional", "ladder", "cross", "gradient"]
+Capability = Literal["unconditional", "ladder", "cross", "gradient", "flow"]
 """What a method may need of a model: a pass without the prompt ("unconditional"); noise levels that a
 deterministic step can be taken along and back ("ladder"); attention sites with a column per token ("cross");
-differentiable passes ("gradient")."""
+differentiable passes ("gradient"); velocities of a rectified flow, at any level ("flow")."""
+
+DIFFUSION: frozenset[Capability] = frozenset({"unconditional", "ladder", "cross", "gradient"})
+"""What a latent diffusion model with guidance can do."""
 
 Unprompted = Literal["encoded", "zeros"]
 """What a pass without a prompt is told: the encoded empty prompt, or zeros for text and pooled vector."""
+
+GuidedBy = Literal["passes", "input", "nothing"]
+"""How a guidance scale acts: on the difference of a pass with and one without the prompt ("passes"); as an
+input of the network, which was distilled to it ("input"); not at all, in one distilled without
+("nothing")."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,7 @@ class ModelSpec:
         unprompted: What its unconditional pass is told.
         consistency: Whether it was distilled for the sampler of latent consistency models.
         vae_shift: What is taken from the VAE's mean first.
+        guided_by: How a guidance scale acts, see `GuidedBy`.
     """
 
     name: str
@@ -59,10 +68,11 @@ class ModelSpec:
     vocabulary: frozenset[str] | None = None
     timesteps: TimestepLayout | FlowLayout = field(default_factory=TimestepLayout)
     null_text_learning_rate: float = 1e-2
-    capabilities: frozenset[Capability] = frozenset(get_args(Capability))
+    capabilities: frozenset[Capability] = DIFFUSION
     unprompted: Unprompted = "encoded"
     consistency: bool = False
     vae_shift: float = 0.0
+    guided_by: GuidedBy = "passes"
 
     def spaced(self, spacing: Spacing | None) -> "ModelSpec":
         """The same with another layout of the timesteps; None keeps the model's own."""

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from p2p_bench.errors import ConfigError
 from p2p_bench.fields import AtLeast, Between, check_fields
@@ -12,6 +12,9 @@ from p2p_bench.sampling.consistency import Consistency
 from p2p_bench.sampling.ddim import DDIM
 from p2p_bench.sampling.dpm_solver import DPMSolver
 from p2p_bench.sampling.stepper import Stepper
+
+ROWS = 80
+"""Samples through the network at once where nobody says."""
 
 
 @dataclass(frozen=True)
@@ -24,13 +27,14 @@ class Sampler(ABC):
         spacing: How the timesteps are laid out: "leading", "trailing" or "linspace", see `TimestepLayout`;
             None is the model's own, "leading" as a rule.
         max_rows: Samples through the network at once, conditional and unconditional counted apart. The
-            default holds a 6 x 6 grid of taus with its source.
+            default holds a 6 x 6 grid of taus with its source. "auto": as many as memory takes, found by
+            trying and remembered for the model, the device and the number format.
     """
 
     steps: Annotated[int | None, AtLeast(1)] = None
     guidance: Annotated[float | None, AtLeast(0)] = None
     spacing: Spacing | None = None
-    max_rows: Annotated[int, AtLeast(1)] = 80
+    max_rows: Annotated[int | Literal["auto"], AtLeast(1)] = ROWS
 
     def __post_init__(self) -> None:
         """Checks the values.
@@ -43,6 +47,11 @@ class Sampler(ABC):
 
     def check(self) -> None:  # noqa: B027  # most have nothing to add
         """Refuses values that do not go together."""
+
+    @property
+    def rows(self) -> int:
+        """`max_rows`, or what "auto" is for those who plan without a device."""
+        return ROWS if self.max_rows == "auto" else self.max_rows
 
     @abstractmethod
     def stepper(self) -> Stepper:
@@ -137,7 +146,12 @@ def check_steps(steps: int) -> None:
         raise ConfigError(f"steps: expected at least 1, got {steps}")
 
 
-def check_guidance(guidance: float) -> None:
-    """Raises a `ConfigError` unless the guidance is a finite number of at least 0."""
+def check_guidance(guidance: float, spec: ModelSpec) -> None:
+    """Raises a `ConfigError` unless the guidance is a finite number of at least 0 that acts on the model."""
     if not 0 <= guidance < float("inf"):
         raise ConfigError(f"guidance: expected a finite number of at least 0, got {guidance}")
+    if spec.guided_by == "nothing" and guidance != 1:
+        raise ConfigError(
+            f"guidance: model {spec.name!r} was distilled without and has no input for it; set "
+            f"sampler.guidance=1, or model.true_cfg=true for passes without the prompt, got {guidance:g}"
+        )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,10 +10,13 @@ import torch
 from torch import Tensor
 
 import p2p_bench as p2p
+from p2p_bench.cache import Cache
 from p2p_bench.controllers import ByEdit
 from p2p_bench.editing import EditRequest, EditResult, Record, Target, run_edits
-from p2p_bench.editing.budget import RowBudget
+from p2p_bench.editing.budget import RowBudget, found_budget
+from p2p_bench.errors import ConfigError
 from p2p_bench.models import DiffusionModel
+from p2p_bench.sampling import DDIMSampler
 from tests.editing.test_edit import LONGER, SOURCE, SWAPPED, counted_rows
 from tests.models.tiny import tiny_model
 
@@ -135,3 +139,21 @@ def test_other_faults_of_the_network_are_not_hidden(monkeypatch: pytest.MonkeyPa
 def test_a_budget_has_at_least_one_row() -> None:
     with pytest.raises(p2p.P2PError, match="max_rows: expected at least 1"):
         RowBudget(0)
+
+
+def test_what_memory_takes_is_found_and_remembered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    model, cache = tiny_model(), Cache(tmp_path)
+    error = torch.OutOfMemoryError("CUDA out of memory")
+    whole = run_edits(model, requests(2), steps=STEPS)
+    first = found_budget(model, cache)
+    assert first.rows == 80
+    with little_memory(model, monkeypatch, 6, error):
+        assert_equal(run_edits(model, requests(2), steps=STEPS, max_rows=first), whole)
+        again = found_budget(model, cache)
+        assert again.rows == first.rows <= 6
+    # Another number format has a memory of its own, and without a cache nothing is remembered.
+    assert found_budget(tiny_model(torch.float32), cache).rows == 80
+    assert found_budget(model, None).rows == 80
+    assert DDIMSampler(max_rows="auto").rows == 80
+    with pytest.raises(ConfigError, match="max_rows"):
+        DDIMSampler(max_rows=0)

@@ -72,3 +72,22 @@ def test_one_number_is_both_sides_and_what_does_not_divide_is_refused() -> None:
         dataclasses.replace(checkpoint, size=(21, 16)).spec()
     with pytest.raises(ConfigError, match="expected a height and a width"):
         dataclasses.replace(checkpoint, size=[20, 16, 8]).spec()
+
+
+def test_ways_to_save_memory_leave_the_pictures() -> None:
+    """But for rounding; tiles of an image that is no larger than one, too."""
+    checkpoint = small_checkpoint("sd2")
+    plain = checkpoint.load()
+    image = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    latents, edited = plain.encode_images(image), p2p.edit(plain, SOURCE, TARGET, steps=STEPS, seed=1)
+    for changes in ({"vae": "sliced"}, {"vae": "tiled"}, {"channels_last": True}):
+        model = dataclasses.replace(checkpoint, **changes).load()
+        torch.testing.assert_close(model.encode_images(image), latents, atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            p2p.edit(model, SOURCE, TARGET, steps=STEPS, seed=1).images, edited.images, atol=1e-4, rtol=0
+        )
+        assert (model.spec.checksum == plain.spec.checksum) == (changes.get("vae") != "tiled")
+    large = torch.rand(1, 3, 48, 32, generator=torch.Generator().manual_seed(0))
+    tiled = dataclasses.replace(checkpoint, vae="tiled", size=[48, 32]).load().encode_images(large)
+    assert tiled.shape[-2:] == (24, 16)
+    assert float((tiled - plain.encode_images(large)).abs().max()) > 1e-6, "seams are blended, so it is said"

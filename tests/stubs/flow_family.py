@@ -17,7 +17,7 @@ from p2p_bench.attention.sites import Site, unet_sites
 from p2p_bench.models.conditioning import TEXT, Conditioning, EncodedPrompts
 from p2p_bench.models.level import Denoised, Level
 from p2p_bench.models.model import DiffusionModel
-from p2p_bench.models.spec import ModelSpec
+from p2p_bench.models.spec import DIFFUSION, ModelSpec
 from p2p_bench.models.timesteps import Spacing
 from p2p_bench.models.tokenizer import TokenizerReader
 from p2p_bench.prompts.words import PromptReader, TokenizedPrompt
@@ -94,6 +94,7 @@ class FlowCheckpoint:
             name=self.name, family="stub flow", latent_channels=3, latent_size=(SIDE, SIDE),
             image_size=(SIDE, SIDE), max_tokens=WIDTH, prediction_type="flow", guidance=5.0, steps=self.steps,
             self_fraction=0.5, record_fraction=0.5, vae_scaling=1.0, checksum="flow",
+            capabilities=DIFFUSION | {"flow"},
         )  # fmt: skip
 
     def reader(self) -> PromptReader:

@@ -1,4 +1,4 @@
-"""`p2p-bench convert DIR NEW_DIR`: a checkpoint whose weights are pickles, as safetensors."""
+"""`p2p-bench convert DIR|FILE NEW_DIR`: a checkpoint as it is read here, from pickles or one file."""
 
 import argparse
 import pickle
@@ -34,12 +34,23 @@ def main(arguments: list[str], debug: bool) -> int:
     parser = argparse.ArgumentParser(
         prog="p2p-bench convert",
         description="Writes a checkpoint whose weights are pickles (*.bin) anew as safetensors. Only tensors "
-        "are read of them; a file that asks for anything else is refused.",
+        "are read of them; a file that asks for anything else is refused. Of one FILE.safetensors in the "
+        "original layout of Stable Diffusion 1.x, 2.x or XL it makes a directory in diffusers' layout.",
     )
-    parser.add_argument("dir", type=user_path, help="the checkpoint, with model_index.json")
+    parser.add_argument("dir", type=user_path, help="the checkpoint, with model_index.json; or the file")
     parser.add_argument("new_dir", type=user_path, help="directory to make")
+    parser.add_argument(
+        "--configs",
+        help="directory of the file's family, or owner/name in the local Hugging Face cache: its "
+        "configurations and tokenizers are taken, not its weights",
+    )
     options = parser.parse_args(arguments)
-    convert(options.dir, options.new_dir)
+    if options.dir.is_file():
+        convert_file(options.dir, options.new_dir, options.configs)
+    elif options.configs is not None:
+        raise ConfigError("convert: --configs goes with a single file; leave it out")
+    else:
+        convert(options.dir, options.new_dir)
     status_console().print(f"written: {options.new_dir}; try model=local model.path={options.new_dir}")
     return 0
 
@@ -66,6 +77,39 @@ def convert(directory: Path, made: Path) -> None:
         for folder, stem in layout.weights.items():
             _write_weights(directory / folder, made / folder, stem)
         LocalCheckpoint(made, directory.name).load()  # all tensors are there, of the right shapes
+    except BaseException:
+        shutil.rmtree(made)
+        raise
+
+
+def convert_file(file: Path, made: Path, configs: str | None = None) -> None:
+    """Writes a single file as a directory; see `main`.
+
+    Args:
+        file: The file.
+        made: Directory to make; nothing is left of it where this fails.
+        configs: Where configurations and tokenizers come from; None looks in the local cache.
+    """
+    if made.exists():
+        raise ConfigError(f"convert: {made} is there already; give a directory that is not")
+    if file.suffix != ".safetensors":
+        raise MissingWeightsError(
+            f"convert: {file.name} would be read through pickle, which can run code, and is refused; get it "
+            "as safetensors"
+        )
+    from p2p_bench.models.local import LocalCheckpoint
+    from p2p_bench.models.single_file import configs_of_file, layout_of_file, networks_of_file
+
+    layout = layout_of_file(file)
+    directory = configs_of_file(file, layout, configs)
+    made.mkdir(parents=True)
+    try:
+        shutil.copy(directory / "model_index.json", made)
+        for folder in ("scheduler", *layout.tokenizers):
+            _copy(directory / folder, made / folder)
+        for folder, network in networks_of_file(file, directory, layout):
+            network.save_pretrained(made / folder, safe_serialization=True)
+        LocalCheckpoint(made, file.stem).load()  # as it is going to be
     except BaseException:
         shutil.rmtree(made)
         raise
