@@ -18,6 +18,7 @@ usage: p2p-bench [VERB] ...
   check [--decode] [KEY=VALUE ...]                         what is wrong with a data set, without weights
   report DIR ...                                           a page over a run, a folder over many
   resume DIR                                               finish a run or a sweep
+  watch DIR                                                how far a run or a sweep is
   ls [GROUP]                                               every option, and what goes with what
   cache list|verify|clear                                  the inversions that are kept
   dashboard DIR ...                                        a W&B workspace for logged runs
@@ -38,6 +39,7 @@ VERBS = {
     "check": "p2p_bench.app.verbs.check",
     "report": "p2p_bench.app.verbs.report",
     "resume": "p2p_bench.app.verbs.resume",
+    "watch": "p2p_bench.app.verbs.watch",
     "dashboard": "p2p_bench.app.verbs.dashboard",
     "cache": "p2p_bench.app.verbs.cache",
     "doctor": "p2p_bench.app.verbs.doctor",
