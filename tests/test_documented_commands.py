@@ -82,7 +82,7 @@ SECONDS = 900
 
 
 def kind_of(words: Sequence[str]) -> str:
-    """The verb of a command of ours; "launcher", "script", "code" or "make"; "" for a command of no known kind."""
+    """The verb of a command of ours; "launcher", "script", "code" or "make"; "" for one of no known kind."""
     program, *rest = words
     if program == "p2p-bench":
         first = rest[0] if rest else "run"
