@@ -29,6 +29,7 @@ from p2p_bench.tau import parse_interval, parse_tau, tau_text
 if TYPE_CHECKING:
     from lightning import Trainer
 
+    from p2p_bench.bench.directory import Resume
     from p2p_bench.bench.loggers import RunLogger
     from p2p_bench.bench.shared_pass import Execution
     from p2p_bench.bench.task import Keep, Limits, Task, Variant
@@ -60,6 +61,7 @@ class Parts:
         processes: Processes to start, a device each.
         together: Whether processes share the run that torchrun or srun started.
         limits: When to give up.
+        resume: Whether a directory that holds rows is completed.
     """
 
     task: "Task"
@@ -71,6 +73,7 @@ class Parts:
     processes: int
     together: bool
     limits: "Limits"
+    resume: "Resume" = True
 
     def execution(self) -> "Execution":
         """Who does the run; where several processes were started together they find each other here.
@@ -81,7 +84,7 @@ class Parts:
         from p2p_bench.bench.launched import launched
         from p2p_bench.bench.shared_pass import Execution
 
-        return Execution(self.processes, launched() if self.together else None, self.limits)
+        return Execution(self.processes, launched() if self.together else None, self.limits, self.resume)
 
 
 def build(config: DictConfig, choices: Mapping[str, str], start: Path | None = None) -> Parts:
@@ -109,6 +112,7 @@ def build(config: DictConfig, choices: Mapping[str, str], start: Path | None = N
         processes=built["trainer"][1],
         together=config.trainer.get("strategy") == "ddp",
         limits=Limits(config.run.timeout, config.run.max_errors),
+        resume=config.run.resume,
     )
 
 

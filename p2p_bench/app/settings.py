@@ -121,6 +121,7 @@ _RANGES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("run.images", lambda value: value is None or value >= 0, "at least 0, or null for all pairs"),
     ("run.cache", _is_cache, "true, false or a directory that may be written"),
     ("run.cache_gb", lambda value: 0 < value < float("inf"), "a finite number above 0"),
+    ("run.resume", lambda value: value is True or value is False or value == "force", "true, false or force"),
     ("run.timeout", lambda value: value is None or 0 < value < float("inf"), "a number of seconds, or null"),
     ("run.max_errors", lambda value: value is None or value >= 0, "at least 0, or null for any number"),
     ("run.name", _is_name, "the name of a folder"),

@@ -145,14 +145,20 @@ class GroupFunction:
     Attributes:
         sweep: The sweep.
         groups: The groups, by the number of the job that stands for them.
+        started_by: The process that launches; those in which a launcher runs groups keep to a device each.
     """
 
     sweep: Sweep
     groups: tuple[tuple[Numbered, ...], ...]
+    started_by: int = field(default_factory=os.getpid)
 
     def __call__(self, config: DictConfig) -> list[JobReturn]:
         """Runs the group of the present job."""
         register_schema()
+        if os.getpid() != self.started_by:
+            from p2p_bench.bench.devices import keep_to_one_device
+
+            keep_to_one_device(self.sweep.directory)
         group = list(self.groups[HydraConfig.get().job.num])
         return _run(self.sweep, group, [group])
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from p2p_bench.bench.directory import claim, locked
+from p2p_bench.bench.directory import Resume, claim, locked, set_aside
 from p2p_bench.bench.lint import lint_files, lint_pairs, refuse_if_hopeless
 from p2p_bench.bench.records import RowMaker
 from p2p_bench.bench.references import ReferenceWriter, open_references
@@ -71,7 +71,13 @@ class OpenRun:
 
 @contextmanager
 def opened(
-    task: Task, facts: Facts, run_dir: Path, config: Mapping[str, Any], keep: Keep, number: int = 0
+    task: Task,
+    facts: Facts,
+    run_dir: Path,
+    config: Mapping[str, Any],
+    keep: Keep,
+    number: int = 0,
+    resume: Resume = True,
 ) -> Iterator[OpenRun]:
     """Takes the directory of a run, as long as the context lasts.
 
@@ -82,6 +88,7 @@ def opened(
         config: The configuration for `config.yaml`.
         keep: Which pictures are kept.
         number: Number of the run among those that share a pass over the data.
+        resume: "force" sets rows of other settings aside; whether rows may be there at all is asked earlier.
 
     Raises:
         P2PError: A fault of the settings; or the directory is in use, or holds rows of other settings.
@@ -90,6 +97,9 @@ def opened(
         faults = _faults(task, facts)
         run_id = _run_id(task, facts)
         before = read_rows(run_dir)
+        if resume == "force" and any(row["run_id"] != run_id for row in before):
+            set_aside(run_dir)
+            before = []
         claim(run_dir, run_id, before, config)
         subjects = _subjects(task, facts)
         there = {key_of(row): row["status"] for row in before}

@@ -17,6 +17,7 @@ from p2p_bench.bench.open_run import Facts, OpenRun, joined, opened, read_facts,
 from p2p_bench.bench.references import compact_references
 from p2p_bench.bench.rows import compact
 from p2p_bench.bench.shared_pass import ALONE, Execution, edit_pending
+from p2p_bench.bench.status import telling
 from p2p_bench.bench.stopping import TooManyErrorsError
 from p2p_bench.bench.summary import summarise, write_summary
 from p2p_bench.bench.task import Keep, Task
@@ -75,7 +76,10 @@ def run_benchmark(
     with _led(execution) as lead:
         facts = read_facts(task)
         warn_of_unknown_words(facts.spec, facts.pairs)
-        with opened(task, facts, run_dir, config, keep) as run:
+        with (
+            opened(task, facts, run_dir, config, keep, resume=execution.resume) as run,
+            telling(run_dir, name, run, facts),
+        ):
             if run.there:
                 console.print(f"{run.there} of {len(run.subjects)} edits are there already")
             try:
@@ -174,9 +178,13 @@ def prefill(
         for place, member in enumerate(members):
             # One set of metrics, and whatever else is loaded, serves all.
             task = replace(first, variants=member.task.variants, settings=member.task.settings)
-            run = opened(task, facts, member.run_dir, member.config, member.keep, number=len(runs))
+            number, where = len(runs), member.run_dir
+            run = opened(
+                task, facts, where, member.config, member.keep, number=number, resume=execution.resume
+            )
             with suppress(P2PError):
                 runs[place] = stack.enter_context(run)
+                stack.enter_context(telling(where, where.parent.name, runs[place], facts))
         _edit(runs, facts, lead, execution, trainer=trainer, batch_size=batch_size, console=console)
 
 

@@ -7,6 +7,7 @@ from lightning import Trainer
 from rich.console import Console
 
 from p2p_bench.bench.devices import on_device
+from p2p_bench.bench.directory import Resume
 from p2p_bench.bench.launched import Launched
 from p2p_bench.bench.open_run import Facts, OpenRun
 from p2p_bench.bench.progress import ProgressDisplay
@@ -24,11 +25,13 @@ class Execution:
         processes: Processes to start, which share the work, a device each; at most one per pair is started.
         launched: This process among several that were started together; each does its share.
         limits: When to give up.
+        resume: Whether a directory that holds rows is completed; "force" sets rows of other settings aside.
     """
 
     processes: int = 1
     launched: Launched | None = None
     limits: Limits = field(default_factory=Limits)
+    resume: Resume = True
 
     @property
     def helps(self) -> bool:

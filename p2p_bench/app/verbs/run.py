@@ -187,8 +187,13 @@ def _refuse_faulty(jobs: Sequence[Sequence[str]], multirun: bool) -> bool:
             wrong += search_faults(config, task, multirun)
             if started_together() > 1:
                 wrong += _faults_of_several(config, typed)
-            if not wrong and (fault := folder_fault(Path(_folder_of(config.hydra, multirun)))):
+            folder = Path(_folder_of(config.hydra, multirun))
+            if not wrong and (fault := folder_fault(folder)):
                 wrong.append(ConfigError(f"run.dir: cannot be written ({fault}); choose another"))
+            if config.run.resume is False and _holds_a_run(folder):
+                wrong.append(
+                    ConfigError(f"run.resume: {folder} holds a run already; choose another with run.dir=DIR")
+                )
         except ErrorList as error:
             wrong += error.errors
         faults.update((str(fault), fault) for fault in wrong)
@@ -204,6 +209,10 @@ def _faults_of_several(config: DictConfig, typed: Sequence[str]) -> Iterator[Con
         yield ConfigError("run.dir: several processes share the run, so it has to be said where: run.dir=DIR")
     if searches(config.hydra):
         yield ConfigError("hydra/sweeper: a search goes on in one process, since it chooses by what it reads")
+
+
+def _holds_a_run(folder: Path) -> bool:
+    return any((folder / name).exists() for name in ("config.yaml", "multirun.yaml", "rows"))
 
 
 def _folder_of(hydra_node: DictConfig, multirun: bool) -> str:
