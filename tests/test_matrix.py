@@ -30,5 +30,6 @@ def test_the_table_is_todays(script: ModuleType) -> None:
     # A hole is not made by forgetting: those of Stable Diffusion are few.
     holes = {key[1:] for key in matrix.holes if key[0] == "SD 2.1 (v)"}
     assert ("ddim", "dpmpp_2m") in holes
+    assert ("rf_solver", "ddim") in holes
     assert ("ddim", "ddim") not in holes
-    assert len(holes) < len(matrix.inversions) * len(matrix.samplers) / 2 + 10
+    assert len(holes) < len(matrix.inversions) * len(matrix.samplers)

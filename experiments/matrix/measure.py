@@ -101,7 +101,11 @@ def refusal(check: Callable[[], object]) -> p2p.P2PError | None:
 def reason(text: str) -> str:
     """A refusal without names and without what is asked of the user."""
     text = re.sub(r"\b(?:DDIM|DPMSolver|Consistency)\(.*?\)", "the sampler", text)
-    text = re.sub(r"\w+Inversion", "the method", re.sub(r"model '\w+'", "the model", text))
+    text = re.sub(
+        r"\w+Inversion|^inversion: \w+",
+        "the method",
+        re.sub(r"model '\w+'( of family '\w+')?", "the model", text),
+    )
     text = re.sub(r"sampler.eta=\d", "noise from the sampler", text)
     return re.split("; ", text.removeprefix("inversion: ").removeprefix("sampler: "))[0]
 
