@@ -17,9 +17,9 @@ def test_a_sample_ends_as_labelled(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     rows = re.findall(r"^\| (\w+) \| (\d+) \| (\d+) \| (\d+) \|", done.stdout, re.MULTILINE)
-    assert len(rows) == 6
+    assert len(rows) == 7
     assert all(int(valid) > 0 and int(invalid) > 0 for _, valid, invalid, _ in rows)
-    assert sum(int(as_labelled) for *_, as_labelled in rows) == 6 * 6
+    assert sum(int(as_labelled) for *_, as_labelled in rows) == 7 * 6
 
 
 @pytest.fixture

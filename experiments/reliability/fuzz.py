@@ -29,19 +29,21 @@ import of_config
 import of_images
 import of_masks
 import of_pairs
+import of_pie
 from cases import VERDICTS, judged
 
 HERE = Path(__file__).resolve().parent
 AREAS = {
     "settings": of_config.cases,
     "pairs": of_pairs.cases,
+    "pie": of_pie.cases,
     "images": of_images.cases,
     "masks": of_masks.cases,
     "checkpoints": of_checkpoints.cases,
     "python": of_api.cases,
 }
 
-SHARES = {"settings": 16, "pairs": 8, "images": 36, "masks": 5, "checkpoints": 13, "python": 22}
+SHARES = {"settings": 12, "pairs": 6, "pie": 24, "images": 28, "masks": 4, "checkpoints": 9, "python": 17}
 """Per cent of the cases that are of an area: fewer where each is a whole run."""
 
 

@@ -8,7 +8,8 @@
    a row cost. From these the cost of `--wide` pairs is predicted, and that of a million on 256 devices.
 3. The stub's run of `--wide` pairs, against the prediction.
 
-Writes results.md beside this file, unless another directory is given. It takes a process for each run.
+Writes measured.json and results.md beside this file, unless another directory is given; `--only` measures
+some runs again and takes the others from there. It takes a process for each run.
 """
 
 import argparse
@@ -30,6 +31,10 @@ COLOURS = ("red", "green", "blue", "yellow")
 PLACES = ("grass", "sand", "water", "fog")
 SMALL, BATCH = 2000, 16
 QUARTERS = 4
+WORLD_STEPS = 4
+"""Steps of the embedded model where it is the network."""
+
+RUNS = ("long", "single", "several", "wide")
 MILLION, DEVICES, SECONDS_PER_PAIR = 1_000_000, 256, 6.0
 """What the prediction is for; the seconds are a guess for 50 steps of a large model and are divided out."""
 
@@ -55,6 +60,7 @@ def main() -> None:
     )
     parser.add_argument("--long", type=int, default=10_000)
     parser.add_argument("--wide", type=int, default=100_000)
+    parser.add_argument("--only", nargs="*", choices=RUNS, default=RUNS, help="what to measure again")
     parser.add_argument("--out", type=Path, default=HERE)
     parser.add_argument("--one", nargs=4, metavar=("EDITOR", "PAIRS", "BATCH", "DIR"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -62,13 +68,21 @@ def main() -> None:
         editor, pairs, batch, folder = arguments.one
         print(json.dumps(measured(editor, int(pairs), int(batch), Path(folder))))
         return
-    long = apart("model", arguments.long, BATCH)
-    single, several = apart("stub", SMALL, 1), apart("stub", SMALL, BATCH)
-    costs = fitted(single, several)
-    wide = apart("stub", arguments.wide, BATCH)
-    text = page(long, costs, wide)
-    print(text)
     arguments.out.mkdir(parents=True, exist_ok=True)
+    kept = arguments.out / "measured.json"
+    found = json.loads(kept.read_text()) if kept.is_file() else {}
+    runs = {
+        "long": ("model", arguments.long, BATCH),
+        "single": ("stub", SMALL, 1),
+        "several": ("stub", SMALL, BATCH),
+        "wide": ("stub", arguments.wide, BATCH),
+    }
+    for name, run in runs.items():
+        if name in arguments.only or name not in found:
+            found[name] = apart(*run)
+            kept.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    text = page(found["long"], fitted(found["single"], found["several"]), found["wide"])
+    print(text)
     (arguments.out / "results.md").write_text(text, encoding="utf-8")
 
 
@@ -86,7 +100,14 @@ def apart(editor: str, pairs: int, batch: int) -> dict[str, Any]:
 
 
 def measured(editor: str, pairs: int, batch: int, folder: Path) -> dict[str, Any]:
-    """One run of the benchmark, with a clock at its writers and an eye on its memory."""
+    """One run of the benchmark, with a clock at its writers and an eye on its memory.
+
+    Args:
+        editor: The network: "model" is the very small one, "world" the embedded one, "stub" none.
+        pairs: Number of pairs.
+        batch: Pairs in a batch.
+        folder: Where everything goes.
+    """
     sys.path.insert(0, str(ROOT))
     import torch
 
@@ -155,17 +176,19 @@ def _run(editor: str, folder: Path, run_dir: Path, batch: int) -> None:
     from p2p_bench.inversion import DDIMInversion
     from p2p_bench.metrics.pixel import PixelScores
     from p2p_bench.models import UNetCheckpoint
+    from p2p_bench.models.world import world_checkpoint
     from p2p_bench.sampling import DDIMSampler
 
+    tiny = UNetCheckpoint(folder / "tiny", name="tiny", steps=2, record_fraction=0.5)
     task = Task(
-        checkpoint=UNetCheckpoint(folder / "tiny", name="tiny", steps=2, record_fraction=0.5),
+        checkpoint=world_checkpoint() if editor == "world" else tiny,
         dataset=JsonlPairs(folder / "pairs.jsonl"),
         variants=(Variant("none", NoControl(), "none"),),
         inversion=DDIMInversion(),
         inversion_name="ddim",
-        sampler=DDIMSampler(steps=2),
+        sampler=DDIMSampler(steps=WORLD_STEPS if editor == "world" else 2),
         metrics={"pixel": PixelScores()},
-        editor=ControlledSampling() if editor == "model" else Copying(),
+        editor=Copying() if editor == "stub" else ControlledSampling(),
     )
     trainer = functools.partial(
         Trainer, accelerator="cpu", devices=1, logger=False, inference_mode=False, enable_checkpointing=False,

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 from lightning import Trainer
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
 from p2p_bench.errors import ConfigError
 
@@ -54,12 +55,14 @@ def on_device(trainer: Callable[..., Trainer], index: int) -> Callable[..., Trai
         index: Number of the process on this machine.
     """
     keywords = trainer.keywords if isinstance(trainer, functools.partial) else {}
+    # A trainer alone, whatever the variables around it say: it would refuse those of srun.
+    one = functools.partial(trainer, strategy="auto", num_nodes=1, plugins=[LightningEnvironment()])
     if not uses_cuda(str(keywords.get("accelerator", "auto"))):
-        return functools.partial(trainer, devices=1, strategy="auto", num_nodes=1)
+        return functools.partial(one, devices=1)
     devices = keywords.get("devices", "auto")
     listed = list(devices) if isinstance(devices, Sequence) and not isinstance(devices, str) else None
     number = listed[index] if listed is not None else index % max(1, torch.cuda.device_count())
-    return functools.partial(trainer, devices=[number], strategy="auto", num_nodes=1)
+    return functools.partial(one, devices=[number])
 
 
 _held: list[tuple[int, FileLock]] = []

@@ -1,5 +1,6 @@
 """One bad pair does not take its batch with it, nor a batch the run."""
 
+import errno
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -11,6 +12,9 @@ from p2p_bench.editors import Editor
 from p2p_bench.errors import P2PError, ProcessLostError
 
 log = logging.getLogger(__name__)
+
+_OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""Numbers of system errors that are no pair's fault: a full disk, one that cannot be written."""
 
 Progress = Callable[[int, int], None]
 """Called with the steps done and their number."""
@@ -51,6 +55,7 @@ def edit_apart(
 
     Raises:
         P2PError: A fault of the whole run, such as weights that are missing.
+        OSError: The disk is full, or cannot be written.
         ProcessLostError: The device answers no more, so that nothing else can be edited here.
     """
     try:
@@ -58,6 +63,8 @@ def edit_apart(
     except P2PError:
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+            raise
         check_device(device, error)
         log.warning("a batch failed (%s: %s)", type(error).__name__, error, exc_info=len(requests) == 1)
         if len(requests) == 1:

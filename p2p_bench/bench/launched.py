@@ -29,6 +29,10 @@ _BEAT = 5.0
 _SILENCE = 120.0
 """Seconds without a sign of life after which a process counts as lost."""
 
+_SLURM = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
+_PORTS = (15_000, 25_000)
+"""Ports of which the processes of a SLURM step take one, by its number, where `MASTER_PORT` names none."""
+
 _CONNECT = timedelta(minutes=15)
 
 
@@ -243,9 +247,11 @@ def _place() -> tuple[int, int, int, bool] | None:
     if TorchElasticEnvironment.detect():
         one = TorchElasticEnvironment()
         return one.global_rank(), one.world_size(), one.local_rank(), True
-    if {"SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_STEP_ID"} <= set(os.environ):
-        two = SLURMEnvironment(auto_requeue=False)
-        return two.global_rank(), two.world_size(), two.local_rank(), False
+    if {*_SLURM, "SLURM_STEP_ID"} <= set(
+        os.environ
+    ):  # a step that srun started, not a shell in an allocation
+        rank, count, local_rank = (int(os.environ[name]) for name in _SLURM)
+        return rank, count, local_rank, False
     return None
 
 
@@ -253,8 +259,11 @@ def _store(rank: int, count: int, torchrun: bool) -> Store:
     if torchrun:
         store: Store = next(iter(rendezvous("env://", rank=rank, world_size=count, timeout=_CONNECT)))[0]
         return store
-    environment = SLURMEnvironment(auto_requeue=False)
-    return TCPStore(environment.main_address, environment.main_port, count, rank == 0, timeout=_CONNECT)
+    nodes = os.environ.get("SLURM_STEP_NODELIST", os.environ.get("SLURM_NODELIST", "127.0.0.1"))
+    address = os.environ.get("MASTER_ADDR") or SLURMEnvironment.resolve_root_node_address(nodes)
+    job, step = (int(os.environ.get(name, "0")) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
+    port = int(os.environ.get("MASTER_PORT") or _PORTS[0] + (job * 31 + step) % (_PORTS[1] - _PORTS[0]))
+    return TCPStore(address, port, count, rank == 0, timeout=_CONNECT)
 
 
 def _raise_first(ends: Mapping[int, Mapping[str, Any]]) -> None:

@@ -20,15 +20,25 @@ def test_the_failure_of_another_process_reaches_this_one():
     assert (failure.code, failure.run_dir) == (2, "sweep/1")
 
 
-@pytest.mark.skipif(
-    find_spec("hydra_plugins.hydra_joblib_launcher") is None,
-    reason="needs hydra-joblib-launcher, the extra p2p_bench[launchers]",
-)
-def test_groups_in_other_processes_leave_what_jobs_here_leave(command):
+def needs(plugin: str, extra: str) -> pytest.MarkDecorator:
+    """Skips where a launcher of others is not installed."""
+    absent = find_spec(f"hydra_plugins.{plugin}") is None
+    return pytest.mark.skipif(absent, reason=f"needs {plugin}, the extra p2p_bench[{extra}]")
+
+
+LAUNCHERS = [
+    pytest.param("joblib", "n_jobs=2", marks=needs("hydra_joblib_launcher", "launchers")),
+    pytest.param("submitit_local", "timeout_min=10", marks=needs("hydra_submitit_launcher", "launchers")),
+]
+"""Launchers of others, and a setting of theirs."""
+
+
+@pytest.mark.parametrize(("inner", "setting"), LAUNCHERS)
+def test_groups_in_other_processes_leave_what_jobs_here_leave(command, inner, setting):
     assert command.bench(*JOBS, "run.dir=here", pairs=[PAIRS[1]]).code == 1
     # In a process of its own: what pytest hangs on this one cannot be pickled.
     settings = tiny_overrides(command.folder / "pairs.jsonl")
-    launcher = ("hydra/launcher=shared_joblib", "hydra.launcher.inner.n_jobs=2", "run.dir=there")
+    launcher = (f"hydra/launcher=shared_{inner}", f"hydra.launcher.inner.{setting}", "run.dir=there")
     typed = [sys.executable, "-m", "p2p_bench", *settings, *JOBS, *launcher]
     ended = subprocess.run(typed, cwd=command.folder, capture_output=True, text=True, check=False)
     log = command.folder / "there" / "0" / "run.log"

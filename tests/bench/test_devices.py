@@ -6,6 +6,7 @@ import os
 
 import pytest
 import torch
+from lightning import Trainer
 
 from p2p_bench.bench import devices
 from p2p_bench.bench.devices import device_count, keep_to_one_device, on_device, take_device
@@ -73,9 +74,20 @@ def test_numbers_of_devices(monkeypatch):
         device_count("gpu", 3)
 
 
+@pytest.mark.parametrize("tasks", ["SLURM_NTASKS_PER_NODE", "SLURM_NTASKS"])
+def test_a_process_of_srun_is_a_trainer_alone(monkeypatch, tasks):
+    slurm = {"SLURM_NTASKS": "8", tasks: "8", "SLURM_PROCID": "3", "SLURM_LOCALID": "3", "SLURM_JOB_ID": "7"}
+    for name, value in slurm.items():
+        monkeypatch.setenv(name, value)
+    make = functools.partial(Trainer, accelerator="cpu", devices="auto", strategy="ddp", logger=False)
+    trainer = on_device(make, 3)(enable_checkpointing=False, enable_progress_bar=False)
+    assert (trainer.world_size, trainer.global_rank, trainer.num_devices) == (1, 0, 1)
+
+
 def test_each_process_works_on_its_own_device(monkeypatch):
     make = functools.partial(dict, accelerator="cpu", devices=3, strategy="ddp_spawn")
-    assert on_device(make, 2)() == {"accelerator": "cpu", "devices": 1, "strategy": "auto", "num_nodes": 1}
+    made = on_device(make, 2)()
+    assert (made["accelerator"], made["devices"], made["strategy"]) == ("cpu", 1, "auto")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     make = functools.partial(dict, accelerator="auto", devices="auto")

@@ -86,6 +86,12 @@ def test_a_fault_of_the_whole_run_is_no_row():
         edit_apart(Stub({"a": ConfigError("no such weights")}), requests("a", "b"), CPU)
 
 
+def test_a_full_disk_is_no_fault_of_a_pair():
+    with pytest.raises(OSError, match="No space"):
+        edit_apart(Stub({"a": OSError(28, "No space left on device")}), requests("a", "b"), CPU)
+    assert list(faults(edit_apart(Stub({"a": OSError(2, "gone")}), requests("a", "b"), CPU))) == ["a"]
+
+
 def test_a_device_that_fails_at_everything_ends_the_run(monkeypatch):
     def lasting(*args, **kwargs):
         raise RuntimeError("CUDA error: device-side assert triggered\nand more lines")
