@@ -84,16 +84,14 @@ def size_of(path: Path) -> tuple[int, int]:
     Raises:
         DataError: The file is missing or no readable image.
     """
-    image = _header(path)
-    turned = image.getexif().get(_ORIENTATION)
-    upright = not isinstance(turned, int) or turned not in _ORIENTATIONS or turned <= LAST_UNTURNED
-    return (image.height, image.width) if upright else (image.width, image.height)
+    _, (width, height), orientation = _header(path)
+    return (height, width) if orientation <= LAST_UNTURNED else (width, height)
 
 
 def kind_of(path: Path) -> str:
     """What an image file is: PNG, JPEG, WEBP (with losses), "WEBP lossless", ...; "" where it is none."""
     try:
-        kind = str(_header(path).format)
+        kind, _, _ = _header(path)
     except DataError:
         return ""
     return "WEBP lossless" if kind == "WEBP" and _is_lossless(path) else kind
@@ -115,8 +113,8 @@ def _is_lossless(path: Path) -> bool:
     return False
 
 
-def _header(path: Path) -> Image.Image:
-    """An image file, opened and not decoded; the file is closed."""
+def _header(path: Path) -> tuple[str, tuple[int, int], int]:
+    """Format, width and height, and EXIF orientation of an image file; no pixel is decoded."""
     name = shortened(str(path))
     if not is_file(path):
         raise DataError(f"{name}: no such image file")
@@ -124,8 +122,11 @@ def _header(path: Path) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path, formats=_FORMATS) as image:
-                image.getexif()  # while the file is open
-                return image
+                # PIL decodes a PNG to look for the tag behind the pixels, where none is as a rule.
+                asked = image.format != "PNG" or "exif" in image.info
+                turned = image.getexif().get(_ORIENTATION) if asked else 1
+                orientation = turned if isinstance(turned, int) and turned in _ORIENTATIONS else 1
+                return str(image.format), image.size, orientation
     except Image.DecompressionBombError as error:
         raise _too_large(name, "far too many pixels") from error
     except _DECODE_ERRORS as error:

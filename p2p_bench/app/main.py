@@ -15,7 +15,7 @@ usage: p2p-bench [VERB] ...
 
   [run] KEY=VALUE ... [-m]                                 the benchmark; -m runs a job per combination
   edit --source S --target T [--image F] [KEY=VALUE ...]   one edit, as pictures
-  check [--decode] [KEY=VALUE ...]                         what is wrong with a data set, without weights
+  check [--page FILE] [--decode] [KEY=VALUE ...]           what is wrong with a data set, without weights
   score FOLDER|RUN [KEY=VALUE ...]                         images made elsewhere, or other metrics
   report DIR ...                                           a page over a run, a folder over many
   resume DIR                                               finish a run or a sweep

@@ -101,9 +101,11 @@ def _reasons(prepared: PreparedRequest, edits: Sequence[Edit]) -> list[str]:
     """Why each edit cannot be made; "" where it can."""
     reasons = []
     for (variant, _), prompt, made in zip(edits, prepared.prompts[1:], prepared.controllers, strict=True):
+        if not isinstance(made, P2PError):  # whose text would be its whole timetable
+            reasons.append("")
+            continue
         unread = not prompt.ids
-        said = str(made) if unread else f"variant {variant.name!r}: {made}"
-        reasons.append(said if isinstance(made, P2PError) else "")
+        reasons.append(str(made) if unread else f"variant {variant.name!r}: {made}")
     return reasons
 
 

@@ -302,11 +302,14 @@ def _words(
         front: Number of columns before them.
         tokenizer: The tokenizer.
     """
+    known: dict[str, list[int]] = {"": [], prompt: own}
 
     def end(position: int) -> int | None:
         """Number of tokens of `prompt[:position]`, if the prompt's own tokens have a boundary there."""
         # A space before a word is a part of it for T5, and no token for CLIP.
-        tokens = _encode(prompt[:position].rstrip(), tokenizer)[front:-1]
+        text = prompt[:position].rstrip()
+        tokens = known[text] if text in known else _encode(text, tokenizer)[front:-1]
+        known[text] = tokens
         return len(tokens) if tokens == own[: len(tokens)] else None
 
     words = []

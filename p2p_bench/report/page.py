@@ -59,7 +59,7 @@ def render(run: Run, page_dir: Path) -> str:
         title=run.name,
         style=Markup(style),
         script=Markup(script),
-        policy=_policy(style, script),
+        policy=policy(style, script),
         data=script_json(payload),
         facts=facts(run),
         cautions=cautions(run),
@@ -100,7 +100,7 @@ def _details(summary: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]
     return found
 
 
-def _policy(style: str, script: str) -> str:
+def policy(style: str, script: str) -> str:
     """Content security policy: this very style and script, embedded pictures, nothing else."""
 
     def source(text: str) -> str:

@@ -2,7 +2,10 @@
 
 import json
 
+from PIL import Image
+
 from tests.app.command import PAIRS, Command, tiny_overrides, write_pairs
+from tests.data.fake.pie_bench import make as make_pie
 
 
 def check(command: Command, *typed: str, pairs=PAIRS):
@@ -41,13 +44,59 @@ def test_the_projects_own_pairs_have_no_slips(command: Command) -> None:
 
 
 def test_pictures_are_read_where_that_is_asked_for(command: Command) -> None:
-    (command.folder / "broken.png").write_bytes(b"no picture")
+    Image.effect_noise((64, 64), 50).save(command.folder / "broken.png")
+    whole = (command.folder / "broken.png").read_bytes()
+    (command.folder / "broken.png").write_bytes(whole[:-500])  # its header is sound
     pairs = [PAIRS[0], {**PAIRS[2], "image": "broken.png"}]
     assert check(command, "inversion=ddim", "controller=refine", pairs=pairs).code == 0
     for typed in ("--decode", "check.decode=true"):
         done = check(command, typed, "inversion=ddim", "controller=refine", pairs=pairs)
         assert done.code == 2
         assert "broken.png" in done.out
+    (command.folder / "broken.png").write_bytes(b"no picture")
+    done = check(command, "inversion=ddim", "controller=refine", pairs=pairs)
+    assert done.code == 2
+    assert "broken.png" in done.out
+
+
+def test_a_page_shows_findings_and_prompts_side_by_side(command: Command) -> None:
+    pairs = [
+        *PAIRS,
+        {"id": "<b>uneven</b>", "source": "a red circle", "target": "a small red circle on grass"},
+        {"id": "same", "source": "a cat", "target": "a cat"},
+    ]
+    done = check(command, "--page", "page.html", "controller=replace", pairs=pairs)
+    assert done.code == 2
+    html = (command.folder / "page.html").read_text(encoding="utf-8")
+    assert "<b>uneven" not in html
+    assert "&lt;b&gt;uneven&lt;/b&gt;, target 1" in html
+    assert "a target prompt equals the source prompt" in html
+    assert "a <mark>red</mark> circle" in html
+    assert "a <mark>blue</mark> circle" in html
+    assert "self-attention" in html  # which column comes from where, by step
+    assert "<script" not in html
+    assert "http" not in html.replace("http-equiv", "")
+    unwritable = check(command, "--page", "pairs.jsonl/page.html", "controller=refine")
+    assert unwritable.code == 2
+    assert "--page" in unwritable.err
+
+
+def test_masks_and_equal_images_of_a_published_set(command: Command) -> None:
+    pie = make_pie(command.folder / "pie")
+    images = sorted((pie / "annotation_images").rglob("*.jpg"))
+    images[1].write_bytes(images[0].read_bytes())
+    done = command("check", "--json", "--decode", "dataset=pie_bench", f"dataset.path={pie}")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    reasons = {(one["pair"], one["reason"].partition(",")[0]) for one in found["warnings"]}
+    assert ("111000000000", "its image is the same file as that of pair '000000000000'") in reasons
+    assert ("111000000000", "its mask holds the outermost pixels alone") in reasons
+    assert (
+        "911000000000",
+        "its mask covers the whole image at the model's size; no value outside it is defined",
+    ) in {(one["pair"], one["reason"]) for one in found["warnings"]}
+    assert found["masks"] == {"part": 2, "full": 1}
+    assert found["sizes"] == {"512 x 512": 3}
 
 
 def test_wrong_usage(command: Command) -> None:
