@@ -115,7 +115,9 @@ class RFInversion(Inversion):
         """
         check_fields(self, "inversion.")
         if self.start > self.stop:
-            raise ConfigError(f"inversion.start: expected at most stop={self.stop:g}, got {self.start:g}")
+            raise ConfigError(
+                f"inversion: start={self.start:g} comes after stop={self.stop:g}; swap them, or raise stop"
+            )
 
     @property
     def draws_noise(self) -> bool:
