@@ -1,4 +1,4 @@
-"""Samplers, sizes and LoRA from the command line: a shared sweep equals solo runs, and bad pairs stop early."""
+"""Samplers, sizes and LoRA from the command line: a shared sweep equals solo runs, bad pairs stop early."""
 
 from pathlib import Path
 
