@@ -38,6 +38,12 @@ class CannotWriteError(P2PError):
     exit_code = 75
 
 
+class ProcessLostError(P2PError):
+    """A process of a run, or the device it worked on, is gone; what is finished is kept."""
+
+    exit_code = 75
+
+
 class NonFiniteLatentError(P2PError):
     """A latent became NaN or infinite.
 

@@ -78,6 +78,60 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def size_of(path: Path) -> tuple[int, int]:
+    """Height and width of an image file as it is shown, from its header.
+
+    Raises:
+        DataError: The file is missing or no readable image.
+    """
+    image = _header(path)
+    turned = image.getexif().get(_ORIENTATION)
+    upright = not isinstance(turned, int) or turned not in _ORIENTATIONS or turned <= LAST_UNTURNED
+    return (image.height, image.width) if upright else (image.width, image.height)
+
+
+def kind_of(path: Path) -> str:
+    """What an image file is: PNG, JPEG, WEBP (with losses), "WEBP lossless", ...; "" where it is none."""
+    try:
+        kind = str(_header(path).format)
+    except DataError:
+        return ""
+    return "WEBP lossless" if kind == "WEBP" and _is_lossless(path) else kind
+
+
+LOSSY = ("JPEG", "WEBP")
+"""Kinds of files that do not keep every pixel, as `kind_of` calls them."""
+
+
+def _is_lossless(path: Path) -> bool:
+    """Whether the first picture of a WebP file is kept exactly: its chunk is VP8L."""
+    with path.open("rb") as file:
+        file.seek(12)
+        while len(head := file.read(8)) == 8:
+            if head[:4] in (b"VP8L", b"VP8 "):
+                return head[:4] == b"VP8L"
+            size = int.from_bytes(head[4:], "little")
+            file.seek(size + size % 2, io.SEEK_CUR)
+    return False
+
+
+def _header(path: Path) -> Image.Image:
+    """An image file, opened and not decoded; the file is closed."""
+    name = shortened(str(path))
+    if not is_file(path):
+        raise DataError(f"{name}: no such image file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path, formats=_FORMATS) as image:
+                image.getexif()  # while the file is open
+                return image
+    except Image.DecompressionBombError as error:
+        raise _too_large(name, "far too many pixels") from error
+    except _DECODE_ERRORS as error:
+        raise _damaged(name, error) from error
+
+
 def read_picture(path: Path) -> Picture:
     """Decodes an image file.
 

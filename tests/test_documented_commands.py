@@ -59,6 +59,7 @@ SOON = {
 
 SCRIPTS: Mapping[str, tuple[str, ...]] = {
     "experiments/control/measure.py": ("--per-kind", "1", "--scenes", "1", "--work", "w", "--out", "o"),
+    "experiments/gpu/measure.py": ("--tiny", "--only", "matmul", "--out", "o"),
     "experiments/inversion/measure.py": ("--images", "1", "--steps", "2", "--out", "o"),
     "experiments/inversion_speed/measure.py": ("--rounds", "2"),
     "experiments/speed/measure.py": ("--rounds", "1", "--steps", "2"),
@@ -69,21 +70,29 @@ SCRIPTS: Mapping[str, tuple[str, ...]] = {
 """What makes the experiments' scripts end soon; of others it is tried whether they start (`--help`)."""
 
 LEFT_OUT = {
+    "experiment=pie_table": "needs PIE-Bench and Stable Diffusion 1.4; tests/app/test_pie_table.py stands in",
+    "FOLDER": "images that another tool made; tests/app/test_score.py makes some",
+    "RUN": "a finished run with pictures; tests/app/test_score.py makes one",
     "controller=mine": "the page's own example of what a reader writes",
     "outputs/search/reference": "needs a finished search, which takes an hour",
 }
 """Words of commands that cannot be tried, and why."""
+
+LAUNCHERS = {"torchrun": "p2p_bench", "srun": "p2p-bench"}
+"""What starts several processes at once, and what of ours it starts; see `tests/app/test_several.py`."""
 
 COMMANDS = documented_commands()
 SECONDS = 900
 
 
 def kind_of(words: Sequence[str]) -> str:
-    """The verb of a command of ours; "script", "code" or "make"; "" for a command of no known kind."""
+    """The verb of a command of ours; "launcher", "script", "code" or "make"; "" for one of no known kind."""
     program, *rest = words
     if program == "p2p-bench":
         first = rest[0] if rest else "run"
         return first if first in VERBS else "run" if "=" in first or first.startswith("-") else ""
+    if program in LAUNCHERS and LAUNCHERS[program] in rest:
+        return "launcher"
     if program == "python" and len(rest) > 1 and rest[0] == "-c":
         return "code"
     if program == "python" and rest and (ROOT / rest[0]).is_file():
@@ -190,9 +199,11 @@ def test_the_pages_are_read() -> None:
 def test_every_command_is_of_a_known_kind_and_its_settings_exist(command: Documented, desk: Path) -> None:
     kind = kind_of(command.words)
     assert kind, f"{command}: say in this test how such a command is run"
-    if kind != "run" or reason_not_to_run(command.words):
+    if kind not in ("run", "launcher") or reason_not_to_run(command.words):
         return
     rest = [word for word in placed(command.words, desk)[1:] if word != "run"]
+    if kind == "launcher":
+        rest = rest[rest.index(LAUNCHERS[command.words[0]]) + 1 :]
     flags = asked(rest)
     try:
         checked_overrides(flags.overrides, flags.multirun)
@@ -217,8 +228,10 @@ def run_command(command: Documented, start: Start, desk: Path) -> None:
     """Starts a command and holds it to its exit code."""
     if reason := reason_not_to_run(command.words):
         pytest.skip(reason)
+    if kind_of(command.words) == "launcher":
+        pytest.skip("several processes are started in tests/app/test_several.py")
     line = command_line(command.words, desk)
-    if kind_of(command.words) == "resume":  # the placeholders have no settings to resume by
+    if kind_of(command.words) in ("resume", "watch"):  # the placeholders have no settings to resume by
         line[-1] = str(desk / "outputs" / "short")
         start(sys.executable, "-m", "p2p_bench", "run", f"run.dir={line[-1]}", *SOON["run"])
     ended = start(*line)

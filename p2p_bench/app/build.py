@@ -19,7 +19,7 @@ from p2p_bench.app.instantiate import Signatures, instantiate, node_faults
 from p2p_bench.app.optional import leave_out
 from p2p_bench.app.paths import place_paths, user_path
 from p2p_bench.app.schema import COMPONENT_GROUPS, SEVERAL
-from p2p_bench.app.settings import run_faults, trainer_faults
+from p2p_bench.app.settings import STRATEGIES, run_faults, trainer_faults
 from p2p_bench.app.spelling import restore_keys
 from p2p_bench.app.trust import target_faults
 from p2p_bench.cache import Cache, default_directory
@@ -29,8 +29,11 @@ from p2p_bench.tau import parse_interval, parse_tau, tau_text
 if TYPE_CHECKING:
     from lightning import Trainer
 
+    from p2p_bench.bench.directory import Resume
     from p2p_bench.bench.loggers import RunLogger
-    from p2p_bench.bench.task import Keep, Task, Variant
+    from p2p_bench.bench.shared_pass import Execution
+    from p2p_bench.bench.task import Keep, Limits, Task, Variant
+    from p2p_bench.editors import EditorSettings
 
 RECORDED = ("model", "controller", "tau", "inversion", "editor", "dataset", "sampler", "metrics", "seed")
 """Parts of the configuration that decide the numbers."""
@@ -55,6 +58,10 @@ class Parts:
         trainer: Makes the trainer from callbacks.
         batch_size: Pairs edited together.
         name: Name of the run.
+        processes: Processes to start, a device each.
+        together: Whether processes share the run that torchrun or srun started.
+        limits: When to give up.
+        resume: Whether a directory that holds rows is completed.
     """
 
     task: "Task"
@@ -63,6 +70,21 @@ class Parts:
     trainer: "Callable[..., Trainer]"
     batch_size: int
     name: str
+    processes: int
+    together: bool
+    limits: "Limits"
+    resume: "Resume" = True
+
+    def execution(self) -> "Execution":
+        """Who does the run; where several processes were started together they find each other here.
+
+        Raises:
+            ProcessLostError: They do not.
+        """
+        from p2p_bench.bench.launched import launched
+        from p2p_bench.bench.shared_pass import Execution
+
+        return Execution(self.processes, launched() if self.together else None, self.limits, self.resume)
 
 
 def build(config: DictConfig, choices: Mapping[str, str], start: Path | None = None) -> Parts:
@@ -76,7 +98,7 @@ def build(config: DictConfig, choices: Mapping[str, str], start: Path | None = N
     Raises:
         ErrorList: Every fault of the configuration.
     """
-    from p2p_bench.bench.task import Keep
+    from p2p_bench.bench.task import Keep, Limits
 
     start = Path.cwd() if start is None else start
     built = _built(config, choices, COMPONENT_GROUPS, start)
@@ -84,9 +106,13 @@ def build(config: DictConfig, choices: Mapping[str, str], start: Path | None = N
         task=_task(config, choices, built, start),
         keep=Keep(images=config.run.images, heatmaps=config.run.heatmaps),
         loggers=built["logger"],
-        trainer=built["trainer"],
+        trainer=built["trainer"][0],
         batch_size=config.run.batch_size,
         name=config.run.name,
+        processes=built["trainer"][1],
+        together=config.trainer.get("strategy") == "ddp",
+        limits=Limits(config.run.timeout, config.run.max_errors),
+        resume=config.run.resume,
     )
 
 
@@ -141,7 +167,7 @@ def _task(config: DictConfig, choices: Mapping[str, str], built: Mapping[str, An
     return Task(
         checkpoint=built["model"],
         dataset=built["dataset"],
-        variants=built["controller"],
+        variants=_known_variants(built["editor"]) or built["controller"],
         inversion=built["inversion"],
         inversion_name=choices.get("inversion", ""),
         editor=built["editor"],
@@ -152,6 +178,17 @@ def _task(config: DictConfig, choices: Mapping[str, str], built: Mapping[str, An
         repair=RepairRule(config.run.repair, config.run.repair_feather),
         cache=_cache(config.run, start),
         settings=recorded_settings(config),
+    )
+
+
+def _known_variants(editor: "EditorSettings") -> "tuple[Variant, ...]":
+    """The variants of an editor that finds images instead of making them; none where it makes them."""
+    from p2p_bench.bench.task import Variant
+    from p2p_bench.controllers import NoControl
+
+    return tuple(
+        Variant(one.name, NoControl(), one.controller, one.cross, one.self_attn, dict(_NO_CONTROL))
+        for one in editor.known_variants()
     )
 
 
@@ -234,14 +271,39 @@ def _built_group(config: DictConfig, group: str, choices: Mapping[str, str]) -> 
     if group == "controller":
         return build_variants(config, choices.get("controller", "controller"))
     if group == "trainer":
-        from p2p_bench.bench.shared_pass import make_trainer
-
-        make = instantiate(config.trainer, group)
-        make_trainer(make, [])  # what it refuses is told before anything is loaded
-        return make
+        return _built_trainer(config)
     if group in SEVERAL:
         return {str(name): instantiate(node, f"{group}.{name}") for name, node in config[group].items()}
     return instantiate(config[group], group)
+
+
+def _built_trainer(config: DictConfig) -> "tuple[Callable[..., Trainer], int]":
+    """What makes the trainer of one process, and the number of processes to start.
+
+    Raises:
+        ConfigError: The trainer refuses its settings, or the processes it is for are not there.
+    """
+    from p2p_bench.bench.devices import device_count, on_device
+    from p2p_bench.bench.launched import started_together
+    from p2p_bench.bench.work import make_trainer
+
+    make, strategy = instantiate(config.trainer, "trainer"), config.trainer.get("strategy")
+    together, number = started_together(), 1
+    if strategy == "ddp" and not together:
+        raise ConfigError(
+            "trainer.strategy: ddp is for processes that torchrun or srun started, and neither did; "
+            "trainer=ddp starts processes on this machine"
+        )
+    if strategy != "ddp" and together > 1:
+        raise ConfigError(
+            f"trainer: {together} processes were started together; they share a run with trainer=torchrun or "
+            "trainer=slurm"
+        )
+    if strategy == "ddp_spawn":
+        number = device_count(str(config.trainer.get("accelerator", "auto")), _plain(config.trainer.devices))
+    one = on_device(make, 0) if strategy in STRATEGIES else make
+    make_trainer(one, [])  # what it refuses is told before anything is loaded
+    return (one if number == 1 and strategy == "ddp_spawn" else make), number
 
 
 def build_variants(config: DictConfig, controller_name: str) -> "tuple[Variant, ...]":

@@ -1,5 +1,6 @@
 """One job: a composed configuration and the directory it is for; what is done with it, and what is told."""
 
+import logging
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,15 +19,18 @@ from p2p_bench.app.search import objective_values
 from p2p_bench.app.trust import stored_faults
 from p2p_bench.bench.finished import FinishedRun
 from p2p_bench.bench.rows import Key
-from p2p_bench.bench.run import run_benchmark
+from p2p_bench.bench.run import Member, help_along, run_benchmark
+from p2p_bench.bench.stopping import TooManyErrorsError
+from p2p_bench.bench.summary import SUMMARY
 from p2p_bench.bench.whole import shortfall
 from p2p_bench.data.base import MASK_NOTES
-from p2p_bench.errors import CannotWriteError
+from p2p_bench.errors import CannotWriteError, P2PError, ProcessLostError
 from p2p_bench.report import summary_table, write_report
 
 STARTED = "started"
 """Key of `config.yaml` under which lies how the job was started, for `p2p-bench resume`."""
 
+log = logging.getLogger(__name__)
 _FAILED = 1
 _FOLDERS = "hydra.searchpath="
 INTERRUPTED = CannotWriteError.exit_code
@@ -139,6 +143,11 @@ def run_job(job: Job) -> Outcome:
     """
     parts = job.parts()
     status = status_console()
+    execution = parts.execution()
+    if execution.helps:
+        member = Member(parts.task, job.run_dir, {}, parts.keep)
+        help_along([member], trainer=parts.trainer, batch_size=parts.batch_size, execution=execution)
+        return Outcome(0)
     try:
         finished = run_benchmark(
             parts.task,
@@ -152,13 +161,19 @@ def run_job(job: Job) -> Outcome:
             trainer=parts.trainer,
             batch_size=parts.batch_size,
             console=status,
+            execution=execution,
         )
         lost = tell_shortfall(job.run_dir, finished.promised, job.overrides)
         if not lost:
             _publish(finished, parts)
             lost = tell_shortfall(job.run_dir, finished.promised, job.overrides)
     except KeyboardInterrupt:
+        _report_so_far(job.run_dir)
         tell_how_to_go_on(job.run_dir.parent if job.group else job.run_dir, job.overrides)
+        raise
+    except (ProcessLostError, TooManyErrorsError):
+        _report_so_far(job.run_dir)
+        tell_how_to_go_on(job.run_dir, job.overrides)
         raise
     except OSError as error:
         raise CannotWriteError(
@@ -183,6 +198,15 @@ def _publish(finished: FinishedRun, parts: Parts) -> None:
     result.print(f"results: {finished.dir}", markup=False)
     result.print(f"report: {report}", markup=False)
     _tell_masks(finished.rows, status_console())
+
+
+def _report_so_far(run_dir: Path) -> None:
+    """Writes the report over what is finished of a run that has ended early, as far as that can be done."""
+    try:
+        if (run_dir / SUMMARY).is_file():
+            write_report(run_dir)
+    except (OSError, P2PError) as error:
+        log.warning("there is no report of what is finished: %s", error)
 
 
 def tell_shortfall(run_dir: Path, promised: Collection[Key], overrides: Sequence[str]) -> int:

@@ -16,8 +16,10 @@ usage: p2p-bench [VERB] ...
   [run] KEY=VALUE ... [-m]                                 the benchmark; -m runs a job per combination
   edit --source S --target T [--image F] [KEY=VALUE ...]   one edit, as pictures
   check [--decode] [KEY=VALUE ...]                         what is wrong with a data set, without weights
+  score FOLDER|RUN [KEY=VALUE ...]                         images made elsewhere, or other metrics
   report DIR ...                                           a page over a run, a folder over many
   resume DIR                                               finish a run or a sweep
+  watch DIR                                                how far a run or a sweep is
   ls [GROUP]                                               every option, and what goes with what
   cache list|verify|clear                                  the inversions that are kept
   dashboard DIR ...                                        a W&B workspace for logged runs
@@ -36,8 +38,10 @@ VERBS = {
     "run": "p2p_bench.app.verbs.run",
     "edit": "p2p_bench.app.verbs.edit",
     "check": "p2p_bench.app.verbs.check",
+    "score": "p2p_bench.app.verbs.score",
     "report": "p2p_bench.app.verbs.report",
     "resume": "p2p_bench.app.verbs.resume",
+    "watch": "p2p_bench.app.verbs.watch",
     "dashboard": "p2p_bench.app.verbs.dashboard",
     "cache": "p2p_bench.app.verbs.cache",
     "doctor": "p2p_bench.app.verbs.doctor",

@@ -61,6 +61,12 @@ class RunNode:
         cache: Inversions are kept and found again, in the directory that is named; true is
             `$P2P_BENCH_CACHE`, else `p2p_bench` in `$XDG_CACHE_HOME` or `~/.cache`; false always inverts.
         cache_gb: Gigabytes that the cache may take; the least recently used entries make room.
+        resume: A directory that holds a run with the same settings is completed; false refuses one that holds
+            any run, "force" moves a run with other settings into `replaced/` and starts anew.
+        timeout: Seconds that a pair may take, looked at between steps; one that takes longer is an error.
+            None lets it take its time.
+        max_errors: Number of edits that may fail before the run ends, each process for itself; a run that was
+            ended so can be resumed. None ends at none.
         plan: Shows what would be computed, and what it would cost, instead of running.
         objectives: Metric columns whose means a job returns to a sweeper that searches.
         trust: Takes components from anywhere, which runs their code; else those of this package alone.
@@ -79,6 +85,9 @@ class RunNode:
     repair_feather: float = 0.0
     cache: Any = True
     cache_gb: float = 4.0
+    resume: Any = True
+    timeout: float | None = None
+    max_errors: int | None = None
     plan: bool = False
     objectives: list[str] = field(default_factory=list)
     trust: bool = False

@@ -14,6 +14,9 @@ from p2p_bench.errors import ConfigError, nearest
 from p2p_bench.fields import fault_of, fits, words_of
 from p2p_bench.types import Feather, RepairKind
 
+STRATEGIES = ("ddp_spawn", "ddp")
+"""How several processes share a run: they are started by it, or were by torchrun or srun."""
+
 
 @dataclass(frozen=True)
 class _Rule:
@@ -51,11 +54,15 @@ _TRAINER = {
         "32",
         "set the format of the model with model.dtype=bfloat16 or float16",
     ),
-    "num_nodes": _Rule(lambda value: value == 1, "1", "split the work with -m"),
+    "num_nodes": _Rule(
+        lambda value: value == 1,
+        "1",
+        "torchrun and srun say how many there are: trainer=torchrun, trainer=slurm",
+    ),
     "strategy": _Rule(
-        lambda value: value in ("auto", "single_device"),
-        "auto",
-        "a run uses one device; split the work with -m",
+        lambda value: value in ("auto", "single_device", *STRATEGIES),
+        "auto, ddp_spawn or ddp",
+        "trainer=ddp starts a process per device, trainer=torchrun and slurm share a run that those started",
     ),
 }
 """Settings that would leave pairs out or change what is computed."""
@@ -114,6 +121,9 @@ _RANGES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("run.images", lambda value: value is None or value >= 0, "at least 0, or null for all pairs"),
     ("run.cache", _is_cache, "true, false or a directory that may be written"),
     ("run.cache_gb", lambda value: 0 < value < float("inf"), "a finite number above 0"),
+    ("run.resume", lambda value: value is True or value is False or value == "force", "true, false or force"),
+    ("run.timeout", lambda value: value is None or 0 < value < float("inf"), "a number of seconds, or null"),
+    ("run.max_errors", lambda value: value is None or value >= 0, "at least 0, or null for any number"),
     ("run.name", _is_name, "the name of a folder"),
     ("run.dir", _is_folder, "a directory that may be written, or null for a new one"),
     ("seed", lambda value: 0 <= value < 2**63, "at least 0 and below 2**63"),

@@ -145,14 +145,20 @@ class GroupFunction:
     Attributes:
         sweep: The sweep.
         groups: The groups, by the number of the job that stands for them.
+        started_by: The process that launches; those in which a launcher runs groups keep to a device each.
     """
 
     sweep: Sweep
     groups: tuple[tuple[Numbered, ...], ...]
+    started_by: int = field(default_factory=os.getpid)
 
     def __call__(self, config: DictConfig) -> list[JobReturn]:
         """Runs the group of the present job."""
         register_schema()
+        if os.getpid() != self.started_by:
+            from p2p_bench.bench.devices import keep_to_one_device
+
+            keep_to_one_device(self.sweep.directory)
         group = list(self.groups[HydraConfig.get().job.num])
         return _run(self.sweep, group, [group])
 
@@ -245,7 +251,7 @@ def _prefill(sweep: Sweep, group: Sequence[Numbered]) -> None:
 
 def _pass(sweep: Sweep, group: Sequence[Numbered]) -> None:
     from p2p_bench.app.jobs import job_of
-    from p2p_bench.bench.run import Member, prefill
+    from p2p_bench.bench.run import Member, help_along, prefill
 
     hydra = sweep.config.hydra
     swept = swept_keys(with_sweeper_params(hydra.overrides.task, hydra))
@@ -258,7 +264,11 @@ def _pass(sweep: Sweep, group: Sequence[Numbered]) -> None:
             all_parts.append(job.parts())
             members.append(Member(all_parts[-1].task, job.run_dir, job.record(), all_parts[-1].keep))
     trainer, batch_size = all_parts[0].trainer, all_parts[0].batch_size
-    prefill(members, trainer=trainer, batch_size=batch_size, console=status_console())
+    execution = all_parts[0].execution()
+    if execution.helps:
+        help_along(members, trainer=trainer, batch_size=batch_size, execution=execution)
+        return
+    prefill(members, trainer=trainer, batch_size=batch_size, console=status_console(), execution=execution)
 
 
 @contextmanager

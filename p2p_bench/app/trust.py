@@ -54,6 +54,7 @@ _PARTIAL = "trainer"
 _LOGGING_CLASSES = (
     "logging.StreamHandler", "logging.FileHandler", "logging.NullHandler", "logging.Formatter",
     "logging.handlers.RotatingFileHandler", "colorlog.ColoredFormatter",
+    "p2p_bench.app.logs.JsonLines",
 )  # fmt: skip
 _STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 _NAMES = ("${hydra.job.name}",)

@@ -10,7 +10,7 @@ from lightning import Callback, LightningModule, Trainer
 
 from p2p_bench.bench.module import Edited
 from p2p_bench.bench.open_run import OpenRun
-from p2p_bench.bench.progress import ProgressDisplay
+from p2p_bench.bench.progress import Display
 from p2p_bench.bench.provenance import peak_memory_mb
 from p2p_bench.bench.records import share_seconds
 from p2p_bench.bench.references import Place, place_of
@@ -26,6 +26,8 @@ class WriteRows(Callback):
 
     def __init__(self, runs: Sequence[OpenRun]) -> None:
         self.runs = runs
+        self.failed = 0
+        """Number of rows so far whose edit failed."""
         self._started = 0.0
 
     def on_test_batch_start(
@@ -59,6 +61,7 @@ class WriteRows(Callback):
         self._write_references(edited, pl_module.device)
         for run, own in zip(self.runs, rows, strict=True):
             run.writer.append(own)
+        self.failed += sum(row["status"] != "ok" for own in rows for row in own)
 
     def _write_references(self, edited: Sequence[Edited], device: torch.device) -> None:
         """Scores what any of the runs lacks once; before the rows, so that a run with rows has references."""
@@ -83,7 +86,7 @@ class ShowProgress(Callback):
         display: The display.
     """
 
-    def __init__(self, display: ProgressDisplay) -> None:
+    def __init__(self, display: Display) -> None:
         self.display = display
 
     def on_test_batch_end(

@@ -1,9 +1,10 @@
 """The directory of a run: one writer at a time, and only ever one set of settings."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from filelock import FileLock, Timeout
@@ -12,6 +13,15 @@ from p2p_bench.bench.rows import write_atomically
 from p2p_bench.errors import ConfigError, DataError
 
 CONFIG = "config.yaml"
+STATUS = "progress.json"
+"""What a run says when it begins and when it ends; see `status`."""
+
+ASIDE = "replaced"
+"""Folder of a run directory in which rows of other settings lie that a run replaced."""
+
+Resume = bool | Literal["force"]
+"""Whether a directory that holds rows is completed; "force" sets rows of other settings aside."""
+
 _LOCK = ".lock"
 _SHOWN = 5
 
@@ -40,6 +50,25 @@ def locked(run_dir: Path) -> Iterator[None]:
         lock.release()
 
 
+def set_aside(run_dir: Path) -> Path:
+    """Moves everything in a run's directory but its lock and its log into a new folder inside it.
+
+    Args:
+        run_dir: A locked directory.
+
+    Returns:
+        The folder.
+    """
+    number = 1
+    while (folder := run_dir / ASIDE / str(number)).exists():
+        number += 1
+    folder.mkdir(parents=True)
+    for path in list(run_dir.iterdir()):
+        if path.name not in (_LOCK, ASIDE) and path.suffix != ".log":
+            os.replace(path, folder / path.name)
+    return folder
+
+
 def claim(run_dir: Path, run_id: str, rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> None:
     """Writes `config.yaml`, unless the directory holds rows of other settings.
 
@@ -55,7 +84,8 @@ def claim(run_dir: Path, run_id: str, rows: Sequence[Mapping[str, Any]], config:
     if any(row["run_id"] != run_id for row in rows):
         raise ConfigError(
             f"{run_dir} holds rows of a run with other settings ({_differences(run_dir, config)}); "
-            "repeat those settings to finish that run, or choose another directory with run.dir=DIR"
+            "repeat those settings to finish that run, choose another directory with run.dir=DIR, or set it "
+            "aside with run.resume=force"
         )
     write_config(run_dir, config)
 
@@ -92,7 +122,18 @@ def _differences(run_dir: Path, config: Mapping[str, Any]) -> str:
         there, here = dict(_flat(read_config(run_dir))), dict(_flat(config))
     except DataError:
         return f"its {CONFIG} cannot be read"
-    kept = ("dir", "name", "batch_size", "images", "heatmaps", "cache", "cache_gb")
+    kept = (
+        "dir",
+        "name",
+        "batch_size",
+        "images",
+        "heatmaps",
+        "cache",
+        "cache_gb",
+        "timeout",
+        "max_errors",
+        "resume",
+    )
     ignored = ("sampler.max_rows", *(f"run.{key}" for key in kept))
     keys = [
         key
@@ -102,7 +143,7 @@ def _differences(run_dir: Path, config: Mapping[str, Any]) -> str:
         and not key.startswith(("trainer.", "logger.", "started."))
     ]
     if not keys:
-        return "the model's weights or the data set have changed since"
+        return "the model's weights, the data set or the pictures that are scored have changed since"
     texts = [f"{key}: {there.get(key)!r} there, {here.get(key)!r} here" for key in keys[:_SHOWN]]
     return "; ".join(texts) + (f"; and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else "")
 

@@ -57,6 +57,26 @@ def lint_pairs(
     return faults
 
 
+def lint_files(pairs: Sequence[EditPair], variants: Sequence[Variant]) -> dict[Key, str]:
+    """Every edit whose files are missing, with the reason; what the prompts say is not asked.
+
+    Args:
+        pairs: The pairs of the data set.
+        variants: The variants of the run.
+
+    Returns:
+        Reason by (sample, variant, target).
+    """
+    faults: dict[Key, str] = {}
+    for pair in pairs:
+        try:
+            _check_files(pair)
+        except DataError as error:
+            targets = range(len(pair.target_prompts))
+            faults |= {(pair.id, one.name, index): str(error) for one in variants for index in targets}
+    return faults
+
+
 def refuse_if_hopeless(
     pairs: Sequence[EditPair], variants: Sequence[Variant], faults: Mapping[Key, str]
 ) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from lightning import LightningModule
 
+from p2p_bench.bench.isolation import edit_apart
 from p2p_bench.bench.requests import loaded_request, sample_seed
 from p2p_bench.bench.task import Task, Variant
 from p2p_bench.data.base import LoadedPair
@@ -53,6 +54,7 @@ class EditModule(LightningModule):
         asked: The edits to make, by pair.
         record: Whether attention is recorded for heatmaps.
         progress: Called with the number of pairs, the steps done and the steps of the batch.
+        timeout: Seconds that a pair may take, looked at between steps; None is any time.
     """
 
     def __init__(
@@ -61,18 +63,22 @@ class EditModule(LightningModule):
         asked: Mapping[str, Sequence[Asked]],
         record: bool = False,
         progress: Callable[[int, int, int], None] | None = None,
+        timeout: float | None = None,
     ) -> None:
         super().__init__()
         self.task = task
         self.asked = asked
         self.record = record
         self.progress = progress
+        self.timeout = timeout
         self.editor: Editor | None = None
 
     def setup(self, stage: str) -> None:
         """Makes the editor ready on the device of this process."""
         task = self.task
-        equipment = Equipment(task.checkpoint, task.sampler, self.record, task.truncate, task.cache)
+        equipment = Equipment(
+            task.checkpoint, task.sampler, self.record, task.truncate, task.cache, task.dataset
+        )
         self.editor = task.editor.ready(equipment, self.device)
 
     def transfer_batch_to_device(
@@ -93,7 +99,8 @@ class EditModule(LightningModule):
             if loaded.error is None
         ]
         progress = None if self.progress is None else self._reporter(len(batch))
-        results = {result.id: result for result in self.editor.edit(requests, progress)}
+        edited = edit_apart(self.editor, requests, self.device, progress, self.timeout)
+        results = {result.id: result for result in edited}
         return [
             Edited(loaded, edits, sample_seed(self.task, loaded.pair), results.get(loaded.pair.id))
             for loaded, edits in asked

@@ -1,18 +1,18 @@
 """A run before anything is edited: what it reads is checked, its directory held, what it lacks is known."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from p2p_bench.bench.directory import claim, locked
-from p2p_bench.bench.lint import lint_pairs, refuse_if_hopeless
+from p2p_bench.bench.directory import Resume, claim, locked, set_aside
+from p2p_bench.bench.lint import lint_files, lint_pairs, refuse_if_hopeless
 from p2p_bench.bench.records import RowMaker
 from p2p_bench.bench.references import ReferenceWriter, open_references
 from p2p_bench.bench.rows import Key, RowWriter, key_of, read_rows
 from p2p_bench.bench.task import Keep, Task, Variant
-from p2p_bench.errors import ErrorList, P2PError
+from p2p_bench.errors import ConfigError, ErrorList, P2PError
 from p2p_bench.hashing import digest
 from p2p_bench.inversion.base import no_step_left, not_sampled, unserved
 from p2p_bench.metrics.base import MetricColumn, all_columns, metric_checksums
@@ -63,10 +63,21 @@ class OpenRun:
     pending: tuple[Key, ...]
     there: int
 
+    def of_process(self, process: int) -> "OpenRun":
+        """The run as one of several processes needs it to write its share."""
+        writer, references = self.writer.of_process(process), self.references.of_process(process)
+        return replace(self, writer=writer, references=references, subjects={}, pending=())
+
 
 @contextmanager
 def opened(
-    task: Task, facts: Facts, run_dir: Path, config: Mapping[str, Any], keep: Keep, number: int = 0
+    task: Task,
+    facts: Facts,
+    run_dir: Path,
+    config: Mapping[str, Any],
+    keep: Keep,
+    number: int = 0,
+    resume: Resume = True,
 ) -> Iterator[OpenRun]:
     """Takes the directory of a run, as long as the context lasts.
 
@@ -77,19 +88,22 @@ def opened(
         config: The configuration for `config.yaml`.
         keep: Which pictures are kept.
         number: Number of the run among those that share a pass over the data.
+        resume: "force" sets rows of other settings aside; whether rows may be there at all is asked earlier.
 
     Raises:
         P2PError: A fault of the settings; or the directory is in use, or holds rows of other settings.
     """
     with locked(run_dir):
         faults = _faults(task, facts)
-        run_id = digest({"settings": task.settings, "checksums": facts.checksums})[:12]
+        run_id = _run_id(task, facts)
         before = read_rows(run_dir)
+        if resume == "force" and any(row["run_id"] != run_id for row in before):
+            set_aside(run_dir)
+            before = []
         claim(run_dir, run_id, before, config)
-        subjects = {key: (pair, variant) for pair in facts.pairs for key, variant in _edits(task, pair)}
+        subjects = _subjects(task, facts)
         there = {key_of(row): row["status"] for row in before}
-        pictured = frozenset(pair.id for pair in facts.pairs[: keep.images])
-        maker = RowMaker(task, facts.spec, run_id, run_dir, pictured, keep.heatmaps, number)
+        maker = _maker(task, facts, run_dir, keep, number)
         writer = RowWriter(run_dir, facts.names)
         references = open_references(run_dir, facts.names, begun="ok" in there.values())
         new_faults = [key for key in faults if key not in there]
@@ -97,6 +111,49 @@ def opened(
         pending = tuple(key for key in subjects if key not in faults and there.get(key) != "ok")
         already = len(subjects) - len(pending) if there else 0
         yield OpenRun(maker, writer, references, subjects, pending, already)
+
+
+def told(run: OpenRun) -> dict[str, Any]:
+    """What another process needs to know of a run to help with it, as plain values."""
+    pending = set(run.pending)
+    return {
+        "run_id": run.maker.run_id,
+        "references": run.references.wanted,
+        "pending": [place for place, key in enumerate(run.subjects) if key in pending],
+    }
+
+
+def joined(
+    task: Task, facts: Facts, run_dir: Path, keep: Keep, told: Mapping[str, Any], number: int = 0
+) -> OpenRun:
+    """A run whose directory another process holds, which this one helps.
+
+    Args:
+        task: What is measured.
+        facts: What it reads, by `read_facts`.
+        run_dir: Directory of the results.
+        keep: Which pictures are kept.
+        told: By `told`, from the process that holds the directory.
+        number: Number of the run among those that share a pass over the data.
+
+    Raises:
+        ConfigError: This process would measure something else.
+    """
+    if _run_id(task, facts) != told["run_id"]:
+        raise ConfigError(
+            f"{run_dir}: the processes of this run do not read the same; the model, the data set and the "
+            "settings have to be equal on every machine"
+        )
+    subjects = _subjects(task, facts)
+    keys = list(subjects)
+    return OpenRun(
+        maker=_maker(task, facts, run_dir, keep, number),
+        writer=RowWriter(run_dir, facts.names),
+        references=ReferenceWriter(run_dir, facts.names, wanted=told["references"]),
+        subjects=subjects,
+        pending=tuple(keys[place] for place in told["pending"]),
+        there=0,
+    )
 
 
 def read_facts(task: Task) -> Facts:
@@ -111,18 +168,39 @@ def read_facts(task: Task) -> Facts:
     for metric in task.metrics.values():
         _tried(metric.check, faults)
     pairs = _tried(task.dataset.pairs, faults)
-    steps = None if spec is None else _tried(lambda: task.sampler.steps_on(spec), faults)
-    if spec is not None:
+    known = task.editor.known_variants()
+    steps = None if spec is None or known else _tried(lambda: task.sampler.steps_on(spec), faults)
+    if spec is not None and not known:
         _tried(lambda: check_guidance(_guidance(task, spec), spec), faults)
-    if spec is not None and pairs is not None and any(pair.has_image for pair in pairs):
+    if spec is not None and pairs is not None and not known and any(pair.has_image for pair in pairs):
         method, stepper = task.inversion, task.sampler.stepper()
         faults += filter(None, [unserved(method, spec, steps), not_sampled(method, stepper)])
         faults += filter(None, [] if steps is None else [no_step_left(task.inversion, steps)])
-    if spec is None or columns is None or pairs is None or faults:
+    sums = None if pairs is None else _tried(lambda: task.editor.sums(task.dataset), faults)
+    if spec is None or columns is None or pairs is None or sums is None or faults:
         raise ErrorList(faults)
-    checksums = {"model": spec.checksum, "pairs": digest([_content(pair) for pair in pairs])}
+    checksums = {"model": spec.checksum} if spec.checksum else {}
+    checksums |= {"pairs": pairs_checksum(pairs), **sums}
     checksums |= metric_checksums(task.metrics)
     return Facts(spec, columns, tuple(pairs), checksums)
+
+
+def pairs_checksum(pairs: Sequence[EditPair]) -> str:
+    """Checksum of what some pairs say, without where their files lie."""
+    return digest([_content(pair) for pair in pairs])
+
+
+def _run_id(task: Task, facts: Facts) -> str:
+    return digest({"settings": task.settings, "checksums": facts.checksums})[:12]
+
+
+def _subjects(task: Task, facts: Facts) -> dict[Key, tuple[EditPair, Variant]]:
+    return {key: (pair, variant) for pair in facts.pairs for key, variant in _edits(task, pair)}
+
+
+def _maker(task: Task, facts: Facts, run_dir: Path, keep: Keep, number: int) -> RowMaker:
+    pictured = frozenset(pair.id for pair in facts.pairs[: keep.images])
+    return RowMaker(task, facts.spec, _run_id(task, facts), run_dir, pictured, keep.heatmaps, number)
 
 
 def _guidance(task: Task, spec: ModelSpec) -> float:
@@ -142,6 +220,8 @@ def _tried(check: Callable[[], Any], faults: list[P2PError]) -> Any:
 
 def _faults(task: Task, facts: Facts) -> dict[Key, str]:
     spec, pairs = facts.spec, facts.pairs
+    if task.editor.known_variants():
+        return lint_files(pairs, task.variants)
     faults = lint_pairs(
         pairs,
         task.variants,

@@ -2,12 +2,30 @@
 
 import time
 from types import TracebackType
+from typing import Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 _LINE_EVERY = 10.0
 """Seconds between two lines where there is no terminal."""
+
+
+@runtime_checkable
+class Display(Protocol):
+    """What is told how far things are."""
+
+    def step(self, pairs: int, step: int, steps: int) -> None:
+        """One denoising step of a batch is done.
+
+        Args:
+            pairs: Number of pairs in the batch.
+            step: Steps that are done, at most `steps`.
+            steps: Steps of the batch.
+        """
+
+    def batch_done(self, pairs: int) -> None:
+        """A batch of so many pairs is on the disk."""
 
 
 class ProgressDisplay:
@@ -23,6 +41,7 @@ class ProgressDisplay:
         self._total = total
         self._done = 0.0
         self._finished = 0
+        self._in_hand: dict[int, float] = {}
         self._started = time.monotonic()
         self._last_line = self._started
         self._first: tuple[float, float] | None = None
@@ -45,20 +64,23 @@ class ProgressDisplay:
         if self._bar is not None:
             self._bar.stop()
 
-    def step(self, pairs: int, step: int, steps: int) -> None:
+    def step(self, pairs: int, step: int, steps: int, process: int = 0) -> None:
         """One denoising step of a batch is done.
 
         Args:
             pairs: Number of pairs in the batch.
             step: Steps that are done, at most `steps`.
             steps: Steps of the batch.
+            process: Number of the process that did it.
         """
-        self._show(self._finished + pairs * step / steps, f"step {step}/{steps}")
+        self._in_hand[process] = pairs * step / steps
+        self._show(self._finished + sum(self._in_hand.values(), 0.0), f"step {step}/{steps}")
 
-    def batch_done(self, pairs: int) -> None:
+    def batch_done(self, pairs: int, process: int = 0) -> None:
         """A batch of so many pairs is on the disk."""
         self._finished += pairs
-        self._show(float(self._finished), "", last=self._finished >= self._total)
+        self._in_hand.pop(process, None)
+        self._show(self._finished + sum(self._in_hand.values(), 0.0), "", last=self._finished >= self._total)
 
     def _show(self, done: float, step: str, last: bool = False) -> None:
         self._done = max(self._done, done)

@@ -28,6 +28,8 @@ from p2p_bench.types import EditPair
 
 NAN = float("nan")
 
+_ROWS = ("unet_rows", "unet_rows_spent", "unet_rows_backward")
+
 _TOKEN_SIDE = 96
 """Height of a picture in the sheets of attention to every token, in pixels."""
 
@@ -81,7 +83,8 @@ class RowMaker:
         for (edited, place), reason in zip(mine, reasons, strict=True):
             asked = edited.edits[place]
             done: dict[str, Any] = {"peak_memory_mb": peak_memory_mb, "mask": edited.loaded.mask_state}
-            done |= self._what_was_done(edited, place) | _costs(edited.result, place)
+            done |= {} if self._looks_up else _costs(edited.result, place)
+            done |= self._what_was_done(edited, place)
             if not reason:
                 values, reason = next(scores)
                 scored, missing = split_reasons(values)
@@ -94,13 +97,20 @@ class RowMaker:
     def _row(self, pair: EditPair, variant: Variant, index: int, done: Mapping[str, Any]) -> dict[str, Any]:
         """A row: what was asked, and what was done; what was not is NaN, 0 or ""."""
         scores = {column.name: NAN for column in all_columns(self.task.metrics)}
-        costs = dict.fromkeys(("seconds", "unet_rows", "unet_rows_spent", "unet_rows_backward"), 0.0)
+        costs = {"seconds": 0.0} | dict.fromkeys(_ROWS, NAN if self._looks_up else 0.0)
         pictures = dict.fromkeys(IMAGE_COLUMNS, "")
         asked = self._asked(pair, variant, index)
         return {**asked, **scores, **costs, "peak_memory_mb": NAN, **pictures, **done}
 
+    @property
+    def _looks_up(self) -> bool:
+        """Whether edits were made elsewhere, so that what they cost and how they were made is not known."""
+        return bool(self.task.editor.known_variants())
+
     def _asked(self, pair: EditPair, variant: Variant, index: int) -> dict[str, Any]:
-        sampler = self.task.sampler
+        sampler, looks_up = self.task.sampler, self._looks_up
+        steps = self.spec.steps if sampler.steps is None else sampler.steps
+        guidance = self.spec.guidance if sampler.guidance is None else sampler.guidance
         return {
             "run_id": self.run_id,
             "sample_id": pair.id,
@@ -114,11 +124,11 @@ class RowMaker:
             "control": "",
             "tau_cross": variant.cross,
             "tau_self": variant.self_attn,
-            "inversion": self.task.inversion_name if pair.has_image else "",
+            "inversion": self.task.inversion_name if pair.has_image and not looks_up else "",
             "inversion_from": "",
             "dataset": self.task.dataset.name,
-            "steps": self.spec.steps if sampler.steps is None else sampler.steps,
-            "guidance": self.spec.guidance if sampler.guidance is None else sampler.guidance,
+            "steps": None if looks_up else steps,
+            "guidance": NAN if looks_up else guidance,
             "seed": sample_seed(self.task, pair),
             "status": "",
             "error": "",
@@ -127,11 +137,14 @@ class RowMaker:
             "missing": "",
         }
 
-    def _what_was_done(self, edited: Edited, place: int) -> dict[str, str]:
-        """What is only known once an edit is prepared: the control and notes on its prompts as read."""
+    def _what_was_done(self, edited: Edited, place: int) -> dict[str, Any]:
+        """What is only known once an edit is prepared: the control and notes on its prompts as read.
+
+        Of an edit that was made elsewhere, what is known of it.
+        """
         result, asked = edited.result, edited.edits[place]
         if result is None or not result.prompts:
-            return {}
+            return {} if result is None or not result.known else dict(result.known[place])
         prompts = (result.prompts[0], result.prompts[1 + place])
         notes = edit_notes(self.spec, edited.loaded.pair, asked.index, asked.variant.controller, prompts)
         return {"control": result.controls[place], "notes": notes}
@@ -177,7 +190,8 @@ def share_seconds(rows: Sequence[dict[str, Any]], seconds: float) -> None:
     """Enters the wall time of a batch into its rows, shared out by the UNet rows spent."""
     total = sum(row["unet_rows_spent"] for row in rows)
     for row in rows:
-        row["seconds"] = seconds * (row["unet_rows_spent"] / total if total else 1 / len(rows))
+        known = total > 0  # not so where edits were made elsewhere
+        row["seconds"] = seconds * (row["unet_rows_spent"] / total if known else 1 / len(rows))
 
 
 def change_heatmap(

@@ -14,6 +14,7 @@ They depend on no variant, so each (sample, target) is scored once, where its fi
 | `vae` | the real image through the model's VAE and back; no row without a real image |
 """
 
+import copy
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -57,16 +58,23 @@ class ReferenceWriter:
     ) -> None:
         self._parts = PartWriter(run_dir / _FOLDER, reference_schema(metric_columns))
         self._there = set(there)
-        self._wanted = wanted
+        self.wanted = wanted
 
     def lacks(self, places: Iterable[Place]) -> set[Place]:
         """Those of some samples and targets that have no references yet and should."""
-        return set(places) - self._there if self._wanted else set()
+        return set(places) - self._there if self.wanted else set()
 
     def append(self, references: Sequence[Mapping[str, Any]]) -> None:
         """Writes references as one new part; they are on the disk when this returns."""
         self._parts.append(references)
         self._there |= {place_of(row) for row in references}
+
+    def of_process(self, process: int) -> "ReferenceWriter":
+        """A writer of the same references for another process."""
+        other = copy.copy(self)
+        other._parts = self._parts.of_process(process)
+        other._there = set(self._there)
+        return other
 
 
 def open_references(run_dir: Path, metric_columns: Sequence[str], begun: bool) -> ReferenceWriter:

@@ -31,7 +31,10 @@ def edit_request(pair: EditPair, edits: Sequence[Edit]) -> EditRequest:
         source_prompt=pair.source_prompt,
         targets=tuple(
             Target(
-                pair.target_prompts[index], variant.controller.for_pair(pair.word_weights, pair.blend_words)
+                pair.target_prompts[index],
+                variant.controller.for_pair(pair.word_weights, pair.blend_words),
+                variant.name,
+                index,
             )
             for variant, index in edits
         ),

@@ -22,7 +22,9 @@
 | `image_*`, `heatmap_*` | paths relative to the run directory, or `""` |
 """
 
+import copy
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,8 @@ IMAGE_COLUMNS = (
 )  # fmt: skip
 RESULTS = "results.parquet"
 _FOLDER = "rows"
+_PART = re.compile(r"part-\d+(-\d+)?")
+"""Number of the part and, of all but the first process that writes, number of the process."""
 
 _HEAD = (
     ("run_id", pa.string()),
@@ -116,12 +120,19 @@ class PartWriter:
     Args:
         folder: The folder, made with its first part; the caller holds the lock of its run directory.
         schema: Columns and types of the rows.
+        process: Number of the process among those that write here; it is in the names of the parts of all
+            but the first, so that no two take the same.
     """
 
-    def __init__(self, folder: Path, schema: pa.Schema) -> None:
+    def __init__(self, folder: Path, schema: pa.Schema, process: int = 0) -> None:
         self._folder = folder
         self._schema = schema
+        self._suffix = f"-{process:04d}" if process else ""
         self._next = 1 + max((_part_number(path) for path in _parts(folder)), default=-1)
+
+    def of_process(self, process: int) -> "PartWriter":
+        """A writer of the same rows for another process."""
+        return PartWriter(self._folder, self._schema, process)
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes rows as one new part; they are on the disk when this returns.
@@ -140,7 +151,7 @@ class PartWriter:
                 )
         table = pa.Table.from_pylist([dict(row) for row in rows], schema=self._schema)
         self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / f"part-{self._next:06d}.parquet"
+        path = self._folder / f"part-{self._next:06d}{self._suffix}.parquet"
         write_atomically(path, lambda temporary: pq.write_table(table, temporary))
         self._next += 1
 
@@ -151,10 +162,11 @@ class RowWriter:
     Args:
         run_dir: The run directory; the caller holds its lock.
         metric_columns: Names of the metric columns.
+        process: Number of the process among those that write here.
     """
 
-    def __init__(self, run_dir: Path, metric_columns: Sequence[str]) -> None:
-        self._parts = PartWriter(run_dir / _FOLDER, row_schema(metric_columns))
+    def __init__(self, run_dir: Path, metric_columns: Sequence[str], process: int = 0) -> None:
+        self._parts = PartWriter(run_dir / _FOLDER, row_schema(metric_columns), process)
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes rows as one new part; they are on the disk when this returns.
@@ -163,6 +175,12 @@ class RowWriter:
             ValueError: A row lacks a column or has one too many.
         """
         self._parts.append(rows)
+
+    def of_process(self, process: int) -> "RowWriter":
+        """A writer of the same rows for another process."""
+        other = copy.copy(self)
+        other._parts = self._parts.of_process(process)
+        return other
 
 
 def read_rows(run_dir: Path) -> list[dict[str, Any]]:
@@ -223,8 +241,8 @@ def compact(run_dir: Path, metric_columns: Sequence[str], order: Iterable[Key]) 
 
 
 def _parts(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("part-*.parquet") if path.stem[5:].isdecimal())
+    return sorted(path for path in folder.glob("part-*.parquet") if _PART.fullmatch(path.stem))
 
 
 def _part_number(path: Path) -> int:
-    return int(path.stem.removeprefix("part-"))
+    return int(path.stem.split("-")[1])

@@ -1,7 +1,7 @@
 """One run of the benchmark: check, edit what is missing, summarise."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,17 @@ from rich.console import Console
 
 from p2p_bench.bench.directory import write_config
 from p2p_bench.bench.finished import FinishedRun
+from p2p_bench.bench.launched import Lead
 from p2p_bench.bench.notes import warn_of_unknown_words
-from p2p_bench.bench.open_run import OpenRun, opened, read_facts
+from p2p_bench.bench.open_run import Facts, OpenRun, joined, opened, read_facts, told
 from p2p_bench.bench.references import compact_references
 from p2p_bench.bench.rows import compact
-from p2p_bench.bench.shared_pass import edit_pending
+from p2p_bench.bench.shared_pass import ALONE, Execution, edit_pending
+from p2p_bench.bench.status import telling
+from p2p_bench.bench.stopping import TooManyErrorsError
 from p2p_bench.bench.summary import summarise, write_summary
 from p2p_bench.bench.task import Keep, Task
-from p2p_bench.errors import P2PError
+from p2p_bench.errors import P2PError, ProcessLostError
 
 
 def run_benchmark(
@@ -34,6 +37,7 @@ def run_benchmark(
     keep: Keep | None = None,
     batch_size: int = 8,
     console: Console | None = None,
+    execution: Execution = ALONE,
 ) -> FinishedRun:
     """Edits every pair with every variant, as far as the directory does not hold the result already.
 
@@ -51,6 +55,7 @@ def run_benchmark(
         keep: Which pictures are kept; None is `Keep()`.
         batch_size: Pairs edited together.
         console: Where to say what is happening; None says nothing.
+        execution: Who does it, and when to give up.
 
     Returns:
         The finished run; its rows say which edits failed, and `whole.shortfall` whether all are there.
@@ -58,48 +63,71 @@ def run_benchmark(
     Raises:
         MissingWeightsError: The model or the weights of a metric are absent.
         P2PError: A fault that concerns the whole run: found before the model is loaded.
-        KeyboardInterrupt: Interrupted; finished batches are on the disk.
+        TooManyErrorsError: More edits failed than the limits allow.
+        ProcessLostError: A process of several, or the device, is gone.
+        KeyboardInterrupt: Interrupted. As with these two errors, finished batches are on the disk, and there
+            are tables and a summary of them.
     """
     console = Console(quiet=True) if console is None else console
     config = task.settings if config is None else config
     keep = Keep() if keep is None else keep
+
     console.print("checking the model, the metrics and the data set")
-    facts = read_facts(task)
-    warn_of_unknown_words(facts.spec, facts.pairs)
-    with opened(task, facts, run_dir, config, keep) as run:
-        if run.there:
-            console.print(f"{run.there} of {len(run.subjects)} edits are there already")
-        if run.pending:
-            edit_pending([run], facts, trainer=trainer, batch_size=batch_size, console=console)
-        rows = compact(run_dir, facts.names, run.subjects)
-        references = compact_references(run_dir, facts.names, ((key[0], key[2]) for key in run.subjects))
-        summary = summarise(
-            rows,
-            references,
-            name=name,
-            variants=task.variants,
-            columns=facts.columns,
-            settings=task.settings,
-            checksums=facts.checksums,
-            seed=task.seed,
-            objectives=(config.get("run") or {}).get("objectives") or (),
-            promised=len(run.subjects),
-        )
-        write_summary(run_dir, summary)
-        write_config(run_dir, config)  # whoever removed the directory meanwhile removed what `resume` reads
-        return FinishedRun(
-            run_dir,
-            run.maker.run_id,
-            name,
-            group,
-            job,
-            config,
-            summary,
-            rows,
-            choices=choices or {},
-            variant_settings={variant.name: variant.settings for variant in task.variants},
-            promised=tuple(run.subjects),
-        )
+    with _led(execution) as lead:
+        facts = read_facts(task)
+        warn_of_unknown_words(facts.spec, facts.pairs)
+        with (
+            opened(task, facts, run_dir, config, keep, resume=execution.resume) as run,
+            telling(run_dir, name, run, facts),
+        ):
+            if run.there:
+                console.print(f"{run.there} of {len(run.subjects)} edits are there already")
+            try:
+                _edit(
+                    {0: run}, facts, lead, execution, trainer=trainer, batch_size=batch_size, console=console
+                )
+            except (KeyboardInterrupt, ProcessLostError, TooManyErrorsError):
+                with suppress(OSError):  # the parts are there, whatever becomes of the tables
+                    _conclude(task, facts, run, run_dir, name, config)
+                raise
+            rows, summary = _conclude(task, facts, run, run_dir, name, config)
+            return FinishedRun(
+                run_dir,
+                run.maker.run_id,
+                name,
+                group,
+                job,
+                config,
+                summary,
+                rows,
+                choices=choices or {},
+                variant_settings={variant.name: variant.settings for variant in task.variants},
+                promised=tuple(run.subjects),
+            )
+
+
+def _conclude(
+    task: Task, facts: Facts, run: OpenRun, run_dir: Path, name: str, config: Mapping[str, Any]
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Writes the tables and the summary of what is finished; the rows and the summary."""
+    rows = compact(run_dir, facts.names, run.subjects)
+    references = compact_references(run_dir, facts.names, ((key[0], key[2]) for key in run.subjects))
+    summary = summarise(
+        rows,
+        references,
+        name=name,
+        variants=task.variants,
+        columns=facts.columns,
+        settings=task.settings,
+        checksums=facts.checksums,
+        seed=task.seed,
+        objectives=(config.get("run") or {}).get("objectives") or (),
+        promised=len(run.subjects),
+        pictures=task.editor.facts(task.dataset),
+    )
+    write_summary(run_dir, summary)
+    write_config(run_dir, config)  # whoever removed the directory meanwhile removed what `resume` reads
+    return rows, summary
 
 
 @dataclass(frozen=True)
@@ -120,7 +148,12 @@ class Member:
 
 
 def prefill(
-    members: Sequence[Member], *, trainer: Callable[..., Trainer], batch_size: int, console: Console
+    members: Sequence[Member],
+    *,
+    trainer: Callable[..., Trainer],
+    batch_size: int,
+    console: Console,
+    execution: Execution = ALONE,
 ) -> None:
     """Edits what several runs lack in one pass over the data, in which their variants share rows.
 
@@ -132,20 +165,91 @@ def prefill(
         trainer: Makes the trainer from `callbacks=[...]`.
         batch_size: Pairs edited together.
         console: Where to say what is happening.
+        execution: Who does it, and when to give up.
 
     Raises:
         P2PError: A fault that concerns all of them.
         KeyboardInterrupt: Interrupted; finished batches are on the disk.
     """
     first = members[0].task
-    facts = read_facts(first)
-    with ExitStack() as stack:
-        runs: list[OpenRun] = []
-        for member in members:
+    with _led(execution) as lead, ExitStack() as stack:
+        facts = read_facts(first)
+        runs: dict[int, OpenRun] = {}
+        for place, member in enumerate(members):
             # One set of metrics, and whatever else is loaded, serves all.
             task = replace(first, variants=member.task.variants, settings=member.task.settings)
-            run = opened(task, facts, member.run_dir, member.config, member.keep, number=len(runs))
+            number, where = len(runs), member.run_dir
+            run = opened(
+                task, facts, where, member.config, member.keep, number=number, resume=execution.resume
+            )
             with suppress(P2PError):
-                runs.append(stack.enter_context(run))
+                runs[place] = stack.enter_context(run)
+                stack.enter_context(telling(where, where.parent.name, runs[place], facts))
+        _edit(runs, facts, lead, execution, trainer=trainer, batch_size=batch_size, console=console)
+
+
+def help_along(
+    members: Sequence[Member], *, trainer: Callable[..., Trainer], batch_size: int, execution: Execution
+) -> None:
+    """Does this process's share of what the first of several processes runs; see `Launched`.
+
+    Args:
+        members: One run, or several whose tasks agree in all but variants and settings.
+        trainer: Makes the trainer from `callbacks=[...]`.
+        batch_size: Pairs edited together.
+        execution: This process among the others, and when to give up.
+
+    Raises:
+        P2PError: A fault here, or in the first process.
+        KeyboardInterrupt: Interrupted; finished batches are on the disk.
+    """
+    assert execution.launched is not None, "the first process of several is not alone"
+    first = members[0].task
+    with execution.launched.helping() as (told, ended):
+        facts = read_facts(first)
+        runs: list[OpenRun] = []
+        for one in told:
+            member = members[one["member"]]
+            task = replace(first, variants=member.task.variants, settings=member.task.settings)
+            runs.append(joined(task, facts, member.run_dir, member.keep, one, number=len(runs)))
         if any(run.pending for run in runs):
-            edit_pending(runs, facts, trainer=trainer, batch_size=batch_size, console=console)
+            edit_pending(
+                runs,
+                facts,
+                trainer=trainer,
+                batch_size=batch_size,
+                console=Console(quiet=True),
+                execution=execution,
+                ended=ended,
+            )
+
+
+def _led(execution: Execution) -> AbstractContextManager[Lead | None]:
+    """Leads the other processes, if there are any."""
+    return nullcontext() if execution.launched is None else execution.launched.leading()
+
+
+def _edit(
+    runs: Mapping[int, OpenRun], facts: Facts, lead: Lead | None, execution: Execution, **options: Any
+) -> None:
+    """Edits what the runs lack, with the help of the other processes if there are any.
+
+    Args:
+        runs: By their number among the members of a pass.
+        facts: What they read.
+        lead: The other processes.
+        execution: Who does it.
+        **options: See `edit_pending`.
+    """
+    if lead is not None:
+        lead.tell([{**told(run), "member": member} for member, run in runs.items()])
+    try:
+        if any(run.pending for run in runs.values()):
+            edit_pending(list(runs.values()), facts, execution=execution, **options)
+    except BaseException:
+        if lead is not None:
+            lead.stop()
+            lead.ends()
+        raise
+    if lead is not None:
+        lead.wait()

@@ -9,8 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from p2p_bench.bench.isolation import check_device
 from p2p_bench.bench.module import Edited
 from p2p_bench.bench.references import NO_EDIT, VAE, Place
+from p2p_bench.errors import P2PError
 from p2p_bench.metrics.base import UNDEFINED, EditView, Metric, all_columns, evaluate, split_reasons
 
 log = logging.getLogger(__name__)
@@ -30,19 +32,22 @@ def edit_view(edited: Edited, place: int, device: torch.device) -> EditView:
     def moved(image: Tensor | None) -> Tensor | None:
         return None if image is None else image.to(device)
 
-    images = edited.result.images.to(device)
+    result = edited.result
+    images = result.images.to(device)
     real = loaded.image is not None
+    again = images[0] if result.reconstructions is None else moved(result.reconstructions[place])
     return EditView(
         source=loaded.image.to(device) if loaded.image is not None else images[0],
         edited=images[1 + place],
         source_prompt=pair.source_prompt,
         target_prompt=pair.target_prompts[index],
-        reconstruction=images[0] if real else None,
-        vae_reconstruction=moved(edited.result.vae_reconstruction),
+        reconstruction=again if real else None,
+        vae_reconstruction=moved(result.vae_reconstruction),
         mask=moved(loaded.mask),
         answer=moved(loaded.answer),
         scene=pair.scene,
         scene_edit=pair.scene_edit,
+        lossy=bool(result.lossy) and result.lossy[place],
     )
 
 
@@ -50,7 +55,10 @@ def score(metrics: Mapping[str, Metric], views: Sequence[EditView]) -> list[tupl
     """Scores of each view, undefined ones with their reason, and why where it cannot be scored."""
     try:
         return [(values, "") for values in evaluate(metrics, views)]
-    except RuntimeError as error:
+    except P2PError:
+        raise
+    except Exception as error:  # noqa: BLE001  # whatever a metric trips over, the others have their values
+        check_device(views[0].edited.device, error)
         log.warning("a metric failed on a batch, trying its edits one by one: %s", error)
     return [_score_alone(metrics, view) for view in views]
 
@@ -58,9 +66,12 @@ def score(metrics: Mapping[str, Metric], views: Sequence[EditView]) -> list[tupl
 def _score_alone(metrics: Mapping[str, Metric], view: EditView) -> tuple[dict[str, float], str]:
     try:
         return evaluate(metrics, [view])[0], ""
-    except RuntimeError as error:
+    except P2PError:
+        raise
+    except Exception as error:
+        check_device(view.edited.device, error)
         log.exception("a metric failed")
-        return {}, str(error)
+        return {}, str(error) or type(error).__name__
 
 
 def score_references(
@@ -115,4 +126,10 @@ def _instead_of_the_edit(view: EditView, image: Float[Tensor, "3 h w"]) -> EditV
     The picture is the reconstruction too, unless it is the source, of which nothing was reconstructed.
     """
     reconstruction = None if image is view.source else image
-    return replace(view, edited=image, reconstruction=reconstruction, vae_reconstruction=reconstruction)
+    return replace(
+        view,
+        edited=image,
+        reconstruction=reconstruction,
+        vae_reconstruction=reconstruction,
+        lossy=False,
+    )

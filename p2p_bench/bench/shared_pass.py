@@ -1,18 +1,45 @@
 """One pass over the data for one run or several: each pair is edited once, with all that is missing."""
 
-import signal
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
-from lightning import Callback, Trainer
+from lightning import Trainer
 from rich.console import Console
 
-from p2p_bench.bench.callbacks import ShowProgress, WriteRows
-from p2p_bench.bench.module import Asked, EditModule
+from p2p_bench.bench.devices import on_device
+from p2p_bench.bench.directory import Resume
+from p2p_bench.bench.launched import Launched
 from p2p_bench.bench.open_run import Facts, OpenRun
 from p2p_bench.bench.progress import ProgressDisplay
-from p2p_bench.data.module import PairDataModule
-from p2p_bench.errors import ConfigError
-from p2p_bench.metrics.base import load_networks
+from p2p_bench.bench.stopping import Stop, stopping
+from p2p_bench.bench.task import Limits
+from p2p_bench.bench.work import edit_work, work_of
+from p2p_bench.bench.workers import edit_in_processes
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a run is carried out, which decides none of its numbers.
+
+    Attributes:
+        processes: Processes to start, which share the work, a device each; at most one per pair is started.
+        launched: This process among several that were started together; each does its share.
+        limits: When to give up.
+        resume: Whether a directory that holds rows is completed; "force" sets rows of other settings aside.
+    """
+
+    processes: int = 1
+    launched: Launched | None = None
+    limits: Limits = field(default_factory=Limits)
+    resume: Resume = True
+
+    @property
+    def helps(self) -> bool:
+        """Whether another process leads, which also reports."""
+        return self.launched is not None and self.launched.rank > 0
+
+
+ALONE = Execution()
 
 
 def edit_pending(
@@ -22,6 +49,8 @@ def edit_pending(
     trainer: Callable[..., Trainer],
     batch_size: int,
     console: Console,
+    execution: Execution = ALONE,
+    ended: Callable[[], bool] = lambda: False,
 ) -> None:
     """Edits what the runs lack, batch by batch; each row is on the disk in its own run's directory.
 
@@ -31,46 +60,32 @@ def edit_pending(
         trainer: Makes the trainer from `callbacks=[...]`.
         batch_size: Pairs edited together.
         console: Where to say what is happening.
+        execution: Who does it, and when to give up.
+        ended: Whether another process asks for the end.
 
     Raises:
         ConfigError: The trainer cannot be made, or wants several devices.
+        TooManyErrorsError: More edits failed than the limits allow.
+        ProcessLostError: A process of several, or the device, is gone.
         KeyboardInterrupt: Interrupted; finished batches are on the disk.
     """
-    asked: dict[str, list[Asked]] = {}
-    for run in runs:
-        for key in run.pending:
-            asked.setdefault(key[0], []).append(Asked(run.maker.number, run.subjects[key][1], key[2]))
-    pairs = [pair for pair in facts.pairs if pair.id in asked]
-    record = any(run.maker.heatmaps and not run.maker.pictured.isdisjoint(asked) for run in runs)
-    count = sum(map(len, asked.values()))
-    task = runs[0].maker.task
-    console.print(f"{count} edits of {len(pairs)} pairs to make; loading {task.editor.loads(facts.spec)}")
-    load_networks(task.metrics)
-    with ProgressDisplay(console, len(pairs)) as display:
-        module = EditModule(task, asked, record, display.step)
-        data = PairDataModule(task.dataset, batch_size, facts.spec.image_size, pairs)
-        runner = make_trainer(trainer, [WriteRows(runs), ShowProgress(display)])
-        try:
-            runner.test(module, dataloaders=data.test_dataloader(), verbose=False)
-        except SystemExit as error:
-            if not runner.interrupted:
-                raise
-            signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning leaves it ignored
-            raise KeyboardInterrupt from error
-
-
-def make_trainer(make: Callable[..., Trainer], callbacks: list[Callback]) -> Trainer:
-    """A trainer with these callbacks.
-
-    Raises:
-        ConfigError: It refuses its settings, or would take several devices.
-    """
-    try:
-        trainer = make(callbacks=callbacks)
-    except Exception as error:  # Lightning refuses a setting by whatever it trips over
-        raise ConfigError(f"trainer: {str(error).strip() or type(error).__name__}") from error
-    if trainer.world_size > 1:
-        raise ConfigError(
-            f"trainer.devices: a run uses one device, got {trainer.world_size}; split the work with -m"
-        )
-    return trainer
+    work = work_of(runs, facts, batch_size, execution.limits)
+    if (launched := execution.launched) is not None:
+        work, trainer = work.share(launched.rank, launched.count), on_device(trainer, launched.local_rank)
+    number = min(execution.processes, len(work.pairs))
+    count = sum(map(len, work.asked.values()))
+    among = f" in {number} processes" if number > 1 else ""
+    if launched is not None:
+        among = f", the share of process {launched.rank + 1} of {launched.count}"
+    loads = work.task.editor.loads(facts.spec)
+    console.print(f"{count} edits of {len(work.pairs)} pairs to make{among}; loading {loads}")
+    tell = "finishing the batch in hand; Ctrl-C again does not wait for it"
+    with (
+        ProgressDisplay(console, len(work.pairs)) as display,
+        stopping(Stop(lambda: console.print(tell, style="yellow"), ended)) as stop,
+    ):
+        if number > 1:
+            edit_in_processes(work, trainer, number, display, stop)
+        else:
+            one = trainer if execution.processes == 1 else on_device(trainer, 0)
+            edit_work(work, one, display, stop)

@@ -31,6 +31,7 @@ def summarise(
     seed: int,
     objectives: Sequence[str] = (),
     promised: int | None = None,
+    pictures: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The summary of a run; means are over rows with `status=ok`, intervals over whole samples.
 
@@ -45,6 +46,7 @@ def summarise(
         seed: Seed of the run.
         objectives: Metric columns that a search is told of.
         promised: Number of edits that the run promised; as many as there are rows if not given.
+        pictures: What is known of pictures that were made elsewhere; None where the run made them.
     """
     return {
         "schema_version": SCHEMA_VERSION,
@@ -70,6 +72,7 @@ def summarise(
         "seed": seed,
         "notes": note_counts(row for row in rows if row["status"] == "ok"),
         "objectives": list(objectives),
+        **({"pictures": dict(pictures)} if pictures else {}),
         "totals": {**totals(rows), "promised": len(rows) if promised is None else promised},
     }
 

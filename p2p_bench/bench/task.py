@@ -81,3 +81,16 @@ class Keep:
 
     images: int | None = 64
     heatmaps: bool = True
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a run gives up.
+
+    Attributes:
+        timeout: Seconds that a pair may take, looked at between steps; None is any time.
+        max_errors: Number of edits that may fail before the run ends; None is any number.
+    """
+
+    timeout: float | None = None
+    max_errors: int | None = None

@@ -26,6 +26,19 @@ def image_folder(path: Path, root: Path | None) -> Path:
     return folder
 
 
+def home_of(dataset: object) -> Path | None:
+    """The folder that the images of a data set lie below, links resolved; None where it has none."""
+    for key in ("root", "path"):
+        path = getattr(dataset, key, None)
+        if path is not None:
+            try:
+                place = Path(path).expanduser().resolve()
+            except (OSError, RuntimeError, ValueError):
+                return None
+            return place.parent if place.is_file() else place
+    return None
+
+
 def set_folder(path: str | Path) -> Path:
     """The folder of a data set, links resolved, once it is known to be there.
 

@@ -28,10 +28,14 @@ class Target:
     Attributes:
         prompt: Describes the edited image.
         controller: How the source's attention is used.
+        variant: What whoever asks calls this way to edit; for editors that look edits up.
+        index: Which of the source's target prompts it is, likewise.
     """
 
     prompt: str
     controller: Controller = field(default_factory=NoControl)
+    variant: str = ""
+    index: int = 0
 
 
 @dataclass(frozen=True, eq=False)

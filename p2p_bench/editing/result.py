@@ -1,10 +1,10 @@
 """What an edit leaves."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Float
@@ -42,6 +42,10 @@ class EditResult:
         attention: Recorded maps, cross-attention before self-attention.
         controls: What was done to the attention of each target, in a few words; "" where it has an error.
         repair_masks: By image, where a repaired image is the edit (1) and where it is the source (0).
+        reconstructions: By target, what the source image became, None where that is not known; None as a
+            whole: `images[0]` for all.
+        lossy: By target, whether the image was read from a file compressed with losses; empty: none was.
+        known: By target, what is known of the edit from elsewhere, by column of its row; empty: nothing.
     """
 
     id: str
@@ -60,6 +64,9 @@ class EditResult:
     controls: tuple[str, ...] = ()
     attention: tuple[AttentionMaps, ...] = field(default=(), repr=False)
     repair_masks: Mapping[int, Float[Tensor, "h w"]] = field(default_factory=dict, repr=False)
+    reconstructions: Sequence[Float[Tensor, "3 h w"] | None] | None = None
+    lossy: Sequence[bool] = ()
+    known: Sequence[Mapping[str, Any]] = ()
 
     @classmethod
     def made(
@@ -82,6 +89,28 @@ class EditResult:
             target_rows=(0,) * (count - 1),
             target_rows_spent=(0.0,) * (count - 1),
             errors=tuple(errors),
+        )
+
+    @classmethod
+    def found(
+        cls,
+        id: str,
+        images: Float[Tensor, "n 3 h w"],
+        errors: Sequence[P2PError | None],
+        *,
+        reconstructions: Sequence[Float[Tensor, "3 h w"] | None],
+        vae_reconstruction: Float[Tensor, "3 h w"] | None,
+        lossy: Sequence[bool],
+        known: Sequence[Mapping[str, Any]],
+    ) -> "EditResult":
+        """The result of an editor that makes nothing and looks its images up; see the attributes."""
+        made = cls.made(id, images, errors)
+        return replace(
+            made,
+            reconstructions=reconstructions,
+            vae_reconstruction=vae_reconstruction,
+            lossy=tuple(lossy),
+            known=tuple(known),
         )
 
     @property

@@ -1,13 +1,14 @@
 """What the benchmark knows of an editor."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
 from p2p_bench.cache import Cache
+from p2p_bench.data.base import PairDataset
 from p2p_bench.editing import EditRequest, EditResult, Record
 from p2p_bench.editing.run import Progress
 from p2p_bench.models import Checkpoint, ModelSpec
@@ -42,6 +43,7 @@ class Equipment:
             without attention keep none.
         truncate: Prompts that are too long are cut instead of refused.
         cache: Where what is dear may be kept and found again; None keeps nothing.
+        dataset: The pairs of the run, for editors that look edits up.
     """
 
     checkpoint: Checkpoint
@@ -49,10 +51,53 @@ class Equipment:
     record: bool | Record | None = False
     truncate: bool = False
     cache: Cache | None = None
+    dataset: PairDataset | None = None
+
+
+@dataclass(frozen=True)
+class KnownVariant:
+    """A way to edit that an editor finds instead of being told.
+
+    Attributes:
+        name: Unique within the run.
+        controller: Name of the controller in results.
+        cross: Cross-attention schedule as text, "" where there is none.
+        self_attn: Self-attention schedule as text, "" where there is none.
+    """
+
+    name: str
+    controller: str
+    cross: str = ""
+    self_attn: str = ""
 
 
 class EditorSettings(ABC):
     """An editor as it stands in the configuration: a frozen dataclass of plain settings."""
+
+    def known_variants(self) -> tuple[KnownVariant, ...]:
+        """The ways to edit of an editor that finds images instead of making them; () where it makes them.
+
+        Such an editor asks for no model, no controller and no inversion, and its costs are not known.
+
+        Raises:
+            P2PError: What it finds them in cannot be read.
+        """
+        return ()
+
+    def sums(self, dataset: PairDataset) -> Mapping[str, str]:
+        """Checksums of what it reads besides the model, by what that is.
+
+        Args:
+            dataset: The pairs of the run.
+
+        Raises:
+            P2PError: It cannot work with that.
+        """
+        return {}
+
+    def facts(self, dataset: PairDataset) -> Mapping[str, Any]:
+        """What `summary.json` should say of the images that are scored; nothing where they are made here."""
+        return {}
 
     def loads(self, spec: ModelSpec) -> str:
         """What `ready` loads, in words: here the settings' own name.

@@ -113,10 +113,12 @@ class Inversion(ABC):
     Attributes:
         needs: What it asks of a model.
         sampling: Which samplers may follow it.
+        own_eta: With steps of its own: values of DDIM's eta that say nothing else than these steps.
     """
 
     needs: ClassVar[frozenset[Capability]] = frozenset({"ladder"})
     sampling: ClassVar[Sampling] = "back"
+    own_eta: ClassVar[tuple[float, ...]] = (0.0,)
 
     @property
     def draws_noise(self) -> bool:
@@ -198,6 +200,11 @@ def not_sampled(inversion: Inversion, stepper: Stepper) -> ConfigError | None:
         return ConfigError(
             f"inversion: {name} takes steps of its own instead of those of {stepper}; set sampler=ddim, or "
             "take inversion=noising or none"
+        )
+    if inversion.sampling == "own" and isinstance(stepper, DDIM) and stepper.eta not in inversion.own_eta:
+        return ConfigError(
+            f"inversion: {name} takes steps of its own, which know no sampler.eta={stepper.eta:g}; set "
+            "sampler.eta=0 (and no ancestral sampler), or take another inversion"
         )
     return None
 

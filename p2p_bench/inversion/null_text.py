@@ -101,6 +101,10 @@ class NullTextInversion(Inversion):
     edit from 13.7e-3 to 8.7e-3 and the source from 44.3 to 43.0 dB; `serves="source"` and direct inversion
     have 9.5e-3 (experiments/inversion).
 
+    Where the empty prompt is zeros (`ModelSpec.unprompted`, Stable Diffusion XL) all its columns have one
+    key, one value and one gradient, so that they stay equal and one column's freedom is left, which is rarely
+    enough: `model.unprompted=encoded` is the remedy, and the warning of what did not converge names it.
+
     Attributes:
         guidance: Guidance the embeddings are made for; None: that of the request. 1 leaves nothing to do.
         inversion_guidance: Guidance of the backward pass that makes the pivot.
@@ -185,13 +189,17 @@ class NullTextInversion(Inversion):
                 pivot = self._pivot(model, part, steps)
                 run = _Optimisation(method, model, pivot, part.conditioning, steps, self._scale(model))
                 replays += run.replays(tick)
+        # Where every column is zero each has the same key and value, and so the same gradient, for ever.
+        remedy = "set model.unprompted=encoded: columns that start at zero can only move together; or " * (
+            model.spec.unprompted == "zeros"
+        )
         for prompt, replay in zip(sources.prompts, replays, strict=True):
             if isinstance(replay, NullTextReplay) and not replay.converged:
                 log.warning(
                     "null-text did not converge on the image of %r: its latents are %.2g from the image's "
-                    "(mean square; gate %.2g); raise inversion.learning_rate or inversion.inner_steps, or "
+                    "(mean square; gate %.2g); %sraise inversion.learning_rate or inversion.inner_steps, or "
                     "let the prompt say better what is there",
-                    prompt.text, replay.distance, self.gate,
+                    prompt.text, replay.distance, self.gate, remedy,
                 )  # fmt: skip
         return replays
 

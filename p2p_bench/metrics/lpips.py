@@ -7,18 +7,17 @@ from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
 from p2p_bench.errors import MissingWeightsError
 from p2p_bench.fields import fault_of
 from p2p_bench.metrics.base import EditView, MetricColumn
 from p2p_bench.metrics.embedded import WORLD, embedded_weights
+from p2p_bench.metrics.lpips_network import LpipsNetwork
 from p2p_bench.metrics.networks import NetworkMetric, shared_network
-from p2p_bench.metrics.perceptual_trunk import WEIGHTS, PerceptualTrunk, load_trunk, perceptual_distance
+from p2p_bench.metrics.perceptual_trunk import WEIGHTS, load_trunk
 from p2p_bench.weights import load_weights
 
 Net = Literal["world", "alex", "vgg", "squeeze"]
@@ -39,7 +38,6 @@ _READ_ERRORS = (
     RuntimeError,
     OSError,
 )
-_BATCH = 32
 
 
 def locate_trunk(net: str, trunk: str | Path | None) -> Path:
@@ -98,38 +96,7 @@ def load_lpips(net: str, path: Path) -> nn.Module:
     return loaded
 
 
-def distance_map(
-    network: nn.Module, a: Float[Tensor, "n 3 h w"], b: Float[Tensor, "n 3 h w"]
-) -> Float[Tensor, "n h w"]:
-    """LPIPS by pixel: the distance of each layer, resized to the images (bilinear), summed over layers.
-
-    Args:
-        network: By `load_lpips` or `load_trunk`.
-        a: Images in [0, 1].
-        b: Images in [0, 1].
-    """
-    size = a.shape[-2:]
-    heads: list[Any]
-    package: Any = network
-    if isinstance(network, PerceptualTrunk):
-        heads, least = [_summed] * len(network.stages), 1e-8
-        features = [network(images) for images in (a, b)]
-    else:
-        heads, least = [getattr(network, f"lin{layer}") for layer in range(package.L)], 1e-10
-        features = [package.net(package.scaling_layer(images * 2 - 1)) for images in (a, b)]
-    total = torch.zeros(len(a), *size, dtype=a.dtype, device=a.device)
-    for x, y, head in zip(*features, heads, strict=True):
-        x, y = (f / (f.square().sum(1, keepdim=True).sqrt() + least) for f in (x, y))
-        layer = interpolate(head((x - y).square()), size=size, mode="bilinear", align_corners=False)
-        total = total + layer[:, 0]
-    return total
-
-
-def _summed(squares: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 1 h w"]:
-    return squares.sum(1, keepdim=True)
-
-
-def shared_lpips(net: str, trunk: str | Path | None) -> nn.Module:
+def shared_lpips(net: str, trunk: str | Path | None) -> LpipsNetwork:
     """The network of a `net`, loaded once for all metrics that ask for it.
 
     Raises:
@@ -138,7 +105,10 @@ def shared_lpips(net: str, trunk: str | Path | None) -> nn.Module:
     path = locate_lpips(net, trunk)
     file = path / WEIGHTS if net == WORLD else path
     return shared_network(
-        "LPIPS", file, net, lambda: load_trunk(path) if net == WORLD else load_lpips(net, path)
+        "LPIPS",
+        file,
+        net,
+        lambda: LpipsNetwork(load_trunk(path) if net == WORLD else load_lpips(net, path)),
     )
 
 
@@ -180,7 +150,7 @@ def _read_state(path: Path) -> Mapping[str, Tensor]:
     return state
 
 
-class Lpips(NetworkMetric[nn.Module]):
+class Lpips(NetworkMetric[LpipsNetwork]):
     """LPIPS between the edited image and the source, at the images' own size; 0 is equal.
 
     Args:
@@ -215,7 +185,7 @@ class Lpips(NetworkMetric[nn.Module]):
         """The trunk's file."""
         return lpips_files(self.net, self.trunk)
 
-    def shared(self, device: torch.device) -> nn.Module:
+    def shared(self, device: torch.device) -> LpipsNetwork:
         """See `NetworkMetric`."""
         return shared_lpips(self.net, self.trunk)
 
@@ -225,18 +195,5 @@ class Lpips(NetworkMetric[nn.Module]):
         if not views:
             return []
         network = self.network(views[0].edited.device)
-        values: list[float] = []
-        for start in range(0, len(views), _BATCH):
-            batch = views[start : start + _BATCH]
-            source = torch.stack([view.source for view in batch])
-            edited = torch.stack([view.edited for view in batch])
-            values += self._distance(network, source, edited).tolist()
+        values = network.distances([(view.source, view.edited) for view in views])
         return [{self.column: value} for value in values]
-
-    def _distance(
-        self, network: nn.Module, a: Float[Tensor, "n 3 h w"], b: Float[Tensor, "n 3 h w"]
-    ) -> Float[Tensor, " n"]:
-        if isinstance(network, PerceptualTrunk):
-            return perceptual_distance(network, a, b)
-        distances: Tensor = network(a, b, normalize=True).flatten()
-        return distances

@@ -5,37 +5,28 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from p2p_bench.fields import fault_of
 from p2p_bench.metrics.base import EditView, MetricColumn, Undefined
-from p2p_bench.metrics.lpips import Net, distance_map, lpips_files, shared_lpips
+from p2p_bench.metrics.lpips import Net, lpips_files, shared_lpips
+from p2p_bench.metrics.lpips_network import LpipsNetwork
 from p2p_bench.metrics.networks import NetworkMetric
 from p2p_bench.metrics.region import divided, region_mean
 
 
-def region_distance(
-    network: nn.Module,
-    source: Float[Tensor, "3 h w"],
-    edited: Float[Tensor, "3 h w"],
-    region: Bool[Tensor, "h w"],
-) -> float:
-    """Mean of the map of LPIPS over the pixels of a region, in [0, inf); 0 where they are equal there.
+def composed(
+    source: Float[Tensor, "3 h w"], edited: Float[Tensor, "3 h w"], region: Bool[Tensor, "h w"]
+) -> Float[Tensor, "3 h w"]:
+    """The edited image in a region and the source elsewhere, which is what a region is scored by.
 
-    Features of a pixel see its surroundings, so the other region's pixels would have a part. Therefore the
-    edited image is compared with the source's pixels put in there: what differs is of the region alone.
-
-    Args:
-        network: By `shared_lpips`.
-        source: The source.
-        edited: The edited image.
-        region: The pixels; not empty.
+    Features of a pixel see its surroundings, so the other region's pixels would have a part. Where they are
+    the source's, what differs is of the region alone.
     """
-    composed = torch.where(region, edited, source)
-    return region_mean(distance_map(network, source[None], composed[None]), region)
+    return torch.where(region, edited, source)
 
 
-class LpipsRegions(NetworkMetric[nn.Module]):
+class LpipsRegions(NetworkMetric[LpipsNetwork]):
     """LPIPS of the edited image to the source by region, the mean over that region's pixels.
 
     Undefined where the mask is unknown, empty or covers everything.
@@ -67,7 +58,7 @@ class LpipsRegions(NetworkMetric[nn.Module]):
         """The trunk's file."""
         return lpips_files(self.net, self.trunk)
 
-    def shared(self, device: torch.device) -> nn.Module:
+    def shared(self, device: torch.device) -> LpipsNetwork:
         """See `NetworkMetric`."""
         return shared_lpips(self.net, self.trunk)
 
@@ -80,8 +71,10 @@ class LpipsRegions(NetworkMetric[nn.Module]):
         regions = divided(view)
         if isinstance(regions, Undefined):
             return {column.name: regions for column in self.columns}
-        network = self.network(view.edited.device)
+        sides = ("outside", "inside")
+        pairs = [(view.source, composed(view.source, view.edited, regions[side])) for side in sides]
+        maps = self.network(view.edited.device).maps(pairs)
         return {
-            f"lpips_{side}": region_distance(network, view.source, view.edited, regions[side])
-            for side in ("outside", "inside")
+            f"lpips_{side}": region_mean(by_pixel[None], regions[side])
+            for side, by_pixel in zip(sides, maps, strict=True)
         }

@@ -63,13 +63,14 @@ def released_images(
 
     Args:
         view: The edit.
-        jpeg: Whether the edited image goes through the JPEG of `as_strip` first.
+        jpeg: Whether the edited image goes through the JPEG of `as_strip` first; one that was read from a
+            file with losses has been through one and is taken as it is.
     """
     for image in (view.source, view.edited):
         if not bool(image.isfinite().all()):
             raise ValueError("PIE-Bench: an image holds values that are not finite")
     edited = truncated(view.edited)
-    if jpeg:
+    if jpeg and not view.lossy:
         neighbour = rounded(view.source) if view.reconstruction is None else truncated(view.reconstruction)
         edited = as_strip(neighbour, edited)
     return rounded(view.source), edited

@@ -4,17 +4,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from p2p_bench.metrics.base import EditView, MetricColumn, Undefined
 from p2p_bench.metrics.lpips import lpips_files, shared_lpips
+from p2p_bench.metrics.lpips_network import LpipsNetwork
 from p2p_bench.metrics.networks import NetworkMetric
 from p2p_bench.metrics.pie import NOTE, released_images, unedited
 
 NET = "squeeze"
 
 
-class PieLpips(NetworkMetric[nn.Module]):
+class PieLpips(NetworkMetric[LpipsNetwork]):
     """`pie_lpips`: SqueezeNet, both images black inside the mask, the mean over the WHOLE image.
 
     Masked pixels are 0 before images are scaled to [-1, 1], so they are black and not grey. Without a mask,
@@ -39,7 +39,7 @@ class PieLpips(NetworkMetric[nn.Module]):
         """The trunk's file."""
         return lpips_files(NET, self.trunk)
 
-    def shared(self, device: torch.device) -> nn.Module:
+    def shared(self, device: torch.device) -> LpipsNetwork:
         """See `NetworkMetric`."""
         return shared_lpips(NET, self.trunk)
 
@@ -53,6 +53,6 @@ class PieLpips(NetworkMetric[nn.Module]):
         if isinstance(kept, Undefined):
             return kept
         network = self.network(view.edited.device)
-        source, edited = (image[None] * kept for image in released_images(view, self.jpeg))
-        distance: float = network(source * 2 - 1, edited * 2 - 1).item()
+        source, edited = (image * kept for image in released_images(view, self.jpeg))
+        (distance,) = network.distances([(source, edited)])
         return distance

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -29,7 +29,7 @@ from p2p_bench.models.parts import PartConfig, check_headers, load_part, usable_
 from p2p_bench.models.schedule import NoiseSchedule, schedule_from_config
 from p2p_bench.models.sdxl import StableDiffusionXL, TwoClipReader
 from p2p_bench.models.settings import DTYPES, SIDE, Dtype, Size, sizes
-from p2p_bench.models.spec import Capability, ModelSpec, Unprompted
+from p2p_bench.models.spec import DIFFUSION, ModelSpec, Unprompted
 from p2p_bench.models.stable_diffusion import StableDiffusion
 from p2p_bench.models.textual_inversion import LearntWord, add_embeddings, add_tokens, read_words
 from p2p_bench.models.tokenizer import TokenizerReader, load_bert_tokenizer, load_tokenizer
@@ -153,7 +153,7 @@ class UNetCheckpoint:
             timesteps=schedule.layout,
             null_text_learning_rate=self.null_text_learning_rate,
             unprompted=self._unprompted(directory),
-            capabilities=frozenset(get_args(Capability)) - ({"unconditional"} if told else set()),
+            capabilities=DIFFUSION - ({"unconditional"} if told else set()),
             guided_by="input" if told else "passes",
             consistency=(told or bool(self.lora)) if self.consistency is None else self.consistency,
         )

@@ -14,8 +14,8 @@ def world_checkpoint(
     name: str = "world",
     guidance: Annotated[float, AtLeast(0)] = 4.0,
     steps: Annotated[int, AtLeast(1)] = 25,
-    self_fraction: Annotated[float, SIDE] = 0.5,
-    record_fraction: Annotated[float, SIDE] = 0.5,
+    self_fraction: Annotated[float | None, SIDE] = 0.5,
+    record_fraction: Annotated[float | None, SIDE] = 0.5,
     dtype: Dtype = "float32",
     null_text_learning_rate: Annotated[float, Above(0)] = 0.1,
 ) -> UNetCheckpoint:

@@ -20,8 +20,8 @@ from p2p_bench.report.thumbnails import ThumbnailStore
 
 _SCRIPTS = (
     "helpers.js", "references.js", "folder/state.js", "folder/statistics.js", "folder/chart.js",
-    "folder/overview.js", "folder/tables.js", "folder/pictures.js", "folder/gallery.js",
-    "folder/difference.js", "folder/viewer.js", "folder/main.js",
+    "folder/overview.js", "folder/published.js", "folder/tables.js", "folder/pictures.js",
+    "folder/gallery.js", "folder/difference.js", "folder/viewer.js", "folder/main.js",
 )  # fmt: skip
 _STYLES = ("report.css", "folder/folder.css")
 _OWN_FILES = re.compile(r"rows-\d+\.js|[0-9a-f]{16}\.(png|jpg|webp)")

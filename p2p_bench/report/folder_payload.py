@@ -17,6 +17,7 @@ from p2p_bench.report.entries import Entry, Key, category_means, reference_rows
 from p2p_bench.report.gather import LeftOut
 from p2p_bench.report.numbers import finite, mean_json
 from p2p_bench.report.payload import PICTURES
+from p2p_bench.report.published import published_json
 from p2p_bench.report.references import references, references_json
 from p2p_bench.report.runs import Row, Run
 from p2p_bench.report.search import search_table
@@ -85,6 +86,7 @@ def summary_payload(data: JointData, page_dir: Path, num_files: int) -> dict[str
             _entry(i, entry, data.columns, by_category, page_dir) for i, entry in enumerate(data.entries)
         ],
         **references_json(known, data.columns),
+        "published": published_json(data.entries),
         "search": search_table(data.entries, data.columns),
         "tables": tables(data.entries, basis, Criterion(basis.x, basis.y), known) if basis else None,
     }

@@ -2,14 +2,17 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from p2p_bench.errors import MissingWeightsError
-from p2p_bench.metrics.base import split_reasons
-from p2p_bench.metrics.lpips import Lpips, Net, distance_map, load_lpips
+from p2p_bench.metrics.base import evaluate, split_reasons
+from p2p_bench.metrics.lpips import Lpips, Net, load_lpips
+from p2p_bench.metrics.lpips_network import distance_map
 from p2p_bench.metrics.lpips_region import LpipsRegions
+from p2p_bench.metrics.pie_lpips import PieLpips
 from tests.metrics.photographs import photo_views
 from tests.metrics.trunks import random_trunk
 
@@ -37,7 +40,7 @@ def test_the_worlds_map_has_the_mean_of_its_distance() -> None:
     view = photo_views(64, 64)[1]
     network = LpipsRegions().network(torch.device("cpu"))
     with torch.inference_mode():
-        mapped = distance_map(network, view.source[None], view.edited[None]).mean().item()
+        mapped = distance_map(network.module, view.source[None], view.edited[None]).mean().item()
     assert mapped == pytest.approx(Lpips()([view])[0]["lpips"], rel=0.05)
 
 
@@ -57,6 +60,31 @@ def test_nets_share_a_network_and_have_columns_of_their_own() -> None:
     one, two = Lpips(), LpipsRegions()
     assert one.network(torch.device("cpu")) is two.network(torch.device("cpu"))
     assert Lpips("vgg", column="lpips_vgg").columns[0].name == "lpips_vgg"
+
+
+def test_each_image_passes_once_whatever_columns_ask(tmp_path: Path) -> None:
+    trunk = random_trunk("squeeze", tmp_path)
+    one, other = photo_views(64, 80)[:2]
+    views = [one, replace(one, edited=other.edited)]  # two edits of one source
+    metrics = {
+        "lpips": Lpips("squeeze", trunk),
+        "again": Lpips("squeeze", trunk, column="lpips_again"),
+        "lpips_region": LpipsRegions("squeeze", trunk),
+        "pie_lpips": PieLpips(trunk),
+    }
+    network: Any = metrics["lpips"].network(torch.device("cpu"))
+    passed: list[int] = []
+    handle = network.module.net.register_forward_pre_hook(lambda part, given: passed.append(len(given[0])))
+    together = evaluate(metrics, views)
+    handle.remove()
+    # The source, and black where it may change; by edit: whole, inside, outside, and black from its JPEG.
+    assert sum(passed) == 2 + 2 * 4
+    network._memo.clear()
+    alone = [evaluate({name: metric}, [view])[0] for view in views for name, metric in metrics.items()]
+    for row, parts in zip(together, (alone[:4], alone[4:]), strict=True):
+        expected = {key: value for part in parts for key, value in part.items()}
+        assert row == pytest.approx(expected, rel=1e-5)
+    assert together[0]["lpips"] == together[0]["lpips_again"] != together[1]["lpips"]
 
 
 def test_undefined_and_absent(tmp_path: Path) -> None:

@@ -22,9 +22,10 @@ FILES = [
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_option_fits_its_target(path: Path) -> None:
     node = OmegaConf.load(path)
-    if OmegaConf.is_missing(node, "path"):
-        assert "path" in str(node_faults(node, path.parent.name)[0])
-        node.path = "somewhere"
+    for key, value in (("path", "somewhere"), ("size", [512, 512])):
+        if OmegaConf.is_missing(node, key):
+            assert key in str(node_faults(node, path.parent.name)[0])
+            node[key] = value
     assert node_faults(node, path.parent.name) == []
 
 

@@ -12,8 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from p2p_bench.report import folder, write_folder_report
+from p2p_bench.report.published import published_rows
 from p2p_bench.stats import compare_paired, holm
 from tests.report.fake_run import NO_EDIT, VAE, fake_run
+from tests.report.pie_run import pie_run
 from tests.report.test_browser import ATTACK, BROWSER, dom
 from tests.report.test_folder import FAILED, TAUS, sweep
 
@@ -360,3 +362,33 @@ def test_nothing_is_wider_than_a_phone(page: Path, tmp_path: Path) -> None:
     )
     assert len(out["views"]) == 6
     assert max(out["views"]) <= out["width"]
+
+
+def test_published_means_stand_beside_the_runs(tmp_path: Path) -> None:
+    direct = next(row for row in published_rows() if row.method == "Direct + P2P")
+    runs = [pie_run(tmp_path / "a", direct.values), pie_run(tmp_path / "b", direct.values, images=9, seed=1)]
+    page = write_folder_report(runs, tmp_path / "report").page
+    out = act(
+        page,
+        tmp_path / "profile",
+        """
+        const counts = () => [all("#published .published").length, all("#published .masks").length,
+          texts("#runs tbody tr.reference .variant-name").length, all("#marks .point").length];
+        out.shown = counts();
+        const box = document.getElementById("with-published");
+        out.offered = !box.parentElement.hidden;
+        box.click();
+        out.hidden = counts();
+        all("#tabs button")[1].click();
+        out.verdicts = texts("#view-tables .verdict .badge");
+        """,
+        "#x=pie_clip_whole&y=pie_psnr",
+    )
+    both = [row for row in published_rows() if {"pie_clip_whole", "pie_psnr"} <= row.values.keys()]
+    masks = sum(row.masks for row in both)
+    assert out["shown"] == [len(both), masks, len(published_rows()), 2]
+    assert masks == 2
+    assert out["offered"]
+    assert out["hidden"] == [0, 0, 0, 2]
+    assert out["verdicts"].count("reproduced") == 1
+    assert out["verdicts"].count("not run") == len(out["verdicts"]) - 1

@@ -169,6 +169,7 @@ def test_controllers_go_with_every_sampler(controllers: dict[str, p2p.Controller
     """
     if option != "dpmpp_2m_sde":
         controllers = {name: controllers[name] for name in (*FEW, "reweight", "none")}
+    controllers = {**controllers, "shorter": p2p.Replace(0.6, 0.4)}  # shares its first steps with "replace"
     model, stepper = tiny_model(), task(f"sampler={option}").sampler.stepper()
     targets = {name: Target(TARGET, one) for name, one in controllers.items()}
     requests = [
@@ -221,7 +222,7 @@ def test_history_is_row_state() -> None:
 MATRIX = {
     "ddim": {"ddim", "direct", "edict", "edit_friendly", "negative_prompt", "noising", "none", "null_text",
              "proximal", "renoise"},
-    "euler_ancestral": {"edict", "edit_friendly", "noising", "none"},
+    "euler_ancestral": {"edit_friendly", "noising", "none"},
     "dpmpp_2m": {"noising", "none"},
 }  # fmt: skip
 MATRIX |= {"euler": MATRIX["ddim"], "turbo": MATRIX["euler_ancestral"]}
@@ -254,6 +255,10 @@ def test_what_does_not_go_together_is_refused() -> None:
     image = torch.rand(3, 16, 16)
     with pytest.raises(ConfigError, match=r"DDIMInversion walks .* DPMSolver.*sampler=ddim.*noising"):
         p2p.edit(model, SOURCE, TARGET, image=image, sampler="dpmpp_2m", steps=STEPS)
+    with pytest.raises(ConfigError, match=r"EDICTInversion takes steps of its own.*sampler.eta=0.5"):
+        p2p.edit(model, SOURCE, TARGET, image=image, inversion="edict", eta=0.5, steps=STEPS)
+    with pytest.raises(ConfigError, match=r"EditFriendlyInversion takes steps of its own.*sampler.eta=0.5"):
+        p2p.edit(model, SOURCE, TARGET, image=image, inversion="edit_friendly", eta=0.5, steps=STEPS)
     with pytest.raises(ConfigError, match=r"not distilled.*model.lora.*model.consistency"):
         p2p.edit(model, SOURCE, TARGET, sampler="lcm")
     with pytest.raises(ConfigError, match=r"not distilled"):

@@ -174,6 +174,7 @@ def _refuse_faulty(jobs: Sequence[Sequence[str]], multirun: bool) -> bool:
 
     # Imported late: this loads torch, and a mere usage error need not wait for it.
     from p2p_bench.app.search import search_faults
+    from p2p_bench.bench.launched import started_together
 
     faults: dict[str, P2PError] = {}
     plan = False
@@ -184,14 +185,34 @@ def _refuse_faulty(jobs: Sequence[Sequence[str]], multirun: bool) -> bool:
             task = build(without_hydra(config), chosen_options(config.hydra)).task
             plan = plan or config.run.plan
             wrong += search_faults(config, task, multirun)
-            if not wrong and (fault := folder_fault(Path(_folder_of(config.hydra, multirun)))):
+            if started_together() > 1:
+                wrong += _faults_of_several(config, typed)
+            folder = Path(_folder_of(config.hydra, multirun))
+            if not wrong and (fault := folder_fault(folder)):
                 wrong.append(ConfigError(f"run.dir: cannot be written ({fault}); choose another"))
+            if config.run.resume is False and _holds_a_run(folder):
+                wrong.append(
+                    ConfigError(f"run.resume: {folder} holds a run already; choose another with run.dir=DIR")
+                )
         except ErrorList as error:
             wrong += error.errors
         faults.update((str(fault), fault) for fault in wrong)
     if faults:
         raise ErrorList(list(faults.values()))
     return plan
+
+
+def _faults_of_several(config: DictConfig, typed: Sequence[str]) -> Iterator[ConfigError]:
+    """What processes that were started together cannot agree on."""
+    named = any(text.startswith(("hydra.run.dir=", "hydra.sweep.dir=")) for text in typed)
+    if config.run.dir is None and not named:
+        yield ConfigError("run.dir: several processes share the run, so it has to be said where: run.dir=DIR")
+    if searches(config.hydra):
+        yield ConfigError("hydra/sweeper: a search goes on in one process, since it chooses by what it reads")
+
+
+def _holds_a_run(folder: Path) -> bool:
+    return any((folder / name).exists() for name in ("config.yaml", "multirun.yaml", "rows"))
 
 
 def _folder_of(hydra_node: DictConfig, multirun: bool) -> str:

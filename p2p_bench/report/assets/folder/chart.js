@@ -37,14 +37,15 @@ function drawChart() {
   }
   const narrow = width < 520, box = [60, 28, width - 14, height - 50];
   const few = points.length <= 40 ? spanOf : (mean) => [mean[0]]; // intervals of many points hide them
-  const sx = axisScale(x, withReferences(x, points.flatMap((point) => few(point.x)), false), box[0], box[2]);
-  const sy = axisScale(y, withReferences(y, points.flatMap((point) => few(point.y)), true), box[3], box[1]);
+  const known = publishedPoints(x, y), across = points.flatMap((point) => few(point.x)), up = points.flatMap((point) => few(point.y));
+  const sx = axisScale(x, withReferences(x, [...across, ...known.map((row) => row.values[x.name])], false), box[0], box[2]);
+  const sy = axisScale(y, withReferences(y, [...up, ...known.map((row) => row.values[y.name])], true), box[3], box[1]);
   const still = stillPlace(x, y, sx, sy, box);
   const places = new Map(points.map((point) => [point.i, [sx.at(point.x[0]), sy.at(point.y[0])]]));
   chart = { x, y, points, places, box };
   svg.replaceChildren(chartGrid(sx, sy, box), chartTitles(x, y, box, width, height, narrow),
     boundOf(y) ? boundLine(y, sy, box, still) : s("g"), frontLine(frontOf(points, x, y), places), methodLines(places),
-    still ? stillMark(still) : s("g"), s("rect", { id: "brush", class: "brush", width: 0, height: 0 }),
+    still ? stillMark(still) : s("g"), publishedMarks(x, y, sx, sy), s("rect", { id: "brush", class: "brush", width: 0, height: 0 }),
     chartMarks(points, places, sx, sy, points.length <= 40));
   markSelection();
 }
@@ -186,7 +187,7 @@ function installBrush() {
 }
 
 function drawReferences(x, y) {
-  const parts = x && y ? [referenceText(x, y)] : [];
+  const parts = x && y ? [referenceText(x, y), publishedText(x, y)].filter(Boolean) : [];
   parts.push(data.entries.some((entry) => entry.plain) ? "Hollow diamonds are plain generation from the target prompt; it ignores the source, unless it starts from the inverted image." :
     "No run here is without control; run.baseline=true adds plain generation as a reference.");
   $("references").textContent = parts.join(" ");

@@ -28,6 +28,7 @@ function installControls() {
   on("axis-x", "change", (control) => ({ x: control.value }));
   on("axis-y", "change", (control) => ({ y: control.value }));
   on("all-metrics", "change", (control) => ({ all: control.checked }));
+  on("with-published", "change", (control) => ({ published: control.checked }));
   on("method", "change", (control) => ({ method: control.value }));
   on("entry", "change", (control) => ({ entry: control.value }));
   on("gsort", "change", (control) => ({ gsort: control.value }));

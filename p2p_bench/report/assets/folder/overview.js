@@ -9,6 +9,8 @@ function drawFilters() {
   metricOptions($("axis-x"), measured, state.x);
   metricOptions($("axis-y"), measured, state.y);
   $("all-metrics").checked = state.all;
+  $("with-published").checked = state.published;
+  $("with-published").parentElement.hidden = !data.published;
   for (const tab of $("tabs").children) tab.setAttribute("aria-selected", String(tab.dataset.view === state.view));
   const active = $("tabs").querySelector('[aria-selected="true"]'), frame = active.closest(".bar-in");
   frame.scrollLeft = active.offsetLeft - frame.clientWidth / 3; // on a narrow screen the tabs scroll
@@ -81,7 +83,7 @@ function drawTable() {
     h("td", { class: "number" }, entry.counts[0].toLocaleString("en")),
     columns.map(({ cell, metric }, k) => cell(i, bests[k] != null && format(meanOf(i, metric.name)[0]) === bests[k])));
   }));
-  body.append(...referenceRows(columns.map((column) => column.metric)));
+  body.append(...referenceRows(columns.map((column) => column.metric)), ...publishedTableRows(columns));
   $("runs").replaceChildren(tableHead(columns), body);
   $("runs-shown").textContent = entries.length === data.entries.length ? `${entries.length} runs` : `${entries.length} of ${data.entries.length} runs`;
 }

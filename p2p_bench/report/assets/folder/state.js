@@ -6,7 +6,7 @@ let thumbs = [];
 let filesLeft = Infinity;
 const VIEWS = ["overview", "tables", "strips", "gallery", "worst", "difference"];
 const defaults = {
-  view: "overview", category: "", q: "", sel: "", sort: "", dir: "down", x: "", y: "", all: false,
+  view: "overview", category: "", q: "", sel: "", sort: "", dir: "down", x: "", y: "", all: false, published: true,
   method: "", find: "", entry: "", gsort: "", order: "worst", k: "6", a: "", b: "", metric: "", edit: "",
 };
 const state = { ...defaults };

@@ -2,7 +2,7 @@
 const meanText = (mean) => (mean[0] == null ? "–" : format(mean[0]));
 const intervalText = (mean) => (mean[2] == null ? null : h("span", { class: "interval" }, format(mean[2]) + " to " + format(mean[3])));
 const meanTd = (mean, best) => h("td", { class: "number" + (best ? " best" : "") }, h("span", { class: "mean" }, meanText(mean)), intervalText(mean));
-const LEFT = ["Trial", "Setting", "Method", "Metric", "Category", "Tau", "Taus chosen, cross/self (edits)"];
+const LEFT = ["Table", "Verdict", "Trial", "Setting", "Method", "Metric", "Category", "Tau", "Taus chosen, cross/self (edits)"];
 const plainTable = (head, body, label) => h("div", { class: "scroll card", tabindex: 0, role: "region", "aria-label": label },
   h("table", { class: "means" }, h("thead", {}, h("tr", {}, head.map((name) => h("th", { scope: "col", class: LEFT.includes(name) ? null : "number" }, name)))), h("tbody", {}, body)));
 const metricHeading = (name) => { const metric = metricOf(name); return h("span", {}, metric.short + " " + arrow(metric), h("span", { class: "unit" }, metric.unit, " ", backbone(metric), boundNote(metric, ""))); };
@@ -10,10 +10,10 @@ const metricHeading = (name) => { const metric = metricOf(name); return h("span"
 function drawTables() {
   const target = $("view-tables"), found = data.tables;
   if (!found) {
-    target.replaceChildren(h("p", { class: "card empty" }, "No metric has a value, so there is nothing to analyse."));
+    target.replaceChildren(...publishedSection(data.published), h("p", { class: "card empty" }, "No metric has a value, so there is nothing to analyse."));
     return;
   }
-  target.replaceChildren(...searchSection(data.search), ...curvesSection(found), ...autoSection(found), ...comparedSection(found));
+  target.replaceChildren(...publishedSection(data.published), ...searchSection(data.search), ...curvesSection(found), ...autoSection(found), ...comparedSection(found));
 }
 
 function searchSection(found) {

@@ -1,0 +1,229 @@
+"""`p2p-bench score FOLDER|RUN KEY=VALUE ...`: scores images that exist already; nothing is generated."""
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from p2p_bench.app.build import build_task, chosen_options, without_hydra
+from p2p_bench.app.compose import checked_overrides, composed, composing, group_options
+from p2p_bench.app.console import status_console
+from p2p_bench.app.early import refuse_early
+from p2p_bench.app.paths import place_paths, user_path
+from p2p_bench.app.spelling import quoted
+from p2p_bench.errors import ConfigError, DataError, nearest
+
+if TYPE_CHECKING:
+    from p2p_bench.bench.task import Task
+    from p2p_bench.editors.found import Found, Key
+
+SETTINGS = {
+    "pattern": "editor.pattern",
+    "panels": "editor.panels",
+    "panel": "editor.panel",
+    "reconstruction": "editor.reconstruction",
+    "fit": "editor.fit",
+    "size": "model.size",
+    "name": "model.name",
+}
+"""What `score.KEY` sets."""
+
+_FREE = ("dataset", "metrics", "logger", "trainer", "run", "seed", "hydra")
+"""What else may be set."""
+
+_BASE = (
+    "model=given", "controller=none", "inversion=none", "run.name=score", "run.heatmaps=false",
+)  # fmt: skip
+_RUN = ("results.parquet", "config.yaml")
+
+
+def main(arguments: list[str], debug: bool) -> int:
+    """Scores a folder of images, or the pictures that a finished run kept.
+
+    Args:
+        arguments: The folder, and overrides.
+        debug: Show stack traces.
+
+    Returns:
+        The exit code of the run that scores.
+
+    Raises:
+        ConfigError: The settings do not go with scoring, or no image belongs to any pair.
+        DataError: The folder or the run cannot be used.
+    """
+    parser = argparse.ArgumentParser(
+        prog="p2p-bench score",
+        usage="p2p-bench score FOLDER|RUN [KEY=VALUE ...]",
+        description="Scores images that any tool made (FOLDER, with dataset=... and score.pattern=...), or "
+        "the pictures that a finished run kept (RUN, with metrics=...). What it leaves is what a run leaves.",
+    )
+    parser.add_argument("folder", type=user_path, help="folder of images, or directory of a finished run")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    options = parser.parse_intermixed_args(arguments)
+    folder = options.folder.absolute()
+    if not folder.is_dir():
+        raise DataError(f"{folder}: there is no such folder")
+    typed = list(_translated(options.overrides))
+    if any((folder / name).is_file() for name in _RUN):
+        return _score_run(folder, typed, debug)
+    if (folder / "multirun.yaml").is_file():
+        raise DataError(f"{folder}: the directory of a sweep; give that of one of its jobs")
+    return _score_folder(folder, typed, debug)
+
+
+def _translated(overrides: Sequence[str]) -> Iterator[str]:
+    """Overrides with `score.KEY` as the key that it stands for.
+
+    Raises:
+        ConfigError: A key has no meaning here.
+    """
+    for text in overrides:
+        key, equal, value = text.partition("=")
+        bare = key.lstrip("+~")
+        group, _, rest = bare.partition(".")
+        if group == "score":
+            if rest not in SETTINGS:
+                raise ConfigError(
+                    f"{text}: unknown key.{nearest(rest, SETTINGS)} Known: "
+                    f"{', '.join(f'score.{name}' for name in SETTINGS)}"
+                )
+            yield f"{SETTINGS[rest]}={quoted(value) if rest in ('pattern', 'name') else value}"
+        elif group.partition("/")[0] not in _FREE or bare == "run.plan":
+            raise ConfigError(
+                f"{text}: score makes no edits, so it has no meaning; what may be set: score.KEY, "
+                f"{', '.join(_FREE[:-1])}"
+            )
+        else:
+            yield key + equal + value
+
+
+def _score_folder(folder: Path, typed: Sequence[str], debug: bool) -> int:
+    from p2p_bench.editors.folder import FolderOfImages
+    from p2p_bench.editors.found import common_size
+
+    base = [*_BASE, "editor=folder", f"editor.path={quoted(str(folder))}"]
+    with_size = any(text.startswith("model.size=") for text in typed)
+    task = _task([*base, *([] if with_size else ["model.size=[1,1]"]), *typed])
+    editor = task.editor
+    assert isinstance(editor, FolderOfImages)
+    editor = replace(editor, variants=editor.variants_there())
+    found = editor.places(task.dataset)
+    names = [one.name for one in editor.known_variants() if _number(found, one.name)]
+    if editor.variants:
+        base.append(f"editor.variants=[{','.join(map(quoted, names))}]")
+    sizes = common_size(found, editor.panels)
+    if not sizes:
+        raise ConfigError(f"{folder}: none of its pictures can be read or divided into {editor.panels}")
+    if not with_size:
+        (height, width), _ = sizes.most_common(1)[0]
+        base.append(f"model.size=[{height},{width}]")
+        _tell_sizes(sizes, editor.panels)
+    if hasattr(task.dataset, "fit") and not any(text.startswith("dataset.fit=") for text in typed):
+        base.append("dataset.fit=error")  # nothing is resized without a word
+    return _run([*base, *typed], debug)
+
+
+def _score_run(folder: Path, typed: Sequence[str], debug: bool) -> int:
+    from p2p_bench.bench.open_run import pairs_checksum
+    from p2p_bench.editors.finished import FinishedRunImages
+    from p2p_bench.editors.found import common_size
+
+    keys = {text.partition("=")[0].lstrip("+~") for text in typed}
+    if not any(key.partition(".")[0] == "metrics" for key in keys):
+        raise ConfigError(f"{folder}: a finished run; say what it is to be scored by, with metrics=...")
+    if wrong := [key for key in keys if key.partition(".")[0] in ("dataset", "seed", "editor", "model")]:
+        raise ConfigError(f"{wrong[0]}: pairs and pictures are those of the run in {folder}; leave it out")
+    editor = FinishedRunImages(folder)
+    summary, rows, found = editor.summary(), editor.rows(), editor.places()
+    sizes = common_size(found, 1)
+    if not sizes:
+        raise ConfigError(f"{folder}: none of its pictures can be read")
+    height, width = sizes.most_common(1)[0][0]
+    base = [
+        *_BASE, "editor=finished", f"editor.path={quoted(str(folder))}", f"model.size=[{height},{width}]",
+        f"model.name={quoted(str(rows[0]['model']))}", *_dataset_of(folder),
+    ]  # fmt: skip
+    task = _task([*base, *typed])
+    if pairs_checksum(task.dataset.pairs()) != summary["checksums"].get("pairs"):
+        raise DataError(
+            f"{folder}: its data set has changed since the run, so the pictures may be of other pairs; "
+            "bring the data set back, or run again"
+        )
+    return _run([*base, *typed], debug)
+
+
+def _dataset_of(folder: Path) -> Iterator[str]:
+    """The overrides that make the data set of a run, and its seed.
+
+    Raises:
+        DataError: What the run left does not say, or it is none of those that are shipped.
+    """
+    from p2p_bench.app.jobs import STARTED
+    from p2p_bench.bench.directory import read_config
+
+    config = read_config(folder)
+    node, started = config.get("dataset"), config.get(STARTED) or {}
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        raise DataError(f"{folder}: its config.yaml does not say of which data set it is")
+    options = [
+        option
+        for option in group_options("dataset")
+        if OmegaConf.select(composed((f"dataset={option}",)), "dataset._target_") == node["_target_"]
+    ]
+    if not options:
+        raise DataError(f"{folder}: its data set is none that is shipped, {node['_target_']}")
+    placed = OmegaConf.create(dict(node))
+    place_paths(placed, Path(str(started.get("cwd", Path.cwd()))))
+    yield f"dataset={options[0]}"
+    stated = composed((f"dataset={options[0]}",)).dataset
+    plain: Any = OmegaConf.to_container(placed)
+    for key, value in plain.items():
+        there = key in stated
+        if key == "_target_" or (there and not OmegaConf.is_missing(stated, key) and stated[key] == value):
+            continue
+        yield f"{'' if there else '+'}dataset.{key}={_value(value)}"
+    yield f"seed={config.get('seed', 0)}"
+
+
+def _value(value: Any) -> str:
+    """A plain value as Hydra reads it."""
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{_value(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_value, value)) + "]"
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return quoted(value) if isinstance(value, str) else repr(value)
+
+
+def _task(overrides: Sequence[str]) -> "Task":
+    with composing():
+        config: DictConfig = composed(tuple(checked_overrides(overrides)))
+    refuse_early([without_hydra(config)], overrides)
+    return build_task(without_hydra(config), chosen_options(config.hydra))
+
+
+def _run(overrides: Sequence[str], debug: bool) -> int:
+    from p2p_bench.app.verbs.run import main as run
+
+    return run(list(overrides), debug)
+
+
+def _number(found: "Mapping[Key, Found | str]", variant: str) -> int:
+    """How many edits of a variant have a picture."""
+    return sum(key[1] == variant and not isinstance(one, str) for key, one in found.items())
+
+
+def _tell_sizes(sizes: Mapping[tuple[int, int], int], panels: int) -> None:
+    """Says which size is taken, and what else there is."""
+    (height, width), count = max(sizes.items(), key=lambda item: item[1])
+    others = sum(sizes.values()) - count
+    said = f"pictures of {width} x {height} pixels"
+    if others:
+        said += f"; {others} of another size are errors, unless score.fit says to resize them"
+    if panels == 1 and width == 4 * height:
+        said += "; four side by side, as the files of PnPInversion? then set score.panels=4"
+    status_console().print(said, markup=False)

@@ -1,0 +1,204 @@
+"""A folder of images that were made elsewhere, by whatever tool."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+
+from p2p_bench import raster
+from p2p_bench.data.base import PairDataset
+from p2p_bench.data.images import Fit
+from p2p_bench.data.places import home_of, inside
+from p2p_bench.editors.base import EditorSettings, Equipment, KnownVariant
+from p2p_bench.editors.found import Found, Key, Panels, PictureEditor, content_of, facts_of
+from p2p_bench.editors.patterns import SUFFIXES, Pattern
+from p2p_bench.errors import ConfigError, DataError
+from p2p_bench.fields import AtLeast, check_fields
+from p2p_bench.hashing import digest
+from p2p_bench.raster import shortened
+
+CONTROLLER = "given"
+"""Name of the controller in results: nobody knows how the images were edited."""
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class FolderOfImages(EditorSettings):
+    """Images by name, see `Pattern`; each is scored against the source image of the data set.
+
+    Attributes:
+        path: The folder.
+        pattern: How its files are named, relative to it.
+        variants: Names for `{variant}`; without that field one name, that of the folder where it is empty.
+        panels: Pictures side by side in a file.
+        panel: Which of them is the edited image, from 1; None is the last.
+        reconstruction: Which is the reconstructed source, from 1; None where there is none.
+        fit: What is done with an image of another size than expected: see `fit_image`. "error" refuses it.
+    """
+
+    path: str | Path
+    pattern: str = "{id}"
+    variants: Sequence[str] = ()
+    panels: Annotated[int, AtLeast(1)] = 1
+    panel: Annotated[int | None, AtLeast(1)] = None
+    reconstruction: Annotated[int | None, AtLeast(1)] = None
+    fit: Fit = "error"
+
+    def __post_init__(self) -> None:
+        """Checks the values.
+
+        Raises:
+            ConfigError: One is of the wrong type or out of range.
+        """
+        check_fields(self, "editor.")
+        Pattern(self.pattern)
+        for name, place in (("panel", self.panel), ("reconstruction", self.reconstruction)):
+            if place is not None and place > self.panels:
+                raise ConfigError(f"score.{name}: expected at most score.panels={self.panels}, got {place}")
+
+    def known_variants(self) -> tuple[KnownVariant, ...]:
+        """See `EditorSettings.known_variants`."""
+        names = tuple(self.variants) or (Path(self.path).expanduser().resolve().name or "images",)
+        return tuple(KnownVariant(str(name), CONTROLLER) for name in names)
+
+    def loads(self, spec: Any) -> str:
+        """The pictures."""
+        return f"the pictures of {self.path}"
+
+    def variants_there(self) -> tuple[str, ...]:
+        """Names that files of the folder have for `{variant}`, in order."""
+        pattern = Pattern(self.pattern)
+        found = {pattern.variant_of(name) for name in self._files()} if "variant" in pattern.names else set()
+        return tuple(sorted(name for name in found if name))
+
+    def places(self, dataset: PairDataset) -> dict[Key, Found | str]:
+        """The picture of each edit, or why there is none.
+
+        Raises:
+            ConfigError: There is no such folder; it holds no picture of any edit; the pattern does not suit
+                the data set.
+        """
+        files = self._files()
+        if not files:
+            raise ConfigError(
+                f"{self.path}: holds no pictures ({', '.join(SUFFIXES)}); expected files named "
+                f"{self.pattern!r} (score.pattern)"
+            )
+        wanted = dict(self._names(dataset))
+        owners = Counter(wanted.values())
+        by_stem = _by_stem(files)
+        found: dict[Key, Found | str] = {}
+        for key, name in wanted.items():
+            found[key] = self._place(name, set(files), by_stem, owners[name])
+        if not any(isinstance(one, Found) for one in found.values()):
+            raise ConfigError(self._nothing(files, wanted, found))
+        return found
+
+    def sums(self, dataset: PairDataset) -> Mapping[str, str]:
+        """Checksum of the pictures; raises as `places` does."""
+        return {"pictures": digest(content_of(self.places(dataset)))}
+
+    def facts(self, dataset: PairDataset) -> Mapping[str, Any]:
+        """Where the pictures come from and how good their files are."""
+        found = self.places(dataset)
+        used = {one.edited for one in found.values() if isinstance(one, Found)}
+        files = {(self._folder() / name).resolve() for name in self._files()}
+        return {
+            "from": "folder", "path": str(self.path), "pattern": self.pattern, "fit": self.fit,
+            "masks": "given by the data set", **facts_of(found), "unused": len(files - used),
+        }  # fmt: skip
+
+    def ready(self, equipment: Equipment, device: torch.device | str = "cpu") -> PictureEditor:
+        """See `EditorSettings.ready`; nothing is read before it is asked for."""
+        assert equipment.dataset is not None
+        panels = Panels(self.panels, self.panel, self.reconstruction)
+        size = equipment.checkpoint.spec().image_size
+        return PictureEditor(self.places(equipment.dataset), size, panels, self.fit)
+
+    def _folder(self) -> Path:
+        folder = Path(self.path).expanduser().resolve()
+        if not folder.is_dir():
+            raise ConfigError(f"{shortened(str(self.path))}: no such folder of images")
+        return folder
+
+    def _files(self) -> list[str]:
+        """Pictures below the folder, relative to it; hidden ones are none."""
+        folder, found = self._folder(), []
+        for parent, folders, names in os.walk(folder):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            here = Path(parent).relative_to(folder)
+            pictures = (name for name in names if name.lower().endswith(SUFFIXES) and name[0] != ".")
+            found += [(here / name).as_posix() for name in sorted(pictures)]
+        return found
+
+    def _names(self, dataset: PairDataset) -> Iterator[tuple[Key, str]]:
+        pattern, pairs, home = Pattern(self.pattern), dataset.pairs(), home_of(dataset)
+        if "index" in pattern.names and getattr(dataset, "categories", None):
+            raise ConfigError(
+                "score.pattern: {index} counts all pairs of a data set, but dataset.categories leaves some "
+                "out; use {id}, or leave dataset.categories out"
+            )
+        several = next((pair for pair in pairs if len(pair.target_prompts) > 1), None)
+        if several is not None and "target" not in pattern.names:
+            raise ConfigError(
+                f"score.pattern: pair {several.id!r} has {len(several.target_prompts)} target prompts; "
+                "expected {target} in the pattern, their place from 0"
+            )
+        for variant in self.known_variants():
+            for place, pair in enumerate(pairs):
+                for target in range(len(pair.target_prompts)):
+                    name = pattern.of(pair, place, target, variant.name, home)
+                    yield (pair.id, variant.name, target), name
+
+    def _place(
+        self, name: str, files: set[str], by_stem: Mapping[str, Sequence[str]], owners: int
+    ) -> Found | str:
+        shown = shortened(name)
+        if owners > 1:
+            return f"the picture {shown} would be that of {owners} edits; make score.pattern tell them apart"
+        found = [name] if name in files else [] if Pattern(self.pattern).exact else by_stem.get(name, [])
+        if not found:
+            ending = "" if Pattern(self.pattern).exact else " (.png, .jpg, .jpeg or .webp)"
+            return f"there is no picture {shown}{ending} in {self.path}"
+        if len(found) > 1:
+            return f"there are {len(found)} pictures of it, {', '.join(found)}; leave one"
+        try:
+            path = inside(self._folder(), found[0])
+        except DataError as error:
+            return str(error)
+        kind = raster.kind_of(path)
+        lossy = f"the picture is a {kind} file, which does not keep every pixel"
+        return Found(path, known={"notes": lossy} if kind in raster.LOSSY else {})
+
+    def _nothing(
+        self, files: Sequence[str], wanted: Mapping[Key, str], found: Mapping[Key, Found | str]
+    ) -> str:
+        """Why no edit has a picture, with names that were expected and names that are there."""
+        reasons = Counter(one for one in found.values() if isinstance(one, str))
+        expected = list(dict.fromkeys(wanted.values()))
+        if not set(expected) & {*files, *_by_stem(files)}:
+            return (
+                f"{self.path}: none of its {len(files)} pictures fits score.pattern={self.pattern!r}; "
+                f"expected names such as {_listed(expected)}, found such as {_listed(files)}"
+            )
+        return (
+            f"{self.path}: no edit has a picture of its own (score.pattern={self.pattern!r}): "
+            + (reasons.most_common(1)[0][0])
+        )
+
+
+def _by_stem(files: Sequence[str]) -> dict[str, list[str]]:
+    """Files by their path without its ending."""
+    found: dict[str, list[str]] = {}
+    for name in files:
+        found.setdefault(name.rpartition(".")[0], []).append(name)
+    return found
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(repr(shortened(name)) for name in names[:_SHOWN])

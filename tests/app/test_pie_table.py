@@ -1,0 +1,53 @@
+"""`experiment=pie_table`: the methods of the published table, each with its own settings, on fake data."""
+
+import json
+from pathlib import Path
+
+import yaml
+
+from p2p_bench.app.compose import compose
+from p2p_bench.report.published import FIGURES, INVERSIONS, published_rows
+from tests.app.command import Command
+from tests.data.fake.pie_bench import make as make_pie
+from tests.models.tiny import tiny_checkpoint
+
+METHODS = ("ddim", "null_text", "negative_prompt", "direct")
+
+
+def test_every_method_of_the_table_that_is_here_is_run(command: Command) -> None:
+    pie = make_pie(command.folder / "pie")
+    done = command(
+        "-m", "experiment=pie_table", f"dataset.path={pie}", "model=local",
+        f"model.path={tiny_checkpoint().path}",
+        "model.record_fraction=0.5", "sampler.steps=2", "metrics=pie_parity", "~metrics.pie_structure",
+        "~metrics.pie_lpips", "~metrics.pie_clip", "logger=csv", "trainer.accelerator=cpu", "run.dir=table",
+    )  # fmt: skip
+    assert (command.folder / "table" / "0" / "summary.json").is_file(), done.err
+    jobs = sorted(path for path in (command.folder / "table").iterdir() if path.name.isdecimal())
+    settings = [json.loads((job / "summary.json").read_text(encoding="utf-8"))["settings"] for job in jobs]
+    found = [(one["inversion"], one["seed"], one["dataset"]["as_released"]) for one in settings]
+    plain = [
+        ({key: value for key, value in node.items() if key != "_target_"}, *rest) for node, *rest in found
+    ]
+    assert plain == [(INVERSIONS[method], 1234, True) for method in METHODS]
+    report = command("report", "table")
+    assert report.code == 0, report.err
+    page = (command.folder / "table" / "report" / "data" / "summary.js").read_text(encoding="utf-8")
+    # A tiny model is no Stable Diffusion: nothing is taken for a rerun.
+    assert page.count('"not run"') == sum(bool(row.controller or row.absent) for row in published_rows())
+
+
+def test_the_experiment_has_the_settings_that_a_rerun_is_known_by() -> None:
+    config = compose(["experiment=pie_table"], keep_hydra=True)
+    assert (config.model.name, config.model.dtype, config.seed) == ("sd14", "float32", 1234)
+    assert (config.sampler.steps, config.sampler.guidance) == (50, 7.5)
+    assert (config.controller.cross, config.controller.self_attn) == (0.4, 0.6)
+    assert config.hydra.sweeper.params.inversion.split(",") == list(METHODS)
+    assert {row.inversion for row in published_rows()} - {""} == set(METHODS)
+    for method in METHODS:
+        node = compose([f"inversion={method}"]).inversion
+        assert {key: node[key] for key in node if key != "_target_"} == INVERSIONS[method]
+    columns = {figure.column for figure in FIGURES}
+    text = (Path(__file__).parents[2] / "conf" / "metrics" / "pie_parity.yaml").read_text(encoding="utf-8")
+    assert {f"pie_{name}" for name in ("structure", "pixel", "lpips", "clip")} == set(yaml.safe_load(text))
+    assert len(columns) == 7

@@ -1,0 +1,356 @@
+"""`p2p-bench score`: images made elsewhere, and a run's pictures by other metrics; nothing is generated."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+import p2p_bench.editors.controlled as controlled
+from p2p_bench.app.compose import group_options
+from tests.app.command import Command, Outcome
+from tests.data.fake.pie_bench import make as make_pie
+
+SIDE = 48
+QUIET = ("logger=csv", "trainer.accelerator=cpu", "run.dir=scored")
+
+
+@pytest.fixture(autouse=True)
+def _no_model(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No diffusion model may be made ready, but where a test makes a run first."""
+    if "run" not in request.fixturenames:
+        monkeypatch.setattr(controlled.ControlledSampling, "ready", None)
+
+
+def picture(path: Path, seed: int, size: tuple[int, int] = (SIDE, SIDE)) -> np.ndarray:
+    """A picture of noise, written where its name says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(path)
+    return pixels
+
+
+def dataset(folder: Path, number: int = 3, targets: int = 1) -> list[str]:
+    """A data set of noise, as overrides."""
+    lines = []
+    for place in range(number):
+        picture(folder / "set" / "images" / f"{place}.png", place)
+        prompts = [f"a blue cat {target}" for target in range(targets)]
+        lines.append(
+            {
+                "id": f"s{place}",
+                "source": "a red cat",
+                "target_prompts": prompts,
+                "image": f"images/{place}.png",
+            }
+        )
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "set" / "pairs.jsonl").write_text(text, encoding="utf-8")
+    return ["dataset=jsonl", f"dataset.path={folder / 'set' / 'pairs.jsonl'}"]
+
+
+def rows_of(folder: Path) -> dict[tuple[str, str, int], Mapping[str, Any]]:
+    table = pq.read_table(folder / "results.parquet").to_pylist()
+    return {(row["sample_id"], row["variant"], row["target_index"]): row for row in table}
+
+
+def summary_of(folder: Path) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    return found
+
+
+def scored(command: Command, *typed: str, metrics: str = "metrics=pixel") -> Outcome:
+    return command("score", *typed, metrics, *QUIET)
+
+
+def test_a_folder_of_images_is_scored_like_a_run(command: Command) -> None:
+    sources = dataset(command.folder)
+    made = [picture(command.folder / "tool" / f"s{place}.png", 10 + place) for place in range(3)]
+    done = scored(command, "tool", *sources)
+    assert done.code == 0, done.err
+    rows = rows_of(command.folder / "scored")
+    assert set(rows) == {(f"s{place}", "tool", 0) for place in range(3)}
+    for place, row in enumerate(rows.values()):
+        source = np.asarray(Image.open(command.folder / "set" / "images" / f"{place}.png"))
+        error = np.square((source.astype(float) - made[place]) / 255).mean()
+        assert row["mse"] == pytest.approx(error, rel=1e-5)
+        assert (row["status"], row["model"], row["controller"]) == ("ok", "given", "given")
+        # What nobody can know stays empty.
+        assert row["steps"] is None
+        assert all(np.isnan(row[name]) for name in ("guidance", "unet_rows", "unet_rows_spent", "recon_psnr"))
+        assert row["inversion"] == row["inversion_from"] == ""
+    summary = summary_of(command.folder / "scored")
+    assert summary["variants"]["tool"]["metrics"]["mse"]["count"] == 3
+    assert summary["variants"]["tool"]["unet_rows"] is None
+    assert summary["pictures"]["formats"] == {"PNG": 3}
+    assert "1/510" in summary["pictures"]["note"]
+    assert summary["references"]["no_edit"]["metrics"]["psnr"]["mean"] == 100
+    assert all((command.folder / "scored" / name).is_file() for name in ("report.html", "metrics.csv"))
+
+
+def test_what_is_missing_is_listed_and_the_rest_is_scored(command: Command) -> None:
+    sources = dataset(command.folder, number=6)
+    folder = command.folder / "tool"
+    picture(folder / "s0.png", 1)
+    picture(folder / "s1.png", 2, (SIDE, 2 * SIDE))
+    picture(folder / "s2.png", 3)
+    picture(folder / "s2.webp", 3)
+    (folder / "s3.png").write_bytes(b"no picture")
+    picture(folder / "s5.png", 4)
+    picture(folder / "other.png", 5)
+    done = scored(command, "tool", *sources)
+    assert done.code == 1, done.err
+    rows = {key[0]: row for key, row in rows_of(command.folder / "scored").items()}
+    assert {key: row["status"] for key, row in rows.items()} == {
+        "s0": "ok", "s1": "error", "s2": "error", "s3": "error", "s4": "error", "s5": "ok",
+    }  # fmt: skip
+    assert "96 x 48 pixels, expected 48 x 48" in rows["s1"]["error"]
+    assert "2 pictures of it, s2.png, s2.webp" in rows["s2"]["error"]
+    assert "not an image" in rows["s3"]["error"]
+    assert "no picture s4 (.png, .jpg, .jpeg or .webp)" in rows["s4"]["error"]
+    summary = summary_of(command.folder / "scored")
+    assert summary["variants"]["tool"]["count"] == 2
+    assert summary["variants"]["tool"]["failed"] == 4
+    assert summary["pictures"]["unused"] == 3
+    # Nothing is resized unless that is asked for.
+    shutil.rmtree(command.folder / "scored")
+    again = scored(command, "tool", *sources, "score.fit=resize", "score.size=[48,48]")
+    rows = {key[0]: row for key, row in rows_of(command.folder / "scored").items()}
+    assert rows["s1"]["status"] == "ok", again.err
+
+
+def test_a_source_of_another_size_is_an_error_too(command: Command) -> None:
+    sources = dataset(command.folder, number=2)
+    for place in range(2):
+        picture(command.folder / "tool" / f"s{place}.png", place, (64, 64))
+    done = scored(command, "tool", *sources)
+    assert done.code == 1
+    assert "48 x 48 pixels, the model works at 64 x 64" in done.err
+    shutil.rmtree(command.folder / "scored")
+    assert scored(command, "tool", *sources, "dataset.fit=resize").code == 0
+
+
+@pytest.mark.parametrize(
+    ("files", "pattern", "told"),
+    [
+        ((), "{id}", "holds no pictures"),
+        (
+            ("x.png", "y.png"),
+            "{id}",
+            "expected names such as 's0', 's1', 's2', found such as 'x.png', 'y.png'",
+        ),
+        (("x.png",), "{id}.jpg", "none of its 1 pictures fits score.pattern='{id}.jpg'"),
+        (("tool.png",), "{variant}/{index}.png", "none of its 1 pictures fits"),
+        (("s0.png",), "{idd}", "Did you mean 'id'"),
+    ],
+)
+def test_a_folder_without_any_picture_of_a_pair_is_refused(
+    command: Command, files: tuple[str, ...], pattern: str, told: str
+) -> None:
+    sources = dataset(command.folder)
+    (command.folder / "tool").mkdir()
+    for name in files:
+        picture(command.folder / "tool" / name, 0)
+    done = scored(command, "tool", *sources, f"score.pattern={pattern}")
+    assert done.code == 2
+    assert told in done.err
+    assert not command.ran
+
+
+def test_variants_and_targets_have_their_pictures(command: Command) -> None:
+    sources = dataset(command.folder, number=2, targets=2)
+    for variant in ("b tool", "a"):
+        for place in range(2):
+            for target in range(2):
+                picture(command.folder / "out" / variant / f"{place:03d}_{target}.jpg", 4 * place + target)
+    pattern = "score.pattern={variant}/{index:03d}_{target}.jpg"
+    told = scored(command, "out", *sources, "score.pattern={variant}/{index:03d}_0.jpg")
+    assert told.code == 2
+    assert "has 2 target prompts; expected {target}" in told.err
+    done = scored(command, "out", *sources, pattern)
+    assert done.code == 0, done.err
+    rows = rows_of(command.folder / "scored")
+    assert len(rows) == 8
+    assert {key[1] for key in rows} == {"a", "b tool"}
+    assert {row["notes"] for row in rows.values()} == {
+        "the picture is a JPEG file, which does not keep every pixel"
+    }
+    pictures = summary_of(command.folder / "scored")["pictures"]
+    assert (pictures["lossy"], pictures["edits"], pictures["found"]) == (8, 8, 8)
+    assert "8 of 8 are compressed with losses" in pictures["note"]
+
+
+def test_pictures_that_two_edits_would_share_are_no_ones(command: Command) -> None:
+    sources = dataset(command.folder, number=2)
+    text = (command.folder / "set" / "pairs.jsonl").read_text(encoding="utf-8")
+    lines = [json.loads(line) for line in text.splitlines()]
+    lines.append({**lines[1], "id": "s2"})
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (command.folder / "set" / "pairs.jsonl").write_text(text, encoding="utf-8")
+    for place in range(2):
+        picture(command.folder / "out" / f"{place}.png", place)
+    done = scored(command, "out", *sources, "score.pattern={name}.png")
+    assert done.code == 1
+    rows = {key[0]: row for key, row in rows_of(command.folder / "scored").items()}
+    assert [row["status"] for row in rows.values()] == ["ok", "error", "error"]
+    assert "would be that of 2 edits" in rows["s1"]["error"]
+
+
+def test_the_published_layout_of_four_pictures(command: Command) -> None:
+    pie = make_pie(command.folder / "pie")
+    for image in sorted((pie / "annotation_images").rglob("*.jpg")):
+        source = np.asarray(Image.open(image).convert("RGB"))
+        edited, again = np.roll(source, 9, axis=0), np.roll(source, 2, axis=0)
+        strip = np.concatenate([np.full_like(source, 255), source, again, edited], axis=1)
+        file = command.folder / "output" / "mine" / image.relative_to(pie)
+        file.parent.mkdir(parents=True)
+        Image.fromarray(strip).save(file)
+    typed = ("output", "dataset=pie_bench", f"dataset.path={pie}", "score.pattern={variant}/{path}.jpg")
+    hint = scored(command, *typed)
+    assert hint.code == 1
+    assert "then set score.panels=4" in hint.err
+    shutil.rmtree(command.folder / "scored")
+    metrics = "metrics=[pie_parity,pixel]"
+    without = ("~metrics.pie_structure", "~metrics.pie_lpips", "~metrics.pie_clip")
+    done = scored(command, *typed, "score.panels=4", "score.reconstruction=3", *without, metrics=metrics)
+    assert done.code == 0, done.err
+    rows = rows_of(command.folder / "scored")
+    assert {key[1] for key in rows} == {"mine"}
+    row = rows["000000000000", "mine", 0]
+    file = command.folder / "output" / "mine" / "annotation_images" / "0_random_140" / "000000000000.jpg"
+    strip = np.asarray(Image.open(file)).astype(float) / 255
+    source = np.asarray(
+        Image.open(pie / "annotation_images" / "0_random_140" / "000000000000.jpg").convert("RGB")
+    )
+    kept = np.ones((512, 512, 1))
+    kept[:, :256] = 0
+    kept[[0, -1]] = kept[:, [0, -1]] = 0
+    # It has been through one JPEG already, and goes through no second one.
+    error = np.square((source / 255 - strip[:, 1536:]) * kept).mean()
+    assert row["pie_mse"] == pytest.approx(error, rel=1e-5)
+    again = np.square(source / 255 - strip[:, 1024:1536]).mean()
+    assert row["recon_psnr"] == pytest.approx(-10 * np.log10(again), rel=1e-5)
+
+
+def test_a_killed_scoring_goes_on_and_other_pictures_are_not_mixed_in(command: Command) -> None:
+    sources = dataset(command.folder)
+    for place in range(3):
+        picture(command.folder / "tool" / f"s{place}.png", 10 + place)
+    assert scored(command, "tool", *sources, "run.batch_size=1").code == 0
+    whole = rows_of(command.folder / "scored")
+    sorted((command.folder / "scored" / "rows").glob("part-*.parquet"))[-1].unlink()
+    (command.folder / "scored" / "results.parquet").unlink()
+    resumed = command("resume", "scored")
+    assert resumed.code == 0, resumed.err
+    found = rows_of(command.folder / "scored")
+    assert {key: row["mse"] for key, row in found.items()} == {key: row["mse"] for key, row in whole.items()}
+    picture(command.folder / "tool" / "s1.png", 99)
+    changed = command("resume", "scored")
+    assert changed.code == 2
+    assert "the pictures that are scored have changed since" in changed.err
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("sampler.steps=3", "score makes no edits"),
+        ("controller=refine", "score makes no edits"),
+        ("run.plan=true", "score makes no edits"),
+        ("score.patern=x", "Did you mean 'pattern'"),
+        ("score.panel=2", "expected at most score.panels=1"),
+    ],
+)
+def test_settings_without_a_meaning_are_refused(command: Command, typed: str, told: str) -> None:
+    sources = dataset(command.folder, number=1)
+    picture(command.folder / "tool" / "s0.png", 0)
+    done = scored(command, "tool", *sources, typed)
+    assert done.code == 2
+    assert told in done.err
+
+
+def test_no_model_stands_where_images_are_given(command: Command) -> None:
+    done = command("run", "model=given", "model.size=[64,64]", "dataset.limit=1", "run.dir=out")
+    assert done.code == 2
+    assert "images that were made elsewhere are scored, with p2p-bench score" in done.err
+    assert "given" in group_options("model")
+
+
+@pytest.fixture
+def run(command: Command, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Runs on rendered and on generated sources, after which nothing can be sampled."""
+    for name in ("world_real", "world_pairs"):
+        done = command(
+            "run", f"dataset={name}", "dataset.limit=2", "metrics=pixel", "sampler.steps=2", "logger=none",
+            "trainer.accelerator=cpu", f"run.dir={name}", "run.images=1", "run.baseline=true", "seed=4",
+        )  # fmt: skip
+        assert done.code == 0, done.err
+    monkeypatch.setattr(controlled.ControlledSampling, "ready", None)
+    return command.folder
+
+
+@pytest.mark.parametrize("name", ["world_real", "world_pairs"])
+def test_a_run_is_scored_afterwards_by_other_metrics(command: Command, run: Path, name: str) -> None:
+    before = rows_of(run / name)
+    untouched = (run / name / "results.parquet").read_bytes()
+    done = scored(command, name, metrics="metrics=[pixel,region]")
+    assert done.code == 1, done.err
+    after = rows_of(run / "scored")
+    assert after.keys() == before.keys()
+    kept = {key for key, row in before.items() if row["image_target"]}
+    assert 0 < len(kept) < len(before)
+    for key, row in after.items():
+        if key not in kept:
+            assert row["status"] == "error"
+            assert "run.images=null" in row["error"]
+            continue
+        same = ("controller", "tau_cross", "inversion", "steps", "guidance", "seed", "unet_rows", "model")
+        assert {name: row[name] for name in same} == {name: before[key][name] for name in same}
+        # Metrics are of 8 bits: the root of the error moves by the rounding of edit and source at most.
+        moved = abs(np.sqrt(row["mse"]) - np.sqrt(before[key]["mse"]))
+        assert 0 < moved <= 2 / 510
+        recon = row["recon_psnr"], before[key]["recon_psnr"]
+        assert np.isnan(recon).all() or recon[0] == pytest.approx(recon[1], abs=0.1)
+    pictures = summary_of(run / "scored")["pictures"]
+    assert pictures["from"] == "run"
+    assert pictures["run_id"] == next(iter(before.values()))["run_id"]
+    assert pictures["checksums"]["model"]
+    assert (run / name / "results.parquet").read_bytes() == untouched
+
+
+def test_a_run_and_its_pictures_copied_score_alike(command: Command, run: Path) -> None:
+    assert scored(command, "world_real").code == 1
+    of_run = rows_of(run / "scored")
+    shutil.rmtree(run / "scored")
+    for key, row in of_run.items():
+        if row["status"] == "ok":
+            file = run / "copied" / key[1] / f"{key[0]}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            before = rows_of(run / "world_real")[key]
+            shutil.copy(run / "world_real" / before["image_target"], file)
+    typed = ("dataset=world_real", "dataset.limit=2", "score.pattern={variant}/{id}.png")
+    assert scored(command, "copied", *typed).code == 1
+    of_folder = rows_of(run / "scored")
+    scores = {key: row["mse"] for key, row in of_run.items() if row["status"] == "ok"}
+    assert {key: of_folder[key]["mse"] for key in scores} == scores
+    # A generated source is in no folder but the run's.
+    shutil.copytree(run / "copied", run / "again")
+    lost = scored(
+        command, "again", "dataset=world_pairs", "dataset.limit=2", "score.pattern={variant}/{id}.png"
+    )
+    assert lost.code != 0
+
+
+def test_runs_that_cannot_be_scored(command: Command, run: Path) -> None:
+    assert "with metrics=..." in command("score", "world_real").err
+    told = scored(command, "world_real", "dataset.limit=1").err
+    assert "pairs and pictures are those of the run" in told
+    for file in (run / "world_real" / "images").rglob("*.png"):
+        file.unlink()
+    gone = scored(command, "world_real")
+    assert gone.code == 2
+    assert "run.images=null" in gone.err

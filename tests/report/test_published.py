@@ -1,0 +1,102 @@
+"""Published means: as they were published, and a rerun is told from what is none."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from p2p_bench.report import write_folder_report
+from p2p_bench.report.published import FIGURES, published_rows
+from tests.report.fake_run import fake_run
+from tests.report.pie_run import SETTINGS, pie_run
+from tests.report.test_folder import payload
+
+DIRECT = next(row for row in published_rows() if row.method == "Direct + P2P")
+CANARY = {"pie_clip_source": 26.07}
+
+
+def found(tmp_path: Path, *runs: Path) -> Any:
+    """What the page is given of published tables."""
+    report = write_folder_report(runs, tmp_path / "report")
+    return payload(report.page.parent / "data" / "summary.js")["published"]
+
+
+def row_of(published: Mapping[str, Any], method: str) -> Mapping[str, Any]:
+    (row,) = [row for row in published["rows"] if row["method"] == method and "verdict" in row]
+    return row
+
+
+def test_figures_are_in_the_units_of_columns() -> None:
+    values = (0.01165, 27.22, 0.05455, 0.003286, 0.8476, 25.02, 22.10)
+    columns = [figure.column for figure in FIGURES]
+    assert DIRECT.values == pytest.approx(dict(zip(columns, values, strict=True)))
+    rows = published_rows()
+    assert len({(row.method, row.table) for row in rows}) == len(rows)
+    assert {row.certainty for row in rows} == {"published", "transcribed", "unverified"}
+    assert all(row.table and row.values for row in rows)
+    assert [row.method for row in rows if row.masks] == [
+        "DirectEdit with masks by MLLM and SAM (FLUX)", "DirectEdit with masks (SD 3.5)",
+    ]  # fmt: skip
+
+
+def test_a_rerun_is_reproduced_within_the_tolerance(tmp_path: Path) -> None:
+    inside = {**DIRECT.values, "pie_psnr": 27.22 - 0.29, "pie_mse": 0.003286 * 1.06, **CANARY}
+    published = found(tmp_path, pie_run(tmp_path / "run", inside))
+    row = row_of(published, "Direct + P2P")
+    assert (row["verdict"], row["run"], row["edits"], row["why"]) == ("reproduced", 0, 700, "")
+    assert row["means"]["pie_psnr"] == [pytest.approx(26.93), 700]
+    assert published["canary"][0]["verdict"] == "agrees"
+    others = [row for row in published["rows"] if row.get("verdict") == "not run"]
+    assert "StyleDiffusion is not among the methods here" in [row["why"] for row in others]
+    assert row_of(published, "DDIM + P2P")["why"] == "no run here has its settings"
+
+
+@pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.key)
+def test_what_is_beyond_the_tolerance_is_told(tmp_path: Path, figure: Any) -> None:
+    value = DIRECT.values[figure.column]
+    step = figure.tolerance * (value if figure.relative else 1 / figure.factor)
+    published = found(
+        tmp_path, pie_run(tmp_path / "run", {**DIRECT.values, figure.column: value + 1.1 * step})
+    )
+    verdict = row_of(published, "Direct + P2P")["verdict"]
+    assert verdict == f"off by {1.1 * step * figure.factor:+.3g} in {figure.key}"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"every": {"tau_cross": "0.8"}},
+        {"every": {"model": "sd15"}},
+        {"every": {"inversion": "ddim"}},
+        {"every": {"dataset": "mine"}},
+        {"every": {"controller": "refine"}},
+        {"settings": {**SETTINGS, "seed": 0}},
+        {"settings": {**SETTINGS, "model": {"dtype": "float16"}}},
+        {"settings": {**SETTINGS, "inversion": {"guidance": 3.0}}},
+        {"settings": {**SETTINGS, "inversion": {"guidance": 1.0, "scale": 0.5}}},
+        {"settings": {**SETTINGS, "dataset": {"border": False}}},
+        {"settings": {**SETTINGS, "metrics": {"pie_pixel": {"jpeg": False}}}},
+    ],
+    ids=str,
+)
+def test_other_settings_are_no_rerun(tmp_path: Path, other: Mapping[str, Any]) -> None:
+    published = found(tmp_path, pie_run(tmp_path / "run", DIRECT.values, **other))
+    assert row_of(published, "Direct + P2P")["verdict"] == "not run"
+
+
+def test_part_of_the_images_is_no_verdict(tmp_path: Path) -> None:
+    published = found(tmp_path, pie_run(tmp_path / "run", {**DIRECT.values, **CANARY}, images=699))
+    row = row_of(published, "Direct + P2P")
+    assert (row["verdict"], row["why"]) == ("partly run", "699 of 700 images, so there is no verdict")
+    assert published["canary"][0]["verdict"] == "no verdict"
+
+
+def test_absent_columns_are_no_verdict(tmp_path: Path) -> None:
+    means = {key: value for key, value in DIRECT.values.items() if key != "pie_lpips"}
+    row = row_of(found(tmp_path, pie_run(tmp_path / "run", means)), "Direct + P2P")
+    assert (row["verdict"], row["why"]) == ("partly run", "no value of pie_lpips")
+
+
+def test_other_runs_see_nothing_of_it(tmp_path: Path) -> None:
+    assert found(tmp_path, fake_run(tmp_path / "a"), fake_run(tmp_path / "b", seed=1)) is None

@@ -1,0 +1,93 @@
+"""The GPU experiment, on tiny layouts: it measures what it promises, and its models are diffusers' own."""
+
+import importlib
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+import p2p_bench as p2p
+from p2p_bench.resources import resource_path
+
+FOLDER = resource_path("experiments", "gpu")
+
+
+@pytest.fixture(scope="module")
+def measure() -> Iterator[ModuleType]:
+    names = ("measure", "layouts", "tables")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(FOLDER)
+        for name in names:
+            patch.delitem(sys.modules, name, raising=False)
+        yield importlib.import_module("measure")
+        for name in names:
+            sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def measured(measure: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("gpu")
+    measure.run(measure.tiny_plan(), out, math.inf)
+    return out
+
+
+def test_every_figure_is_there(measure: ModuleType, measured: Path) -> None:
+    (figures,) = json.loads((measured / "results.json").read_text()).values()
+    assert set(measure.jobs(measure.tiny_plan())) <= set(figures)
+    for layout in ("sd15", "sdxl"):
+        sweep = figures[f"{layout} sweep"]
+        # Two steps, two rows with and without prompt each, eleven times.
+        assert sweep["one by one"]["rows"] == 11 * 2 * 4
+        assert sweep["one request"]["rows"] < sweep["one by one"]["rows"] / 3
+        assert len(figures[f"{layout} edit"]["seconds"]) == 4
+        assert figures[f"{layout} throughput"]["row_flops"] > 1e6
+    table = (measured / "results.md").read_text()
+    assert "### sdxl" in table
+    assert "in a batch of 2" in table
+
+
+def test_what_is_known_is_not_measured_again(measure: ModuleType, measured: Path) -> None:
+    before = (measured / "results.json").read_bytes()
+    measure.run(measure.tiny_plan(), measured, math.inf)
+    assert (measured / "results.json").read_bytes() == before
+
+
+def test_a_run_stops_in_time_and_goes_on(
+    measure: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = measure.tiny_plan()
+    found = measure.run(plan, tmp_path, time.monotonic() - 1)
+    assert "matmul" not in found
+    assert "run again" in capsys.readouterr().out
+    assert "matmul" in measure.run(plan, tmp_path, math.inf, "matmul")
+    assert "sd15 edit" not in json.loads((tmp_path / "results.json").read_text())
+
+
+@pytest.mark.parametrize("name", ["sd15", "sdxl"])
+def test_the_model_is_the_pipeline(measure: ModuleType, name: str) -> None:
+    """What is timed against each other makes the same image."""
+    built = measure.build(name, measure.TINY[name], "cpu", torch.float32)
+    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(7))
+    wanted = built.pipeline(
+        [measure.SOURCE, measure.SWAPPED], latents=noise.expand(2, -1, -1, -1), num_inference_steps=4,
+        guidance_scale=5.0, output_type="pt", height=16, width=16,
+    ).images  # fmt: skip
+    result = p2p.edit(
+        built.model, measure.SOURCE, measure.SWAPPED, seed=7, steps=4, guidance=5.0, record=False
+    )
+    torch.testing.assert_close(result.images, wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.gpu
+def test_an_edit_costs_what_sampling_costs(measure: ModuleType) -> None:
+    """On a GPU, with time to settle: far from the claim, so that a busy card does not fail it."""
+    plan = measure.Plan("cuda", rounds=3, steps=5)
+    found = measure.edit_cost(plan, measure.build("sd15", measure.LAYOUTS["sd15"], "cuda", plan.dtype))
+    memory = found["bytes"]
+    assert memory["replace (R = 0)"] <= 1.2 * memory["plain sampling, diffusers"]
