@@ -43,8 +43,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't
 SHAPE = (2, 4, 8, 8)
 STEPS = 3
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
-SAMPLERS = [option for option in group_options("sampler") if option not in ("ddim", "lcm")]
-"""`lcm` is for models that were distilled for it, which the world's are not."""
+SAMPLERS = [option for option in group_options("sampler") if option not in ("ddim", "lcm", "turbo")]
+"""`lcm` is for models that were distilled for it, see `test_consistency.py`; `turbo` is `euler_ancestral`."""
 
 
 def network(x: Tensor, timestep: float) -> Tensor:
