@@ -170,7 +170,7 @@ def read_facts(task: Task) -> Facts:
     pairs = _tried(task.dataset.pairs, faults)
     known = task.editor.known_variants()
     steps = None if spec is None or known else _tried(lambda: task.sampler.steps_on(spec), faults)
-    if spec is not None and not known:
+    if spec is not None and not known and spec.capabilities:  # none: images that were made elsewhere
         _tried(lambda: check_guidance(_guidance(task, spec), spec), faults)
     if spec is not None and pairs is not None and not known and any(pair.has_image for pair in pairs):
         method, stepper = task.inversion, task.sampler.stepper()

@@ -59,7 +59,7 @@ class FolderOfImages(EditorSettings):
         Pattern(self.pattern)
         for name, place in (("panel", self.panel), ("reconstruction", self.reconstruction)):
             if place is not None and place > self.panels:
-                raise ConfigError(f"score.{name}: expected at most score.panels={self.panels}, got {place}")
+                raise ConfigError(f"score.{name}={place}: there are score.panels={self.panels}")
 
     def known_variants(self) -> tuple[KnownVariant, ...]:
         """See `EditorSettings.known_variants`."""

@@ -41,7 +41,7 @@ def test_schedules_compose(option):
 
 def test_nothing_in_conf_is_left_out():
     groups = {path.name for path in config_dir().iterdir() if path.is_dir()}
-    assert groups - {"world"} == {*COMPONENT_GROUPS, "tau", "experiment"}
+    assert groups - {"world", "hydra"} == {*COMPONENT_GROUPS, "tau", "experiment"}
     assert set(RootConfig.__dataclass_fields__) == {*COMPONENT_GROUPS, "tau", "run", "seed"}
 
 

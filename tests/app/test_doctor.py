@@ -28,6 +28,9 @@ def test_all_well(command, weights):
     assert outcome.out.count("good, ") == 2
     assert "torch" in outcome.out
     assert "sd14" in outcome.out
+    text = " ".join(outcome.out.split())
+    assert "needs model.path=..." in text
+    assert "needs metrics.judge.checksum=..., metrics.judge.model=..., metrics.judge.url=..." in text
 
 
 def test_absent_metric_weights_are_named_with_the_way_to_get_them(command, weights, monkeypatch):

@@ -131,6 +131,10 @@ REQUIRED: dict[str, Any] = {
     "words": "fog",
     "controllers": [Replace()],
     "inner": Replace(),
+    "url": "http://localhost/v1",
+    "model": "judge",
+    "checksum": "abc",
+    "size": [64, 64],
 }
 """Arguments without a default, by name."""
 

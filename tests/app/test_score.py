@@ -262,7 +262,7 @@ def test_a_killed_scoring_goes_on_and_other_pictures_are_not_mixed_in(command: C
         ("controller=refine", "score makes no edits"),
         ("run.plan=true", "score makes no edits"),
         ("score.patern=x", "Did you mean 'pattern'"),
-        ("score.panel=2", "expected at most score.panels=1"),
+        ("score.panel=2", "score.panel=2: there are score.panels=1"),
     ],
 )
 def test_settings_without_a_meaning_are_refused(command: Command, typed: str, told: str) -> None:

@@ -77,9 +77,12 @@ def test_targets_share_the_noise_and_have_a_guidance_of_their_own() -> None:
     assert distance(of_the_run.latents, expected) <= 1e-10
 
 
-def test_the_sampler_of_the_run_does_not_matter() -> None:
+def test_the_steps_are_its_own_and_another_noise_is_refused() -> None:
     method = EditFriendlyInversion()
-    assert torch.equal(edited(method, stepper=DDIM(0.3)).latents, edited(method).latents)
+    assert torch.equal(edited(method, stepper=DDIM(1.0)).latents, edited(method).latents)
+    request = p2p.EditRequest("x", SOURCE, (p2p.Target(TARGET),), image=images(1)[0], inversion=method)
+    (refused,) = run_edits(tiny_model(), [request], steps=4, stepper=DDIM(0.3))
+    assert "sampler.eta=0.3" in str(refused.error)
 
 
 def test_equal_prompts_and_guidance_leave_the_image() -> None:

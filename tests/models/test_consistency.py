@@ -53,7 +53,8 @@ def test_a_plain_run_equals_the_pipeline(checkpoint: UNetCheckpoint, monkeypatch
     ours = [*noises, noises[0]]
     monkeypatch.setattr("p2p_bench.sampling.replay.step_noise", lambda seed, step, shape: ours[step])
     result = p2p.edit(model, SOURCE, TARGET, seed=5, sampler="lcm", record=False)
-    assert float((result.latents[0] - expected[0]).abs().max()) <= 1e-5
+    # Latents of a network that was trained on nothing grow: rounding is relative to the largest.
+    assert float((result.latents[0] - expected[0]).abs().max() / expected.abs().max()) <= 1e-6
     other = p2p.edit(model, SOURCE, TARGET, seed=5, sampler="lcm", guidance=4.0, record=False)
     assert float((result.latents[0] - other.latents[0]).abs().max()) > 1e-4, "the scale is told"
 

@@ -6,6 +6,7 @@ import os
 import platform
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 from rich.table import Table
@@ -101,12 +102,12 @@ def _places() -> Iterator[Finding]:
 
 
 def _models() -> Iterator[Finding]:
-    from p2p_bench.app.instantiate import instantiate, node_faults
+    from p2p_bench.app.instantiate import instantiate
 
     for option in group_options("model"):
         node = OmegaConf.load(config_dir() / "model" / f"{option}.yaml")
-        if node_faults(node, "model"):
-            yield option, "needs a path: model.path=DIR", True
+        if wanted := _wanted(node, "model"):
+            yield option, wanted, True
             continue
         try:
             spec = instantiate(node, "model").spec()
@@ -126,6 +127,9 @@ def _metrics() -> Iterator[Finding]:
         nodes = OmegaConf.load(config_dir() / "metrics" / f"{option}.yaml")
         for key, node in nodes.items():
             name = str(key)
+            if wanted := _wanted(node, f"metrics.{name}"):
+                yield f"{option}: {name}", wanted, True
+                continue
             metric = instantiate(node, "metrics")
             try:
                 metric.check()
@@ -135,6 +139,12 @@ def _metrics() -> Iterator[Finding]:
             if found and found not in seen:
                 seen.add(found)
                 yield f"{option}: {name}", found if not good else f"at hand: {found}", good
+
+
+def _wanted(node: Any, label: str) -> str:
+    """What an option leaves for the user to say; "" for nothing."""
+    keys = sorted(f"{label}.{key.rpartition('.')[2]}=..." for key in OmegaConf.missing_keys(node))
+    return f"needs {', '.join(keys)}" if keys else ""
 
 
 def _world_weights() -> Iterator[Finding]:
