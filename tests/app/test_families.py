@@ -54,11 +54,12 @@ def test_a_run_a_report_and_three_taus_in_one_tree(command: Command, family: str
 def test_a_shared_sweep_equals_solo_runs(command: Command, family: str) -> None:
     swept = command("-m", *settings(command, family), f"tau.cross={','.join(TAUS)}", "run.dir=sweep")
     assert swept.code == 0, swept.err
-    for place, tau in enumerate(TAUS):
-        alone = command(*settings(command, family), f"tau.cross={tau}", f"run.dir=alone-{place}")
-        assert alone.code == 0, alone.err
-        ours, solo = (rows_of(command.folder / one) for one in (f"sweep/{place}", f"alone-{place}"))
-        assert_same_rows(ours, solo, apart_from=("unet_rows_spent", "inversion_from"))
+    # Each family is compared at one tau, another than the family before.
+    place = FAMILIES.index(family) % len(TAUS)
+    alone = command(*settings(command, family), f"tau.cross={TAUS[place]}", "run.dir=alone")
+    assert alone.code == 0, alone.err
+    ours, solo = (rows_of(command.folder / one) for one in (f"sweep/{place}", "alone"))
+    assert_same_rows(ours, solo, apart_from=("unet_rows_spent", "inversion_from"))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
