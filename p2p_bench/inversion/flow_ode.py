@@ -30,8 +30,8 @@ Velocity = Callable[[Float[Tensor, "n c h w"], Level], Float[Tensor, "n c h w"]]
 
 
 @dataclass(frozen=True)
-class FlowODEInversion(Inversion):
-    """Euler steps from the image to the noise.
+class FlowPath(Inversion):
+    """What inversions that walk a flow from the image to the noise have in common.
 
     Attributes:
         guidance: Guidance scale of the backward pass. 1 inverts best and needs no unconditional pass.
@@ -47,6 +47,11 @@ class FlowODEInversion(Inversion):
             ConfigError: The guidance is out of range.
         """
         check_fields(self, "inversion.")
+
+
+@dataclass(frozen=True)
+class FlowODEInversion(FlowPath):
+    """Euler steps from the image to the noise. `guidance` is that of the way there; 1 inverts best."""
 
     @torch.no_grad()
     def invert(

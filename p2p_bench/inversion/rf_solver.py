@@ -10,19 +10,16 @@ Notation:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from p2p_bench.fields import AtLeast, check_fields
-from p2p_bench.inversion.base import Inversion, Sources, StepProgress, no_tick
+from p2p_bench.inversion.base import Sources, StepProgress, no_tick
 from p2p_bench.inversion.ddim import StartReplay, passes
-from p2p_bench.inversion.flow_ode import Velocity, backward, source_velocity
+from p2p_bench.inversion.flow_ode import FlowPath, Velocity, backward, source_velocity
 from p2p_bench.models.level import Level, halfway
 from p2p_bench.models.model import DiffusionModel
-from p2p_bench.models.spec import Capability
 from p2p_bench.sampling.replay import Replay
 from p2p_bench.sampling.stepper import RowState, StepContext, Stepper
 
@@ -55,25 +52,11 @@ class RFSolverReplay(StartReplay):
 
 
 @dataclass(frozen=True)
-class RFSolverInversion(Inversion):
+class RFSolverInversion(FlowPath):
     """Second order each way; between Gaussians, and there and back again, order 3 was measured.
 
     The published editing scripts take 15 or 25 steps at guidance 2, inverted at 1.
-
-    Attributes:
-        guidance: Guidance scale of the backward pass. 1 inverts best and needs no unconditional pass.
     """
-
-    needs: ClassVar[frozenset[Capability]] = frozenset({"ladder", "flow"})
-    guidance: Annotated[float, AtLeast(0)] = 1.0
-
-    def __post_init__(self) -> None:
-        """Checks the value.
-
-        Raises:
-            ConfigError: The guidance is out of range.
-        """
-        check_fields(self, "inversion.")
 
     @torch.no_grad()
     def invert(

@@ -146,7 +146,15 @@ class DeepFloydCheckpoint:
         if dtype == torch.float16:
             keep_outputs_wide(encoder)
         return DeepFloydIF(
-            spec, tokenizer, schedule, thresholding, unet_sites(unet), unet, encoder, device, dtype
+            spec=spec,
+            tokenizer=tokenizer,
+            schedule=schedule,
+            thresholding=thresholding,
+            sites=unet_sites(unet),
+            unet=unet,
+            text_encoder=encoder,
+            device=device,
+            dtype=dtype,
         )
 
     def _directory(self) -> Path:

@@ -1,27 +1,21 @@
 """DeepFloyd IF, stage I: a U-Net of pixels with a T5 text encoder, the open counterpart of Imagen."""
 
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from p2p_bench.attention.plan import StepPlan
-from p2p_bench.attention.processor import folded_attention
-from p2p_bench.attention.sites import Site
-from p2p_bench.models.conditioning import TEXT, Conditioning, EncodedPrompts
+from p2p_bench.models.conditioning import TEXT, Conditioning
 from p2p_bench.models.level import Denoised, Level, Thresholding
-from p2p_bench.models.model import DiffusionModel
-from p2p_bench.models.schedule import NoiseSchedule
-from p2p_bench.models.spec import ModelSpec
 from p2p_bench.models.t5 import SharedT5Tokenizer, T5Reader
-from p2p_bench.models.timesteps import LevelKind, Spacing, check_spacing
+from p2p_bench.models.unet import DDPMUNet
 from p2p_bench.prompts.words import TokenizedPrompt
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class DeepFloydIF(DiffusionModel):
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class DeepFloydIF(DDPMUNet):
     """A loaded checkpoint of the family; see `DiffusionModel` for what is not said here.
 
     Latents are pixels in [-1, 1]. The image is thresholded after guidance and the noise stays as predicted,
@@ -30,53 +24,14 @@ class DeepFloydIF(DiffusionModel):
     mean of the text joins the embedding of the timestep; it stays the target's own, whatever is edited.
 
     Attributes:
-        spec: Facts about it.
         tokenizer: T5's tokenizer; its `model_max_length` is `spec.max_tokens`.
-        schedule: Noise levels and the meaning of the network's output.
         thresholding: What is done to predicted images; None: nothing.
-        sites: Attention sites of the U-Net.
-        unet: The network, a `UNet2DConditionModel`.
         text_encoder: Tokens to embeddings, a `T5EncoderModel`.
-        device: Where the weights are.
-        dtype: Number format of the weights.
-        encoded: The prompts that were encoded before.
     """
 
-    spec: ModelSpec
     tokenizer: SharedT5Tokenizer
-    schedule: NoiseSchedule
     thresholding: Thresholding | None
-    sites: tuple[Site, ...]
-    unet: nn.Module
     text_encoder: nn.Module
-    device: torch.device
-    dtype: torch.dtype
-    encoded: EncodedPrompts = field(default_factory=EncodedPrompts)
-
-    @property
-    def network(self) -> nn.Module:
-        """The U-Net."""
-        return self.unet
-
-    def ladder(self, steps: int) -> tuple[Level, ...]:
-        """See `DiffusionModel.ladder`."""
-        return self.schedule.ladder(steps)
-
-    def spaced(self, spacing: Spacing | None) -> "DeepFloydIF":
-        """See `DiffusionModel.spaced`."""
-        if spacing is None:
-            return self
-        check_spacing(spacing)
-        schedule = replace(self.schedule, timestep_spacing=spacing)
-        return replace(self, spec=self.spec.spaced(spacing), schedule=schedule)
-
-    def laid_out(self, kind: LevelKind) -> "DeepFloydIF":
-        """See `DiffusionModel.laid_out`."""
-        return replace(self, spec=self.spec.laid_out(kind), schedule=replace(self.schedule, kind=kind))
-
-    def start(self, noise: Float[Tensor, "*shape"], steps: int) -> Float[Tensor, "*shape"]:
-        """See `DiffusionModel.start`."""
-        return noise * self.schedule.start_scale(steps)
 
     def tokenize(
         self, text: str, truncate: bool = False, allow_empty: bool = False, role: str = "prompt"
@@ -89,10 +44,6 @@ class DeepFloydIF(DiffusionModel):
         ids = torch.tensor([prompt.ids], device=self.device)
         mask = torch.arange(prompt.width, device=self.device)[None] <= prompt.end
         return {TEXT: self.text_encoder(ids, attention_mask=mask.long())[0].to(self.dtype)}
-
-    def controlled(self) -> AbstractContextManager[object]:
-        """See `DiffusionModel.controlled`."""
-        return folded_attention(self.unet)
 
     def predict(
         self,

@@ -138,7 +138,7 @@ def _parts(file: Path, where: str) -> tuple[dict[str, dict[str, Tensor]], dict[s
 
     def read() -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(file, "pt") as tensors:
-            return {key: tensors.get_tensor(key) for key in tensors.keys()}, tensors.metadata() or {}  # noqa: SIM118
+            return {key: tensors.get_tensor(key) for key in tensors.keys()}, tensors.metadata() or {}  # noqa: SIM118  # no dict
 
     state, metadata = readable(read, where, file)
     if broken := [key for key, tensor in state.items() if not bool(tensor.isfinite().all())]:

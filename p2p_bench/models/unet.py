@@ -1,4 +1,4 @@
-"""What families share whose network is a latent U-Net with DDPM noise levels."""
+"""What families share whose network is a U-Net with DDPM noise levels, and what those of latents share."""
 
 from abc import abstractmethod
 from contextlib import AbstractContextManager
@@ -24,38 +24,26 @@ from p2p_bench.prompts.words import PromptReader, TokenizedPrompt
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class LatentUNet(DiffusionModel):
-    """A loaded checkpoint of such a family; see `DiffusionModel` for what is not said here.
+class DDPMUNet(DiffusionModel):
+    """A U-Net with the noise levels of DDPM, of latents or of pixels.
 
     Attributes:
         spec: Facts about it.
-        reader: Its tokenizers.
         schedule: Noise levels and the meaning of the network's output.
         sites: Attention sites of the U-Net.
         unet: The network, a `UNet2DConditionModel`.
-        vae: Images to latents and back, an `AutoencoderKL`; in a number format of its own where it has to be.
-        encoders: Tokens to embeddings, one for each tokenizer.
         device: Where the weights are.
-        dtype: Number format of the U-Net and the encoders.
+        dtype: Number format of the U-Net and of what encodes text.
         encoded: The prompts that were encoded before.
-        guidance_width: Width of the embedding by which the U-Net is told the guidance scale; None: it is not.
     """
 
     spec: ModelSpec
-    reader: PromptReader
     schedule: NoiseSchedule
     sites: tuple[Site, ...]
     unet: nn.Module
-    vae: Any
-    encoders: tuple[Any, ...]
     device: torch.device
     dtype: torch.dtype
     encoded: EncodedPrompts = field(default_factory=EncodedPrompts)
-    guidance_width: int | None = None
-
-    @abstractmethod
-    def inputs(self, conditioning: Conditioning) -> dict[str, Any]:
-        """What the U-Net is given besides latents, timestep and text, by the names of its arguments."""
 
     @property
     def network(self) -> nn.Module:
@@ -66,7 +54,7 @@ class LatentUNet(DiffusionModel):
         """See `DiffusionModel.ladder`."""
         return self.schedule.ladder(steps)
 
-    def spaced(self, spacing: Spacing | None) -> "LatentUNet":
+    def spaced(self, spacing: Spacing | None) -> "DDPMUNet":
         """See `DiffusionModel.spaced`."""
         if spacing is None:
             return self
@@ -74,7 +62,7 @@ class LatentUNet(DiffusionModel):
         schedule = replace(self.schedule, timestep_spacing=spacing)
         return replace(self, spec=self.spec.spaced(spacing), schedule=schedule)
 
-    def laid_out(self, kind: LevelKind) -> "LatentUNet":
+    def laid_out(self, kind: LevelKind) -> "DDPMUNet":
         """See `DiffusionModel.laid_out`."""
         return replace(self, spec=self.spec.laid_out(kind), schedule=replace(self.schedule, kind=kind))
 
@@ -82,15 +70,36 @@ class LatentUNet(DiffusionModel):
         """See `DiffusionModel.start`."""
         return noise * self.schedule.start_scale(steps)
 
+    def controlled(self) -> AbstractContextManager[object]:
+        """See `DiffusionModel.controlled`."""
+        return folded_attention(self.unet)
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class LatentUNet(DDPMUNet):
+    """A loaded checkpoint of such a family; see `DiffusionModel` for what is not said here.
+
+    Attributes:
+        reader: Its tokenizers.
+        vae: Images to latents and back, an `AutoencoderKL`; in a number format of its own where it has to be.
+        encoders: Tokens to embeddings, one for each tokenizer.
+        guidance_width: Width of the embedding by which the U-Net is told the guidance scale; None: it is not.
+    """
+
+    reader: PromptReader
+    vae: Any
+    encoders: tuple[Any, ...]
+    guidance_width: int | None = None
+
+    @abstractmethod
+    def inputs(self, conditioning: Conditioning) -> dict[str, Any]:
+        """What the U-Net is given besides latents, timestep and text, by the names of its arguments."""
+
     def tokenize(
         self, text: str, truncate: bool = False, allow_empty: bool = False, role: str = "prompt"
     ) -> TokenizedPrompt:
         """See `DiffusionModel.tokenize`."""
         return self.reader.tokenize(text, truncate, allow_empty, role)
-
-    def controlled(self) -> AbstractContextManager[object]:
-        """See `DiffusionModel.controlled`."""
-        return folded_attention(self.unet)
 
     def predict(
         self,

@@ -207,7 +207,6 @@ def test_the_rows_of_the_text_stay_plain() -> None:
     """A target whose text and pixels are the source's is the source after a swap of all columns."""
     given = {name: tensor[[0, 1, 1]] for name, tensor in inputs(2).items()}
     with folded_attention(transformer()) as sites:
-        plan = build_step_plan(sites, 3, [RowEdit(2, 1, bound("replace"))], 0, dtype=torch.float64)
         for controller in (Replace(1.0, 1.0), Refine(1.0, 1.0), Refine(0.5, 0.0)):
             edit = RowEdit(2, 1, controller.bind(context(SOURCE, SOURCE)))
             plan = build_step_plan(sites, 3, [edit], 0, dtype=torch.float64)
