@@ -19,7 +19,7 @@ from typing import Any
 
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
+from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]  # not in its stubs
 from torch.distributed.rendezvous import rendezvous
 
 from p2p_bench.errors import P2PError, ProcessLostError

@@ -96,5 +96,6 @@ def _by_blocks(
     maps = [of_block(old, new) for old, new in zip(source.parts, target.parts, strict=True)]
     if len(maps) == 1:
         return maps[0]
+    # torch gives `block_diag` no types.
     whole = torch.block_diag(*(matrix for matrix, _ in maps))  # type: ignore[no-untyped-call]
     return whole, torch.cat([aligned for _, aligned in maps])
