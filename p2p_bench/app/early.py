@@ -22,14 +22,18 @@ if TYPE_CHECKING:
     from p2p_bench.models.timesteps import LevelKind
 
 _JSONL = "p2p_bench.data.jsonl.JsonlPairs"
-_WORLD = "p2p_bench.models.world.world_checkpoint"
+_SHIPPED = {
+    "p2p_bench.models.world.world_checkpoint": "pipeline",
+    "p2p_bench.models.world_flow.world_flow_checkpoint": "pipeline_flow",
+}
+"""Checkpoints that are shipped, where no path is given; with their folder among the world's weights."""
 _CHECKPOINTS = (
     "p2p_bench.models.checkpoint.UNetCheckpoint",
     "p2p_bench.models.deepfloyd_checkpoint.DeepFloydCheckpoint",
     "p2p_bench.models.flux_checkpoint.FluxCheckpoint",
     "p2p_bench.models.local.LocalCheckpoint",
     "p2p_bench.models.sd3_checkpoint.SD3Checkpoint",
-    _WORLD,
+    *_SHIPPED,
 )
 _LEVELS: "Mapping[str, LevelKind]" = {
     "DDIMSampler": "ddim",
@@ -124,8 +128,8 @@ def _check_model(config: DictConfig) -> None:
     model = _arguments(config.model)
     if source_name(config.model["_target_"]) not in _CHECKPOINTS:
         return
-    shipped = model["path"] is None and source_name(config.model["_target_"]) == _WORLD
-    path = resource_path("p2p_bench", "world", "weights", "pipeline") if shipped else _placed(model["path"])
+    shipped = _SHIPPED.get(source_name(config.model["_target_"])) if model["path"] is None else None
+    path = resource_path("p2p_bench", "world", "weights", shipped) if shipped else _placed(model["path"])
     directory = checkpoint_directory(path, model["name"], model.get("revision"))
     check_complete(directory, model["name"], model.get("variant"), model.get("t5") is not False)
     file = directory / "scheduler" / "scheduler_config.json"

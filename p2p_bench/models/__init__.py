@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from p2p_bench.models.sd3_checkpoint import SD3Checkpoint
     from p2p_bench.models.spec import ModelSpec
     from p2p_bench.models.world import world_checkpoint
+    from p2p_bench.models.world_flow import world_flow_checkpoint
 
 __all__ = [
     "Checkpoint",
@@ -28,6 +29,7 @@ __all__ = [
     "SD3Checkpoint",
     "UNetCheckpoint",
     "world_checkpoint",
+    "world_flow_checkpoint",
 ]
 
 _HOMES = {
@@ -41,6 +43,7 @@ _HOMES = {
     "SD3Checkpoint": "sd3_checkpoint",
     "UNetCheckpoint": "checkpoint",
     "world_checkpoint": "world",
+    "world_flow_checkpoint": "world_flow",
 }
 
 

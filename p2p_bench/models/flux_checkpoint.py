@@ -111,7 +111,7 @@ class FluxCheckpoint:
             self_fraction=self.self_fraction,
             record_fraction=self.record_fraction,
             vae_scaling=vae.number("scaling_factor"),
-            vae_shift=vae.number("shift_factor"),
+            vae_shift=vae.offset("shift_factor"),
             checksum=checkpoint_checksum(directory, FLUX, self.variant),
             timesteps=read_levels(directory, self.name, side * side // _PACKED, from_one=True),
             null_text_learning_rate=self.null_text_learning_rate,

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,13 @@ class PartConfig:
         value = self.values.get(key, default)
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
             raise self.fault(key, "a number above 0")
+        return float(value)
+
+    def offset(self, key: str) -> float:
+        """A finite number, of any sign."""
+        value = self.values.get(key)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not isfinite(value):
+            raise self.fault(key, "a finite number")
         return float(value)
 
     def integers(self, key: str) -> tuple[int, ...]:

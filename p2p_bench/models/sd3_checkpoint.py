@@ -111,7 +111,7 @@ class SD3Checkpoint:
             self_fraction=self.self_fraction,
             record_fraction=self.record_fraction,
             vae_scaling=vae.number("scaling_factor"),
-            vae_shift=vae.number("shift_factor"),
+            vae_shift=vae.offset("shift_factor"),
             checksum=checkpoint_checksum(directory, layout, self.variant),
             timesteps=read_levels(directory, self.name, (latent[0] // patch) * (latent[1] // patch)),
             null_text_learning_rate=self.null_text_learning_rate,

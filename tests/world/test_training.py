@@ -11,7 +11,7 @@ import open_clip
 import pytest
 import torch
 import yaml
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusion3Pipeline, StableDiffusionPipeline
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +21,8 @@ from p2p_bench.metrics.perceptual_trunk import load_trunk, perceptual_distance
 from p2p_bench.resources import resource_path
 from p2p_bench.world.scenes import render, sample_scene
 from p2p_bench.world.training import train_world, verify_manifest
+from p2p_bench.world.training.export import read_manifest
+from p2p_bench.world.training.flow import FlowRecipe, KeepingJointProcessor, build_transformer
 from p2p_bench.world.training.latents import draw_timesteps
 from p2p_bench.world.training.muon import MuonAdamW, muon_groups, orthogonalise
 from p2p_bench.world.training.pairs import crowd
@@ -31,6 +33,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning:lightning"),
 ]
+
+PIPELINES = ("pipeline", "pipeline_flow")
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +60,78 @@ def test_the_pipeline_is_complete(world: Path) -> None:
     assert pipeline.vae.config.scaling_factor != 0.18215
     assert not list(world.rglob("*.bin"))
     assert not list(world.rglob("*.pt"))
+
+
+def test_the_flow_pipeline_is_complete(world: Path) -> None:
+    without_t5 = {"text_encoder_3": None, "tokenizer_3": None}
+    pipeline = StableDiffusion3Pipeline.from_pretrained(
+        world / "pipeline_flow", use_safetensors=True, **without_t5
+    ).to(torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    images = pipeline(
+        "a red circle on grass", num_inference_steps=2, max_sequence_length=1, output_type="pt"
+    ).images
+    assert images.shape[:2] == (1, 3)
+    assert bool(torch.isfinite(images).all())
+    assert pipeline.text_encoder_3 is None
+    assert pipeline.vae.config.shift_factor == 0
+    first, flow = (
+        world / name / "vae" / "diffusion_pytorch_model.safetensors" for name in ("pipeline", "pipeline_flow")
+    )
+    assert first.read_bytes() == flow.read_bytes()
+
+
+def test_the_flow_is_trained_alone_beside_finished_weights(
+    smoke: dict[str, Any], world: Path, tmp_path: Path
+) -> None:
+    """It is a function of seed and step; what the manifest says of other stages stays."""
+    shutil.copytree(world, tmp_path / "weights")
+    shutil.rmtree(tmp_path / "weights" / "pipeline_flow")
+    where = {"work_dir": tmp_path, "weights_dir": tmp_path / "weights"}
+    changed = {**smoke["unet"], "steps": 7}
+    train_world(**{**smoke, **where, "unet": changed, "stages": ["flow", "export"]})
+    assert verify_manifest(tmp_path / "weights") == []
+    before, after = (read_manifest(folder) for folder in (world, tmp_path / "weights"))
+    assert before is not None
+    assert after is not None
+    assert after["steps_done"] == before["steps_done"]
+    assert after["recipe"] == before["recipe"]
+    assert after["files"] == before["files"]
+
+
+def test_written_out_joint_attention_is_the_networks_own() -> None:
+    """Training uses a processor of its own, sampling diffusers'."""
+    torch.manual_seed(0)
+    recipe = FlowRecipe(width=64, depth=2, text_width=32)
+    network = build_transformer(recipe).double()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    inputs = {
+        "hidden_states": torch.randn(2, 4, 16, 16, dtype=torch.float64),
+        "timestep": torch.tensor([900.0, 20.0]),
+        "encoder_hidden_states": torch.randn(2, 7, 64, dtype=torch.float64),
+        "pooled_projections": torch.randn(2, 64, dtype=torch.float64),
+    }
+    expected = network(**inputs).sample
+    maps: list[torch.Tensor] = []
+    network.set_attn_processor(KeepingJointProcessor())
+    found = network(**inputs, joint_attention_kwargs={"maps": maps}).sample
+    assert float(expected.detach().std()) > 0.1
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)  # the maps are softmaxed in float32
+    assert [tuple(one.shape) for one in maps] == [(2, 64, 7)] * 2
+
+
+def test_noise_levels_of_a_flow_are_strata_of_their_distribution() -> None:
+    recipe = FlowRecipe(level_mean=0.6, level_spread=1.0, level_uniform=0.25)
+    levels = recipe.draw_levels(4000, torch.Generator().manual_seed(0)).double()
+    assert 0 < float(levels.min()) < 1e-3
+    assert 1 - 1e-3 < float(levels.max()) < 1
+    for level in (0.2, 0.5, 0.9):
+        logit = math.log(level / (1 - level))
+        normal = 0.5 * (1 + math.erf((logit - 0.6) / 2**0.5))
+        assert float((levels < level).double().mean()) == pytest.approx(
+            0.25 * level + 0.75 * normal, abs=1e-3
+        )
 
 
 def test_judges_and_clip_load(world: Path) -> None:

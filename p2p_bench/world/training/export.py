@@ -3,17 +3,20 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
-from transformers import CLIPTextModel, CLIPTokenizer
+from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import StableDiffusion3Pipeline
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from p2p_bench.hashing import sha256_file
 from p2p_bench.models.vocabulary import write_vocabulary
 from p2p_bench.world.scenes.captions import CAPTION_WORDS
+from p2p_bench.world.training.flow import FlowNetworks, build_flow_scheduler
 from p2p_bench.world.training.unet import build_scheduler
 
 MANIFEST = "MANIFEST.json"
@@ -35,16 +38,39 @@ def assemble(
     )
 
 
-def export_pipeline(pipeline: StableDiffusionPipeline, tokenizer_dir: Path, out_dir: Path) -> None:
+def assemble_flow(
+    vae: AutoencoderKL, networks: FlowNetworks, tokenizer: CLIPTokenizer, shift: float
+) -> StableDiffusion3Pipeline:
+    """The parts as a Stable Diffusion 3 pipeline, without T5; `shift` is of its noise levels.
+
+    The autoencoder has a shift of latents then, which is 0, as the pipeline asks for one.
+    """
+    vae.register_to_config(shift_factor=0.0)
+    first, second = cast("list[CLIPTextModelWithProjection]", list(networks.texts))
+    return StableDiffusion3Pipeline(
+        transformer=networks.transformer,
+        scheduler=build_flow_scheduler(shift),  # type: ignore[arg-type]  # its stub means a stand-in class
+        vae=vae,
+        text_encoder=first,
+        tokenizer=tokenizer,
+        text_encoder_2=second,
+        tokenizer_2=tokenizer,
+        text_encoder_3=None,  # type: ignore[arg-type]  # None is allowed, its stub says otherwise
+        tokenizer_3=None,
+    )
+
+
+def export_pipeline(pipeline: DiffusionPipeline, tokenizer_dir: Path, out_dir: Path) -> None:
     """Writes the pipeline in half precision; tokenizer files are copied as they were learnt.
 
     The words that it was trained on are listed beside them.
     """
-    dtype = pipeline.unet.dtype
+    dtype = pipeline.dtype
     pipeline.to(torch.float16).save_pretrained(out_dir, safe_serialization=True)
     pipeline.to(dtype)
-    for path in sorted(tokenizer_dir.iterdir()):
-        shutil.copyfile(path, out_dir / "tokenizer" / path.name)
+    for folder in sorted(out_dir.glob("tokenizer*")):
+        for path in sorted(tokenizer_dir.iterdir()):
+            shutil.copyfile(path, folder / path.name)
     write_vocabulary(out_dir, CAPTION_WORDS)
 
 
@@ -57,6 +83,15 @@ def write_manifest(out_dir: Path, recipe: dict[str, Any]) -> None:
     }
     manifest = {"schema_version": 1, "label": "world", **recipe, "files": files}
     (out_dir / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+def read_manifest(out_dir: Path) -> dict[str, Any] | None:
+    """What MANIFEST.json says; None where there is none."""
+    file = out_dir / MANIFEST
+    if not file.exists():
+        return None
+    manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return manifest
 
 
 def verify_manifest(out_dir: Path) -> list[str]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPTokenizer
@@ -35,8 +35,6 @@ class DenoisingRecipe:
         batch: rows a step.
         num_images: rendered training images, encoded once.
         empty: share of empty captions.
-        focus: part of the noise schedule, as fractions of it, where layout, shapes and weather are decided.
-        focus_share: share of the rows whose timestep lies in that part.
         two_objects: share of the rows that show two objects, at the start and at the end.
         thin_copies: how often a scene in thin weather (strength below 0.4) is in the pool: guidance
             thickens weather, so that thin weather is otherwise never sampled.
@@ -48,12 +46,14 @@ class DenoisingRecipe:
     batch: int = 32
     num_images: int = 40_000
     empty: float = 0.1
-    focus: tuple[float, float] = (0.4, 0.98)
-    focus_share: float = 0.7
     two_objects: tuple[float, float] = (0.2, 0.6)
     thin_copies: int = 3
     thick_copies: int = 2
     style_copies: int = 2
+
+    def draw_levels(self, count: int, generator: torch.Generator) -> Shaped[Tensor, " n"]:
+        """Noise levels of rows, in whatever the loss takes."""
+        raise NotImplementedError
 
 
 class DenoisingBatch(NamedTuple):
@@ -62,7 +62,7 @@ class DenoisingBatch(NamedTuple):
     latents: Float[Tensor, "n 4 hl wl"]
     objects: Float[Tensor, "n 2 hl wl"]
     noise: Float[Tensor, "n 4 hl wl"]
-    timesteps: Int[Tensor, " n"]
+    levels: Shaped[Tensor, " n"]
     token_ids: Int[Tensor, "n w"]
     owners: Int[Tensor, "n w"]
 
@@ -163,12 +163,12 @@ def denoising_batches(
         texts = [caption_words(scenes[i], rng) if rng.random() >= recipe.empty else [] for i in rows.tolist()]
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
         latents = data["latents"][rows].float() * vae.config.scaling_factor  # type: ignore[attr-defined]  # diffusers adds config at run time
-        timesteps = draw_timesteps(recipe.batch, recipe.focus, recipe.focus_share, generator)
+        levels = recipe.draw_levels(recipe.batch, generator)
         return DenoisingBatch(
             latents=latents,
             objects=data["objects"][rows].float(),
             noise=torch.randn(latents.shape, generator=generator),
-            timesteps=timesteps,
+            levels=levels,
             token_ids=tokenise(tokenizer, [" ".join(word for word, _ in words) for words in texts]),
             owners=token_owners(tokenizer, texts),
         )

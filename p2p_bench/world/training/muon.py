@@ -82,16 +82,22 @@ class MuonAdamW(torch.optim.Optimizer):
             parameter.addcdiv_(mean, spread, value=-lr)
 
 
-def muon_groups(modules: Iterable[nn.Module]) -> list[dict[str, Any]]:
+def muon_groups(
+    modules: Iterable[nn.Module], shallow: tuple[str, ...] = ("conv_in", "conv_out")
+) -> list[dict[str, Any]]:
     """Weights of inner linear and convolution layers go to Muon, all else to AdamW without decay.
 
-    First and last convolutions and embeddings map from or to few, unlike channels; orthogonal
-    updates do not suit them.
+    First and last layers and embeddings map from or to few, unlike channels; orthogonal updates do not
+    suit them.
+
+    Args:
+        modules: whose parameters.
+        shallow: parts of the names of such layers, beside embeddings.
     """
     matrices: list[Tensor] = []
     rest: list[Tensor] = []
     for module in modules:
         for name, parameter in module.named_parameters():
-            outer = "conv_in" in name or "conv_out" in name or "embedding.weight" in name
+            outer = "embedding.weight" in name or any(part in name for part in shallow)
             (rest if outer or parameter.ndim < 2 else matrices).append(parameter)
     return [{"params": matrices, "orthogonal": True}, {"params": rest, "weight_decay": 0.0}]

@@ -1,22 +1,19 @@
 """Pictures of what a half-trained model draws."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from jaxtyping import Float
 from lightning.pytorch.callbacks import Callback
 from PIL import Image
 from torch import Tensor
-from transformers import CLIPTokenizer
 
-from p2p_bench.world.training.export import assemble
-from p2p_bench.world.training.unet import UNetModule
+from p2p_bench.world.training.flow import T5_COLUMNS
 
 log = logging.getLogger(__name__)
 
@@ -63,38 +60,57 @@ def write_sheet(images: Float[Tensor, "n 3 h w"], path: Path, columns: int = 8, 
 
 @torch.no_grad()
 def sample(
-    pipeline: StableDiffusionPipeline,
+    pipeline: DiffusionPipeline,
     prompts: Sequence[str],
     seeds: Sequence[int],
     steps: int = 25,
     guidance: float = 4.0,
     batch: int = 32,
 ) -> Float[Tensor, "n 3 h w"]:
-    """Plain DDIM samples of the pipeline in [0, 1], one CPU noise per seed."""
+    """Plain samples of the pipeline in [0, 1], one CPU noise per seed.
+
+    Args:
+        pipeline: That of Stable Diffusion 1 or 3, see `assemble` and `assemble_flow`.
+        prompts: One an image.
+        seeds: One an image.
+        steps: Of the pipeline's scheduler.
+        guidance: Its scale.
+        batch: Images at once.
+    """
+    network, options = _network(pipeline)
     pipeline.set_progress_bar_config(disable=True)
-    size, channels = pipeline.unet.config.sample_size, pipeline.unet.config.in_channels
+    size, channels = network.config.sample_size, network.config.in_channels
     chunks = []
     for start in range(0, len(prompts), batch):
         part = slice(start, start + batch)
         noise = [
             torch.randn(channels, size, size, generator=torch.Generator().manual_seed(s)) for s in seeds[part]
         ]
-        result = pipeline(
+        result = pipeline(  # type: ignore[operator]  # the base class has no call
             list(prompts[part]),
             num_inference_steps=steps,
             guidance_scale=guidance,
             latents=torch.stack(noise).to(pipeline.device, pipeline.dtype),
             output_type="pt",
+            **options,
         )
         chunks.append(result.images.float().cpu())
     return torch.cat(chunks)
 
 
+def _network(pipeline: Any) -> tuple[Any, dict[str, Any]]:
+    """What denoises, and what the pipeline wants beside prompts: the columns in place of an absent T5."""
+    if hasattr(pipeline, "unet"):
+        return pipeline.unet, {}
+    return pipeline.transformer, {"max_sequence_length": T5_COLUMNS}
+
+
 class SheetObserver(Callback):
     """Every so many steps, samples fixed prompts with the averaged weights."""
 
-    def __init__(self, vae: AutoencoderKL, tokenizer: CLIPTokenizer, out_dir: Path, every: int) -> None:
-        self.vae, self.tokenizer, self.out_dir, self.every = vae, tokenizer, out_dir, every
+    def __init__(self, assemble: Callable[[Any], DiffusionPipeline], out_dir: Path, every: int) -> None:
+        """`assemble` makes a pipeline of the module that is trained."""
+        self.assemble, self.out_dir, self.every = assemble, out_dir, every
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -102,9 +118,7 @@ class SheetObserver(Callback):
         """Writes a sheet every so many steps."""
         if trainer.global_step % self.every:
             return
-        assert isinstance(pl_module, UNetModule)
-        pipeline = assemble(self.vae, pl_module.averaged_unet, pl_module.averaged_text, self.tokenizer)
-        images = sample(pipeline, SHEET_PROMPTS, range(len(SHEET_PROMPTS)))
+        images = sample(self.assemble(pl_module), SHEET_PROMPTS, range(len(SHEET_PROMPTS)))
         path = self.out_dir / f"sheet_{trainer.global_step:06d}.png"
         write_sheet(images, path)
         log.info("wrote %s", path)

@@ -10,13 +10,24 @@ import lightning
 import numpy as np
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import StableDiffusion3Pipeline
+from lightning.pytorch.callbacks import Callback
 from transformers import CLIPTokenizer
 
 from p2p_bench.errors import ConfigError, nearest
 from p2p_bench.metrics.oracle import OracleConfig, load_oracle
 from p2p_bench.world.scenes import caption
 from p2p_bench.world.training.clip import CLIPRecipe, clip_config, save_clip, train_clip
-from p2p_bench.world.training.export import assemble, export_pipeline, write_manifest
+from p2p_bench.world.training.export import (
+    assemble,
+    assemble_flow,
+    export_pipeline,
+    read_manifest,
+    write_manifest,
+)
+from p2p_bench.world.training.flow import FlowModule, FlowRecipe, train_flow
 from p2p_bench.world.training.images import DATA_VERSION, TRAIN_SEEDS, training_scenes
 from p2p_bench.world.training.judges import JudgeRecipe, save_judge, train_oracle, train_trunk
 from p2p_bench.world.training.pairs import PairRecipe, train_pairs
@@ -24,12 +35,12 @@ from p2p_bench.world.training.readings import ReadingsRecipe, measure_errors, wr
 from p2p_bench.world.training.runner import steps_done
 from p2p_bench.world.training.sheets import SheetObserver
 from p2p_bench.world.training.tokenizer import write_tokenizer
-from p2p_bench.world.training.unet import UNetRecipe, train_unet
+from p2p_bench.world.training.unet import UNetModule, UNetRecipe, train_unet
 from p2p_bench.world.training.vae import VAERecipe, normalise_latents, train_vae
 
 log = logging.getLogger(__name__)
 
-TRAINED = ("vae", "unet", "clip", "lpips", "oracle_a", "oracle_b", "pairs_b")
+TRAINED = ("vae", "unet", "clip", "lpips", "oracle_a", "oracle_b", "pairs_b", "flow")
 STAGES = ("tokenizer", *TRAINED, "readings", "export")
 ORACLE_A = OracleConfig()
 ORACLE_B = OracleConfig(widths=(24, 72, 144), depth=2, kernel=3, residual=True)
@@ -38,7 +49,7 @@ JUDGE_A = JudgeRecipe(steps=11_500, num_images=64_000)
 JUDGE_B = JudgeRecipe(first_seed=1_000_000)
 # Added to a hundred times the seed of the whole training.
 _SEEDS = {"tokenizer": 0, "vae": 0, "unet": 1, "oracle_a": 11, "oracle_b": 12, "lpips": 13, "pairs_b": 14}
-_SEEDS |= {"clip": 21}
+_SEEDS |= {"clip": 21, "flow": 31}
 
 Recipe = TypeVar("Recipe")
 
@@ -69,6 +80,7 @@ class WorldRecipe:
     oracle_b: JudgeRecipe = JUDGE_B
     pairs_b: PairRecipe = dataclasses.field(default_factory=PairRecipe)
     readings: ReadingsRecipe = dataclasses.field(default_factory=ReadingsRecipe)
+    flow: FlowRecipe = dataclasses.field(default_factory=FlowRecipe)
 
 
 def _recipe(default: Recipe, name: str, changes: Mapping[str, Any] | None) -> Recipe:
@@ -136,22 +148,42 @@ class _World:
         normalise_latents(vae)
         return vae
 
+    def observers(self, stage: str, assembled: Callable[[Any], DiffusionPipeline]) -> tuple[Callback, ...]:
+        """What draws sheets of a half-trained model, if that is asked for."""
+        if not self.sheet_every:
+            return ()
+        return (SheetObserver(assembled, self.folder(stage), self.sheet_every),)
+
     def shipped_vae(self) -> AutoencoderKL:
         """That in `weights_dir`: stages that start from finished weights can be run alone."""
         vae = AutoencoderKL.from_pretrained(self.weights_dir / "pipeline" / "vae", use_safetensors=True)
+        vae.register_to_config(_name_or_path="")  # of this machine
         shipped: AutoencoderKL = vae.to(torch.float32).eval()
         return shipped
 
 
 def _train_unet(world: _World) -> None:
     vae, tokenizer = world.vae(), world.tokenizer()
-    observers = (
-        (SheetObserver(vae, tokenizer, world.folder("unet"), world.sheet_every),) if world.sheet_every else ()
-    )
+
+    def assembled(module: UNetModule) -> StableDiffusionPipeline:
+        return assemble(vae, module.averaged_unet, module.averaged_text, tokenizer)
+
     arguments = (world.recipe.unet, vae, tokenizer, world.folder("unet"), world.device, world.seed_of("unet"))
-    module = train_unet(*arguments, observers=observers)
-    pipeline = assemble(vae, module.averaged_unet.cpu(), module.averaged_text.cpu(), tokenizer)
-    export_pipeline(pipeline, world.tokenizer_dir(), world.weights_dir / "pipeline")
+    module = train_unet(*arguments, observers=world.observers("unet", assembled))
+    export_pipeline(assembled(module.cpu()), world.tokenizer_dir(), world.weights_dir / "pipeline")
+
+
+def _train_flow(world: _World) -> None:
+    """Latents, words and judges are those of the first model, finished."""
+    vae, tokenizer_dir = world.shipped_vae(), world.weights_dir / "pipeline" / "tokenizer"
+    tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(tokenizer_dir)
+
+    def assembled(module: FlowModule) -> StableDiffusion3Pipeline:
+        return assemble_flow(vae, module.averaged, tokenizer, world.recipe.flow.shift)
+
+    arguments = (world.recipe.flow, vae, tokenizer, world.folder("flow"), world.device, world.seed_of("flow"))
+    module = train_flow(*arguments, observers=world.observers("flow", assembled))
+    export_pipeline(assembled(module.cpu()), tokenizer_dir, world.weights_dir / "pipeline_flow")
 
 
 def _train_clip(world: _World) -> None:
@@ -188,13 +220,22 @@ def _measure_readings(world: _World) -> None:
 
 
 def _export(world: _World) -> None:
-    details = {
+    """What is said of stages that were trained elsewhere stays as it is."""
+    here = {stage: steps_done(world.folder(stage)) for stage in TRAINED}
+    trained = [stage for stage, steps in here.items() if steps]
+    before = read_manifest(world.weights_dir)
+    recipe = dataclasses.asdict(world.recipe)
+    details: dict[str, Any] = {
         "data_version": DATA_VERSION,
         "seed": world.seed,
-        "recipe": dataclasses.asdict(world.recipe),
-        "steps_done": {stage: steps_done(world.folder(stage)) for stage in TRAINED},
+        "recipe": recipe,
+        "steps_done": here,
         "versions": {"torch": torch.__version__, "lightning": lightning.__version__},
     }
+    if before is not None and len(trained) < len(TRAINED):
+        new = (*trained, *(stage for stage in recipe if stage not in before["recipe"]))
+        details["recipe"] = {**before["recipe"], **{stage: recipe[stage] for stage in new}}
+        details["steps_done"] = {**before["steps_done"], **{stage: here[stage] for stage in trained}}
     write_manifest(world.weights_dir, details)
 
 
@@ -247,6 +288,7 @@ def train_world(
         "oracle_b": lambda: _train_oracle(world, "oracle_b", ORACLE_B),
         "pairs_b": lambda: _train_pairs(world),
         "readings": lambda: _measure_readings(world),
+        "flow": lambda: _train_flow(world),
         "export": lambda: _export(world),
     }
     for stage in STAGES:

@@ -9,12 +9,19 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from jaxtyping import Int
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from p2p_bench.world.training.grounding import KeepingAttnProcessor, grounding_loss, place_masks
-from p2p_bench.world.training.latents import LATENT_SIDE, DenoisingBatch, DenoisingRecipe, denoising_batches
+from p2p_bench.world.training.latents import (
+    LATENT_SIDE,
+    DenoisingBatch,
+    DenoisingRecipe,
+    denoising_batches,
+    draw_timesteps,
+)
 from p2p_bench.world.training.muon import MuonAdamW, muon_groups
 from p2p_bench.world.training.runner import Average, fit, warm_cosine
 
@@ -24,6 +31,8 @@ class UNetRecipe(DenoisingRecipe):
     """How text encoder and U-Net are built and trained; what the rows are is in `DenoisingRecipe`.
 
     Attributes:
+        focus: part of the noise schedule, as fractions of it, where layout, shapes and weather are decided.
+        focus_share: share of the rows whose timestep lies in that part.
         channels: width at 16, 8 and 4 latent pixels; cross-attention at 16, 8 and the middle.
         text_width: width of the text encoder.
         text_layers: its depth.
@@ -37,6 +46,8 @@ class UNetRecipe(DenoisingRecipe):
         compiled: whether to compile the loss.
     """
 
+    focus: tuple[float, float] = (0.4, 0.98)
+    focus_share: float = 0.7
     channels: tuple[int, ...] = (64, 128, 192)
     text_width: int = 128
     text_layers: int = 2
@@ -47,6 +58,10 @@ class UNetRecipe(DenoisingRecipe):
     grounding_from: float = 0.7
     ema: float = 0.998
     compiled: bool = True
+
+    def draw_levels(self, count: int, generator: torch.Generator) -> Int[Tensor, " n"]:
+        """Timesteps, see `draw_timesteps`."""
+        return draw_timesteps(count, self.focus, self.focus_share, generator)
 
 
 def build_unet(channels: tuple[int, ...], text_width: int) -> UNet2DConditionModel:
@@ -160,7 +175,7 @@ class UNetModule(lightning.LightningModule):
             batch.latents.contiguous(memory_format=torch.channels_last),
             batch.objects,
             batch.noise,
-            batch.timesteps,
+            batch.levels,
             batch.token_ids,
             batch.owners,
             self.recipe.grounding if grounded else 0.0,
