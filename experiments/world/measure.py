@@ -1,30 +1,33 @@
 """Measures the embedded world against its gates and draws a sample sheet.
 
-    python experiments/world/measure.py [--samples 512] [--only oracles vae ...]
+    python experiments/world/measure.py [--model world_flow] [--samples 512] [--only oracles vae ...]
 
-Prints one line per figure; writes results.json and sheet.png next to this file (or into --out).
-Samples come from the plain diffusers pipeline, not from this project's own sampler. Seeds of scenes
-and noise were never used in training. The judge is oracle B.
+Prints one line per figure; writes results.json and sheets next to this file (or into --out), for the flow
+model into flow/. Samples come from the plain diffusers pipeline, not from this project's own sampler.
+Seeds of scenes and noise were never used in training. The judge is oracle B.
 """
 
 import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
 import torch
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import StableDiffusion3Pipeline
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from p2p_bench import edit
 from p2p_bench.controllers import Replace
 from p2p_bench.metrics.oracle import LABELS, AttributeOracle, load_oracle
-from p2p_bench.models import world_checkpoint
+from p2p_bench.models import world_checkpoint, world_flow_checkpoint
 from p2p_bench.resources import resource_path
 from p2p_bench.world.scenes import BACKGROUNDS, SHAPES, Scene, caption, render, sample_scene
 from p2p_bench.world.scenes.textures import COLOUR_RGB
@@ -33,6 +36,42 @@ from p2p_bench.world.training.pairs import crowd, through_vae
 from p2p_bench.world.training.sheets import SHEET_PROMPTS, sample, write_sheet
 
 Figures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A model that is shipped.
+
+    Attributes:
+        pipeline: Class of its pipeline.
+        checkpoint: Its checkpoint in a directory.
+        folder: Of its weights.
+        steps: Of its sampler.
+        edit_steps: Of an edit that is timed.
+        absent: Parts that the pipeline is told it lacks.
+    """
+
+    pipeline: Any
+    checkpoint: Callable[[Path], Any]
+    folder: str
+    steps: int
+    edit_steps: int
+    absent: Mapping[str, None] = field(default_factory=dict)
+
+
+MODELS = {
+    "world": Shipped(StableDiffusionPipeline, world_checkpoint, "pipeline", 25, 50),
+    "world_flow": Shipped(
+        StableDiffusion3Pipeline,
+        world_flow_checkpoint,
+        "pipeline_flow",
+        28,
+        28,
+        {"text_encoder_3": None, "tokenizer_3": None},
+    ),
+}
+JUDGES = ("oracles", "readers", "vae", "clip")
+"""What does not depend on the model: both share autoencoder and judges."""
 OBJECT = ("shape", "colour", "pattern")
 WHOLE = ("background", "style", "weather")
 
@@ -40,16 +79,15 @@ WHOLE = ("background", "style", "weather")
 class Measurement:
     """Loaded weights, and one method per row of the table."""
 
-    def __init__(self, weights: Path, samples: int, steps: int, guidance: float, out: Path) -> None:
-        self.weights, self.samples, self.steps, self.guidance, self.out = (
-            weights,
-            samples,
-            steps,
-            guidance,
-            out,
-        )
-        self.pipeline = StableDiffusionPipeline.from_pretrained(weights / "pipeline", use_safetensors=True)
+    def __init__(
+        self, model: Shipped, weights: Path, samples: int, steps: int, guidance: float, out: Path
+    ) -> None:
+        self.model, self.weights, self.samples = model, weights, samples
+        self.steps, self.guidance, self.out = steps, guidance, out
+        folder = weights / model.folder
+        self.pipeline = model.pipeline.from_pretrained(folder, use_safetensors=True, **model.absent)
         self.pipeline.to(torch.float32)
+        self.checkpoint = model.checkpoint(folder)
         self.selecting = load_oracle(weights / "oracle_a")
         self.judge = load_oracle(weights / "oracle_b")
 
@@ -170,12 +208,14 @@ class Measurement:
 
     def heatmaps(self) -> Figures:
         """Heatmaps of shape and background words against the object, found by its colour."""
-        model = world_checkpoint(self.weights / "pipeline").load("cpu", torch.float32)
+        model = self.checkpoint.load("cpu", torch.float32)
         shape_scores, background_scores = [], []
         for number, (shape, background) in enumerate(zip(SHAPES * 2, BACKGROUNDS * 3, strict=False)):
             colour = ("red", "yellow", "purple", "pink")[number % 4]
             prompt = f"a {colour} {shape} on {background}"
-            result = edit(model, prompt, [prompt], seed=number, steps=25, guidance=self.guidance, record=True)
+            result = edit(
+                model, prompt, [prompt], seed=number, steps=self.steps, guidance=self.guidance, record=True
+            )
             goal = torch.tensor(COLOUR_RGB[colour]).view(3, 1, 1)
             inside = (result.images[0] - goal).square().sum(0) < 0.1
             if inside.any():
@@ -186,12 +226,12 @@ class Measurement:
         return {"heatmap_auc": ours, "heatmap_auc_above_background": ours - theirs}
 
     def latency(self) -> Figures:
-        """Seconds of an edit of 50 steps, source and one target: median of seven, after a first one."""
-        model = world_checkpoint(self.weights / "pipeline").load("cpu", torch.float32)
-        seconds = []
+        """Seconds of an edit, source and one target: median of seven, after a first one."""
+        model = self.checkpoint.load("cpu", torch.float32)
+        seconds, steps = [], self.model.edit_steps
         for _ in range(8):
             started = time.perf_counter()
-            edit(model, "a red circle on grass", ["a blue circle on grass"], Replace(0.8, 0.4), steps=50)
+            edit(model, "a red circle on grass", ["a blue circle on grass"], Replace(0.8, 0.4), steps=steps)
             seconds.append(time.perf_counter() - started)
         return {"edit_seconds": statistics.median(seconds[1:]), "threads": torch.get_num_threads()}
 
@@ -275,19 +315,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--model", choices=MODELS, default="world")
     parser.add_argument("--weights", type=Path, default=resource_path("p2p_bench", "world", "weights"))
     parser.add_argument("--samples", type=int, default=512)
-    parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--steps", type=int, help="the model's own, unless given")
     parser.add_argument("--guidance", type=float, default=4.0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--out", type=Path, default=here)
-    parser.add_argument("--only", nargs="+", choices=methods, default=methods)
+    parser.add_argument("--out", type=Path, help="this folder, or flow/ in it, unless given")
+    parser.add_argument("--only", nargs="+", choices=methods, help="unless given, all that the model decides")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    options.out.mkdir(parents=True, exist_ok=True)
-    measurement = Measurement(options.weights, options.samples, options.steps, options.guidance, options.out)
+    model, is_first = MODELS[options.model], options.model == "world"
+    out = options.out or (here if is_first else here / "flow")
+    out.mkdir(parents=True, exist_ok=True)
+    steps = options.steps or model.steps
+    measurement = Measurement(model, options.weights, options.samples, steps, options.guidance, out)
     results: Figures = {}
-    for name in options.only:
+    for name in options.only or [name for name in methods if is_first or name not in JUDGES]:
         started = time.monotonic()
         method: Callable[[], Figures] = getattr(measurement, name)
         figures = method()
@@ -295,8 +339,8 @@ def main() -> None:
         for key, value in figures.items():
             print(f"{key:28s} {value:8.3f}", flush=True)
         print(f"  {name}: {time.monotonic() - started:.0f} s", flush=True)
-    settings = {"samples": options.samples, "steps": options.steps, "guidance": options.guidance}
-    file = options.out / "results.json"
+    settings = {"samples": options.samples, "steps": steps, "guidance": options.guidance}
+    file = out / "results.json"
     before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     if before.get("settings") == settings:  # a part measured anew
         results = before["figures"] | results
