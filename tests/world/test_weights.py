@@ -7,6 +7,7 @@ import open_clip
 import pytest
 import torch
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import StableDiffusion3Pipeline
 from torch.utils.flop_counter import FlopCounterMode
 
 from p2p_bench.metrics.oracle import LABELS, load_oracle, reading_errors
@@ -33,6 +34,14 @@ def pipeline(weights: Path) -> StableDiffusionPipeline:
     )
 
 
+@pytest.fixture(scope="module")
+def flow(weights: Path) -> StableDiffusion3Pipeline:
+    absent = {"text_encoder_3": None, "tokenizer_3": None}
+    return StableDiffusion3Pipeline.from_pretrained(
+        weights / "pipeline_flow", use_safetensors=True, **absent
+    ).to(torch.float32)
+
+
 def unseen_scenes(count: int, **shares: float) -> list[Scene]:
     return [sample_scene(VALIDATION_SEEDS + i, **shares) for i in range(count)]
 
@@ -44,7 +53,9 @@ def test_files_are_those_of_the_manifest(weights: Path) -> None:
     assert {"recipe", "seed", "data_version"} <= set(manifest)
     shipped = [path for path in weights.rglob("*") if path.is_file()]
     assert {path.relative_to(weights).as_posix() for path in shipped} == {*manifest["files"], "MANIFEST.json"}
-    assert sum(path.stat().st_size for path in shipped) <= 40e6
+    assert sum(path.stat().st_size for path in shipped) <= 55e6
+    flow = [path for path in shipped if path.is_relative_to(weights / "pipeline_flow")]
+    assert 0 < sum(path.stat().st_size for path in flow) <= 22e6
     assert {path.suffix for path in shipped} <= {".json", ".txt", ".safetensors"}
 
 
@@ -52,6 +63,24 @@ def test_the_unet_stays_within_its_budget(pipeline: StableDiffusionPipeline) -> 
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         pipeline.unet(torch.zeros(1, 4, 16, 16), 500, torch.zeros(1, 24, 128))
     assert 0 < counter.get_total_flops() <= 1e9
+
+
+def test_the_flow_transformer_stays_within_its_budget(flow: StableDiffusion3Pipeline) -> None:
+    columns, pooled = torch.zeros(1, 25, 192), torch.zeros(1, 192)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        flow.transformer(torch.zeros(1, 4, 16, 16), columns, pooled, torch.tensor([500.0]))
+    assert 0 < counter.get_total_flops() <= 1.5e9
+
+
+def test_both_models_share_autoencoder_and_words(weights: Path) -> None:
+    shared = (
+        ("vae/diffusion_pytorch_model.safetensors",) * 2,
+        ("tokenizer/tokenizer.json",) * 2,
+        ("tokenizer/tokenizer.json", "tokenizer_2/tokenizer.json"),
+        ("caption_words.json",) * 2,
+    )
+    for first, flow in shared:
+        assert (weights / "pipeline" / first).read_bytes() == (weights / "pipeline_flow" / flow).read_bytes()
 
 
 @pytest.mark.parametrize("name", ["oracle_a", "oracle_b"])
@@ -96,9 +125,13 @@ def test_the_autoencoder_keeps_unseen_renders(pipeline: StableDiffusionPipeline)
     assert scaled.mean().abs() < 0.2
 
 
-def test_samples_show_what_the_captions_ask_for(weights: Path, pipeline: StableDiffusionPipeline) -> None:
+@pytest.mark.parametrize("model", ["pipeline", "flow"])
+def test_samples_show_what_the_captions_ask_for(
+    weights: Path, model: str, request: pytest.FixtureRequest
+) -> None:
     scenes = unseen_scenes(12, two_objects=0.0, styled=0.0, weathered=0.0)
-    images = sample(pipeline, [caption(scene) for scene in scenes], range(12), steps=20)
+    drawn = request.getfixturevalue(model)
+    images = sample(drawn, [caption(scene) for scene in scenes], range(12), steps=20)
     readings = load_oracle(weights / "oracle_b").read(images)
 
     def hits(name: str) -> int:
