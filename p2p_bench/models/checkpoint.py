@@ -1,6 +1,5 @@
 """Checkpoints of latent U-Nets, in the directory formats of diffusers' pipelines."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -32,8 +31,9 @@ from p2p_bench.models.settings import DTYPES, SIDE, Dtype, Size, sizes
 from p2p_bench.models.spec import DIFFUSION, ModelSpec, Unprompted
 from p2p_bench.models.stable_diffusion import StableDiffusion
 from p2p_bench.models.textual_inversion import LearntWord, add_embeddings, add_tokens, read_words
-from p2p_bench.models.tokenizer import TokenizerReader, load_bert_tokenizer, load_tokenizer
+from p2p_bench.models.tokenizer import TokenizerReader, clip_columns, load_bert_tokenizer, load_tokenizer
 from p2p_bench.models.unet import LatentUNet
+from p2p_bench.models.unet_config import check_blocks, check_together, latent_size
 from p2p_bench.models.vocabulary import read_vocabulary
 from p2p_bench.pinned import with_pinned_settings
 from p2p_bench.prompts.words import PromptReader
@@ -48,8 +48,6 @@ _SMALL = 32
 """Side of the largest maps that the released code injects, at 512 pixels."""
 _TOLD = "time_cond_proj_dim"
 """Width of the embedding by which the U-Net of a latent consistency model is told the guidance scale."""
-_ADDED = {"sdxl": "text_time"}
-"""What the U-Net of a family adds to its time embedding, `addition_embed_type`."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ class UNetCheckpoint:
         revision: Branch, tag or commit of `owner/name`; None: its main branch, as it was when fetched.
         unprompted: What the unconditional pass is told: "encoded", the empty prompt; "zeros", zeros in place
             of text and pooled vector; None as the checkpoint says (`force_zeros_for_empty_prompt` of Stable
-            Diffusion XL), "encoded" where it says nothing.
+            Diffusion XL, on where it is not said), "encoded" in other families.
         size: Height and width of images in pixels, or one number for both; None is the checkpoint's own. What
             is far from that it was not trained on.
         consistency: Whether it was distilled for the sampler of latent consistency models; None: as its
@@ -129,11 +127,11 @@ class UNetCheckpoint:
         check_headers(directory, self.name, layout, self.variant)
         unet, vae = (self._config(directory, part) for part in ("unet", layout.vae))
         encoders = {part: self._config(directory, part) for part in layout.encoders}
-        self._check_layout(layout, unet.values)
-        _check_together(layout, unet, vae, encoders)
+        check_blocks(layout, unet)
+        check_together(layout, unet, vae, encoders)
         schedule = self._schedule(directory, layout)
         factor = 2 ** (len(vae.integers("block_out_channels")) - 1)
-        latent, image = sizes(self.size, _pair(unet, "sample_size"), factor, self.name)
+        latent, image = sizes(self.size, latent_size(unet, layout), factor, self.name)
         told = unet.values.get(_TOLD) is not None
         return ModelSpec(
             name=self.name,
@@ -141,7 +139,7 @@ class UNetCheckpoint:
             latent_channels=unet.integer("in_channels"),
             latent_size=latent,
             image_size=image,
-            max_tokens=min(one.integer("max_position_embeddings", 77) for one in encoders.values()),
+            max_tokens=self._columns(directory, layout),
             prediction_type=schedule.prediction_type,
             guidance=self.guidance,
             steps=self.steps,
@@ -152,7 +150,7 @@ class UNetCheckpoint:
             vocabulary=read_vocabulary(directory, self.name),
             timesteps=schedule.layout,
             null_text_learning_rate=self.null_text_learning_rate,
-            unprompted=self._unprompted(directory),
+            unprompted=self._unprompted(directory, layout),
             capabilities=DIFFUSION - ({"unconditional"} if told else set()),
             guided_by="input" if told else "passes",
             consistency=(told or bool(self.lora)) if self.consistency is None else self.consistency,
@@ -260,14 +258,25 @@ class UNetCheckpoint:
                 f"(or {' with '.join(layout.tokenizer_files)})"
             )
         encoder = list(layout.encoders)[place]
-        text = self._config(directory, encoder)
-        most = text.integer("max_position_embeddings", 77)
+        text, most = self._config(directory, encoder), self._columns(directory, layout)
         load = load_bert_tokenizer if layout.family == "ldm" else load_tokenizer
         return load(folder, self.name, most, text.integer("vocab_size", 49408), encoder)
 
-    def _unprompted(self, directory: Path) -> Unprompted:
+    def _columns(self, directory: Path, layout: Layout) -> int:
+        """Text columns W, as the pipelines count them."""
+        most = [
+            self._config(directory, one).integer("max_position_embeddings", 77) for one in layout.encoders
+        ]
+        if layout.family == "ldm":  # whose pipeline asks no tokenizer
+            return min(*most, 77)
+        folders = [directory / folder for folder in layout.tokenizers]
+        return clip_columns(folders, most, self.name)
+
+    def _unprompted(self, directory: Path, layout: Layout) -> Unprompted:
         index = PartConfig.read(directory / "model_index.json", self.name)
-        own: Unprompted = "zeros" if index.values.get("force_zeros_for_empty_prompt") else "encoded"
+        # Where the file of Stable Diffusion XL does not say it, its pipeline takes zeros.
+        zeros = index.values.get("force_zeros_for_empty_prompt", layout.family == "sdxl")
+        own: Unprompted = "zeros" if zeros else "encoded"
         return self.unprompted or own  # type: ignore[return-value]  # checked against the literals
 
     def _config(self, directory: Path, part: str) -> PartConfig:
@@ -279,20 +288,6 @@ class UNetCheckpoint:
             return schedule_from_config(config.values, layout.steps_offset)
         except ConfigError as error:
             raise MissingWeightsError(f"model {self.name!r} in {config.file.parent}: {error}") from error
-
-    def _check_layout(self, layout: Layout, unet: Mapping[str, Any]) -> None:
-        if unet.get("in_channels") != unet.get("out_channels"):
-            raise ConfigError(
-                f"model {self.name!r}: the U-Net takes {unet.get('in_channels')} channels and returns "
-                f"{unet.get('out_channels')}; inpainting and depth checkpoints cannot be edited with"
-            )
-        own = {"addition_embed_type": _ADDED.get(layout.family)}
-        for key in ("addition_embed_type", "class_embed_type", "encoder_hid_dim_type"):
-            if unet.get(key) != own.get(key):
-                raise ConfigError(
-                    f"model {self.name!r}: the U-Net needs other inputs than those of {layout.title}: "
-                    f"{key}={unet.get(key)}"
-                )
 
 
 def tokenizers_of(reader: PromptReader) -> list[Any]:
@@ -312,37 +307,8 @@ def save_memory(unet: Any, vae: Any, way: Literal["whole", "sliced", "tiled"], c
             network.to(memory_format=torch.channels_last)
 
 
-def _check_together(
-    layout: Layout, unet: PartConfig, vae: PartConfig, encoders: Mapping[str, PartConfig]
-) -> None:
-    """Refuses configurations of networks that are not the family's, or do not fit one another."""
-    unet.check_class("UNet2DConditionModel")
-    vae.check_class("AutoencoderKL")
-    for part, config in encoders.items():
-        config.check_class(layout.encoders[part])
-    latent, encoded = unet.integer("in_channels"), vae.integer("latent_channels", 4)
-    if latent != encoded:
-        raise vae.fault("latent_channels", f"the {latent} in_channels of the U-Net")
-    attended, width = (
-        set(unet.integers("cross_attention_dim")),
-        "d_model" if layout.family == "ldm" else "hidden_size",
-    )
-    written = sum(config.integer(width) for config in encoders.values())
-    if attended != {written}:
-        last = list(encoders.values())[-1]
-        others = f" less {written - last.integer(width)} of the other encoder" if len(encoders) > 1 else ""
-        raise last.fault(width, f"the cross_attention_dim of the U-Net ({min(attended)}){others}")
-
-
 def _self_fraction(side: int) -> float:
     fraction = 0.5
     while side * fraction > _SMALL:
         fraction /= 2
     return fraction
-
-
-def _pair(config: PartConfig, key: str) -> tuple[int, int]:
-    sides = config.integers(key)
-    if len(sides) > 2:
-        raise config.fault(key, "one or two integers")
-    return sides[0], sides[-1]

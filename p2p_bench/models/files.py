@@ -14,6 +14,9 @@ from p2p_bench.errors import MissingWeightsError
 from p2p_bench.hashing import digest, sha256_file
 from p2p_bench.models.layouts import Layout, layout_of
 
+TRANSFORMERS_STEM = "model"
+"""How transformers calls weight files; diffusers calls its own otherwise."""
+
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -83,7 +86,9 @@ def check_complete(directory: Path, name: str, variant: str | None, t5: bool = T
     missing += [f"{one}/tokenizer.json (or {' with '.join(layout.files_of(one))})" for one in folders]
     unsafe = []
     for component, stem in layout.weights.items():
-        if weight_files(directory, component, stem, variant):
+        files = weight_files(directory, component, stem, variant)
+        missing += [f"{component}/{file.name}" for file in files if not file.is_file()]
+        if files:
             continue
         if any((directory / component).glob("*.bin")):
             unsafe.append(f"{component}/{stem}.bin")
@@ -118,10 +123,44 @@ def has_tokenizer(folder: Path, layout: Layout) -> bool:
 
 
 def weight_files(directory: Path, component: str, stem: str, variant: str | None) -> list[Path]:
-    """The safetensors files of a component; several when it is sharded, none when there are none."""
-    stem = _weight_stem(stem, variant)
-    whole = directory / component / f"{stem}.safetensors"
-    return [whole] if whole.is_file() else sorted((directory / component).glob(f"{stem}-*-of-*.safetensors"))
+    """The safetensors files of a component that its library reads; none when there are none.
+
+    Several when it is sharded: those that its index names, whether they are there or not. Where both are
+    there, transformers takes the one file, diffusers the shards.
+
+    Raises:
+        MissingWeightsError: The index cannot be read.
+    """
+    whole = directory / component / f"{_weight_stem(stem, variant)}.safetensors"
+    if stem == TRANSFORMERS_STEM and whole.is_file():
+        return [whole]
+    index = index_file(directory, component, stem, variant)
+    if index.is_file():
+        return [index.parent / shard for shard in sorted(set(weight_map(index).values()))]
+    return [whole] if whole.is_file() else []
+
+
+def index_file(directory: Path, component: str, stem: str, variant: str | None) -> Path:
+    """What says which shard of a component a tensor is in, if it is sharded."""
+    end = f"index.{variant}.json" if variant else "index.json"
+    return directory / component / f"{stem}.safetensors.{end}"
+
+
+def weight_map(index: Path) -> dict[str, str]:
+    """The shard of each tensor, by an index.
+
+    Raises:
+        MissingWeightsError: It cannot be read, or names what is no file beside it.
+    """
+    name = index.parent.parent.name
+    placed = read_json(index, name).get("weight_map")
+    files = list(placed.values()) if isinstance(placed, dict) else []
+    if not files or any(not isinstance(file, str) or Path(file).name != file for file in files):
+        raise MissingWeightsError(
+            f"model {name!r}: {index} has no weight_map of tensors to files beside it; get the checkpoint "
+            "again"
+        )
+    return placed  # type: ignore[return-value]  # checked above
 
 
 def read_json(file: Path, name: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from p2p_bench.models.parts import PartConfig, check_headers, load_part, usable_
 from p2p_bench.models.settings import DTYPES, SIDE, Dtype
 from p2p_bench.models.spec import Capability, GuidedBy, ModelSpec
 from p2p_bench.models.t5 import MOST_TOKENS, T5Reader, check_t5_tokenizer, keep_outputs_wide
-from p2p_bench.models.tokenizer import TokenizerReader, load_tokenizer
+from p2p_bench.models.tokenizer import TokenizerReader, clip_columns, load_tokenizer
 from p2p_bench.pinned import with_pinned_settings
 
 _CAPABILITIES: frozenset[Capability] = frozenset({"ladder", "cross", "gradient", "flow"})
@@ -136,7 +136,8 @@ class FluxCheckpoint:
         directory = self._directory()
         text = self._config(directory, "text_encoder")
         most, embeddings = text.integer("max_position_embeddings", 77), text.integer("vocab_size", 49408)
-        clip = load_tokenizer(directory / "tokenizer", self.name, most, embeddings)
+        folder = directory / "tokenizer"
+        clip = load_tokenizer(folder, self.name, clip_columns([folder], [most], self.name), embeddings)
         return T5AndClipReader(T5Reader(self.tokenizer(), "its T5"), TokenizerReader(clip, name="its CLIP"))
 
     @with_pinned_settings

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from p2p_bench.errors import ConfigError, MissingWeightsError, nearest
-from p2p_bench.models.files import read_json, weight_files
+from p2p_bench.models.files import index_file, read_json, weight_files, weight_map
 from p2p_bench.models.layouts import Layout
 from p2p_bench.weights import readable, refuse_damaged, refuse_foreign, tensor_keys
 
@@ -105,12 +105,10 @@ def check_headers(directory: Path, name: str, layout: Layout, variant: str | Non
         where = f"model {name!r}, {part}"
         keys = {file.name: set(tensor_keys(file, where)) for file in files}
         # diffusers looks no further than the index, and fills what a shard lacks with random numbers.
-        index = next((directory / part).glob("*.safetensors.index.json"), None)
-        if len(files) > 1 and index is not None:
-            placed = PartConfig.read(index, name).values.get("weight_map")
-            if not isinstance(placed, dict):
-                raise MissingWeightsError(f"{where}: {index} has no weight_map; get the checkpoint again")
-            absent = [key for key, file in placed.items() if key not in keys.get(file, ())]
+        index = index_file(directory, part, stem, variant)
+        placed = weight_map(index) if index.is_file() else {}
+        if set(keys) == set(placed.values()):
+            absent = [key for key, file in placed.items() if key not in keys[file]]
             refuse_foreign(f"{where} ({index.name})", absent, set().union(*keys.values()) - set(placed))
 
 

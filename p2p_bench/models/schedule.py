@@ -17,6 +17,27 @@ from p2p_bench.models.timesteps import LevelKind, Spacing, TimestepLayout, known
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 PREDICTIONS = ("epsilon", "v_prediction")
 _ENDS_AT_ZERO = ("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler")
+_CLIPS = ("DDIMScheduler", "DDIMParallelScheduler", "DDPMScheduler", "DDPMParallelScheduler")
+"""Schedulers that clip images where their file does not say that they should not."""
+_MAY_CLIP = (*_CLIPS, "LCMScheduler", "TCDScheduler", "HeunDiscreteScheduler")
+SCHEDULERS = (
+    *_MAY_CLIP, *_ENDS_AT_ZERO, "PNDMScheduler", "LMSDiscreteScheduler",
+    "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "DEISMultistepScheduler",
+    "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "DPMSolverSDEScheduler",
+    "UniPCMultistepScheduler", "SASolverScheduler",
+)  # fmt: skip
+"""Those of diffusers whose levels are DDPM's; others scale what goes into the network and what comes out."""
+_BETAS = ("linear", 1e-4, 0.02)
+_OTHER_BETAS = {
+    **dict.fromkeys(("LCMScheduler", "TCDScheduler"), ("scaled_linear", 0.00085, 0.012)),
+    **dict.fromkeys(
+        ("HeunDiscreteScheduler", "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler"),
+        ("linear", 0.00085, 0.012),
+    ),
+}
+"""Kind, first and last of the betas where the file of a scheduler does not say them, and others' own."""
+_REFUSED = ("use_flow_sigmas", "sigma_min", "sigma_max")
+"""Settings by which levels are others than those of the betas; none may be on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +149,7 @@ def schedule_from_config(config: Mapping[str, Any], offset: int | None = 1) -> N
 
     With `offset` given, latents are never clipped, as `StableDiffusionPipeline` forces it. The clean end is
     alpha_bar 1 for Euler's schedulers, which end at sigma 0 whatever their file says; for others it is what
-    `set_alpha_to_one` says, else what the class that wrote the file assumes.
+    `set_alpha_to_one` says, else alpha_bar 1 too, but for `PNDMScheduler`: that of timestep 0.
 
     Args:
         config: What the file holds.
@@ -138,26 +159,17 @@ def schedule_from_config(config: Mapping[str, Any], offset: int | None = 1) -> N
     Raises:
         ConfigError: The schedule is of a kind this project does not know.
     """
-    beta_schedule = known_value(config, "beta_schedule", "linear", BETA_SCHEDULES)
     prediction = known_value(config, "prediction_type", "epsilon", PREDICTIONS)
     layout = layout_from_config(config, offset)
-    if config.get("rescale_betas_zero_snr"):
-        raise ConfigError(
-            "scheduler_config.json: rescale_betas_zero_snr leaves a timestep without signal, "
-            "which cannot be inverted; use a checkpoint without it"
-        )
     kind = config.get("_class_name")
-    if offset is None and kind == "DDIMScheduler" and config.get("clip_sample", True):
+    _check_levels(config, kind)
+    if offset is None and kind in _MAY_CLIP and config.get("clip_sample", kind in _CLIPS):
         raise ConfigError(
-            "scheduler_config.json: clip_sample is on (it is where the file does not say), which would clip "
-            'latents; set it to false, as "clip_sample": false'
+            f"scheduler_config.json: clip_sample is on (of a {kind} it may be where the file does not say), "
+            'which would clip latents; set it to false, as "clip_sample": false'
         )
-    if config.get("thresholding"):
-        raise ConfigError(
-            "scheduler_config.json: thresholding is for pixels, not for latents; set it to false"
-        )
-    alphas_cumprod = _alphas_cumprod(config, beta_schedule, layout.train)
-    to_one = kind in _ENDS_AT_ZERO or config.get("set_alpha_to_one", kind == "DDIMScheduler")
+    alphas_cumprod = _alphas_cumprod(config, kind, layout.train)
+    to_one = kind in _ENDS_AT_ZERO or config.get("set_alpha_to_one", kind != "PNDMScheduler")
     return NoiseSchedule(
         alphas_cumprod=alphas_cumprod,
         final_alpha_cumprod=1.0 if to_one else float(alphas_cumprod[0]),
@@ -167,10 +179,38 @@ def schedule_from_config(config: Mapping[str, Any], offset: int | None = 1) -> N
     )
 
 
-def _alphas_cumprod(config: Mapping[str, Any], beta_schedule: str, count: int) -> Float[Tensor, " t"]:
+def _check_levels(config: Mapping[str, Any], kind: Any) -> None:
+    """Refuses a schedule whose levels are not those of its betas, and one for pixels."""
+    if kind is not None and kind not in SCHEDULERS:
+        raise ConfigError(
+            f"scheduler_config.json: _class_name is {kind}, whose noise levels are not those of DDPM; a "
+            "network that was trained with them cannot be sampled here"
+        )
+    for key in _REFUSED:
+        if config.get(key):
+            raise ConfigError(
+                f"scheduler_config.json: {key} is {config[key]!r}, which makes other noise levels than those "
+                "of the betas and is not known here; set it to null if the checkpoint was trained without it"
+            )
+    if config.get("timestep_type", "discrete") != "discrete":
+        raise ConfigError("scheduler_config.json: timestep_type: expected discrete timesteps")
+    if config.get("rescale_betas_zero_snr"):
+        raise ConfigError(
+            "scheduler_config.json: rescale_betas_zero_snr leaves a timestep without signal, "
+            "which cannot be inverted; use a checkpoint without it"
+        )
+    if config.get("thresholding"):
+        raise ConfigError(
+            "scheduler_config.json: thresholding is for pixels, not for latents; set it to false"
+        )
+
+
+def _alphas_cumprod(config: Mapping[str, Any], kind: Any, count: int) -> Float[Tensor, " t"]:
     # In float32, as diffusers computes it, so that the noise levels are equal to the last bit.
     trained = config.get("trained_betas")
-    start, end = (_beta(config, key, usual) for key, usual in (("beta_start", 1e-4), ("beta_end", 0.02)))
+    name, first, last = _OTHER_BETAS.get(kind, _BETAS)
+    beta_schedule = known_value(config, "beta_schedule", name, BETA_SCHEDULES)
+    start, end = _beta(config, "beta_start", first), _beta(config, "beta_end", last)
     if trained is not None:
         if not isinstance(trained, list) or not trained or not all(map(_is_beta, trained)):
             raise ConfigError(

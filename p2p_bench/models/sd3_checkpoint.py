@@ -27,7 +27,7 @@ from p2p_bench.models.t5 import (
     check_t5_tokenizer,
     keep_outputs_wide,
 )
-from p2p_bench.models.tokenizer import TokenizerReader, load_tokenizer
+from p2p_bench.models.tokenizer import TokenizerReader, clip_columns, load_tokenizer
 from p2p_bench.pinned import with_pinned_settings
 
 _KINDS = {kind.__name__: kind for kind in (CLIPTextModelWithProjection, T5EncoderModel)}
@@ -104,7 +104,7 @@ class SD3Checkpoint:
             latent_channels=network.integer("in_channels", 16),
             latent_size=latent,
             image_size=image,
-            max_tokens=_clip_tokens(texts) + self.t5_tokens,
+            max_tokens=self._clip_columns(directory, layout) + self.t5_tokens,
             prediction_type="flow",
             guidance=self.guidance,
             steps=self.steps,
@@ -192,9 +192,14 @@ class SD3Checkpoint:
 
     def _clip_tokenizer(self, directory: Path, layout: Layout, place: int) -> Any:
         folder, encoder = directory / layout.tokenizers[place], list(layout.encoders)[place]
-        text = self._config(directory, encoder)
-        most = text.integer("max_position_embeddings", _CLIP_TOKENS)
-        return load_tokenizer(folder, self.name, most, text.integer("vocab_size", 49408), encoder)
+        embeddings = self._config(directory, encoder).integer("vocab_size", 49408)
+        return load_tokenizer(folder, self.name, self._clip_columns(directory, layout), embeddings, encoder)
+
+    def _clip_columns(self, directory: Path, layout: Layout) -> int:
+        """Text columns of the CLIPs, which are the first two encoders."""
+        texts = [self._config(directory, part) for part in list(layout.encoders)[:2]]
+        most = [one.integer("max_position_embeddings", _CLIP_TOKENS) for one in texts]
+        return clip_columns([directory / folder for folder in layout.tokenizers[:2]], most, self.name)
 
     def _sizes(self, network: PartConfig, vae: PartConfig) -> tuple[tuple[int, int], tuple[int, int]]:
         """Height and width of latents and of images."""
@@ -209,11 +214,6 @@ class SD3Checkpoint:
                 f"got {image}"
             )
         return (image // factor, image // factor), (image, image)
-
-
-def _clip_tokens(texts: Mapping[str, PartConfig]) -> int:
-    """Text columns of the CLIPs, which are the first two encoders."""
-    return min(one.integer("max_position_embeddings", _CLIP_TOKENS) for one in list(texts.values())[:2])
 
 
 def _check_together(

@@ -1,7 +1,7 @@
 """Tokenizers, as the models that they go with can use them."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -10,6 +10,7 @@ from typing import Any
 from transformers import BertTokenizer, CLIPTokenizer
 
 from p2p_bench.errors import MissingWeightsError
+from p2p_bench.models.files import read_json
 from p2p_bench.prompts.words import TokenizedPrompt, tokenize
 
 _LOCK = threading.Lock()
@@ -65,6 +66,34 @@ class TokenizerReader:
         return tokenize(text, self.tokenizer, truncate, allow_empty, role, self.vocabulary, self.name)
 
 
+def clip_columns(folders: Sequence[Path], most: Sequence[int], name: str) -> int:
+    """Text columns that the pipelines of diffusers give CLIP's text encoders: the tokenizers' own lengths.
+
+    Some published tokenizers state no length, or one that the text encoder does not have: then it is the
+    encoder's.
+
+    Args:
+        folders: Of the tokenizers.
+        most: Tokens that the encoder of each reads.
+        name: Name of the model, for messages.
+
+    Raises:
+        MissingWeightsError: A file cannot be read, or the encoders read different numbers.
+    """
+    columns = []
+    for folder, own in zip(folders, most, strict=True):
+        file = folder / "tokenizer_config.json"
+        said = read_json(file, name).get("model_max_length") if file.is_file() else None
+        known = isinstance(said, int) and not isinstance(said, bool) and said > len(("begin", "end"))
+        columns.append(min(said, own) if known and said is not None else own)
+    if len(set(columns)) > 1:
+        raise MissingWeightsError(
+            f"model {name!r}: its tokenizers read {' and '.join(map(str, columns))} tokens (model_max_length "
+            f"in {folders[0]} and the others), but share text columns; get the checkpoint again"
+        )
+    return columns[0]
+
+
 def load_tokenizer(
     folder: Path, name: str, max_tokens: int, num_embeddings: int, encoder: str = "text_encoder"
 ) -> SharedTokenizer:
@@ -73,7 +102,7 @@ def load_tokenizer(
     Args:
         folder: Its files.
         name: Name of the model, for messages.
-        max_tokens: Tokens that the text encoder reads.
+        max_tokens: Tokens of a prompt, see `clip_columns`.
         num_embeddings: Embeddings that it has.
         encoder: Its folder, for messages.
 
@@ -87,7 +116,6 @@ def load_tokenizer(
             f"model {name!r}: {folder / 'merges.txt'} lacks the merges of {len(lost)} tokens of vocab.json, "
             f"such as {lost[0]!r}, so prompts would be spelt out; get it again"
         )
-    # Some published tokenizers state no limit, or one that the text encoder does not keep.
     tokenizer.model_max_length = max_tokens
     return tokenizer
 
