@@ -56,6 +56,8 @@ if TYPE_CHECKING:
         ReNoiseInversion,
         RFInversion,
         RFSolverInversion,
+        UniEdit,
+        UniInvInversion,
     )
     from p2p_bench.models import DiffusionModel, LocalCheckpoint, ModelSpec, UNetCheckpoint
 
@@ -103,6 +105,8 @@ __all__ = [
     "SelfAttention",
     "Target",
     "UNetCheckpoint",
+    "UniEdit",
+    "UniInvInversion",
     "edit",
     "load_model",
     "notebook",
@@ -159,6 +163,8 @@ _HOMES = {
         "ReNoiseInversion",
         "RFInversion",
         "RFSolverInversion",
+        "UniEdit",
+        "UniInvInversion",
     ),
     "p2p_bench.models": ("DiffusionModel", "LocalCheckpoint", "ModelSpec", "UNetCheckpoint"),
 }

@@ -76,7 +76,7 @@ SERVED = served(world_checkpoint().spec())
 
 
 def test_flow_methods_alone_do_not_serve_a_diffusion() -> None:
-    flow = {"fireflow", "flowedit", "ode", "rf_inversion", "rf_solver"}
+    flow = {"fireflow", "flowedit", "ode", "rf_inversion", "rf_solver", "uni_edit", "uni_inv"}
     assert set(group_options("inversion")) - set(SERVED) == flow
 
 

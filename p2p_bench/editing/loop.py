@@ -10,14 +10,15 @@ from torch import Tensor
 
 from p2p_bench.attention.plan import PlanCache, StepPlan
 from p2p_bench.attention.recorder import Recorder
+from p2p_bench.attention.terms import Role
 from p2p_bench.editing.attention import Record, forked, recorders
 from p2p_bench.editing.blend import Blender
 from p2p_bench.editing.rows import RowTable
 from p2p_bench.errors import NonFiniteLatentError, P2PError
 from p2p_bench.models import DiffusionModel
-from p2p_bench.models.conditioning import Conditioning, joined, told_guidance
-from p2p_bench.models.level import Level, Prediction, stacked
-from p2p_bench.sampling import RowState, StepContext, Stepper, select_rows
+from p2p_bench.models.conditioning import Conditioning, joined, select, told_guidance
+from p2p_bench.models.level import Denoised, Level, Prediction, stacked
+from p2p_bench.sampling import RowState, StepContext, Stepper, classifier_free, select_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +81,7 @@ def sample_rows(
                     predict=partial(network.predict, step=step, asked=asked),
                     noise=_step_noise(model, table, step) if stepper.stochastic else None,
                     before=ladder[step - 1] if step > tables[0].start else None,
+                    predict_as_sources=partial(network.predict_as_sources, step=step),
                 )
                 state = stepper.step(state, ladder[step], ladder[step + 1], context)
                 state = _corrected(table, state, step, asked[-1])
@@ -138,9 +140,7 @@ class _Network:
         if self.model.spec.guided_by == "input":
             conditioning = told_guidance(conditioning, guidance)
         predicted = self.model.predict(inputs, level, conditioning, self._plan(len(owners), step))
-        for owner in owners:
-            self.unet_rows[owner] += 1
-            self.unet_rows_spent[owner] += 1 / max(1, len(self.table.rows[owner].targets))
+        self._count(owners)
         conditional = predicted.rows(0, len(x_t))
         without = conditional.output.clone()
         without[wanted] = predicted.output[len(x_t) :]
@@ -155,25 +155,49 @@ class _Network:
         asked.append(Prediction(stacked(parts), conditional, unconditional))
         return asked[-1]
 
+    def predict_as_sources(self, x_t: Float[Tensor, "n c h w"], level: Level, step: int) -> Denoised:
+        """What is in the latents of the targets' rows by the prompts of their sources; nothing is edited."""
+        targets = [index for index, row in enumerate(self.table.rows) if row.role == "target"]
+        scales, wanted = self._guidance(step, as_sources=targets)
+        owners = torch.tensor([*targets, *wanted], device=x_t.device)
+        told = select(self._conditional, self.sources.index_select(0, owners[: len(targets)]))
+        conditioning = joined([told, *(self._unconditional(row, step, "source") for row in wanted)])
+        if self.model.spec.guided_by == "input":
+            conditioning = told_guidance(conditioning, scales)
+        predicted = self.model.predict(x_t.index_select(0, owners), level, conditioning)
+        self._count(owners.tolist())
+        conditional = predicted.rows(0, len(targets))
+        without = conditional.output.clone()
+        without[[targets.index(row) for row in wanted]] = predicted.output[len(targets) :]
+        scale = torch.tensor(scales, dtype=x_t.dtype, device=x_t.device)[:, None, None, None]
+        return classifier_free(conditional.with_output(without), conditional, scale)
+
+    def _count(self, owners: Sequence[int]) -> None:
+        """Counts rows that went through the network."""
+        for owner in owners:
+            self.unet_rows[owner] += 1
+            self.unet_rows_spent[owner] += 1 / max(1, len(self.table.rows[owner].targets))
+
     @property
     def _all_recorders(self) -> tuple[Recorder, ...]:
         return (*self.recorders, *self.blender.recorders)
 
-    def _guidance(self, step: int) -> tuple[list[float], list[int]]:
-        """Guidance of each row, and the rows that take an unconditional pass."""
+    def _guidance(self, step: int, as_sources: Sequence[int] | None = None) -> tuple[list[float], list[int]]:
+        """Guidance of each row, and the rows that take an unconditional pass; or of some rows as sources."""
         scales, wanted = [], []
         in_passes = self.model.spec.guided_by == "passes"
-        for index, row in enumerate(self.table.rows):
-            sample = self.table.samples[row.sample]
-            scale = sample.replay.guidance(step, row.role, sample.guidance)
+        for index in range(len(self.table.rows)) if as_sources is None else as_sources:
+            row = self.table.rows[index]
+            sample, role = self.table.samples[row.sample], row.role if as_sources is None else "source"
+            scale = sample.replay.guidance(step, role, sample.guidance)
             scales.append(scale)
-            if in_passes and sample.replay.needs_unconditional(step, row.role, scale):
+            if in_passes and sample.replay.needs_unconditional(step, role, scale):
                 wanted.append(index)
         return scales, wanted
 
-    def _unconditional(self, index: int, step: int) -> Conditioning:
+    def _unconditional(self, index: int, step: int, role: Role | None = None) -> Conditioning:
         row = self.table.rows[index]
-        own = self.table.samples[row.sample].replay.unconditional(step, row.role) or {}
+        own = self.table.samples[row.sample].replay.unconditional(step, role or row.role) or {}
         return {**self._empty, **{name: tensor.to(self._empty[name]) for name, tensor in own.items()}}
 
     def _plan(self, num_rows: int, step: int) -> StepPlan:

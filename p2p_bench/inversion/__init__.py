@@ -16,6 +16,8 @@ from p2p_bench.inversion.proximal import ProximalInversion
 from p2p_bench.inversion.renoise import ReNoiseInversion
 from p2p_bench.inversion.rf_inversion import RFInversion
 from p2p_bench.inversion.rf_solver import RFSolverInversion
+from p2p_bench.inversion.uni_edit import UniEdit
+from p2p_bench.inversion.uni_inv import UniInvInversion
 
 __all__ = [
     "DDIMInversion",
@@ -34,4 +36,6 @@ __all__ = [
     "RFInversion",
     "RFSolverInversion",
     "ReNoiseInversion",
+    "UniEdit",
+    "UniInvInversion",
 ]

@@ -18,12 +18,14 @@ def initial_noise(seed: int, shape: tuple[int, int, int]) -> Float[Tensor, "c h 
     return torch.randn(shape, generator=generator, dtype=torch.float32)
 
 
-def step_noise(seed: int, step: int, shape: tuple[int, int, int]) -> Float[Tensor, "c h w"]:
+def step_noise(seed: int, step: int, shape: tuple[int, int, int], draw: int = 0) -> Float[Tensor, "c h w"]:
     """Noise added at a step, equal for source and targets of the sample.
 
     Args:
         seed: Seed of the sample.
         step: Index from 0.
         shape: Channels, height and width of a latent.
+        draw: Which of several noises of the step, from 0.
     """
-    return initial_noise(noise_seed(seed, f"step {step}"), shape)
+    name = f"step {step}" + (f" draw {draw}" if draw else "")
+    return initial_noise(noise_seed(seed, name), shape)

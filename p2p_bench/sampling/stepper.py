@@ -4,10 +4,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from p2p_bench.models.level import Level, Prediction
+from p2p_bench.models.level import Denoised, Level, Prediction
 from p2p_bench.models.timesteps import LevelKind
 
 RowState = tuple[Tensor, ...]
@@ -27,6 +28,9 @@ class StepContext:
             pass of the network.
         noise: Noise of this step for every row; None where the stepper is not stochastic.
         before: The level before `here`; None at the first step that is taken.
+        predict_as_sources: The guided prediction for latents of the same rows by the prompts of their
+            sources, without any edit; of the targets' rows alone, in their order. None where nobody offers
+            it.
     """
 
     step: int
@@ -35,6 +39,24 @@ class StepContext:
     predict: Callable[[Float[Tensor, "n c h w"], Level], Prediction]
     noise: Float[Tensor, "n c h w"] | None
     before: Level | None = None
+    predict_as_sources: Callable[[Float[Tensor, "n c h w"], Level], Denoised] | None = None
+
+    def by_sources(
+        self, own: Float[Tensor, "n c h w"], x: Float[Tensor, "n c h w"], level: Level
+    ) -> Float[Tensor, "n c h w"]:
+        """Velocities by the prompts of the rows' sources; a source's is its own, which is known.
+
+        Args:
+            own: Velocities by the rows' own prompts.
+            x: The latents that they were asked for at.
+            level: Their level.
+        """
+        assert self.predict_as_sources is not None
+        rows = torch.arange(len(own), device=own.device)
+        targets = (self.sources != rows).nonzero().flatten()
+        if not len(targets):
+            return own
+        return own.index_copy(0, targets, self.predict_as_sources(x, level).velocity)
 
 
 class Stepper(ABC):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from p2p_bench.attention.plan import StepPlan
-from p2p_bench.models.conditioning import TEXT, Conditioning
+from p2p_bench.models.conditioning import TEXT, Conditioning, select
 from p2p_bench.models.level import Denoised, Level, Prediction
 from p2p_bench.sampling import StepContext, Stepper
 from tests.stubs.flow_family import FlowCheckpoint, FlowModel
@@ -82,8 +82,15 @@ def sampled(
 
     ladder, state = model.ladder(steps), stepper.init(state)
     places = torch.tensor(sources or list(range(len(prompts))))
+    targets = (places != torch.arange(len(prompts))).nonzero().flatten()
+
+    def predict_as_sources(x: Tensor, level: Level) -> Denoised:
+        nonlocal asked
+        asked += 1
+        return model.predict(x[targets], level, select(conditioning, places[targets]))
+
     for step in range(first, steps):
         noise = None if noises is None else noises[step]
-        context = StepContext(step, steps, places, predict, noise)
+        context = StepContext(step, steps, places, predict, noise, predict_as_sources=predict_as_sources)
         state = stepper.step(state, ladder[step], ladder[step + 1], context)
     return state[0], asked

@@ -20,6 +20,8 @@ from p2p_bench.inversion import (
     Inversion,
     RFInversion,
     RFSolverInversion,
+    UniEdit,
+    UniInvInversion,
 )
 from p2p_bench.inversion.base import Sources, read_sources, unserved
 from p2p_bench.inversion.fireflow import fireflow_step
@@ -39,10 +41,11 @@ METHODS = {
     "ode": FlowODEInversion(),
     "rf_solver": RFSolverInversion(),
     "fireflow": FireFlowInversion(),
+    "uni_inv": UniInvInversion(),
 }
-ORDERS = {"ddim": 1, "ode": 1, "rf_solver": 3, "fireflow": 2}
+ORDERS = {"ddim": 1, "ode": 1, "rf_solver": 3, "fireflow": 2, "uni_inv": 1}
 """At the noise; between Gaussians the midpoint rule's errors of second order cancel."""
-ROUND_TRIPS = {"ddim": 1, "ode": 1, "rf_solver": 3, "fireflow": 3}
+ROUND_TRIPS = {"ddim": 1, "ode": 1, "rf_solver": 3, "fireflow": 3, "uni_inv": 2}
 
 
 def images(count: int = 1) -> Tensor:
@@ -210,7 +213,7 @@ def test_flowedit_in_a_run() -> None:
     assert distance(same.latents[1], image) <= 1e-12
 
 
-@pytest.mark.parametrize("method", [*list(METHODS.values())[1:], RFInversion(), FlowEdit()])
+@pytest.mark.parametrize("method", [*list(METHODS.values())[1:], RFInversion(), FlowEdit(), UniEdit()])
 def test_models_of_diffusion_are_refused(method: Inversion) -> None:
     fault = unserved(method, tiny_model().spec)
     assert fault is not None
