@@ -1,6 +1,6 @@
 """Tries thousands of labelled inputs, good and bad, and counts what became of them.
 
-    python experiments/reliability/fuzz.py [--cases 3200] [--seed 0] [--only AREA ...] [--sample N] [--jobs N]
+    python experiments/reliability/fuzz.py [--cases 3200] [--seed 0] [--only AREA ...] [--sample N] [--jobs N] [--keep DIR]
 
 Every input is labelled by its generator: it must run, or it must be refused. Prints a table and every case
 that went otherwise; writes both to results.md beside this file, unless only a part was asked for: some areas,
@@ -8,6 +8,7 @@ or so many cases of each.
 """
 
 import argparse
+import json
 import logging
 import random
 import sys
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -72,8 +74,10 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=AREAS, default=list(AREAS))
     parser.add_argument("--sample", type=int, default=None)
     parser.add_argument("--jobs", type=int, default=1, help="areas that are tried side by side")
+    parser.add_argument("--keep", type=Path, help="a directory; areas that are done there are not tried again")
     arguments = parser.parse_args()
-    area = partial(tried, cases=arguments.cases, seed=arguments.seed, sample=arguments.sample)
+    asked = {"cases": arguments.cases, "seed": arguments.seed, "sample": arguments.sample}
+    area = partial(kept, folder=arguments.keep, **asked)
     with ProcessPoolExecutor(arguments.jobs, get_context("spawn")) as processes:
         found = list(processes.map(area, arguments.only))
     counts = sum((one.counts for one in found), Counter[tuple[str, bool, str]]())
@@ -85,6 +89,21 @@ def main() -> int:
         listed = "".join(f"- {fault}\n" for fault in faults) or "None.\n"
         (HERE / "results.md").write_text(f"{text}\n## Otherwise than labelled\n\n{listed}", encoding="utf-8")
     return int(bool(faults))
+
+
+def kept(area: str, folder: Path | None, **asked: Any) -> Found:
+    """As `tried`, or what it found before, if that was kept in `folder`."""
+    if folder is None:
+        return tried(area, **asked)
+    file = folder / f"{area}-{asked['cases']}-{asked['seed']}-{asked['sample']}.json"
+    if not file.exists():
+        found = tried(area, **asked)
+        folder.mkdir(parents=True, exist_ok=True)
+        counts = [[*key, number] for key, number in found.counts.items()]
+        file.write_text(json.dumps([counts, sorted(found.kinds), found.faults], indent=1), encoding="utf-8")
+    counts, kinds, faults = json.loads(file.read_text(encoding="utf-8"))
+    by_key = Counter({(name, valid, verdict): number for name, valid, verdict, number in counts})
+    return Found(by_key, {(name, kind, valid) for name, kind, valid in kinds}, faults)
 
 
 def tried(area: str, cases: int, seed: int, sample: int | None) -> Found:
