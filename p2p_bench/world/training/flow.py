@@ -57,13 +57,13 @@ class FlowRecipe(DenoisingRecipe):
     text_width: int = 96
     text_layers: int = 2
     shift: float = 1.5
-    level_mean: float = 0.6
-    level_spread: float = 1.0
-    level_uniform: float = 0.25
+    level_mean: float = 0.9
+    level_spread: float = 0.9
+    level_uniform: float = 0.2
     learning_rate: float = 1.2e-3
-    object_weight: float = 2.0
+    object_weight: float = 4.0
     grounding: float = 0.05
-    grounding_from: float = 0.6
+    grounding_from: float = 0.48
     ema: float = 0.998
     compiled: bool = True
 
@@ -224,7 +224,7 @@ class FlowModule(lightning.LightningModule):
                 joint_attention_kwargs={"maps": maps},
             ).sample
         snr = ((1 - sigma) / sigma).square()
-        by_place = 1 + self.recipe.object_weight * objects.sum(1, keepdim=True) * snr.clamp(max=1.0)
+        by_place = 1 + self.recipe.object_weight * objects.sum(1, keepdim=True) * (4 * snr).clamp(max=1.0)
         matching: Tensor = (by_place * (velocity.float() - (noise - latents)).square()).mean()
         if not grounding:
             return matching
