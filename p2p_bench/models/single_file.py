@@ -15,16 +15,23 @@ from diffusers.loaders.single_file_utils import (
     convert_ldm_vae_checkpoint,
     convert_open_clip_checkpoint,
 )
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from p2p_bench.errors import ConfigError, MissingWeightsError
 from p2p_bench.models.files import checkpoint_directory, read_json
-from p2p_bench.models.layouts import SDXL, STABLE_DIFFUSION, Layout
-from p2p_bench.weights import load_weights, readable, tensor_keys
+from p2p_bench.models.layouts import SCHEDULER_FILE, SDXL, STABLE_DIFFUSION, Layout
+from p2p_bench.models.schedule import schedule_from_config
+from p2p_bench.weights import load_weights, readable, refuse_foreign, tensor_keys
 
 _UNET = "model.diffusion_model."
+_TRANSFORMERS = ("joint_blocks.", "double_blocks.", "transformer_blocks.")
+"""How keys of other networks begin, Stable Diffusion 3's and FLUX's."""
+_LEVELS = "alphas_cumprod"
+_ROUNDED = 1e-3
+"""Most that half precision makes of a level."""
 _FIRST = {"sd": "cond_stage_model.transformer.", "sdxl": "conditioner.embedders.0.transformer."}
 _OPEN_CLIP = {"sd": "cond_stage_model.model.", "sdxl": "conditioner.embedders.1.model."}
 _ENCODERS = {kind.__name__: kind for kind in (CLIPTextModel, CLIPTextModelWithProjection)}
@@ -42,6 +49,11 @@ def layout_of_file(file: Path) -> Layout:
         ConfigError: It is of another family.
     """
     keys = tensor_keys(file, f"convert: {file.name}")
+    if transformer := [key for key in keys if key.removeprefix(_UNET).startswith(_TRANSFORMERS)]:
+        raise ConfigError(
+            f"convert: {file} is no checkpoint of Stable Diffusion 1.x, 2.x or XL but of a transformer "
+            f"({transformer[0]}); get the model as a directory in diffusers' format"
+        )
     if not any(key.startswith(_UNET) for key in keys):
         raise ConfigError(
             f"convert: {file} is no whole checkpoint of Stable Diffusion in the original layout: no key "
@@ -81,7 +93,40 @@ def configs_of_file(file: Path, layout: Layout, given: str | None) -> Path:
         raise ConfigError(
             f"convert: {file.name} is of {layout.title}, but {directory} is of a {index.get('_class_name')}"
         )
+    _check_levels(file, directory, layout)
     return directory
+
+
+def _check_levels(file: Path, configs: Path, layout: Layout) -> None:
+    """Refuses a file that says of itself that it was trained otherwise than a scheduler's file has it.
+
+    Raises:
+        ConfigError: It does.
+    """
+    where = f"convert: {file.name}"
+    keys = tensor_keys(file, where)
+    foreign = sorted(key for key in keys if key == "ztsnr" or key.startswith("edm_"))
+    if foreign:
+        raise ConfigError(
+            f"{where}: {', '.join(foreign)} in it says that it was trained with other noise levels than "
+            "those known here; take another checkpoint"
+        )
+    schedule = schedule_from_config(read_json(configs / SCHEDULER_FILE, "convert"), layout.steps_offset)
+    if "v_pred" in keys and schedule.prediction_type != "v_prediction":
+        raise ConfigError(
+            f"{where}: v_pred in it says that it predicts velocity, {configs / SCHEDULER_FILE} says "
+            f"{schedule.prediction_type}; give --configs DIR of a model whose prediction_type is v_prediction"
+        )
+    if _LEVELS not in keys:
+        return
+    with safe_open(file, "pt") as tensors:
+        levels = tensors.get_tensor(_LEVELS).double()
+    own = schedule.alphas_cumprod
+    if levels.shape != own.shape or float((levels - own).abs().max()) > _ROUNDED:
+        raise ConfigError(
+            f"{where}: its {_LEVELS} are not those of {configs / SCHEDULER_FILE}; give --configs DIR of the "
+            "model that it was trained from"
+        )
 
 
 def networks_of_file(file: Path, configs: Path, layout: Layout) -> Iterator[tuple[str, Any]]:
@@ -101,6 +146,8 @@ def networks_of_file(file: Path, configs: Path, layout: Layout) -> Iterator[tupl
         where = f"convert: {file.name}, {folder}"
         network = readable(partial(_of_config, kind, configs / folder), where, configs / folder)
         converted = readable(partial(changes[folder], dict(state), network.config), where, file)
+        if folder == "unet":
+            _check_all_taken(state, converted, where)
         yield folder, _filled(network, converted, where)
     for place, (folder, name) in enumerate(layout.encoders.items()):
         where = f"convert: {file.name}, {folder}"
@@ -111,6 +158,13 @@ def networks_of_file(file: Path, configs: Path, layout: Layout) -> Iterator[tupl
 
 def _of_config(kind: Any, folder: Path) -> Any:
     return kind.from_config(kind.load_config(folder))
+
+
+def _check_all_taken(state: Mapping[str, Tensor], converted: Mapping[str, Tensor], where: str) -> None:
+    """Refuses tensors of a U-Net that the translation leaves out, since no configuration asks for them."""
+    taken = {tensor.data_ptr() for tensor in converted.values()}
+    left = [key for key, one in state.items() if key.startswith(_UNET) and one.data_ptr() not in taken]
+    refuse_foreign(where, unexpected=left)
 
 
 def _text(network: Any, state: Mapping[str, Tensor], layout: Layout, place: int) -> dict[str, Tensor]:

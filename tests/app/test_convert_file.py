@@ -147,6 +147,36 @@ def test_a_file_that_is_not_whole_is_refused_and_leaves_nothing(tmp_path: Path) 
     save_file({"lora": torch.ones(1)}, tmp_path / "part.safetensors")
     with pytest.raises(ConfigError, match="no whole checkpoint"):
         convert_file(tmp_path / "part.safetensors", tmp_path / "made", configs)
+    for key in ("model.diffusion_model.joint_blocks.0.x.weight", "double_blocks.0.img_mlp.0.weight"):
+        save_file({key: torch.ones(1)}, tmp_path / "part.safetensors")
+        with pytest.raises(ConfigError, match="but of a transformer"):
+            convert_file(tmp_path / "part.safetensors", tmp_path / "made", configs)
     (tmp_path / "model.ckpt").write_bytes(b"pickle")
     with pytest.raises(MissingWeightsError, match="pickle"):
         convert_file(tmp_path / "model.ckpt", tmp_path / "made", configs)
+
+
+def test_what_a_file_says_of_its_training_is_heeded(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    file, configs = single_file("sd", tmp_path), str(tiny_checkpoint().path)
+    state = load_file(file)
+    levels = tiny_checkpoint().load().schedule.alphas_cumprod
+    more = "model.diffusion_model.time_embed.cond_proj.weight"
+    for added, error, said in (
+        ({"v_pred": torch.ones(1)}, ConfigError, "v_pred in it says .*velocity.* says epsilon"),
+        ({"ztsnr": torch.ones(1), "v_pred": torch.ones(1)}, ConfigError, "ztsnr in it"),
+        ({"edm_mean": torch.ones(4)}, ConfigError, "edm_mean in it"),
+        ({"alphas_cumprod": levels**2}, ConfigError, "alphas_cumprod are not those of"),
+        ({more: torch.ones(64, 16)}, MissingWeightsError, "not of this network: .*cond_proj"),
+    ):
+        save_file(state | added, tmp_path / "other.safetensors")
+        with pytest.raises(error, match=said):
+            convert_file(tmp_path / "other.safetensors", tmp_path / "made", configs)
+        assert not (tmp_path / "made").exists()
+    save_file(state | {"alphas_cumprod": levels.half()}, tmp_path / "other.safetensors")
+    convert_file(tmp_path / "other.safetensors", tmp_path / "made", configs)
+    velocity = str(tiny_checkpoint("v_prediction").path)
+    save_file(state | {"v_pred": torch.ones(1)}, tmp_path / "velocity.safetensors")
+    convert_file(tmp_path / "velocity.safetensors", tmp_path / "v_made", velocity)
+    assert UNetCheckpoint(tmp_path / "v_made").spec().prediction_type == "v_prediction"
