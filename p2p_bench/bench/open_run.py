@@ -1,5 +1,6 @@
 """A run before anything is edited: what it reads is checked, its directory held, what it lacks is known."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -10,13 +11,16 @@ from p2p_bench.bench.directory import Resume, claim, locked, set_aside
 from p2p_bench.bench.lint import lint_files, lint_pairs, refuse_if_hopeless
 from p2p_bench.bench.records import RowMaker
 from p2p_bench.bench.references import ReferenceWriter, open_references
-from p2p_bench.bench.rows import Key, RowWriter, key_of, read_rows
+from p2p_bench.bench.rows import Key, RowWriter, key_of, read_rows, row_schema
 from p2p_bench.bench.task import Keep, Task, Variant
+from p2p_bench.controllers.blend import fixed_masks
+from p2p_bench.data.base import PairDataset, content_checksum
 from p2p_bench.errors import ConfigError, ErrorList, P2PError
 from p2p_bench.hashing import digest
 from p2p_bench.inversion.base import no_step_left, not_sampled, unserved
 from p2p_bench.metrics.base import MetricColumn, all_columns, metric_checksums
 from p2p_bench.models import ModelSpec
+from p2p_bench.raster import shortened
 from p2p_bench.sampling.sampler import check_guidance
 from p2p_bench.types import EditPair
 
@@ -97,18 +101,28 @@ def opened(
         faults = _faults(task, facts)
         run_id = _run_id(task, facts)
         before = read_rows(run_dir)
-        if resume == "force" and any(row["run_id"] != run_id for row in before):
+        other = any(row["run_id"] != run_id for row in before)
+        if resume == "force" and (other or changed_sources(task.dataset, facts.pairs, before)):
             set_aside(run_dir)
             before = []
         claim(run_dir, run_id, before, config)
+        if changed := changed_sources(task.dataset, facts.pairs, before):
+            raise ConfigError(_mixed(run_dir, changed))
         subjects = _subjects(task, facts)
         there = {key_of(row): row["status"] for row in before}
+        pending = tuple(key for key in subjects if there.get(key) != "ok")
+        if before and pending and set(before[0]) != set(row_schema(facts.names).names):
+            raise ConfigError(
+                f"{run_dir} holds rows of another version, with other columns; choose another directory with "
+                "run.dir=DIR, or set it aside with run.resume=force"
+            )
         maker = _maker(task, facts, run_dir, keep, number)
         writer = RowWriter(run_dir, facts.names)
-        references = open_references(run_dir, facts.names, begun="ok" in there.values())
+        finished = {(key[0], key[2]) for key, status in there.items() if status == "ok"}
+        references = open_references(run_dir, facts.names, finished)
         new_faults = [key for key in faults if key not in there]
         writer.append([maker.failed(*subjects[key], key[2], faults[key]) for key in new_faults])
-        pending = tuple(key for key in subjects if key not in faults and there.get(key) != "ok")
+        pending = tuple(key for key in pending if key not in faults)
         already = len(subjects) - len(pending) if there else 0
         yield OpenRun(maker, writer, references, subjects, pending, already)
 
@@ -181,13 +195,59 @@ def read_facts(task: Task) -> Facts:
         raise ErrorList(faults)
     checksums = {"model": spec.checksum} if spec.checksum else {}
     checksums |= {"pairs": pairs_checksum(pairs), **sums}
-    checksums |= metric_checksums(task.metrics)
+    checksums |= metric_checksums(task.metrics) | _mask_checksum(task.variants)
     return Facts(spec, columns, tuple(pairs), checksums)
 
 
 def pairs_checksum(pairs: Sequence[EditPair]) -> str:
     """Checksum of what some pairs say, without where their files lie."""
     return digest([_content(pair) for pair in pairs])
+
+
+def changed_sources(
+    dataset: PairDataset, pairs: Sequence[EditPair], rows: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """Ids of pairs whose image or mask holds other bytes than when their edits were made.
+
+    Only pairs of finished rows are read. One whose files are gone is none of them: nothing else took their
+    place.
+
+    Args:
+        dataset: The data set.
+        pairs: Its pairs.
+        rows: Rows that were made of them earlier.
+    """
+    known = {row["sample_id"]: row.get("source_checksum") for row in rows if row["status"] == "ok"}
+    changed: list[str] = []
+    for pair in pairs:
+        if checksum := known.get(pair.id):
+            try:
+                now = content_checksum(dataset, pair)
+            except P2PError:
+                continue
+            if now != checksum:
+                changed.append(pair.id)
+    return changed
+
+
+def _mixed(run_dir: Path, changed: Sequence[str]) -> str:
+    shown = ", ".join(repr(shortened(name)) for name in changed[:_SHOWN])
+    more = f" and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
+    return (
+        f"{run_dir} holds rows of pictures that have been replaced since: the image or the mask of "
+        f"{shown}{more}; bring them back to finish that run, choose another directory with run.dir=DIR, or "
+        "set it aside with run.resume=force"
+    )
+
+
+_SHOWN = 5
+
+
+def _mask_checksum(variants: Sequence[Variant]) -> dict[str, str]:
+    """Of the masks that users gave with controllers, whose settings hold the names of their files alone."""
+    masks = [mask for variant in variants for mask in fixed_masks(variant.controller)]
+    held = [[mask.height, mask.width, hashlib.sha256(mask.data).hexdigest()] for mask in masks]
+    return {"controller.mask": digest(held)} if held else {}
 
 
 def _run_id(task: Task, facts: Facts) -> str:

@@ -83,6 +83,7 @@ class RowMaker:
         for (edited, place), reason in zip(mine, reasons, strict=True):
             asked = edited.edits[place]
             done: dict[str, Any] = {"peak_memory_mb": peak_memory_mb, "mask": edited.loaded.mask_state}
+            done["source_checksum"] = edited.loaded.checksum
             done |= {} if self._looks_up else _costs(edited.result, place)
             done |= self._what_was_done(edited, place)
             if not reason:
@@ -133,6 +134,8 @@ class RowMaker:
             "status": "",
             "error": "",
             "mask": "",
+            "mask_from": "",
+            "source_checksum": "",
             "notes": edit_notes(self.spec, pair, index, variant.controller),
             "missing": "",
         }
@@ -147,7 +150,9 @@ class RowMaker:
             return {} if result is None or not result.known else dict(result.known[place])
         prompts = (result.prompts[0], result.prompts[1 + place])
         notes = edit_notes(self.spec, edited.loaded.pair, asked.index, asked.variant.controller, prompts)
-        return {"control": result.controls[place], "notes": notes}
+        blend = result.mask_from[place] if result.mask_from else ""
+        masks = dict.fromkeys(filter(None, (blend, self.task.repair.mask_from)))
+        return {"control": result.controls[place], "mask_from": "+".join(masks), "notes": notes}
 
     def _pictures(self, edited: Edited, place: int) -> dict[str, str]:
         """Writes the pictures of an edit; their paths relative to the run directory."""
@@ -157,6 +162,9 @@ class RowMaker:
         sample = file_stem(pair.id)
         edit = f"{sample}/{file_stem(asked.variant.name)}_{asked.index}"
         images = edited.result.images
+        if not edited.result.has_source:
+            save_png(self.run_dir / f"images/{edit}.png", images[1 + place])
+            return {"image_target": f"images/{edit}.png"}
         reference = images[0] if edited.loaded.image is None else edited.loaded.image
         wanted: dict[str, tuple[str, Float[Tensor, "3 h w"]]] = {
             "image_source": (f"images/{sample}/source.png", images[0]),

@@ -16,7 +16,7 @@ They depend on no variant, so each (sample, target) is scored once, where its fi
 
 import copy
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,26 +77,29 @@ class ReferenceWriter:
         return other
 
 
-def open_references(run_dir: Path, metric_columns: Sequence[str], begun: bool) -> ReferenceWriter:
+def open_references(
+    run_dir: Path, metric_columns: Sequence[str], finished: Collection[Place]
+) -> ReferenceWriter:
     """What writes the references of a run.
 
     References go to the disk before the rows of their batch, so a run with finished edits and without any
     was made before there were references: half of them would be no mean of the run. Those of a run without
-    finished edits may belong to other settings and are removed.
+    finished edits may belong to other settings and are removed, and those of a place without any are made
+    again, as its picture may be another by now.
 
     Args:
         run_dir: The run directory; the caller holds its lock and knows that its rows are of these settings.
         metric_columns: Names of the metric columns.
-        begun: Whether any edit is finished.
+        finished: Samples and targets of which an edit is finished.
 
     Raises:
         DataError: A part cannot be read.
     """
-    if not begun:
+    if not finished:
         shutil.rmtree(run_dir / _FOLDER, ignore_errors=True)
     there = [place_of(row) for row in read_parts(run_dir / _FOLDER)]
-    wanted = bool(metric_columns) and (bool(there) or not begun)
-    return ReferenceWriter(run_dir, metric_columns, there, wanted)
+    wanted = bool(metric_columns) and (bool(there) or not finished)
+    return ReferenceWriter(run_dir, metric_columns, [place for place in there if place in finished], wanted)
 
 
 def compact_references(

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from p2p_bench.controllers.blend import ATTENTION, GIVEN
 from p2p_bench.data.base import MASK_NOTES, LoadedPair
 from p2p_bench.editing import Repair
 from p2p_bench.errors import ConfigError
@@ -34,6 +35,11 @@ class RepairRule:
         ):
             if fault := fault_of(key, value, hint):
                 raise fault
+
+    @property
+    def mask_from(self) -> str:
+        """Where its mask comes from: `GIVEN` by the data set, `ATTENTION`, or "" without a repair."""
+        return {"none": "", "words": ATTENTION, "mask": GIVEN}[self.kind]
 
     def fault(self, loaded: LoadedPair) -> str | None:
         """Why a pair cannot be repaired; None if it can."""

@@ -14,6 +14,8 @@
 | `notes` | what a reader should know of an `ok` row too, such as words that the model never saw; else "" |
 | `missing` | JSON: metric columns without a value and the reason, where a metric gives one; else "" |
 | `mask` | at the model's size: `part` of the image, `empty`, `full`, `lost` by the crop, or "" without one |
+| `mask_from` | of the masks that confined the edit: `given` by the data set, `attention`, `user`; "" none |
+| `source_checksum` | start of the SHA-256 of what image and mask were decoded from; "" without an image |
 | metric columns | float64, NaN where undefined |
 | `seconds` | wall time of the batch, shared out by UNet rows |
 | `unet_rows`, `unet_rows_spent` | what the edit costs alone, and its share here |
@@ -72,6 +74,8 @@ _HEAD = (
     ("notes", pa.string()),
     ("missing", pa.string()),
     ("mask", pa.string()),
+    ("mask_from", pa.string()),
+    ("source_checksum", pa.string()),
 )
 _TAIL = (
     ("seconds", pa.float64()),

@@ -36,8 +36,9 @@ def edit_view(edited: Edited, place: int, device: torch.device) -> EditView:
     images = result.images.to(device)
     real = loaded.image is not None
     again = images[0] if result.reconstructions is None else moved(result.reconstructions[place])
+    generated = images[0] if result.has_source else images[1 + place]
     return EditView(
-        source=loaded.image.to(device) if loaded.image is not None else images[0],
+        source=loaded.image.to(device) if loaded.image is not None else generated,
         edited=images[1 + place],
         source_prompt=pair.source_prompt,
         target_prompt=pair.target_prompts[index],
@@ -48,6 +49,7 @@ def edit_view(edited: Edited, place: int, device: torch.device) -> EditView:
         scene=pair.scene,
         scene_edit=pair.scene_edit,
         lossy=bool(result.lossy) and result.lossy[place],
+        has_source=result.has_source,
     )
 
 
@@ -89,7 +91,8 @@ def score_references(
     heads: list[dict[str, Any]] = []
     views: list[EditView] = []
     for edited in batch:
-        if edited.result is None or edited.result.errors[0] is not None:
+        result = edited.result
+        if result is None or result.errors[0] is not None or not result.has_source:
             continue
         pair = edited.loaded.pair
         for place, asked in enumerate(edited.edits):

@@ -108,6 +108,7 @@ def _variant_summary(
         "count": len(good),
         "failed": len(rows) - len(good),
         "masks": dict(Counter(row["mask"] for row in rows if row.get("mask"))),
+        "mask_from": dict(Counter(row["mask_from"] for row in good if row.get("mask_from"))),
         "metrics": _means(good, columns),
         "missing": missing_values(good),
         "unet_rows": sum(row["unet_rows"] for row in rows),

@@ -1,7 +1,8 @@
 """What local blend asks of the sampling loop, as data."""
 
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool
@@ -34,6 +35,21 @@ class FixedMask:
         return flat.view(self.height, self.width).bool()
 
 
+def fixed_masks(value: Any) -> list[FixedMask]:
+    """The given masks in a controller and in those it holds, in the order of their fields."""
+    if isinstance(value, FixedMask):
+        return [value]
+    if isinstance(value, list | tuple):
+        return [mask for item in value for mask in fixed_masks(item)]
+    if is_dataclass(value) and not isinstance(value, type):
+        return [mask for one in fields(value) for mask in fixed_masks(getattr(value, one.name))]
+    return []
+
+
+USER, ATTENTION, GIVEN = "user", "attention", "given"
+"""Where a mask that confines an edit comes from: a user's file, attention to words, or the data set."""
+
+
 @dataclass(frozen=True)
 class BoundBlend:
     """Local blend of one target: outside a mask its latents are taken from the source after each step.
@@ -64,6 +80,11 @@ class BoundBlend:
     threshold: float = 0.3
     subtract_threshold: float = 0.3
     mask: FixedMask | None = None
+
+    @property
+    def mask_from(self) -> str:
+        """Where its mask comes from, `USER` or `ATTENTION`."""
+        return ATTENTION if self.mask is None else USER
 
     @property
     def records(self) -> bool:

@@ -1,14 +1,18 @@
 """What a data set is to the benchmark: cheap pairs first, pixels only when asked for."""
 
+import functools
+import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
 
-from p2p_bench.errors import P2PError
+from p2p_bench.errors import DataError, P2PError
+from p2p_bench.hashing import sha256_file
 from p2p_bench.pinned import with_pinned_settings
 from p2p_bench.types import EditPair
 
@@ -53,6 +57,7 @@ class LoadedPair:
         mask: As in `PairImages`.
         answer: As in `PairImages`.
         mask_lost: As in `PairImages`.
+        checksum: Of the bytes that its pixels were decoded from, by `content_checksum`.
         error: Why the pair could not be loaded; None if it could.
     """
 
@@ -61,6 +66,7 @@ class LoadedPair:
     mask: Float[Tensor, "h w"] | None = None
     answer: Float[Tensor, "3 h w"] | None = None
     mask_lost: bool = False
+    checksum: str = ""
     error: str | None = None
 
     @property
@@ -106,6 +112,56 @@ class PairDataset(Protocol):
         ...
 
 
+@runtime_checkable
+class HasContent(Protocol):
+    """A data set whose pixels come from elsewhere than a file of their own for each image and mask."""
+
+    def content(self, pair: EditPair) -> Sequence[Path | bytes]:
+        """What the pixels of a pair are decoded from: files, or the bytes themselves; nothing is decoded.
+
+        Raises:
+            DataError: It cannot be read.
+        """
+        ...
+
+
+def content_checksum(dataset: PairDataset, pair: EditPair) -> str:
+    """Start of the SHA-256 of what a pair's pixels are decoded from; "" where there is nothing to decode.
+
+    Names say nothing of what a file holds: a picture that was replaced under its name changes this.
+
+    Args:
+        dataset: The data set; without `HasContent` it is taken to read the files `image` and `mask`.
+        pair: One of its pairs.
+
+    Raises:
+        DataError: A file cannot be read.
+    """
+    files = [path for path in (pair.image, pair.mask) if path is not None]
+    parts: Sequence[Path | bytes] = dataset.content(pair) if isinstance(dataset, HasContent) else files
+    sums: list[str] = []
+    for part in parts:
+        try:
+            sums.append(_file_sum(part) if isinstance(part, Path) else hashlib.sha256(part).hexdigest())
+        except OSError as error:
+            raise DataError(f"{part!s}: the file cannot be read ({error.strerror or error})") from error
+    return hashlib.sha256(" ".join(sums).encode()).hexdigest()[:_DIGITS] if sums else ""
+
+
+_DIGITS = 16
+
+
+def _file_sum(path: Path) -> str:
+    stat = path.stat()
+    return _stamped_sum(path, stat.st_mtime_ns, stat.st_size)
+
+
+@functools.lru_cache(maxsize=16)
+def _stamped_sum(path: Path, time: int, size: int) -> str:
+    """Of a file as it was at a time: one that holds many pictures is read once."""
+    return sha256_file(path)
+
+
 @with_pinned_settings
 def load_pair(dataset: PairDataset, pair: EditPair, size: tuple[int, int]) -> LoadedPair:
     """Loads a pair; unusable pixels become its `error`, so that one bad file does not stop a run.
@@ -114,12 +170,13 @@ def load_pair(dataset: PairDataset, pair: EditPair, size: tuple[int, int]) -> Lo
     """
     try:
         pixels = dataset.load(pair, size)
+        checksum = content_checksum(dataset, pair)
     except P2PError as error:
         return LoadedPair(pair, error=str(error))
     except Exception as error:  # whatever the pixels of one pair do, the others are edited
         log.exception("pair %r cannot be loaded", pair.id)
         return LoadedPair(pair, error=f"the pair cannot be loaded ({type(error).__name__}: {error})")
-    loaded = LoadedPair(pair, pixels.image, pixels.mask, pixels.answer, pixels.mask_lost)
+    loaded = LoadedPair(pair, pixels.image, pixels.mask, pixels.answer, pixels.mask_lost, checksum)
     if loaded.mask_state in MASK_NOTES:
         log.warning("pair %r: %s", pair.id, MASK_NOTES[loaded.mask_state])
     return loaded

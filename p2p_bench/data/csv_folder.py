@@ -24,6 +24,10 @@ _AS_JSON = ("target_prompts", "blend_words", "word_weights", "seed")
 """Columns whose cells are JSON."""
 
 
+_NOT_WRITTEN = ("nan", "NaN", "null", "NULL", "None", "<NA>", "NaT")
+"""What tables are full of that were written with values missing."""
+
+
 @dataclass(frozen=True)
 class CsvFolder(FolderSet):
     """The pairs of a CSV file, each with an image of the same folder.
@@ -126,6 +130,9 @@ def _header(path: Path, cells: list[str]) -> list[str]:
     header = [cell.strip() for cell in cells]
     for place, column in enumerate(header):
         if column not in COLUMNS:
+            for name, separator in (("tabs", "\t"), ("semicolons", ";")):
+                if separator in column and len(header) == 1:
+                    raise DataError(f"{path}, line 1: columns stand between {name}; save it with commas")
             known = f"{nearest(column[:100], COLUMNS)} Known columns: {', '.join(COLUMNS)}"
             raise DataError(f"{path}, line 1: {shortened(column)!r}: unknown column.{known}")
         if column in header[:place]:
@@ -136,6 +143,11 @@ def _header(path: Path, cells: list[str]) -> list[str]:
 def _record(cells: dict[str, str]) -> dict[str, Any]:
     """A row as a line of a JSONL file; a blank cell says nothing."""
     record: dict[str, Any] = {key: cell for key, cell in cells.items() if cell.strip()}
+    for key, cell in record.items():
+        if cell.strip() in _NOT_WRITTEN:
+            raise DataError(
+                f"{key}: {cell.strip()!r} is what programs write where there is nothing; leave the cell empty"
+            )
     if "image" not in record:
         raise DataError("image: missing; every row needs one")
     for key in _AS_JSON:

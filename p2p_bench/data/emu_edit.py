@@ -1,6 +1,6 @@
 """Emu Edit's test set (`facebook/emu_edit_test_set`): Parquet files with captions; see datasets/emu_edit."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -10,8 +10,9 @@ from p2p_bench import raster
 from p2p_bench.data.base import PairImages
 from p2p_bench.data.captions import CaptionedSet
 from p2p_bench.data.places import set_folder
-from p2p_bench.data.records import Faults, fitted_pixels, optional_text, text_of
-from p2p_bench.data.tables import files_like, find_row, read_columns, read_picture
+from p2p_bench.data.records import Faults, fitted_pixels, kind_of, optional_text, text_of
+from p2p_bench.data.tables import files_like, find_row, read_bytes, read_columns, read_picture
+from p2p_bench.errors import DataError
 from p2p_bench.types import EditPair
 
 _COLUMNS = ("idx", "hash", "task", "instruction", "input_caption", "output_caption")
@@ -54,6 +55,8 @@ class EmuEdit(CaptionedSet):
             for number, row in enumerate(read_columns(path, _COLUMNS)):
                 with faults.of(f"row {number}", path):
                     text_of(row, "hash")
+                    if not isinstance(row["idx"], int | str) or isinstance(row["idx"], bool):
+                        raise DataError(f"idx: expected a number or text, got {kind_of(row['idx'])}")
                     target = optional_text(row, "output_caption")
                     faults.add(
                         EditPair(
@@ -66,6 +69,12 @@ class EmuEdit(CaptionedSet):
                         )
                     )
         return self.captioned(faults.settled(None))
+
+    def content(self, pair: EditPair) -> Sequence[bytes]:
+        """See `HasContent`."""
+        assert pair.image is not None
+        number, _ = find_row(pair.image, _COLUMNS[:2], _id, pair.id)
+        return [read_bytes(pair.image, number, "image")]
 
     def load(self, pair: EditPair, size: tuple[int, int]) -> PairImages:
         """Reads the picture of a pair.

@@ -1,7 +1,9 @@
 """GEdit-Bench (`stepfun-ai/GEdit-Bench`): Arrow files with pictures and instructions; see datasets/gedit."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -10,7 +12,7 @@ from p2p_bench.data.base import PairImages
 from p2p_bench.data.captions import CaptionedSet
 from p2p_bench.data.places import set_folder
 from p2p_bench.data.records import Faults, fitted_pixels, text_of
-from p2p_bench.data.tables import files_like, find_row, read_columns, read_picture
+from p2p_bench.data.tables import files_like, find_row, read_bytes, read_columns, read_picture
 from p2p_bench.types import EditPair
 
 _COLUMNS = ("key", "task_type", "instruction", "instruction_language")
@@ -59,6 +61,11 @@ class GEdit(CaptionedSet):
                         )
         return self.captioned(faults.settled(None, f" in language {self.language!r}"))
 
+    def content(self, pair: EditPair) -> Sequence[bytes]:
+        """See `HasContent`."""
+        assert pair.image is not None
+        return [read_bytes(pair.image, self._row(pair.image, pair.id), self.image)]
+
     def load(self, pair: EditPair, size: tuple[int, int]) -> PairImages:
         """Reads the picture of a pair.
 
@@ -70,6 +77,13 @@ class GEdit(CaptionedSet):
             DataError: It cannot be used.
         """
         assert pair.image is not None
-        number, _ = find_row(pair.image, _COLUMNS[:1], lambda row: row["key"], pair.id)
-        picture = read_picture(pair.image, number, self.image)
+        picture = read_picture(pair.image, self._row(pair.image, pair.id), self.image)
         return fitted_pixels(torch.from_numpy(raster.rgb(picture)), None, size, self.fit)
+
+    def _row(self, path: Path, wanted: str) -> int:
+        """Number of the row of a key in this language: another language may have the key too."""
+
+        def key(row: dict[str, Any]) -> str | None:
+            return row["key"] if row["instruction_language"] == self.language else None
+
+        return find_row(path, _COLUMNS, key, wanted)[0]

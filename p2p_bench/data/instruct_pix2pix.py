@@ -50,7 +50,7 @@ class InstructPix2Pix(FolderSet):
         """
         root = set_folder(self.path)
         faults = Faults(root, "folder")
-        for file in files_like(root, ("*/prompt.json", "*/*/prompt.json"), "prompts"):
+        for file in files_like(root, (("*/prompt.json", "*/*/prompt.json"),), "prompts"):
             with faults.of("prompts", file):
                 for pair in _pairs(root, file):
                     faults.add(pair)

@@ -1,6 +1,6 @@
 """MagicBrush (`osunlp/MagicBrush`): pictures, masks and instructions in Parquet files."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -9,10 +9,11 @@ from p2p_bench.data.captions import CaptionedSet
 from p2p_bench.data.images import masked_image
 from p2p_bench.data.places import set_folder
 from p2p_bench.data.records import Faults, fitted_pixels, integer_of, text_of
-from p2p_bench.data.tables import files_like, find_row, read_columns, read_picture
+from p2p_bench.data.tables import files_like, find_row, read_bytes, read_columns, read_picture
 from p2p_bench.types import EditPair
 
 _COLUMNS = ("img_id", "turn_index", "instruction")
+_PICTURES = ("source_img", "mask_img")
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,12 @@ class MagicBrush(CaptionedSet):
                     faults.add(EditPair(_id(row), "", (), image=path, mask=path, instruction=instruction))
         return self.captioned(faults.settled(None))
 
+    def content(self, pair: EditPair) -> Sequence[bytes]:
+        """See `HasContent`."""
+        assert pair.image is not None
+        number, _ = find_row(pair.image, _COLUMNS, _id, pair.id)
+        return [read_bytes(pair.image, number, column) for column in _PICTURES]
+
     def load(self, pair: EditPair, size: tuple[int, int]) -> PairImages:
         """Reads the source picture of a turn and its mask.
 
@@ -65,7 +72,7 @@ class MagicBrush(CaptionedSet):
         """
         assert pair.image is not None
         number, _ = find_row(pair.image, _COLUMNS, _id, pair.id)
-        image, mask = (read_picture(pair.image, number, column) for column in ("source_img", "mask_img"))
+        image, mask = (read_picture(pair.image, number, column) for column in _PICTURES)
         return fitted_pixels(*masked_image(image, mask), size, self.fit)
 
 

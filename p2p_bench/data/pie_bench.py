@@ -1,6 +1,7 @@
 """PIE-Bench (arXiv 2310.01506): `mapping_file.json` beside `annotation_images/`; see datasets/pie_bench."""
 
 import functools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,8 @@ from p2p_bench.data.pie_format import (
     check_blend_words,
     masked_pixels,
     parse_runs,
+    prompt_of,
     released_blend_words,
-    without_brackets,
 )
 from p2p_bench.data.places import inside, needed_file, set_folder
 from p2p_bench.data.records import (
@@ -28,7 +29,7 @@ from p2p_bench.data.records import (
     stamp_of,
     text_of,
 )
-from p2p_bench.errors import DataError
+from p2p_bench.errors import DataError, nearest
 from p2p_bench.fields import OneOf
 from p2p_bench.raster import shortened
 from p2p_bench.types import EditPair
@@ -74,6 +75,11 @@ class PieBench(FolderSet):
                     faults.add(pair)
         return faults.settled(self.limit, "" if wanted is None else f" of {', '.join(wanted)}")
 
+    def content(self, pair: EditPair) -> Sequence[Path | bytes]:
+        """See `HasContent`: the image, and the runs of the mask as they stand in the mapping file."""
+        assert pair.image is not None
+        return [pair.image, json.dumps(self._runs(pair)).encode()]
+
     def load(self, pair: EditPair, size: tuple[int, int]) -> PairImages:
         """Reads the image of a pair and decodes its mask.
 
@@ -85,23 +91,24 @@ class PieBench(FolderSet):
             DataError: The image or the mask cannot be used, or a blend word is in no prompt.
         """
         assert pair.image is not None
-        assert pair.mask is not None
         image = load_image(pair.image)
         try:
             check_blend_words(pair, self.as_released)
-            runs = parse_runs(_records(stamp_of(pair.mask))[pair.id]["mask"])
+            runs = parse_runs(self._runs(pair))
             return masked_pixels(image, runs, size, self.fit, self.border)
         except DataError as error:
             raise DataError(f"{pair.mask}, id {pair.id!r}: {error}") from error
+
+    def _runs(self, pair: EditPair) -> Any:
+        assert pair.mask is not None
+        return _records(stamp_of(pair.mask))[pair.id]["mask"]
 
     def _pair(self, key: str, record: Mapping[str, Any], folder: Path) -> EditPair:
         if not key.strip():
             raise DataError("the id is empty")
         if record.get("mask") is None:
             raise DataError("mask: missing")
-        source, target = (
-            without_brackets(text_of(record, name)) for name in ("original_prompt", "editing_prompt")
-        )
+        source, target = (prompt_of(record, name) for name in ("original_prompt", "editing_prompt"))
         words = _blend_words(record)
         return EditPair(
             id=key,
@@ -128,6 +135,8 @@ def category_of(digit: str) -> str:
 
 def _blend_words(record: Mapping[str, Any]) -> BlendWords | None:
     """The first two pieces of `blended_word`: a word of the source and one of the target."""
+    if "blended_word" not in record and (hint := nearest("blended_word", record)):
+        raise DataError(f"blended_word: missing.{hint.replace('Did you mean', 'Is it')}")
     pieces = (optional_text(record, "blended_word") or "").split()
     if len(pieces) == 1:
         raise DataError(f"blended_word: expected 'source target', got '{shortened(pieces[0])}' alone")

@@ -16,12 +16,12 @@ from p2p_bench.data.pie_format import (
     check_blend_words,
     masked_pixels,
     parse_runs,
+    prompt_of,
     released_blend_words,
-    without_brackets,
 )
 from p2p_bench.data.places import set_folder
 from p2p_bench.data.records import Faults, FolderSet, chosen, optional_text, parse_json, text_of
-from p2p_bench.data.tables import files_like, find_row, read_columns, read_picture
+from p2p_bench.data.tables import files_like, find_row, read_bytes, read_columns, read_picture
 from p2p_bench.errors import DataError
 from p2p_bench.fields import OneOf
 from p2p_bench.raster import shortened
@@ -68,6 +68,12 @@ class PieBenchPP(FolderSet):
                     faults.add(self._pair(row, path, category))
         return faults.settled(self.limit, "" if wanted is None else f" of {', '.join(wanted)}")
 
+    def content(self, pair: EditPair) -> Sequence[bytes]:
+        """See `HasContent`: the picture, and the runs of the mask as they stand in the table."""
+        assert pair.image is not None
+        number, row = find_row(pair.image, COLUMNS, lambda row: row["id"], pair.id)
+        return [read_bytes(pair.image, number, "image"), str(row["mask"]).encode()]
+
     def load(self, pair: EditPair, size: tuple[int, int]) -> PairImages:
         """Reads the image of a pair and decodes its mask.
 
@@ -89,7 +95,7 @@ class PieBenchPP(FolderSet):
             raise DataError(f"{pair.image}, id {pair.id!r}: {error}") from error
 
     def _pair(self, row: Mapping[str, Any], path: Path, category: str) -> EditPair:
-        source, target = (without_brackets(text_of(row, key)) for key in ("source_prompt", "target_prompt"))
+        source, target = (prompt_of(row, key) for key in ("source_prompt", "target_prompt"))
         try:
             words = blend_words(row)
         except DataError:  # `load` tells it, so that the others are edited

@@ -5,7 +5,7 @@ by row over 512 x 512 pixels. As in the released evaluator, a run that ends behi
 and the outermost rows and columns count as editable.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from p2p_bench.data.base import PairImages
 from p2p_bench.data.images import Fit
-from p2p_bench.data.records import fitted_pixels, kind_of
+from p2p_bench.data.records import fitted_pixels, kind_of, text_of
 from p2p_bench.errors import DataError
 from p2p_bench.prompts.words import split_words
 from p2p_bench.raster import shortened
@@ -44,6 +44,18 @@ BlendWords = tuple[tuple[str, ...], tuple[str, ...]]
 def without_brackets(prompt: str) -> str:
     """A prompt without the brackets that mark what changes."""
     return prompt.replace("[", "").replace("]", "")
+
+
+def prompt_of(record: Mapping[str, Any], key: str) -> str:
+    """The prompt of a record under a key, without brackets.
+
+    Raises:
+        DataError: It is missing or no text, or nothing is left of it.
+    """
+    prompt = without_brackets(text_of(record, key))
+    if not prompt.strip():
+        raise DataError(f"{key}: is empty but for its brackets")
+    return prompt
 
 
 def parse_runs(value: Any) -> tuple[int, ...]:

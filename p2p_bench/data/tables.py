@@ -15,22 +15,25 @@ from p2p_bench.errors import DataError, nearest
 from p2p_bench.raster import shortened
 
 
-def files_like(folder: Path, patterns: Sequence[str], holds: str) -> list[Path]:
+def files_like(folder: Path, patterns: Sequence[str | tuple[str, ...]], holds: str) -> list[Path]:
     """The files of a data set that match a pattern, sorted.
 
     Args:
         folder: Folder of the data set, links resolved.
-        patterns: Patterns below the folder; the first that any file matches decides.
+        patterns: Patterns below the folder, or several that belong together; the first that any file matches
+            decides.
         holds: What they hold, for the message.
 
     Raises:
         DataError: There is none, or one leads out of the folder.
     """
-    for pattern in patterns:
-        found = sorted(path for path in folder.glob(pattern) if path.is_file())
+    kinds = [(pattern,) if isinstance(pattern, str) else pattern for pattern in patterns]
+    for together in kinds:
+        found = sorted({path for pattern in together for path in folder.glob(pattern) if path.is_file()})
         if found:
             return [inside(folder, str(path.relative_to(folder))) for path in found]
-    raise DataError(f"{folder}: no file {' or '.join(patterns)} in it; there lie {holds} of the data set")
+    named = " or ".join(pattern for together in kinds for pattern in together)
+    raise DataError(f"{folder}: no file {named} in it; there lie {holds} of the data set")
 
 
 def read_columns(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -43,8 +46,14 @@ def read_columns(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]
     Raises:
         DataError: The file cannot be read, or lacks a column.
     """
+    yield from _rows(path, stamp_of(path), tuple(columns))
+
+
+@functools.lru_cache(maxsize=4)
+def _rows(path: Path, stamp: tuple[str, int, int], columns: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The rows of some columns, kept, since every picture is looked for among them."""
     try:
-        table = _opened(stamp_of(path))
+        table = _opened(stamp)
         known = table.schema_arrow.names if isinstance(table, pq.ParquetFile) else table.schema.names
         for column in columns:
             if column not in known:
@@ -53,10 +62,10 @@ def read_columns(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]
                     f"{shortened(', '.join(known))}"
                 )
         part = table.read(columns=list(columns)) if isinstance(table, pq.ParquetFile) else table
-        rows = part.select(list(columns)).to_pylist()
+        rows: list[dict[str, Any]] = part.select(list(columns)).to_pylist()
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _unreadable(path, error) from error
-    yield from rows
+    return rows
 
 
 def find_row(
@@ -80,7 +89,7 @@ def find_row(
 
 
 def read_picture(path: Path, row: int, column: str) -> raster.Picture:
-    """The picture in one cell of a table: a structure with the bytes of an image file.
+    """The picture in one cell of a table, see `read_bytes`.
 
     Args:
         path: See `read_columns`.
@@ -90,26 +99,49 @@ def read_picture(path: Path, row: int, column: str) -> raster.Picture:
     Raises:
         DataError: The cell cannot be read, or holds no picture.
     """
+    return raster.read_encoded(read_bytes(path, row, column), f"{path}, row {row}, {column}")
+
+
+def read_bytes(path: Path, row: int, column: str) -> bytes:
+    """The bytes of an image file in one cell of a table, plain or in a structure with `bytes`.
+
+    Args:
+        path: See `read_columns`.
+        row: From 0.
+        column: Its name.
+
+    Raises:
+        DataError: The cell cannot be read, or holds no bytes.
+    """
     name = f"{path}, row {row}, {column}"
     try:
-        cell = _cell(_opened(stamp_of(path)), row, column)
+        cell = _cell(stamp_of(path), row, column)
     except (pa.ArrowException, OSError, IndexError, KeyError) as error:
         raise _unreadable(path, error) from error
     content = cell.get("bytes") if isinstance(cell, dict) else cell
     if not isinstance(content, bytes):
         raise DataError(f"{name}: expected the bytes of an image, found none")
-    return raster.read_encoded(content, name)
+    return content
 
 
-def _cell(table: pq.ParquetFile | pa.Table, row: int, column: str) -> Any:
+def _cell(stamp: tuple[str, int, int], row: int, column: str) -> Any:
+    table = _opened(stamp)
     if isinstance(table, pa.Table):
         return table.column(column)[row].as_py()
     for group in range(table.num_row_groups):
         rows = table.metadata.row_group(group).num_rows
         if row < rows:
-            return table.read_row_group(group, columns=[column]).column(column)[row].as_py()
+            return _group(stamp, group, column)[row].as_py()
         row -= rows
     raise IndexError("the table has no such row")
+
+
+@functools.lru_cache(maxsize=2)
+def _group(stamp: tuple[str, int, int], group: int, column: str) -> pa.ChunkedArray:
+    """A column of a row group, kept: its neighbours are asked for next, and groups are read whole."""
+    table = _opened(stamp)
+    assert isinstance(table, pq.ParquetFile)
+    return table.read_row_group(group, columns=[column]).column(column)
 
 
 @functools.lru_cache(maxsize=8)

@@ -1,5 +1,6 @@
 """TEdBench (`bahjat-kawar/tedbench`): pictures and target captions in a Parquet file."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,9 +11,11 @@ from p2p_bench.data.base import PairImages
 from p2p_bench.data.captions import CaptionedSet
 from p2p_bench.data.places import set_folder
 from p2p_bench.data.records import Faults, fitted_pixels, text_of
-from p2p_bench.data.tables import files_like, read_columns, read_picture
+from p2p_bench.data.tables import files_like, read_bytes, read_columns, read_picture
 from p2p_bench.errors import DataError
 from p2p_bench.types import EditPair
+
+_PICTURE = "original_image"
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,11 @@ class TEdBench(CaptionedSet):
                 raise DataError(f"expected one file, there are {len(more) + 1}, so ids are not known")
         return self.captioned(faults.settled(None))
 
+    def content(self, pair: EditPair) -> Sequence[bytes]:
+        """See `HasContent`."""
+        assert pair.image is not None
+        return [read_bytes(pair.image, int(pair.id), _PICTURE)]
+
     def load(self, pair: EditPair, size: tuple[int, int]) -> PairImages:
         """Reads the original picture of a pair.
 
@@ -62,5 +70,5 @@ class TEdBench(CaptionedSet):
             DataError: It cannot be used.
         """
         assert pair.image is not None
-        picture = read_picture(pair.image, int(pair.id), "original_image")
+        picture = read_picture(pair.image, int(pair.id), _PICTURE)
         return fitted_pixels(torch.from_numpy(raster.rgb(picture)), None, size, self.fit)

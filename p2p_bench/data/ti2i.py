@@ -10,7 +10,7 @@ import yaml
 from p2p_bench.data.base import PairImages
 from p2p_bench.data.captions import CaptionedSet
 from p2p_bench.data.images import load_image
-from p2p_bench.data.pie_format import without_brackets
+from p2p_bench.data.pie_format import prompt_of, without_brackets
 from p2p_bench.data.places import inside, needed_file, set_folder
 from p2p_bench.data.records import (
     Faults,
@@ -98,7 +98,9 @@ def _records(path: Path) -> Iterator[tuple[str, Any]]:
         yield from read_json_object(path).items()
         return
     try:
-        found = yaml.safe_load(read_text(path))
+        text = read_text(path)
+        _refuse_key_twice(yaml.compose(text, Loader=yaml.SafeLoader))
+        found = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         if isinstance(error, DataError):
             raise
@@ -106,6 +108,20 @@ def _records(path: Path) -> Iterator[tuple[str, Any]]:
     if not isinstance(found, list):
         raise DataError(f"{path}: expected a list of images with prompts, got {kind_of(found)}")
     yield from ((str(number), record) for number, record in enumerate(found))
+
+
+def _refuse_key_twice(node: Any) -> None:
+    """Raises a `ValueError` where a mapping of a YAML document has a key twice: the first would be lost."""
+    children = list(node.value) if isinstance(node, yaml.SequenceNode) else []
+    if isinstance(node, yaml.MappingNode):
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = next((key for place, key in enumerate(keys) if key in keys[:place]), None)
+        if twice is not None:
+            line = node.start_mark.line + 1
+            raise ValueError(f"{shortened(twice)!r} is given more than once in what begins at line {line}")
+        children = [value for _, value in node.value]
+    for child in children:
+        _refuse_key_twice(child)
 
 
 def _listed(where: str, record: Mapping[str, Any], folder: Path) -> EditPair:
@@ -135,7 +151,7 @@ def _mapped(where: str, record: Mapping[str, Any], folder: Path) -> EditPair:
     return EditPair(
         id=where,
         source_prompt=without_brackets(optional_text(record, "original_prompt") or ""),
-        target_prompts=(without_brackets(text_of(record, "editing_prompt")),),
+        target_prompts=(prompt_of(record, "editing_prompt"),),
         image=_first(folder, [f"{root}/{image}", f"{root}/ti2i_benchmark/{image}"]),
         instruction=optional_text(record, "editing_instruction"),
     )

@@ -107,6 +107,10 @@ def gathered(
         vae_reconstruction=vae_reconstruction,
         prompts=prepared.prompts,
         controls=tuple("" if isinstance(one, P2PError) else one.control for one in prepared.controllers),
+        mask_from=tuple(
+            "" if isinstance(one, P2PError) or one.blend is None else one.blend.mask_from
+            for one in prepared.controllers
+        ),
         attention=_joined([maps for part in parts for maps in part.attention]),
     )
 

@@ -46,6 +46,8 @@ class EditResult:
             whole: `images[0]` for all.
         lossy: By target, whether the image was read from a file compressed with losses; empty: none was.
         known: By target, what is known of the edit from elsewhere, by column of its row; empty: nothing.
+        mask_from: By target, where the mask of its local blend comes from, "" without one; empty: not known.
+        has_source: Whether `images[0]` is an image; edits that were made elsewhere may come without.
     """
 
     id: str
@@ -67,6 +69,8 @@ class EditResult:
     reconstructions: Sequence[Float[Tensor, "3 h w"] | None] | None = None
     lossy: Sequence[bool] = ()
     known: Sequence[Mapping[str, Any]] = ()
+    mask_from: Sequence[str] = ()
+    has_source: bool = True
 
     @classmethod
     def made(
@@ -102,6 +106,7 @@ class EditResult:
         vae_reconstruction: Float[Tensor, "3 h w"] | None,
         lossy: Sequence[bool],
         known: Sequence[Mapping[str, Any]],
+        has_source: bool = True,
     ) -> "EditResult":
         """The result of an editor that makes nothing and looks its images up; see the attributes."""
         made = cls.made(id, images, errors)
@@ -111,6 +116,7 @@ class EditResult:
             vae_reconstruction=vae_reconstruction,
             lossy=tuple(lossy),
             known=tuple(known),
+            has_source=has_source,
         )
 
     @property

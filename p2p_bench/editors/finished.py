@@ -144,6 +144,7 @@ class FinishedRunImages(EditorSettings):
                 return f"its picture {shortened(row[column])} is no longer in the run's folder"
             files[role] = path
         known = {column: row[column] for column in _KNOWN}
+        known["mask_from"] = row.get("mask_from") or ""  # not in runs of older versions
         assert files["edited"] is not None
         return Found(files["edited"], files["source"], files["vae"], known)
 

@@ -145,8 +145,11 @@ class PictureEditor:
             except P2PError as error:
                 errors[1 + place] = error
         known = [one for one in found if isinstance(one, Found)]
+        has_source = True
         try:
-            images[0] = self._source(request, known)
+            source = self._source(request, known)
+            has_source = source is not None
+            images[0] = images[0] if source is None else source
             vae = _first(one.vae for one in known)
             restored = None if vae is None or request.image is None else self._fitted(vae)
         except P2PError as error:
@@ -159,15 +162,15 @@ class PictureEditor:
             vae_reconstruction=restored,
             lossy=[isinstance(one, Found) and raster.kind_of(one.edited) in raster.LOSSY for one in found],
             known=[one.known if isinstance(one, Found) else {} for one in found],
+            has_source=has_source,
         )
 
-    def _source(self, request: EditRequest, known: Sequence[Found]) -> Float[Tensor, "3 h w"]:
+    def _source(self, request: EditRequest, known: Sequence[Found]) -> Float[Tensor, "3 h w"] | None:
+        """The source image; None where neither the data set nor the edit brings one."""
         if request.image is not None:
             return request.image
         kept = _first(one.source for one in known)
-        if kept is None:
-            raise DataError("the data set has no source image of it, so there is nothing to compare with")
-        return self._fitted(kept)
+        return None if kept is None else self._fitted(kept)
 
     def _read(self, one: Found) -> tuple[Float[Tensor, "3 h w"], Float[Tensor, "3 h w"] | None]:
         """An edited image, and what its source became where that is known."""

@@ -62,6 +62,7 @@ class MetricColumn:
             of each attribute that it misreads where nothing is wrong. Empty where there is no such reader.
         note: What a reader of the numbers should know of them, such as these errors in words; "" for nothing.
         range: Lowest and highest value possible; None where there is no bound.
+        needs_source: Whether the source image decides the value; without one it is undefined.
     """
 
     name: str
@@ -74,6 +75,7 @@ class MetricColumn:
     reader_errors: Mapping[str, Mapping[str, float]] = field(default_factory=dict, hash=False)
     note: str = ""
     range: tuple[int | float | None, int | float | None] = (None, None)
+    needs_source: bool = True
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ class EditView:
         scene: The world's description of the source scene, if there is one.
         scene_edit: `{"attribute", "value", "index"}`, the change asked for.
         lossy: The edited image comes from a file that was compressed with losses.
+        has_source: Whether `source` is one. Without it the edited image stands in its place, and columns that
+            need a source have no value.
     """
 
     source: Float[Tensor, "3 h w"]
@@ -105,6 +109,7 @@ class EditView:
     scene: Mapping[str, Any] | None = None
     scene_edit: Mapping[str, Any] | None = None
     lossy: bool = False
+    has_source: bool = True
 
 
 @runtime_checkable
@@ -236,11 +241,29 @@ _TOGETHER = 8
 """Edits that all metrics score before the next ones."""
 
 
+NO_SOURCE = "there is no source image"
+
+
+def _scored(metric: Metric, views: Sequence[EditView]) -> list[dict[str, float]]:
+    """What a metric says of each view; columns that need a source image are undefined without one."""
+    blind = {column.name: Undefined(NO_SOURCE) for column in metric.columns if column.needs_source}
+    asked = views if len(blind) < len(metric.columns) else [view for view in views if view.has_source]
+    given = metric(asked) if asked else []
+    if len(given) != len(asked):
+        return given
+    values = iter(given)
+    found: list[dict[str, float]] = []
+    for view in views:
+        value = next(values) if view.has_source or asked is views else {}
+        found.append(value if view.has_source else {**value, **blind})
+    return found
+
+
 def _evaluated(metrics: Mapping[str, Metric], views: Sequence[EditView]) -> list[dict[str, float]]:
     rows: list[dict[str, float]] = [{} for _ in views]
     for name, metric in metrics.items():
         try:
-            values = metric(views)
+            values = _scored(metric, views)
         except (ConfigError, MissingWeightsError):
             raise
         except Exception as error:  # whatever a metric of somebody else raises, its name must be told

@@ -98,9 +98,27 @@ class ClipScore(NetworkMetric[ClipNetwork]):
             f"CLIP {what} ({name})" for what in ("to source", "to target", "direction")
         )
         return (
-            MetricColumn("clip_source", False, "100 x cosine", source, 1, name, "other", range=(-100, 100)),
             MetricColumn(
-                "clip_target", True, "100 x cosine", target, 1, name, "editability", range=(-100, 100)
+                "clip_source",
+                False,
+                "100 x cosine",
+                source,
+                1,
+                name,
+                "other",
+                range=(-100, 100),
+                needs_source=False,
+            ),
+            MetricColumn(
+                "clip_target",
+                True,
+                "100 x cosine",
+                target,
+                1,
+                name,
+                "editability",
+                range=(-100, 100),
+                needs_source=False,
             ),
             MetricColumn("clip_direction", True, "cosine", direction, 1, name, "editability", range=(-1, 1)),
         )

@@ -72,9 +72,17 @@ def make_entries(runs: Sequence[Run]) -> tuple[Entry, ...]:
             method = methods[id(run)] or controller
             if methods[id(run)] and (several or plain):
                 method = f"{method} · {controller}"
+            if masks := masks_of(rows.values()):
+                name, method = f"{name} · mask: {masks}", f"{method} · mask: {masks}"
             tau = _fraction(first.get("tau_cross")), _fraction(first.get("tau_self"))
             entries.append(Entry(name, run, variant, method, tau, rows, plain))
     return tuple(entries)
+
+
+def masks_of(rows: Iterable[Row]) -> str:
+    """Whence the masks that confined edits came, most of them first; "" where nothing confined any."""
+    found = Counter(str(row.get("mask_from") or "") for row in rows if row["status"] == "ok")
+    return ", ".join(name for name, _ in found.most_common() if name)
 
 
 def reference_rows(runs: Sequence[Run]) -> Iterator[Row]:

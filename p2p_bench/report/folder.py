@@ -15,6 +15,7 @@ from p2p_bench.report.gather import Gathered, LeftOut, gather
 from p2p_bench.report.numbers import finite
 from p2p_bench.report.page import script_json
 from p2p_bench.report.runs import Row
+from p2p_bench.report.subjects import told_apart
 from p2p_bench.report.templates import asset, environment
 from p2p_bench.report.thumbnails import ThumbnailStore
 
@@ -93,15 +94,16 @@ def _refuse_foreign(page: Path) -> None:
 
 
 def _joint_data(gathered: Gathered) -> JointData:
-    columns, notices = joint_columns(gathered.runs)
-    names = list(dict.fromkeys(run.name for run in gathered.runs))
+    runs, kept_apart = told_apart(gathered.runs)
+    columns, notices = joint_columns(runs)
+    names = list(dict.fromkeys(run.name for run in runs))
     return JointData(
         title=" · ".join(names[:3]) + (" · …" if len(names) > 3 else ""),
-        entries=make_entries(gathered.runs),
+        entries=make_entries(runs),
         columns=columns,
-        notices=tuple(notices),
+        notices=(*notices, *kept_apart),
         left_out=gathered.left_out,
-        runs=gathered.runs,
+        runs=runs,
     )
 
 

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from p2p_bench.report.auto_tau import Criterion
 from p2p_bench.report.changes import highlighted
 from p2p_bench.report.columns import BACKWARD, Column, main_metrics, number
-from p2p_bench.report.entries import Entry, Key, category_means, reference_rows
+from p2p_bench.report.entries import Entry, Key, category_means, masks_of, reference_rows
 from p2p_bench.report.gather import LeftOut
 from p2p_bench.report.numbers import finite, mean_json
 from p2p_bench.report.payload import PICTURES
@@ -148,6 +148,7 @@ def _entry(
         "tau": list(entry.tau),
         "tauText": tau_text(entry),
         "plain": entry.plain,
+        "masks": masks_of(rows),
         "counts": [len(rows) - failed, failed],
         "means": [_mean(entry, column) for column in columns],
         "categories": {

@@ -190,6 +190,8 @@ def cautions(run: Run) -> list[tuple[int, str]]:
     found = note_counts(good)
     masks = Counter(row.get("mask") for row in good)
     found |= {note: masks[state] for state, note in MASK_NOTES.items() if masks[state]}
+    confined = Counter(str(row.get("mask_from") or "") for row in good)
+    found |= {f"mask that confines the edit: {name}": count for name, count in confined.items() if name}
     for column, reasons in missing_values(good).items():
         found |= {f"no {column}: {reason}": count for reason, count in reasons.items()}
     return [(count, text) for text, count in found.items()]

@@ -62,6 +62,7 @@ def test_a_repair_by_a_lost_mask_is_an_error_of_its_pair(command, pairs):
     assert outcome.code == 1, outcome.err
     rows = {key[0]: row for key, row in rows_of(command.folder / "out").items()}
     assert {name for name, row in rows.items() if row["status"] == "ok"} == {"middle", "all", "lab"}
+    assert {row["mask_from"] for row in rows.values() if row["status"] == "ok"} == {"given"}
     for name in ("left", "none"):
         assert "the repair would undo the edit" in rows[name]["error"]
         assert np.isnan(rows[name]["psnr"])

@@ -115,6 +115,12 @@ def test_pairs_say_what_local_blend_keeps_to(command):
     blended = {key[::2]: row for key, row in runs["local_blend"].items()}
     # The second target of "add" lacks its blend word; a pair without words is edited without a blend.
     assert "'sand' is not in the prompt 'a green star in fog'" in blended["add", 1]["error"]
+    origins = {key: row["mask_from"] for key, row in blended.items()}
+    assert {origins.pop(("none", 0)), origins.pop(("add", 1))} == {""}
+    assert set(origins.values()) == {"attention"}
+    assert {row["mask_from"] for row in runs["auto"].values()} == {""}
+    summary = json.loads((command.folder / "local_blend" / "summary.json").read_text())
+    assert summary["variants"]["local_blend"]["mask_from"] == {"attention": len(origins)}
     for (sample, _, index), plain in runs["auto"].items():
         row = blended[sample, index]
         if (sample, index) != ("add", 1):

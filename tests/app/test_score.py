@@ -124,6 +124,44 @@ def test_what_is_missing_is_listed_and_the_rest_is_scored(command: Command) -> N
     assert rows["s1"]["status"] == "ok", again.err
 
 
+def test_without_a_source_image_there_is_what_prompts_alone_give(command: Command) -> None:
+    sources = dataset(command.folder, number=2)
+    lines = (command.folder / "set" / "pairs.jsonl").read_text(encoding="utf-8").splitlines()
+    without = {key: value for key, value in json.loads(lines[1]).items() if key != "image"}
+    (command.folder / "set" / "pairs.jsonl").write_text(f"{lines[0]}\n{json.dumps(without)}\n")
+    for place in range(2):
+        picture(command.folder / "tool" / f"s{place}.png", 5)
+    done = scored(command, "tool", *sources, "run.images=2", metrics="metrics=default")
+    assert done.code == 0, done.err
+    rows = rows_of(command.folder / "scored")
+    with_source, bare = (rows[f"s{place}", "tool", 0] for place in range(2))
+    assert with_source["status"] == bare["status"] == "ok"
+    for name in ("clip_source", "clip_target"):
+        assert bare[name] == pytest.approx(with_source[name], abs=1e-3)
+    reasons = json.loads(bare["missing"])
+    for name in ("mse", "psnr", "ssim", "lpips", "clip_direction"):
+        assert np.isfinite(with_source[name])
+        assert np.isnan(bare[name])
+        assert reasons[name] == "there is no source image"
+    assert (bare["image_source"], bare["image_difference"]) == ("", "")
+    assert (command.folder / "scored" / bare["image_target"]).is_file()
+    summary = summary_of(command.folder / "scored")
+    assert summary["variants"]["tool"]["metrics"]["psnr"]["count"] == 1
+    assert summary["variants"]["tool"]["missing"]["psnr"] == {"there is no source image": 1}
+    assert summary["references"]["no_edit"]["count"] == 1
+
+
+def test_metrics_that_all_need_a_source_image_are_refused_without_any(command: Command) -> None:
+    line = {"id": "s0", "source": "a red cat", "target": "a blue cat"}
+    (command.folder / "pairs.jsonl").write_text(json.dumps(line))
+    picture(command.folder / "tool" / "s0.png", 5)
+    typed = ("dataset=jsonl", f"dataset.path={command.folder / 'pairs.jsonl'}")
+    refused = scored(command, "tool", *typed)
+    assert refused.code == 2
+    assert "all of these compare with the source image" in refused.err
+    assert scored(command, "tool", *typed, metrics="metrics=default").code == 0
+
+
 def test_a_source_of_another_size_is_an_error_too(command: Command) -> None:
     sources = dataset(command.folder, number=2)
     for place in range(2):

@@ -166,14 +166,14 @@ def test_references_without_a_finished_edit_are_not_trusted(tmp_path):
     places = {("a", 0)}
     of_other_settings = {key: value for key, value in reference().items() if key != "lpips"}
     ReferenceWriter(tmp_path, ["psnr"]).append([of_other_settings])
-    assert open_references(tmp_path, COLUMNS, begun=False).lacks(places) == places
+    assert open_references(tmp_path, COLUMNS, []).lacks(places) == places
     assert not (tmp_path / "references").exists()
-    assert not open_references(tmp_path, COLUMNS, begun=True).lacks(places), "a directory from before"
-    assert not open_references(tmp_path, [], begun=False).lacks(places)
+    assert not open_references(tmp_path, COLUMNS, places).lacks(places), "a directory from before"
+    assert not open_references(tmp_path, [], []).lacks(places)
 
 
 def test_what_is_there_is_not_scored_again(tmp_path):
     writer = ReferenceWriter(tmp_path, COLUMNS)
     writer.append([reference("a")])
     places = {("a", 0), ("a", 1)}
-    assert writer.lacks(places) == open_references(tmp_path, COLUMNS, begun=True).lacks(places) == {("a", 1)}
+    assert writer.lacks(places) == open_references(tmp_path, COLUMNS, places).lacks(places) == {("a", 1)}

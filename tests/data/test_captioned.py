@@ -93,6 +93,12 @@ def test_bad_rows_are_named(tmp_path: Path) -> None:
         MagicBrush(tmp_path, split="train").pairs()
 
 
+def test_an_edit_without_a_number_has_no_id(tmp_path: Path) -> None:
+    make(tmp_path, "validation", [emu(1), {**emu(2), "idx": None}])
+    with pytest.raises(DataError, match="row 1: idx: expected a number or text, got null"):
+        EmuEdit(tmp_path).pairs()
+
+
 def test_bad_pictures_are_errors_of_their_pairs(tmp_path: Path) -> None:
     rows = [
         brush("7", 1),

@@ -29,6 +29,10 @@ def test_pairs_and_pixels(tmp_path: Path) -> None:
 def test_shards(tmp_path: Path) -> None:
     make(tmp_path / "shard-00")
     assert InstructPix2Pix(tmp_path, limit=1).pairs()[0].id == "shard-00/0000000/9"
+    make(tmp_path / "shard-01")
+    shards = len(InstructPix2Pix(tmp_path).pairs())
+    make(tmp_path)
+    assert len(InstructPix2Pix(tmp_path).pairs()) == shards * 3 // 2, "folders beside shards are not left out"
 
 
 @pytest.mark.parametrize(

@@ -223,6 +223,7 @@ def test_blend_words_that_no_prompt_has(tmp_path: Path) -> None:
         ({"original_prompt": None}, "original_prompt: missing"),
         ({"editing_prompt": 3}, "editing_prompt: expected text, got a number"),
         ({"editing_prompt": " "}, "editing_prompt: is empty"),
+        ({"editing_prompt": "[ ]"}, "editing_prompt: is empty but for its brackets"),
         ({"editing_type_id": "10"}, "editing_type_id: expected '0' to '9', got '10'"),
         ({"editing_type_id": "²"}, "editing_type_id: expected '0' to '9'"),
         ({"image_path": "../../secret.png"}, "leaves the root"),
@@ -238,6 +239,15 @@ def test_bad_records_are_named(tmp_path: Path, changes: dict[str, Any], told: st
     with pytest.raises(DataError, match=r"mapping_file\.json, id '7': ") as caught:
         PieBench(tmp_path).pairs()
     assert told in str(caught.value)
+
+
+def test_blend_words_under_another_name_are_not_lost(tmp_path: Path) -> None:
+    misnamed = {key.replace("blended_word", "blended_words"): value for key, value in record().items()}
+    make(tmp_path, {"0": misnamed})
+    with pytest.raises(DataError, match=r"blended_word: missing\. Is it 'blended_words'\?"):
+        PieBench(tmp_path).pairs()
+    make(tmp_path, {"0": {key: value for key, value in record().items() if key != "blended_word"}})
+    assert PieBench(tmp_path).pairs()[0].blend_words is None
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,9 @@ def test_bad_files_are_told(tmp_path: Path) -> None:
     make(tmp_path, {"0_random_140": [row("a"), row("b", target_prompt=None)]})
     with pytest.raises(DataError, match=rf"{NAME}, row 1: target_prompt: missing"):
         PieBenchPP(tmp_path).pairs()
+    make(tmp_path, {"0_random_140": [row("a", source_prompt="[]")]})
+    with pytest.raises(DataError, match=rf"{NAME}, row 0: source_prompt: is empty but for its brackets"):
+        PieBenchPP(tmp_path).pairs()
     make(tmp_path, {"0_random_140": [row("a")], "1_change_object_80": [row("a")]})
     with pytest.raises(DataError, match="id 'a' is taken by an earlier one"):
         PieBenchPP(tmp_path).pairs()

@@ -75,6 +75,7 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
         (b"[]", "holds no pairs"),
         (b"\xff", "not UTF-8"),
         (b"- {x: 2001-99-99}", "broken YAML"),
+        (b"- {init_img: a, source_prompt: b, source_prompt: c}", "'source_prompt' is given more than once"),
     ):
         path.write_bytes(content)
         with pytest.raises(DataError, match=rf"imnetr-ti2i\.yaml.*{told}"):

@@ -103,12 +103,19 @@ def _translated(overrides: Sequence[str]) -> Iterator[str]:
 def _score_folder(folder: Path, typed: Sequence[str], debug: bool) -> int:
     from p2p_bench.editors.folder import FolderOfImages
     from p2p_bench.editors.found import common_size
+    from p2p_bench.metrics.base import all_columns
 
     base = [*_BASE, "editor=folder", f"editor.path={quoted(str(folder))}"]
     with_size = any(text.startswith("model.size=") for text in typed)
     task = _task([*base, *([] if with_size else ["model.size=[1,1]"]), *typed])
     editor = task.editor
     assert isinstance(editor, FolderOfImages)
+    columns = all_columns(task.metrics)
+    if not any(pair.has_image for pair in task.dataset.pairs()) and all(one.needs_source for one in columns):
+        raise ConfigError(
+            "metrics: all of these compare with the source image, and the data set has none; add clip, which "
+            "scores pictures against prompts"
+        )
     editor = replace(editor, variants=editor.variants_there())
     found = editor.places(task.dataset)
     names = [one.name for one in editor.known_variants() if _number(found, one.name)]
@@ -127,7 +134,7 @@ def _score_folder(folder: Path, typed: Sequence[str], debug: bool) -> int:
 
 
 def _score_run(folder: Path, typed: Sequence[str], debug: bool) -> int:
-    from p2p_bench.bench.open_run import pairs_checksum
+    from p2p_bench.bench.open_run import changed_sources, pairs_checksum
     from p2p_bench.editors.finished import FinishedRunImages
     from p2p_bench.editors.found import common_size
 
@@ -147,9 +154,12 @@ def _score_run(folder: Path, typed: Sequence[str], debug: bool) -> int:
         f"model.name={quoted(str(rows[0]['model']))}", *_dataset_of(folder),
     ]  # fmt: skip
     task = _task([*base, *typed])
-    if pairs_checksum(task.dataset.pairs()) != summary["checksums"].get("pairs"):
+    pairs = task.dataset.pairs()
+    other = pairs_checksum(pairs) != summary["checksums"].get("pairs")
+    if other or (changed := changed_sources(task.dataset, pairs, rows)):
+        what = "its data set" if other else f"the image or the mask of {changed[0]!r}"
         raise DataError(
-            f"{folder}: its data set has changed since the run, so the pictures may be of other pairs; "
+            f"{folder}: {what} has changed since the run, so the pictures may be of other pairs; "
             "bring the data set back, or run again"
         )
     return _run([*base, *typed], debug)
