@@ -77,9 +77,17 @@ class FoldedFluxProcessor:
         )
         values = to_value[0](states[0]), to_value[1](states[1])
 
-        whole = torch.cat(keys, 1), _split(attn, torch.cat(values, 1))
-        read = self._attended(asking, *whole)
-        seen = self._edited(attn, at, take(query, at.query.index), keys, values)
+        key = torch.cat([keys[0], take(keys[1], at.joint.seen)], 1)
+        whole = key, _split(attn, torch.cat(values, 1))
+        query = take(query, at.query.index)
+        if at.joint.whole:
+            both = self._attended(torch.cat([asking, query], 1), *whole)
+            read, seen = both[:, :text_length], both[:, text_length:]
+            for record in at.records:
+                record_columns(record, self.site, query.transpose(1, 2), key.transpose(1, 2))
+        else:
+            read = self._attended(asking, *whole)
+            seen = self._edited(attn, at, query, keys, values)
         if single:
             return torch.cat([read, seen], 1)
         return attn.to_out[1](attn.to_out[0](seen)), attn.to_add_out(read)

@@ -26,8 +26,9 @@ class FoldedJointProcessor:
 
     An edit acts on the rows of the pixels, in which text columns are cross-attention and pixel columns
     self-attention; rows of an edited map are not renormalised. The text's own rows stay as they are: they are
-    asked for in a second call, which costs what they cost in the joint one. Without a plan for its site it
-    computes exactly what diffusers' `JointAttnProcessor2_0` does.
+    asked for in a second call, which costs what they cost in the joint one. Where queries and keys of pixels
+    are another row's and nothing else is edited, the text sees these keys too, and one call serves both.
+    Without a plan for its site it computes exactly what diffusers' `JointAttnProcessor2_0` does.
 
     Args:
         site: The site it is installed at.
@@ -64,10 +65,14 @@ class FoldedJointProcessor:
             return attn.to_out[1](attn.to_out[0](seen)), read
 
         asking = _normed(attn.norm_added_q, heads(attn, attn.add_q_proj(text)))
-        whole = torch.cat(keys, 2), heads(attn, torch.cat(values, 1))
-        if at is PLAIN:
+        key = torch.cat([take(keys[0], at.joint.seen), keys[1]], 2)
+        whole = key, heads(attn, torch.cat(values, 1))
+        if at is PLAIN or at.joint.whole:
+            query = take(query, at.query.index)
             both = _merged(scaled_dot_product_attention(torch.cat([query, asking], 2), *whole))
             seen, read = both[:, : pixels.shape[1]], both[:, pixels.shape[1] :]
+            for record in at.records:
+                record_columns(record, self.site, query, key, text_first=False)
         else:
             seen = self._edited(attn, at, take(query, at.query.index), keys, values)
             read = _merged(scaled_dot_product_attention(asking, *whole))

@@ -79,12 +79,17 @@ class JointPlan:
         value: Pixel values of the terms.
         no_text: Positions of the terms whose text values are zero.
         no_pixels: Positions of the terms whose pixel values are zero.
+        seen: Rows whose pixel keys the text of each row sees; None: its own.
+        whole: Whether pixels and text of each row ask the same keys for the same values, all its own but for
+            the pixel keys, so that one call serves both.
     """
 
     key: Gather = Gather()
     value: Gather = Gather()
     no_text: Int64[Tensor, " without_text"] | None = None
     no_pixels: Int64[Tensor, " without_pixels"] | None = None
+    seen: Int64[Tensor, " rows"] | None = None
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -161,7 +166,7 @@ class _RowTerm(NamedTuple):
     @property
     def pixel_key(self) -> int:
         """The row of the pixel keys at a joint site."""
-        return self.source if self.pixels == "source" else self.key
+        return self.source if self.pixels in ("source", "keys") else self.key
 
     @property
     def pixel_value(self) -> int:
@@ -298,11 +303,17 @@ def _site_plan(
 def _joint_plan(num_rows: int, terms: Sequence[_RowTerm], device: torch.device | str) -> JointPlan:
     no_text = [position for position, term in enumerate(terms) if term.columns == Zero()]
     no_pixels = [position for position, term in enumerate(terms) if term.pixels == "dropped"]
+    rows = list(range(num_rows))
+    seen = [term.pixel_key if term.pixels == "keys" else term.row for term in terms[:num_rows]]
+    own = all([getattr(term, name) for term in terms] == rows for name in ("key", "value", "pixel_value"))
+    plain = all(term.columns == Identity() for term in terms) and not no_pixels
     return JointPlan(
         key=_gather(num_rows, [term.pixel_key for term in terms], device),
         value=_gather(num_rows, [term.pixel_value for term in terms], device),
         no_text=_indices(no_text, device) if no_text else None,
         no_pixels=_indices(no_pixels, device) if no_pixels else None,
+        seen=None if seen == rows else _indices(seen, device),
+        whole=own and plain and seen == [term.pixel_key for term in terms],
     )
 
 

@@ -10,7 +10,7 @@ an edit of self-attention on the pixel columns only. Neither rescales what the o
 elsewhere, rows of an edited map need not add up to 1.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from jaxtyping import Float64
@@ -20,9 +20,14 @@ from p2p_bench.attention.columns import ColumnMap, Identity, Zero, add, diagonal
 
 Role = Literal["source", "target"]
 
-Pixels = Literal["own", "dropped", "source"]
+Pixels = Literal["own", "dropped", "source", "keys"]
 """What becomes of the pixel columns of a term at a joint site: "own", keys and values of the same rows as
-those of the text; "dropped", the same keys, but values of zero; "source", keys and values of the source."""
+those of the text; "dropped", the same keys, but values of zero; "source", keys and values of the source;
+"keys", keys of the source and values of the same rows, which the rows of the text see as well if it is the
+first term of its row."""
+
+PixelEdit = Literal["own", "injected", "mutual", "queries"]
+"""What is done to pixel columns: nothing, injection, mutual attention, or the source's queries and keys."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,18 @@ def mutual_attention() -> SiteEdit:
     return (Term("target", "source", "source", Identity()),)
 
 
-def joint_terms(edit: ColumnEdit, pixels: Literal["own", "injected", "mutual"] = "own") -> SiteEdit | None:
+def query_terms(L: ColumnMap, R: ColumnMap) -> SiteEdit:
+    """Terms at a site of text columns alone where the target's queries are the source's.
+
+    `A_s (L V) + A_q (R V)`, with `A_q` the map of the source's queries on the target's keys.
+
+    Raises:
+        ValueError: See `p2p_terms`.
+    """
+    return tuple(replace(term, query="source") for term in p2p_terms(L, R))
+
+
+def joint_terms(edit: ColumnEdit, pixels: PixelEdit = "own") -> SiteEdit | None:
     """Terms of an edit at a joint site.
 
     With V = [V_text | V_pixels] of the target, unless said otherwise:
@@ -100,10 +116,12 @@ def joint_terms(edit: ColumnEdit, pixels: Literal["own", "injected", "mutual"] =
         own         A_s (L V_text | 0)  +  A_t (R V_text | V_pixels)
         injected    A_s (L V_text | V_pixels)  +  A_t (R V_text | 0)
         mutual      A_s (L V_text | 0)  +  A_t' (R V_text | V_pixels of the source)
+        queries     A_s (L V_text | 0)  +  A_q (R V_text | V_pixels)
 
     where `A_t'` is the target's map over its own text keys and the source's pixel keys (MasaCtrl at a layer
-    that is its self-attention and its cross-attention at once). Terms that are zero are left out: an
-    injection with R = 0 is one term, as it is at separate sites.
+    that is its self-attention and its cross-attention at once), and `A_q` that of the source's queries over
+    the target's text keys and the source's pixel keys. Terms that are zero are left out: an injection with
+    R = 0 is one term, as it is at separate sites.
 
     Args:
         edit: What is done to the text columns.
@@ -115,6 +133,11 @@ def joint_terms(edit: ColumnEdit, pixels: Literal["own", "injected", "mutual"] =
     if edit == NO_EDIT and pixels == "own":
         return None
     injected = pixels == "injected"
+    if pixels == "queries":
+        first = Term("source", "source", "target", edit.L, "dropped")
+        second = Term("source", "target", "target", edit.R, "keys")
+        # The term that speaks for the rows of the text, which see the source's pixel keys, comes first.
+        return (second,) if Zero() == edit.L else (second, first)
     own: Pixels = "source" if pixels == "mutual" else "dropped" if injected else "own"
     terms = (
         Term("source", "source", "target", edit.L, "own" if injected else "dropped"),

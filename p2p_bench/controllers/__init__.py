@@ -8,6 +8,7 @@ from p2p_bench.controllers.base import BoundController, Controller, EditContext
 from p2p_bench.controllers.bound import timetable_image
 from p2p_bench.controllers.by_edit import ByEdit
 from p2p_bench.controllers.compose import Compose
+from p2p_bench.controllers.image_qk import ImageQK
 from p2p_bench.controllers.inject_words import InjectWords
 from p2p_bench.controllers.local_blend import LocalBlend
 from p2p_bench.controllers.masactrl import MasaCtrl
@@ -25,6 +26,7 @@ __all__ = [
     "Compose",
     "Controller",
     "EditContext",
+    "ImageQK",
     "InjectWords",
     "LocalBlend",
     "MasaCtrl",

@@ -11,7 +11,16 @@ from torch import Tensor
 
 from p2p_bench.attention.columns import Zero
 from p2p_bench.attention.sites import Site
-from p2p_bench.attention.terms import NO_EDIT, ColumnEdit, SiteEdit, compose, gate, joint_terms, p2p_terms
+from p2p_bench.attention.terms import (
+    NO_EDIT,
+    ColumnEdit,
+    SiteEdit,
+    compose,
+    gate,
+    joint_terms,
+    p2p_terms,
+    query_terms,
+)
 from p2p_bench.controllers.base import BoundController, EditContext
 from p2p_bench.controllers.blend import BoundBlend
 from p2p_bench.controllers.local_blend import BoundLocalBlend
@@ -49,6 +58,8 @@ class BoundP2P(BoundController):
             return joint_terms(self.cross[step], self.self_edits[step].pixels(site))
         if site.kind == "self":
             return self.self_edits[step].terms(site)
+        if self.self_edits[step].queries(site):
+            return query_terms(*self.cross[step])
         return None if self.cross[step] == NO_EDIT else p2p_terms(*self.cross[step])
 
     def needs_source(self, step: int) -> bool:

@@ -1,16 +1,17 @@
 """What a step does to self-attention, as data that compares equal exactly where it does the same.
 
-Two things can be done at a site: *injection*, the source's map on the target's values (s, s, t; I), and
-*mutual* attention, the target's queries on the source's keys and values (t, s, s; I).
+Three things can be done at a site: *injection*, the source's map on the target's values (s, s, t; I);
+*mutual* attention, the target's queries on the source's keys and values (t, s, s; I); and the source's
+*queries* and keys of the image in all attention, which is injection where the image attends to itself alone.
 """
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import inf
-from typing import Literal
 
 from p2p_bench.attention.sites import Site
-from p2p_bench.attention.terms import SiteEdit, mutual_attention, self_injection
+from p2p_bench.attention.terms import PixelEdit, SiteEdit, mutual_attention, self_injection
+from p2p_bench.errors import ConfigError
 
 LEVELS = 10
 """Sizes of maps that are told apart: sides of 1, 1/2, 1/4, ... of the latent."""
@@ -60,6 +61,34 @@ def layer_range(start: float, stop: float, as_share: bool) -> Layers:
     return join(Layers(**{"shares" if as_share else "indices": ((start, stop),)}), NO_LAYER)
 
 
+def without(a: Layers, b: Layers) -> Layers:
+    """The layers of `a` that are not in `b`.
+
+    Raises:
+        ConfigError: One is given by number and the other by share, so that only a network could tell.
+    """
+    if NO_LAYER in (a, b):
+        return a
+    if b == EVERY_LAYER:
+        return NO_LAYER
+    if (a.indices or b.indices) and (a.shares or b.shares):
+        raise ConfigError(
+            f"controllers: {a} and {b} are edited in two ways; give both by number or both as shares of all"
+        )
+    return Layers(_cut(a.indices, b.indices), _cut(a.shares, b.shares))
+
+
+def _cut(ranges: tuple[Range, ...], holes: tuple[Range, ...]) -> tuple[Range, ...]:
+    for low, high in holes:
+        ranges = tuple(
+            part
+            for start, stop in ranges
+            for part in ((start, min(stop, low)), (max(start, high), stop))
+            if part[0] < part[1]
+        )
+    return ranges
+
+
 def join(a: Layers, b: Layers) -> Layers:
     """The union of two sets."""
     indices, shares = _merged(a.indices + b.indices), _merged(a.shares + b.shares)
@@ -78,10 +107,14 @@ def _merged(ranges: tuple[Range, ...]) -> tuple[Range, ...]:
 
 @dataclass(frozen=True)
 class LevelEdit:
-    """What is done at maps of one size: mutual attention at some layers, elsewhere injection or nothing."""
+    """What is done at maps of one size: mutual attention or the source's queries and keys at some layers.
+
+    Elsewhere it is injection or nothing; no layer is in both sets.
+    """
 
     mutual: Layers = NO_LAYER
     injected: bool = False
+    queries: Layers = NO_LAYER
 
 
 @dataclass(frozen=True)
@@ -102,17 +135,27 @@ class SelfEdit:
         """Computed once: the planner of a sweep asks for it at every step."""
         return hash(self.levels)
 
-    def pixels(self, site: Site) -> Literal["own", "injected", "mutual"]:
+    def pixels(self, site: Site) -> PixelEdit:
         """What is done to pixel columns, at a site of self-attention or a joint one."""
         level = self.levels[min(site.level, LEVELS - 1)]
+        if self.queries(site):
+            return "queries"
         return "mutual" if level.mutual.has(site) else "injected" if level.injected else "own"
+
+    def queries(self, site: Site) -> bool:
+        """Whether queries of the image are the source's at a site, of whatever kind.
+
+        As published, a transformer's layers in which the image attends to itself alone are left out.
+        """
+        alone = site.kind == "self" and site.place == "block"
+        return not alone and self.levels[min(site.level, LEVELS - 1)].queries.has(site)
 
     def terms(self, site: Site) -> SiteEdit | None:
         """Terms that replace the target's self-attention at `site`, or None."""
         done = self.pixels(site)
         if done == "mutual":
             return mutual_attention()
-        return self_injection() if done == "injected" else None
+        return self_injection() if done in ("injected", "queries") else None
 
     def __str__(self) -> str:
         """What is done where, in words."""
@@ -122,6 +165,8 @@ class SelfEdit:
             if layers != NO_LAYER:
                 sizes = _sizes([level.mutual == layers for level in self.levels])
                 parts.append(f"source's keys and values at {layers}, {sizes}")
+        queries = dict.fromkeys(level.queries for level in self.levels)
+        parts += [f"source's queries and keys of the image at {one}" for one in queries if one != NO_LAYER]
         return "; ".join(parts) or "not edited"
 
 
@@ -139,6 +184,11 @@ def mutual(layers: Layers) -> SelfEdit:
     return SelfEdit((LevelEdit(mutual=layers),) * LEVELS)
 
 
+def image_queries(layers: Layers) -> SelfEdit:
+    """The source's queries and keys of the image at some layers, maps of all sizes."""
+    return SelfEdit((LevelEdit(queries=layers),) * LEVELS)
+
+
 def override(first: SelfEdit, second: SelfEdit) -> SelfEdit:
     """`second` where it edits, `first` elsewhere. Associative, with `NO_SELF_EDIT` as its unit."""
     return SelfEdit(tuple(map(_override, first.levels, second.levels)))
@@ -147,8 +197,10 @@ def override(first: SelfEdit, second: SelfEdit) -> SelfEdit:
 def _override(first: LevelEdit, second: LevelEdit) -> LevelEdit:
     if second.injected:
         return second
-    layers = join(first.mutual, second.mutual)
-    return LevelEdit(layers, injected=first.injected and layers != EVERY_LAYER)
+    mutual = join(without(first.mutual, second.queries), second.mutual)
+    queries = join(without(first.queries, second.mutual), second.queries)
+    injected = first.injected and EVERY_LAYER not in (mutual, queries)
+    return LevelEdit(mutual, injected, queries)
 
 
 def _sizes(on: list[bool]) -> str:

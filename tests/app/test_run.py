@@ -354,7 +354,7 @@ def test_the_embedded_model_with_every_metric(command):
 def test_help(command):
     assert "train-world" in command("--help").out
     text = command("run", "--help").out
-    assert "controller: auto, compose, inject_words, local_blend, masactrl" in text
+    assert "controller: auto, compose, image_qk, inject_words, local_blend, masactrl" in text
     assert "p2p-bench experiment=demo" in text
     for verb in ("edit", "report", "doctor", "train-world"):
         outcome = command(verb, "--help")
