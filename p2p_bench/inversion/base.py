@@ -114,7 +114,7 @@ class Inversion(ABC):
         needs: What it asks of a model.
         sampling: Which samplers may follow it.
         own_eta: With steps of its own: values of DDIM's eta that say nothing else than these steps.
-        own_scale: Setting that holds the guidance scale of targets in the place of the request's; "" for none.
+        own_scale: Setting that holds the targets' guidance scale in place of the request's; "" for none.
     """
 
     needs: ClassVar[frozenset[Capability]] = frozenset({"ladder"})

@@ -31,7 +31,7 @@ LONG = "a red circle and a blue square and a green star on grass and sand"
         ({"guidance": float("nan")}, ConfigError, "guidance"),
         ({"guidance": 0}, ConfigError, "0 leaves the prompts out"),
         (
-            {"inversion": p2p.EditFriendlyInversion(target_guidance=0), "image": torch.zeros(3, 16, 16)},
+            {"inversion": p2p.EditFriendlyInversion(target_guidance=0.0), "image": torch.zeros(3, 16, 16)},
             ConfigError,
             "target_guidance=0 leaves the target prompts out",
         ),
