@@ -83,11 +83,9 @@ def add_tokens(tokenizer: Any, words: Sequence[LearntWord], name: str) -> None:
         raise ConfigError(f"model {name!r}: embeddings: words can be learnt for CLIP's text encoders only")
     known = tokenizer.get_vocab()
     for one in words:
-        if (
-            {one.word, one.word.lower(), f"{one.word.lower()}</w>"} & known.keys()
-            or not one.word.strip()
-            or " " in one.word
-        ):
+        lower = one.word.lower()
+        there = {one.word, lower, f"{lower}</w>"} & known.keys()
+        if there or not one.word.strip() or " " in one.word:
             raise ConfigError(
                 f"model {name!r}: embeddings: {one.word!r} is a token already, or no word; rename the file, "
                 "or the key in it, such as <mine>"

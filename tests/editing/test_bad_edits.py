@@ -29,7 +29,7 @@ LONG = "a red circle and a blue square and a green star on grass and sand"
         ({"steps": 5000}, ConfigError, "1000"),
         ({"guidance": -1.0}, ConfigError, "guidance"),
         ({"guidance": float("nan")}, ConfigError, "guidance"),
-        ({"guidance": 0}, ConfigError, "0 leaves the prompts out"),
+        ({"guidance": 0.0}, ConfigError, "0 leaves the prompts out"),
         (
             {"inversion": p2p.EditFriendlyInversion(target_guidance=0.0), "image": torch.zeros(3, 16, 16)},
             ConfigError,
