@@ -114,11 +114,13 @@ class Inversion(ABC):
         needs: What it asks of a model.
         sampling: Which samplers may follow it.
         own_eta: With steps of its own: values of DDIM's eta that say nothing else than these steps.
+        own_scale: Setting that holds the targets' guidance scale in place of the request's; "" for none.
     """
 
     needs: ClassVar[frozenset[Capability]] = frozenset({"ladder"})
     sampling: ClassVar[Sampling] = "back"
     own_eta: ClassVar[tuple[float, ...]] = (0.0,)
+    own_scale: ClassVar[str] = ""
 
     @property
     def draws_noise(self) -> bool:
@@ -174,7 +176,10 @@ def unserved(inversion: Inversion, spec: ModelSpec, steps: int | None = None) ->
 
 
 def _guides(inversion: Inversion, spec: ModelSpec) -> str:
-    """Which guidance of its own a method asks for on a model that cannot be guided; "" if none."""
+    """Which guidance of its own a method asks for that does not act on a model, or on targets; "" if none."""
+    name = inversion.own_scale
+    if spec.guided_by == "passes" and name and getattr(inversion, name) == 0:
+        return f"{name}=0 leaves the target prompts out; inversion.{name}=1 samples without guidance"
     if spec.guided_by != "nothing" or not is_dataclass(inversion):
         return ""
     own = {field.name: getattr(inversion, field.name) for field in fields(inversion)}

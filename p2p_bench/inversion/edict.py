@@ -154,6 +154,7 @@ class EDICTInversion(Inversion):
     """
 
     sampling: ClassVar[Sampling] = "own"
+    own_scale: ClassVar[str] = "guidance"
     p: Annotated[float, Between(0, 1, open_low=True)] = 0.93
     strength: Annotated[float, Between(0, 1, open_low=True)] = 0.8
     guidance: Annotated[float | None, AtLeast(0)] = 3.0

@@ -101,6 +101,7 @@ class EditFriendlyInversion(Inversion):
     """
 
     sampling: ClassVar[Sampling] = "own"
+    own_scale: ClassVar[str] = "target_guidance"
     own_eta: ClassVar[tuple[float, ...]] = (0.0, 1.0)  # its steps are those of eta 1
     skip: Annotated[float, Between(0, 1)] = 0.24
     source_guidance: Annotated[float, AtLeast(0)] = 1.0

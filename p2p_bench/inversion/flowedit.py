@@ -138,6 +138,7 @@ class FlowEdit(Inversion):
     """
 
     needs: ClassVar[frozenset[Capability]] = frozenset({"flow"})
+    own_scale: ClassVar[str] = "guidance"
     strength: Annotated[float, Between(0, 1)] = 0.66
     source_guidance: Annotated[float | None, AtLeast(0)] = 3.5
     guidance: Annotated[float | None, AtLeast(0)] = 13.5

@@ -18,7 +18,7 @@ from p2p_bench.models.timesteps import MOST_TIMESTEPS, Spacing
 
 _REFUSED = (
     "invert_sigmas", "shift_terminal", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas",
-    "stochastic_sampling",
+    "stochastic_sampling", "use_flow_sigmas",
 )  # fmt: skip
 """Settings of the scheduler that no model of the families here has; none may be on."""
 

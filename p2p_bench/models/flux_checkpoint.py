@@ -212,6 +212,8 @@ def _check_together(
             f"model {network.model!r}: the transformer takes {channels} channels and returns {returned}, "
             "expected as many as it takes, in fours; fill, depth and canny checkpoints cannot be edited with"
         )
+    if network.integer("patch_size", 1) != 1:
+        raise network.fault("patch_size", "1: latents are packed before they reach the transformer")
     if vae.integer("latent_channels", 4) * _PACKED != channels:
         raise vae.fault("latent_channels", f"a quarter of the transformer's {channels} in_channels")
     clip, t5 = texts.values()

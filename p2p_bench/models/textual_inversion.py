@@ -2,7 +2,7 @@
 
 Three layouts are read: diffusers' `learned_embeds`, whose one key is the word; the web interfaces'
 `emb_params`; and that of Stable Diffusion XL, `clip_l` and `clip_g`, one for each text encoder. In the latter
-two the word is the file's name.
+two the word is the file's name. In prompts case does not matter, as for all words that CLIP reads.
 """
 
 from collections.abc import Sequence
@@ -66,7 +66,7 @@ def read_words(value: Any, name: str, widths: Sequence[int]) -> tuple[LearntWord
     if not all(isinstance(path, str | Path) for path in paths):
         raise ConfigError(f"model.embeddings: expected a path or a list of paths, got {value}")
     words = tuple(_word(weights_file(path, name, "textual inversion"), name, widths) for path in paths)
-    if len({one.word for one in words}) < len(words):
+    if len({one.word.lower() for one in words}) < len(words):
         raise ConfigError("model.embeddings: two files have the same word; rename one of them")
     return words
 
@@ -83,14 +83,16 @@ def add_tokens(tokenizer: Any, words: Sequence[LearntWord], name: str) -> None:
         raise ConfigError(f"model {name!r}: embeddings: words can be learnt for CLIP's text encoders only")
     known = tokenizer.get_vocab()
     for one in words:
-        if one.word in known or f"{one.word}</w>" in known or not one.word.strip() or " " in one.word:
+        lower = one.word.lower()
+        there = {one.word, lower, f"{lower}</w>"} & known.keys()
+        if there or not one.word.strip() or " " in one.word:
             raise ConfigError(
                 f"model {name!r}: embeddings: {one.word!r} is a token already, or no word; rename the file, "
                 "or the key in it, such as <mine>"
             )
-        tokenizer.add_tokens([AddedToken(token, normalized=False) for token in one.tokens])
+        tokenizer.add_tokens([AddedToken(token, normalized=True) for token in one.tokens])
     # One word in a prompt stands for all of its columns.
-    tokenizer.written_out = {one.word: "".join(one.tokens) for one in words}
+    tokenizer.written_out = {one.word.lower(): "".join(one.tokens) for one in words}
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """Tokenizers, as the models that they go with can use them."""
 
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,16 +23,19 @@ class SharedTokenizer(CLIPTokenizer):
     """CLIP's tokenizer for several threads: between calls the library keeps padding and cutting as state.
 
     Attributes:
-        written_out: What is read in the place of words that were learnt, see `textual_inversion`.
+        written_out: What is read in the place of words that were learnt, by the word in lower case; see
+            `textual_inversion`.
     """
 
     written_out: Mapping[str, str] = MappingProxyType({})
 
     def __call__(self, text: Any, *args: Any, **kwargs: Any) -> Any:
         """As in the library, one call at a time."""
-        for word, tokens in self.written_out.items():
-            if isinstance(text, str):
-                text = text.replace(word, tokens)
+        if self.written_out and isinstance(text, str):
+            # The longest first, since a word may begin another; in any case, as CLIP reads all words.
+            words = sorted(self.written_out, key=len, reverse=True)
+            pattern = re.compile("|".join(map(re.escape, words)), re.IGNORECASE)
+            text = pattern.sub(lambda found: self.written_out[found[0].lower()], text)
         with _LOCK:
             return super().__call__(text, *args, **kwargs)
 

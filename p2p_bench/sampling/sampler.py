@@ -147,9 +147,17 @@ def check_steps(steps: int) -> None:
 
 
 def check_guidance(guidance: float, spec: ModelSpec) -> None:
-    """Raises a `ConfigError` unless the guidance is a finite number of at least 0 that acts on the model."""
+    """Raises a `ConfigError` unless the guidance is a finite number of at least 0 that acts on the model.
+
+    0 is for models that are told it: where guidance is made of two passes, it would leave out the prompt.
+    """
     if not 0 <= guidance < float("inf"):
         raise ConfigError(f"guidance: expected a finite number of at least 0, got {guidance}")
+    if guidance == 0 and spec.guided_by == "passes":
+        raise ConfigError(
+            "guidance: 0 leaves the prompts out, every image would be that of none; 1 samples without "
+            "guidance (where other tools may write 0)"
+        )
     if spec.guided_by == "nothing" and guidance != 1:
         raise ConfigError(
             f"guidance: model {spec.name!r} was distilled without and has no input for it; set "

@@ -29,6 +29,12 @@ LONG = "a red circle and a blue square and a green star on grass and sand"
         ({"steps": 5000}, ConfigError, "1000"),
         ({"guidance": -1.0}, ConfigError, "guidance"),
         ({"guidance": float("nan")}, ConfigError, "guidance"),
+        ({"guidance": 0.0}, ConfigError, "0 leaves the prompts out"),
+        (
+            {"inversion": p2p.EditFriendlyInversion(target_guidance=0.0), "image": torch.zeros(3, 16, 16)},
+            ConfigError,
+            "target_guidance=0 leaves the target prompts out",
+        ),
         ({"eta": 1.5}, ConfigError, "eta"),
         ({"noise": torch.zeros(4, 4, 4)}, P2PError, "latent shape"),
         ({"noise": torch.zeros(2, 4, 8, 8)}, P2PError, "noise"),

@@ -168,6 +168,24 @@ def test_a_learnt_word_has_columns_and_embeddings(tmp_path: Path) -> None:
     assert checkpoint.spec().checksum != tiny_checkpoint().spec().checksum
 
 
+def test_learnt_words_are_read_whatever_their_case_and_beginning(tmp_path: Path) -> None:
+    vectors = torch.randn(4, 16, generator=torch.Generator().manual_seed(0))
+    files = [
+        learnt(tmp_path, {"emb_params": vectors[:2]}, "sty"),
+        learnt(tmp_path, {"emb_params": vectors[2:]}, "style"),
+        learnt(tmp_path, {"<Toy>": vectors[0]}, "toy"),
+    ]
+    reader = dataclasses.replace(tiny_checkpoint(), embeddings=files).reader()
+    prompt = reader.tokenize("a Style and sty and <toy>")
+    assert [len(word.columns) for word in prompt.words] == [1, 2, 1, 2, 1, 1]
+    known = tiny_checkpoint().reader().tokenize("a").ids[-1]
+    assert all(prompt.ids[column] > known for column in (2, 3, 5, 6, 8))
+    assert prompt.ids[2:4] == reader.tokenize("style").ids[1:3]
+    other = learnt(tmp_path, {"emb_params": vectors[:2]}, "STYLE")
+    with pytest.raises(ConfigError, match="two files have the same word"):
+        dataclasses.replace(tiny_checkpoint(), embeddings=[*files, other]).reader()
+
+
 def test_learnt_words_of_two_text_encoders(tmp_path: Path) -> None:
     state = {"clip_l": torch.randn(1, 16), "clip_g": torch.randn(1, 24)}
     sdxl = small_checkpoint("sdxl")
