@@ -284,8 +284,11 @@ class UNetCheckpoint:
 
     def _schedule(self, directory: Path, layout: Layout) -> NoiseSchedule:
         config = PartConfig.read(directory / SCHEDULER_FILE, self.name)
+        # Pipelines make the scheduler that the index names, whichever wrote the file.
+        named = PartConfig.read(directory / "model_index.json", self.name).values.get("scheduler")
+        kind = {"_class_name": named[-1]} if isinstance(named, list) and named and named[-1] else {}
         try:
-            return schedule_from_config(config.values, layout.steps_offset)
+            return schedule_from_config({**config.values, **kind}, layout.steps_offset)
         except ConfigError as error:
             raise MissingWeightsError(f"model {self.name!r} in {config.file.parent}: {error}") from error
 

@@ -79,7 +79,8 @@ class Layout:
 SCHEDULER_FILE = "scheduler/scheduler_config.json"
 
 STABLE_DIFFUSION = Layout(
-    "sd", "Stable Diffusion 1.x / 2.x", ("StableDiffusionPipeline",), {"text_encoder": "CLIPTextModel"},
+    "sd", "Stable Diffusion 1.x / 2.x", ("StableDiffusionPipeline", "LatentConsistencyModelPipeline"),
+    {"text_encoder": "CLIPTextModel"},
     steps_offset=1,
 )  # fmt: skip
 SDXL = Layout(

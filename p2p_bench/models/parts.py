@@ -99,8 +99,15 @@ def check_headers(directory: Path, name: str, layout: Layout, variant: str | Non
 
     Raises:
         MissingWeightsError: One is; names it.
+        ConfigError: Weights are quantized.
     """
     for part, stem in layout.weights.items():
+        config = PartConfig.read(directory / part / "config.json", name)
+        if config.values.get("quantization_config"):
+            raise ConfigError(
+                f"model {name!r}: {config.file}: quantization_config: quantized weights are not read here; "
+                "take the checkpoint as it was before, and model.dtype=bfloat16 or float16 for less memory"
+            )
         files = weight_files(directory, part, stem, variant)
         where = f"model {name!r}, {part}"
         keys = {file.name: set(tensor_keys(file, where)) for file in files}

@@ -92,7 +92,8 @@ def add_tokens(tokenizer: Any, words: Sequence[LearntWord], name: str) -> None:
             )
         tokenizer.add_tokens([AddedToken(token, normalized=True) for token in one.tokens])
     # One word in a prompt stands for all of its columns.
-    tokenizer.written_out = {one.word.lower(): "".join(one.tokens) for one in words}
+    own = {one.word.lower(): "".join(one.tokens) for one in words}
+    tokenizer.written_out = {**tokenizer.written_out, **own}
 
 
 @torch.no_grad()

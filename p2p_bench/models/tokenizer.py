@@ -4,6 +4,7 @@ import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count, takewhile
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -121,7 +122,18 @@ def load_tokenizer(
             f"such as {lost[0]!r}, so prompts would be spelt out; get it again"
         )
     tokenizer.model_max_length = max_tokens
+    tokenizer.written_out = _learnt_words(tokenizer)
     return tokenizer
+
+
+def _learnt_words(tokenizer: CLIPTokenizer) -> dict[str, str]:
+    """Words of several tokens that a tokenizer was saved with, as diffusers names them: word, word_1, ..."""
+    added, found = tokenizer.added_tokens_encoder, {}
+    for word in added:
+        tokens = [word, *takewhile(added.__contains__, (f"{word}_{place}" for place in count(1)))]
+        if len(tokens) > 1:
+            found[word.lower()] = "".join(tokens)
+    return found
 
 
 def load_bert_tokenizer(

@@ -1,5 +1,6 @@
 """Latent consistency models: told the guidance scale, asked once a step."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from diffusers import LatentConsistencyModelPipeline, LCMScheduler, UNet2DCondit
 
 import p2p_bench as p2p
 from p2p_bench.errors import ConfigError
-from p2p_bench.models import UNetCheckpoint
+from p2p_bench.models import LocalCheckpoint, UNetCheckpoint
 from p2p_bench.sampling import initial_noise
 from tests.examples import SOURCE, TARGET
 from tests.models.tiny import tiny_checkpoint
@@ -57,6 +58,15 @@ def test_a_plain_run_equals_the_pipeline(checkpoint: UNetCheckpoint, monkeypatch
     assert float((result.latents[0] - expected[0]).abs().max() / expected.abs().max()) <= 1e-6
     other = p2p.edit(model, SOURCE, TARGET, seed=5, sampler="lcm", guidance=4.0, record=False)
     assert float((result.latents[0] - other.latents[0]).abs().max()) > 1e-4, "the scale is told"
+
+
+def test_the_pipeline_that_it_is_published_with_is_known(checkpoint: UNetCheckpoint, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(checkpoint.path, tmp_path / "published"))
+    index = json.loads((folder / "model_index.json").read_text())
+    index["_class_name"] = "LatentConsistencyModelPipeline"
+    (folder / "model_index.json").write_text(json.dumps(index))
+    spec = LocalCheckpoint(folder).spec()
+    assert (spec.family, spec.guided_by, spec.consistency) == ("sd", "input", True)
 
 
 def test_it_is_asked_once_a_step_and_refuses_what_needs_a_pass_without_the_prompt(

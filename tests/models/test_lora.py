@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -184,6 +186,19 @@ def test_learnt_words_are_read_whatever_their_case_and_beginning(tmp_path: Path)
     other = learnt(tmp_path, {"emb_params": vectors[:2]}, "STYLE")
     with pytest.raises(ConfigError, match="two files have the same word"):
         dataclasses.replace(tiny_checkpoint(), embeddings=[*files, other]).reader()
+
+
+def test_a_checkpoint_that_was_saved_with_a_word_of_several_tokens(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_checkpoint().path, tmp_path / "checkpoint"))
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
+    vectors = torch.randn(3, 16, generator=torch.Generator().manual_seed(0))
+    pipeline.load_textual_inversion(learnt(tmp_path, {"<toy>": vectors}))
+    pipeline.save_pretrained(folder)
+    model = LocalCheckpoint(folder).load()
+    prompt = model.tokenize("a <toy> on grass")
+    assert [len(word.columns) for word in prompt.words] == [1, 3, 1, 1]
+    wanted, _ = pipeline.encode_prompt("a <toy> on grass", "cpu", 1, False)
+    torch.testing.assert_close(model.encode([prompt])[TEXT], wanted)
 
 
 def test_learnt_words_of_two_text_encoders(tmp_path: Path) -> None:

@@ -140,11 +140,16 @@ REFUSED: dict[str, tuple[str, Change, str]] = {
     ),
     "levels of EDM": (
         "sdxl",
-        config("scheduler/scheduler_config.json", _class_name="EDMDPMSolverMultistepScheduler"),
+        config("model_index.json", scheduler=["diffusers", "EDMDPMSolverMultistepScheduler"]),
         "EDMDPMSolverMultistepScheduler.*not those of DDPM",
     ),
     "a clipped image": (
-        "sdxl", config("scheduler/scheduler_config.json", _class_name="DDPMScheduler"), "clip_sample",
+        "sdxl", config("model_index.json", scheduler=["diffusers", "DDPMScheduler"]), "clip_sample",
+    ),
+    "quantized weights": (
+        "sd1",
+        config("unet/config.json", quantization_config={"quant_method": "bitsandbytes"}),
+        "quantized weights are not read",
     ),
     "a shard that is gone": (
         "sd1",
