@@ -11,7 +11,7 @@ from p2p_bench.bench.provenance import git_state, package_versions
 from p2p_bench.bench.rows import write_atomically
 from p2p_bench.bench.task import Variant
 from p2p_bench.metrics.base import MetricColumn
-from p2p_bench.stats import mean_interval
+from p2p_bench.stats import mean_interval, median
 
 SCHEMA_VERSION = 1
 SUMMARY = "summary.json"
@@ -110,6 +110,7 @@ def _variant_summary(
         "masks": dict(Counter(row["mask"] for row in rows if row.get("mask"))),
         "mask_from": dict(Counter(row["mask_from"] for row in good if row.get("mask_from"))),
         "metrics": _means(good, columns),
+        "categories": _by_category(good, columns),
         "missing": missing_values(good),
         "unet_rows": sum(row["unet_rows"] for row in rows),
         "unet_rows_spent": sum(row["unet_rows_spent"] for row in rows),
@@ -137,11 +138,23 @@ def _reference_summary(rows: Sequence[Row], columns: Sequence[MetricColumn]) -> 
 
 
 def _means(rows: Sequence[Row], columns: Sequence[MetricColumn]) -> dict[str, dict[str, float]]:
+    """Mean with its interval, median, and numbers of rows with and without a value, by column."""
     samples = [row["sample_id"] for row in rows]
-    return {
-        column.name: asdict(mean_interval([row[column.name] for row in rows], groups=samples))
-        for column in columns
-    }
+    return {column.name: _statistics([row[column.name] for row in rows], samples) for column in columns}
+
+
+def _statistics(values: Sequence[float], samples: Sequence[str]) -> dict[str, float]:
+    mean = mean_interval(values, groups=samples)
+    return {**asdict(mean), "median": median(values), "missing": len(values) - mean.count}
+
+
+def _by_category(rows: Sequence[Row], columns: Sequence[MetricColumn]) -> dict[str, dict[str, Any]]:
+    """The same of each category, in the order of their first rows; rows without a category are in none."""
+    parts: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["category"]:
+            parts.setdefault(row["category"], []).append(row)
+    return {name: {"count": len(part), "metrics": _means(part, columns)} for name, part in parts.items()}
 
 
 def _without_nan(value: Any) -> Any:

@@ -1,7 +1,8 @@
 """Tables of published data sets: Parquet and Arrow files whose pictures are read one at a time."""
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pyarrow.parquet as pq
 
 from p2p_bench import raster
 from p2p_bench.data.places import inside
-from p2p_bench.data.records import stamp_of
+from p2p_bench.data.records import kind_of, stamp_of
 from p2p_bench.errors import DataError, nearest
 from p2p_bench.raster import shortened
 
@@ -29,9 +30,13 @@ def files_like(folder: Path, patterns: Sequence[str | tuple[str, ...]], holds: s
     """
     kinds = [(pattern,) if isinstance(pattern, str) else pattern for pattern in patterns]
     for together in kinds:
-        found = sorted({path for pattern in together for path in folder.glob(pattern) if path.is_file()})
+        try:
+            found = sorted({path for one in together for path in folder.glob(one) if path.is_file()})
+        except (ValueError, NotImplementedError) as error:
+            named = shortened(" or ".join(together))
+            raise DataError(f"{folder}: {named!r} is no pattern of files in it ({error})") from error
         if found:
-            return [inside(folder, str(path.relative_to(folder))) for path in found]
+            return [inside(folder, os.path.relpath(path, folder)) for path in found]
     named = " or ".join(pattern for together in kinds for pattern in together)
     raise DataError(f"{folder}: no file {named} in it; there lie {holds} of the data set")
 
@@ -52,15 +57,9 @@ def read_columns(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]
 @functools.lru_cache(maxsize=4)
 def _rows(path: Path, stamp: tuple[str, int, int], columns: tuple[str, ...]) -> list[dict[str, Any]]:
     """The rows of some columns, kept, since every picture is looked for among them."""
+    check_columns(path, columns)
     try:
         table = _opened(stamp)
-        known = table.schema_arrow.names if isinstance(table, pq.ParquetFile) else table.schema.names
-        for column in columns:
-            if column not in known:
-                raise DataError(
-                    f"{path}: no column {column!r}.{nearest(column, known)} Its columns: "
-                    f"{shortened(', '.join(known))}"
-                )
         part = table.read(columns=list(columns)) if isinstance(table, pq.ParquetFile) else table
         rows: list[dict[str, Any]] = part.select(list(columns)).to_pylist()
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -113,15 +112,68 @@ def read_bytes(path: Path, row: int, column: str) -> bytes:
     Raises:
         DataError: The cell cannot be read, or holds no bytes.
     """
-    name = f"{path}, row {row}, {column}"
+    content = read_cell(path, row, column)
+    if not isinstance(content, bytes):
+        raise DataError(f"{path}, row {row}, {column}: expected the bytes of an image, found none")
+    return content
+
+
+def read_cell(path: Path, row: int, column: str) -> bytes | str | None:
+    """What one cell of a table holds of a picture: the bytes of its file, else the file's path, else None.
+
+    Args:
+        path: See `read_columns`.
+        row: From 0.
+        column: Its name; cells are bytes, text, or a structure with `bytes` and `path`.
+
+    Raises:
+        DataError: The cell cannot be read, or holds something else.
+    """
     try:
         cell = _cell(stamp_of(path), row, column)
     except (pa.ArrowException, OSError, IndexError, KeyError) as error:
         raise _unreadable(path, error) from error
-    content = cell.get("bytes") if isinstance(cell, dict) else cell
-    if not isinstance(content, bytes):
-        raise DataError(f"{name}: expected the bytes of an image, found none")
+    content = cell
+    if isinstance(cell, dict):
+        content = cell.get("path") if cell.get("bytes") is None else cell["bytes"]
+    if content is not None and not isinstance(content, bytes | str):
+        raise DataError(f"{path}, row {row}, {column}: expected an image, got {kind_of(content)}")
     return content
+
+
+def count_rows(path: Path) -> int:
+    """Number of rows of a table.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    try:
+        table = _opened(stamp_of(path))
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(path, error) from error
+    rows: int = table.metadata.num_rows if isinstance(table, pq.ParquetFile) else table.num_rows
+    return rows
+
+
+def check_columns(path: Path, columns: Iterable[str]) -> None:
+    """Sees that a table has some columns.
+
+    Raises:
+        DataError: The file cannot be read, or lacks one.
+    """
+    try:
+        table = _opened(stamp_of(path))
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(path, error) from error
+    known = table.schema_arrow.names if isinstance(table, pq.ParquetFile) else table.schema.names
+    for column in columns:
+        if known.count(column) != 1:
+            what = (
+                f"no column {column!r}.{nearest(column, known)}"
+                if column not in known
+                else (f"{known.count(column)} columns {column!r}, so which is meant is not known.")
+            )
+            raise DataError(f"{path}: {what} Its columns: {shortened(', '.join(known))}")
 
 
 def _cell(stamp: tuple[str, int, int], row: int, column: str) -> Any:

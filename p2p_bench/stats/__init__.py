@@ -1,6 +1,6 @@
 """Statistics of benchmarks: intervals by source scene, paired tests, fronts and areas."""
 
-from p2p_bench.stats.means import Mean, draw_groups, mean_interval, ratio_interval
+from p2p_bench.stats.means import Mean, draw_groups, mean_interval, median, ratio_interval
 from p2p_bench.stats.paired import Paired, compare_paired, holm
 from p2p_bench.stats.pareto import area_interval, area_under_front, hypervolume, pareto_front
 
@@ -14,6 +14,7 @@ __all__ = [
     "holm",
     "hypervolume",
     "mean_interval",
+    "median",
     "pareto_front",
     "ratio_interval",
 ]

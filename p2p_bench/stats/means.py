@@ -63,6 +63,17 @@ def mean_interval(
     return Mean(mean, count, float(low), float(high))
 
 
+def median(values: Sequence[float]) -> float:
+    """Median of the values that are not NaN; NaN where there is none.
+
+    >>> median([3.0, float("nan"), 1.0])
+    2.0
+    """
+    x = np.asarray(values, dtype=np.float64)
+    defined = x[~np.isnan(x)]
+    return float(np.median(defined)) if len(defined) else NAN
+
+
 def ratio_interval(
     numerator: Sequence[float],
     denominator: Sequence[float],

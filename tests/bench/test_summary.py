@@ -50,10 +50,30 @@ def test_means_leave_out_errors_and_undefined_values(summary):
     assert (none["count"], none["failed"], replace["count"]) == (2, 1, 1)
     assert none["metrics"]["psnr"]["mean"] == 15.0
     assert none["metrics"]["lpips"] == pytest.approx(
-        {"mean": 0.5, "count": 1, "low": NAN, "high": NAN}, nan_ok=True
+        {"mean": 0.5, "count": 1, "low": NAN, "high": NAN, "median": 0.5, "missing": 1}, nan_ok=True
     )
     assert replace["metrics"]["psnr"]["count"] == 0
     assert (replace["controller"], replace["tau_cross"], replace["tau_self"]) == ("replace", "0.8", "0.4")
+
+
+def test_each_category_has_its_statistics():
+    values = [(1.0, "x"), (2.0, "x"), (9.0, "x"), (NAN, "x"), (5.0, "y"), (7.0, "")]
+    rows = [
+        make_row(f"s{place}", "r", psnr=value, lpips=NAN, category=category)
+        for place, (value, category) in enumerate(values)
+    ]
+    summary = summarise(rows, name="d", variants=VARIANTS, columns=COLUMNS, settings={}, checksums={}, seed=0)
+    whole = summary["variants"]["r"]
+    psnr = whole["metrics"]["psnr"]
+    assert (psnr["mean"], psnr["median"], psnr["count"], psnr["missing"]) == (4.8, 5.0, 5, 1)
+    assert list(whole["categories"]) == ["x", "y"]
+    part = whole["categories"]["x"]
+    assert part["count"] == 4
+    psnr = part["metrics"]["psnr"]
+    assert (psnr["mean"], psnr["median"], psnr["count"], psnr["missing"]) == (4.0, 2.0, 3, 1)
+    assert 1.0 <= psnr["low"] < 4.0 < psnr["high"] <= 9.0
+    assert part["metrics"]["lpips"]["count"] == 0
+    assert summary["variants"]["none"]["categories"] == {}
 
 
 def test_facts_of_the_run(summary):
@@ -61,7 +81,7 @@ def test_facts_of_the_run(summary):
     assert summary["metrics"]["lpips"] == {
         "higher_is_better": False, "unit": "", "label": "",
         "version": 2, "backbone": "world", "role": "fidelity",
-        "reader_errors": {}, "note": "", "range": (None, None),
+        "reader_errors": {}, "note": "", "range": (None, None), "needs_source": True,
     }  # fmt: skip
     totals = summary["totals"]
     assert (totals["samples"], totals["edits"], totals["failed"]) == (3, 4, 1)

@@ -10,7 +10,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from p2p_bench.app.compose import group_options
-from tests.data.fake import csv_folder, gedit, imgedit, instruct_pix2pix, pie_bench, pie_bench_pp, ti2i
+from tests.data.fake import (
+    csv_folder,
+    gedit,
+    hf_parquet,
+    imgedit,
+    instruct_pix2pix,
+    pie_bench,
+    pie_bench_pp,
+    ti2i,
+    webdataset,
+)
 from tests.data.fake.tables import brush, captions, emu, make, ted
 from tests.data.importing import TINY
 
@@ -84,6 +94,7 @@ SETS: Mapping[str, Callable[[Path], list[str]]] = {
     "csv_folder": made_by(csv_folder.make),
     "emu_edit": emu_edit,
     "gedit": gedit_bench,
+    "hf_parquet": made_by(hf_parquet.make),
     "imgedit": imgedit_bench,
     "instruct_pix2pix": made_by(instruct_pix2pix.make),
     "jsonl": jsonl,
@@ -92,6 +103,7 @@ SETS: Mapping[str, Callable[[Path], list[str]]] = {
     "pie_bench_pp": repackaged,
     "tedbench": tedbench,
     "ti2i": plug_and_play,
+    "webdataset": made_by(webdataset.make),
 }
 
 
