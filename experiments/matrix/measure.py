@@ -100,7 +100,7 @@ def refusal(check: Callable[[], object]) -> p2p.P2PError | None:
 
 def reason(text: str) -> str:
     """A refusal without names and without what is asked of the user."""
-    text = re.sub(r"\b(?:DDIM|DPMSolver|Consistency)\(.*?\)", "the sampler", text)
+    text = re.sub(r"\b(?:DDIM|DPMSolver|Consistency|Heun|Midpoint)\(.*?\)", "the sampler", text)
     text = re.sub(
         r"\w+Inversion|^inversion: \w+",
         "the method",

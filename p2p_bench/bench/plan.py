@@ -76,7 +76,7 @@ def plan_run(task: Task, facts: Facts) -> Plan:
         if prepared is None:
             continue
         (batch,) = batches([(0, prepared)], task.sampler.rows, steps)
-        passes = 1 if prepared.guidance == 1 and not pair.has_image else 2
+        passes = prepared.passes
         trees = [edit_tree(suited_targets(prepared, chunk), 0, steps) for chunk in batch.chunks]
         pairs, inverted, edits = pairs + 1, inverted + pair.has_image, edits + len(names)
         rows += passes * sum(steps + row_steps(tree) for tree in trees)

@@ -11,6 +11,7 @@ from p2p_bench.attention.recorder import Detail, Recorder, RecordSpec
 from p2p_bench.editing.rows import RowTable
 from p2p_bench.errors import ConfigError
 from p2p_bench.models import DiffusionModel
+from p2p_bench.prompts.words import told_columns
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class AttentionMaps:
         kind: "cross" has a column per text token, "self" one per position.
         fraction: Side of the maps as a fraction of the latent side.
         apart: What was kept apart.
-        maps: By image, 0 is the source: mean maps after the edit; axes not kept apart have length 1.
+        maps: By image, 0 is the source: mean maps after the edit; axes not kept apart have length 1. Those of
+            padding are zero where attention is joint, see `recorders`.
     """
 
     kind: Literal["cross", "self"]
@@ -68,15 +70,28 @@ def recorders(model: DiffusionModel, record: Record | None, table: RowTable) -> 
     """
     if record is None:
         return ()
-    return _recorders(model, record, range(len(table.rows)), _self_rows(record, table))
+    return _recorders(model, record, _columns(model, table), _self_rows(record, table))
 
 
-def forked(recorders: Iterable[Recorder], record: Record | None, table: RowTable) -> tuple[Recorder, ...]:
+def forked(
+    model: DiffusionModel, recorders: Iterable[Recorder], record: Record | None, table: RowTable
+) -> tuple[Recorder, ...]:
     """The same, going on with the rows of the next table."""
     if record is None:
         return ()
-    rows = {"cross": range(len(table.rows)), "self": _self_rows(record, table)}
+    rows = {"cross": _columns(model, table), "self": _self_rows(record, table)}
     return tuple(recorder.forked(table.parents, rows[recorder.spec.kind]) for recorder in recorders)
+
+
+def _columns(model: DiffusionModel, table: RowTable) -> Sequence[int] | Mapping[int, tuple[int, ...]]:
+    """Rows whose cross-attention is kept, with their columns where not all are.
+
+    At joint sites text has several columns for every one of a prompt's, and each costs: padding is left out.
+    """
+    rows = range(len(table.rows))
+    if not any(site.joint for site in model.sites):
+        return rows
+    return {row: told_columns(table.rows[row].prompt) for row in rows}
 
 
 def _self_rows(record: Record, table: RowTable) -> list[int]:
@@ -88,12 +103,16 @@ def _self_rows(record: Record, table: RowTable) -> list[int]:
 
 
 def _recorders(
-    model: DiffusionModel, record: Record, rows: Sequence[int], self_rows: Sequence[int]
+    model: DiffusionModel,
+    record: Record,
+    rows: Sequence[int] | Mapping[int, tuple[int, ...]],
+    self_rows: Sequence[int],
 ) -> tuple[Recorder, ...]:
     spec, width = model.spec, model.spec.max_tokens
     fractions = dict.fromkeys(record.fractions or (spec.record_fraction,))
     apart: frozenset[Detail] = frozenset(name for name in get_args(Detail) if name in record.apart)
-    specs = [RecordSpec(tuple(rows), "all", fraction, "cross", apart) for fraction in fractions]
+    columns = tuple(rows.values()) if isinstance(rows, Mapping) else "all"
+    specs = [RecordSpec(tuple(rows), columns, fraction, "cross", apart) for fraction in fractions]
     if self_rows:
         fraction = spec.self_fraction if record.self_fraction is None else record.self_fraction
         specs.append(RecordSpec(tuple(self_rows), "all", fraction, "self"))

@@ -124,8 +124,7 @@ def batches(prepared: Sequence[tuple[int, PreparedRequest]], max_rows: int, step
 
 def _alone(place: int, prepared: PreparedRequest, max_rows: int, steps: int) -> Batch:
     """A request as a batch of its own, in as many chunks as the row budget asks for."""
-    # Guidance 1 needs no unconditional half, unless an inversion says otherwise.
-    passes = 1 if prepared.guidance == 1 and prepared.request.inversion is None else 2
+    passes = prepared.passes
     leaves = _leaves(prepared, steps)
     most = max(1, min(len(leaves), max_rows // passes - 1))
     chunks = [frozenset(chain.from_iterable(part)) for part in _parts(leaves, most)]

@@ -69,7 +69,7 @@ def sample_rows(
     with model.controlled():
         for table in tables:
             if table is not tables[0]:
-                network = network.forked(table, forked(network.recorders, record, table))
+                network = network.forked(table, forked(model, network.recorders, record, table))
                 state = select_rows(state, torch.tensor(table.parents, device=model.device))
                 errors = [errors[parent] for parent in table.parents]
             for step in range(table.start, table.stop):

@@ -16,6 +16,7 @@ from p2p_bench.errors import DataError, ErrorList, P2PError
 from p2p_bench.inversion import Inversion
 from p2p_bench.inversion.base import no_step_left, not_sampled, unserved
 from p2p_bench.models import ModelSpec
+from p2p_bench.models.spec import GuidedBy
 from p2p_bench.prompts.words import PromptReader, TokenizedPrompt
 from p2p_bench.sampling import DDIM, Stepper
 from p2p_bench.sampling.sampler import check_guidance
@@ -84,6 +85,7 @@ class PreparedRequest:
         controllers: One per target; an error where the prompt cannot be read or does not suit the controller.
         guidance: Guidance scale.
         inversion_prompt: What an image is inverted with.
+        guided_by: How its guidance acts on the model.
     """
 
     request: EditRequest
@@ -91,6 +93,17 @@ class PreparedRequest:
     controllers: tuple[BoundController | P2PError, ...]
     guidance: float
     inversion_prompt: TokenizedPrompt
+    guided_by: GuidedBy = "passes"
+
+    @property
+    def passes(self) -> int:
+        """Rows through the network for one row of the request, at most.
+
+        Guidance 1 needs no unconditional half, unless an inversion says otherwise, nor does guidance that is
+        an input of the network, or none at all.
+        """
+        unguided = self.guidance == 1 and self.request.inversion is None
+        return 1 if unguided or self.guided_by != "passes" else 2
 
     @property
     def faults(self) -> list[P2PError]:
@@ -158,7 +171,8 @@ def prepare(
         TokenizedPrompt(asked.prompt, (), 0, ()) if isinstance(target, P2PError) else target
         for asked, target in zip(request.targets, targets, strict=True)
     ]
-    return PreparedRequest(request, (source, *prompts), tuple(controllers), scale, inverted_with)
+    read_as = (source, *prompts)
+    return PreparedRequest(request, read_as, tuple(controllers), scale, inverted_with, spec.guided_by)
 
 
 def _read(

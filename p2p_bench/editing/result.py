@@ -224,7 +224,7 @@ class EditResult:
     def maps(self) -> Mapping[int, Float[Tensor, "columns s t"]]:
         """Cross-attention maps by image: mean over heads, layers and steps, one per text column.
 
-        Of the first recorded size; empty if none was recorded.
+        Of the first recorded size; empty if none was recorded. In joint attention padding has none.
         """
         cross = [kept for kept in self.attention if kept.kind == "cross"]
         return {image: maps.mean((0, 1, 2)) for image, maps in cross[0].maps.items()} if cross else {}

@@ -8,7 +8,7 @@ Notation:
     v                velocity dx / dsigma, which the network predicts
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, ClassVar
@@ -23,10 +23,8 @@ from p2p_bench.inversion.ddim import StartReplay, guided, passes
 from p2p_bench.models.level import Level
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.models.spec import Capability
+from p2p_bench.sampling.flow_solvers import Velocity
 from p2p_bench.sampling.replay import Replay
-
-Velocity = Callable[[Float[Tensor, "n c h w"], Level], Float[Tensor, "n c h w"]]
-"""The velocity in latents at a level; a pass of the network."""
 
 
 @dataclass(frozen=True)

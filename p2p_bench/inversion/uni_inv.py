@@ -18,9 +18,10 @@ from torch import Tensor
 
 from p2p_bench.inversion.base import Sources, StepProgress, no_tick
 from p2p_bench.inversion.ddim import StartReplay, passes
-from p2p_bench.inversion.flow_ode import FlowPath, Velocity, backward, source_velocity
+from p2p_bench.inversion.flow_ode import FlowPath, backward, source_velocity
 from p2p_bench.models.level import Level
 from p2p_bench.models.model import DiffusionModel
+from p2p_bench.sampling.flow_solvers import Velocity
 from p2p_bench.sampling.replay import Replay
 
 

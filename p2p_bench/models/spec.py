@@ -85,10 +85,15 @@ class ModelSpec:
             ConfigError: The model has no such levels, or was not made for them.
         """
         # A rectified flow has levels of its own, along which Euler's step is DDIM's.
-        if self.prediction_type == "flow" and kind not in ("ddim", "euler"):
+        if self.prediction_type == "flow" and kind not in ("ddim", "euler", "flow"):
             raise ConfigError(
                 f"sampler: model {self.name!r} is a rectified flow, whose levels this sampler does not have; "
-                "take sampler=ddim or sampler=euler"
+                "take sampler=ddim, euler, heun or midpoint"
+            )
+        if self.prediction_type != "flow" and kind == "flow":
+            raise ConfigError(
+                f"sampler: model {self.name!r} is no rectified flow, along which alone this sampler steps; "
+                "take sampler=dpmpp_2m for second order"
             )
         if kind == "consistency" and not self.consistency:
             raise ConfigError(

@@ -9,10 +9,11 @@ from p2p_bench.errors import ConfigError, nearest
 Spacing = Literal["leading", "trailing", "linspace"]
 SPACINGS: tuple[str, ...] = get_args(Spacing)
 
-LevelKind = Literal["ddim", "euler", "multistep", "karras", "consistency"]
+LevelKind = Literal["ddim", "euler", "multistep", "karras", "consistency", "flow"]
 """Whose levels a run takes: DDIM's, which end where the checkpoint's own schedule does; or those of another
 sampler of diffusers, which end at the clean image: Euler, DPM-Solver multistep, the same by Karras's rule
-(arXiv 2206.00364, eq. 5), a latent consistency model."""
+(arXiv 2206.00364, eq. 5), a latent consistency model. "flow" are those that a rectified flow has of its own,
+and no diffusion."""
 KINDS: tuple[str, ...] = get_args(LevelKind)
 
 MOST_TIMESTEPS = 100_000

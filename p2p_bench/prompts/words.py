@@ -129,6 +129,16 @@ class TokenizedPrompt:
         return tuple(token for part in self.parts for token in part.ids[: part.end + 1])
 
 
+def told_columns(prompt: TokenizedPrompt) -> tuple[int, ...]:
+    """Columns of begin, tokens and end of every block: all but padding, in order."""
+    columns: list[int] = []
+    first = 0
+    for part in prompt.parts:
+        columns += range(first, first + part.end + 1)
+        first += part.width
+    return tuple(columns)
+
+
 def joined_blocks(blocks: Sequence[TokenizedPrompt]) -> TokenizedPrompt:
     """A prompt that several tokenizers read into text columns of their own.
 

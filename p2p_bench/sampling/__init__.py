@@ -10,6 +10,7 @@ from p2p_bench.sampling.sampler import (
     DDIMSampler,
     DPMSolverSampler,
     EulerSampler,
+    FlowSampler,
     LCMSampler,
     Sampler,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "DPMSolver",
     "DPMSolverSampler",
     "EulerSampler",
+    "FlowSampler",
     "LCMSampler",
     "NoiseReplay",
     "NoiseSchedule",

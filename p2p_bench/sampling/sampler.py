@@ -11,6 +11,7 @@ from p2p_bench.models.timesteps import Spacing
 from p2p_bench.sampling.consistency import Consistency
 from p2p_bench.sampling.ddim import DDIM
 from p2p_bench.sampling.dpm_solver import DPMSolver
+from p2p_bench.sampling.flow_solvers import Heun, Midpoint
 from p2p_bench.sampling.stepper import Stepper
 
 ROWS = 80
@@ -121,6 +122,21 @@ class DPMSolverSampler(Sampler):
     def stepper(self) -> DPMSolver:
         """See `Sampler.stepper`."""
         return DPMSolver(self.sde, self.karras)
+
+
+@dataclass(frozen=True)
+class FlowSampler(Sampler):
+    """Settings of a run of a rectified flow in steps of second order, two passes each.
+
+    Attributes:
+        rule: "heun", as diffusers has it, or "midpoint".
+    """
+
+    rule: Literal["heun", "midpoint"] = "heun"
+
+    def stepper(self) -> Stepper:
+        """See `Sampler.stepper`."""
+        return Heun() if self.rule == "heun" else Midpoint()
 
 
 @dataclass(frozen=True)

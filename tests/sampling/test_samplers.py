@@ -43,7 +43,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't
 SHAPE = (2, 4, 8, 8)
 STEPS = 3
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
-SAMPLERS = [option for option in group_options("sampler") if option not in ("ddim", "lcm", "turbo")]
+FLOW = ("heun", "midpoint")
+SAMPLERS = [one for one in group_options("sampler") if one not in ("ddim", "lcm", "turbo", *FLOW)]
 """`lcm` is for models that were distilled for it, see `test_consistency.py`; `turbo` is `euler_ancestral`."""
 
 
@@ -226,7 +227,7 @@ MATRIX = {
     "dpmpp_2m": {"noising", "none"},
 }  # fmt: skip
 MATRIX |= {"euler": MATRIX["ddim"], "turbo": MATRIX["euler_ancestral"]}
-MATRIX |= dict.fromkeys(("dpmpp_2m_sde", "lcm"), MATRIX["dpmpp_2m"])
+MATRIX |= dict.fromkeys(("dpmpp_2m_sde", "lcm", *FLOW), MATRIX["dpmpp_2m"])
 
 
 def test_which_inversions_go_with_which_sampler() -> None:
