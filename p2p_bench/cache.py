@@ -23,6 +23,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from p2p_bench.errors import DataError
+from p2p_bench.remote import Remote
 
 DIRECTORY_VARIABLE = "P2P_BENCH_CACHE"
 """Environment variable that names another default directory."""
@@ -61,10 +62,13 @@ class Cache:
     Attributes:
         directory: Where the entries lie.
         max_bytes: Size of all entries together; the least recently used make room.
+        beyond: A folder that several machines share: entries that are not here are looked for there, and each
+            that is written goes there too. Nothing is removed from it.
     """
 
     directory: Path
     max_bytes: int = MAX_BYTES
+    beyond: Remote | None = None
 
     def read(self, key: str) -> bytes | None:
         """The bytes of a key, or None where there are none; a damaged entry is removed, and said.
@@ -73,6 +77,8 @@ class Cache:
             key: As given to `write`.
         """
         path = self._path(key)
+        if self.beyond is not None and not path.exists():
+            self._fetch(path)
         try:
             _, body = read_entry(path)
         except FileNotFoundError:
@@ -118,7 +124,26 @@ class Cache:
                 error,
             )
             return False
+        if self.beyond is not None:
+            self._send(self._path(key))
         return True
+
+    def _fetch(self, path: Path) -> None:
+        """Brings an entry here, if it is to be had."""
+        assert self.beyond is not None
+        try:
+            self.beyond.fetch(path.name, path)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            log.warning("cache: %s cannot be read (%s); the run goes on without", self.beyond.url, error)
+
+    def _send(self, path: Path) -> None:
+        assert self.beyond is not None
+        try:
+            self.beyond.send(path, path.name)
+        except OSError as error:
+            log.warning("cache: %s cannot be written (%s); the run goes on", self.beyond.url, error)
 
     def entries(self) -> list[Entry]:
         """All entries, the least recently used first; damaged ones are among them."""

@@ -21,6 +21,7 @@ FLOORS = {
     "p2p_bench.pinned": 1,
     "p2p_bench.shared": 1,
     "p2p_bench.weights": 1,
+    "p2p_bench.remote": 1,
     "p2p_bench.prompts": 2,
     "p2p_bench.world.scenes": 2,
     "p2p_bench.attention": 3,
@@ -42,6 +43,8 @@ FLOORS = {
 SAME_FLOOR = {
     ("p2p_bench.resources", "p2p_bench.errors"),
     ("p2p_bench.cache", "p2p_bench.errors"),
+    ("p2p_bench.cache", "p2p_bench.remote"),
+    ("p2p_bench.remote", "p2p_bench.errors"),
     ("p2p_bench.tau", "p2p_bench.errors"),
     ("p2p_bench.tau", "p2p_bench.fields"),
     ("p2p_bench.layers", "p2p_bench.errors"),

@@ -1,6 +1,7 @@
 """Tries thousands of labelled inputs, good and bad, and counts what became of them.
 
-    python experiments/reliability/fuzz.py [--cases 3200] [--seed 0] [--only AREA ...] [--sample N] [--jobs N] [--keep DIR]
+    python experiments/reliability/fuzz.py [--cases 3200] [--seed 0] [--only AREA ...] [--sample N] [--jobs N]
+        [--keep DIR]
 
 Every input is labelled by its generator: it must run, or it must be refused. Prints a table and every case
 that went otherwise; writes both to results.md beside this file, unless only a part was asked for: some areas,
@@ -74,7 +75,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=AREAS, default=list(AREAS))
     parser.add_argument("--sample", type=int, default=None)
     parser.add_argument("--jobs", type=int, default=1, help="areas that are tried side by side")
-    parser.add_argument("--keep", type=Path, help="a directory; areas that are done there are not tried again")
+    parser.add_argument("--keep", type=Path, help="directory; areas done there are not tried again")
     arguments = parser.parse_args()
     asked = {"cases": arguments.cases, "seed": arguments.seed, "sample": arguments.sample}
     area = partial(kept, folder=arguments.keep, **asked)

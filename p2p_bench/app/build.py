@@ -17,12 +17,11 @@ from omegaconf.errors import OmegaConfBaseException
 from p2p_bench.app.compose import first_line
 from p2p_bench.app.instantiate import Signatures, instantiate, node_faults
 from p2p_bench.app.optional import leave_out
-from p2p_bench.app.paths import place_paths, user_path
+from p2p_bench.app.paths import cache_of, place_paths
 from p2p_bench.app.schema import COMPONENT_GROUPS, SEVERAL
 from p2p_bench.app.settings import STRATEGIES, run_faults, trainer_faults
 from p2p_bench.app.spelling import restore_keys
 from p2p_bench.app.trust import target_faults
-from p2p_bench.cache import Cache, default_directory
 from p2p_bench.errors import ConfigError, ErrorList, P2PError
 from p2p_bench.tau import parse_interval, parse_tau, tau_text
 
@@ -176,7 +175,7 @@ def _task(config: DictConfig, choices: Mapping[str, str], built: Mapping[str, An
         seed=config.seed,
         truncate=config.run.truncate,
         repair=RepairRule(config.run.repair, config.run.repair_feather),
-        cache=_cache(config.run, start),
+        cache=cache_of(config.run, start),
         settings=recorded_settings(config),
     )
 
@@ -190,13 +189,6 @@ def _known_variants(editor: "EditorSettings") -> "tuple[Variant, ...]":
         Variant(one.name, NoControl(), one.controller, one.cross, one.self_attn, dict(_NO_CONTROL))
         for one in editor.known_variants()
     )
-
-
-def _cache(run: DictConfig, start: Path) -> Cache | None:
-    if not run.cache:
-        return None
-    directory = default_directory() if run.cache is True else user_path(run.cache)
-    return Cache(start / directory, round(run.cache_gb * 1e9))
 
 
 def without_hydra(config: DictConfig) -> DictConfig:

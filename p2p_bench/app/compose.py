@@ -6,16 +6,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override, RangeSweep
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from p2p_bench.app.console import status_console
 from p2p_bench.app.instantiate import signature_of
+from p2p_bench.app.loader import load
 from p2p_bench.app.optional import OPTIONAL
 from p2p_bench.app.schema import SEVERAL, register_schema
 from p2p_bench.app.signatures import source_signature
@@ -25,7 +24,6 @@ from p2p_bench.errors import ConfigError, ErrorList, nearest
 from p2p_bench.resources import resource_path
 
 CONFIG_NAME = "config"
-HYDRA_VERSION_BASE = "1.3"
 _EXTRAS = dict.fromkeys(
     ("hydra/launcher/joblib", "hydra/launcher/submitit_local", "hydra/launcher/submitit_slurm"), "launchers"
 )
@@ -44,14 +42,16 @@ def config_dir() -> Path:
 
 def compose(overrides: Sequence[str], config_name: str = CONFIG_NAME, keep_hydra: bool = False) -> DictConfig:
     """Composes the configuration; the overrides are known to be good (see `checked_overrides`)."""
-    register_schema()
-    with initialize_config_dir(str(config_dir()), version_base=HYDRA_VERSION_BASE):
-        return hydra_compose(config_name, list(overrides), return_hydra_config=keep_hydra)
+    config = load(config_name, overrides)
+    if not keep_hydra:
+        with open_dict(config):
+            del config["hydra"]
+    return config
 
 
 @functools.lru_cache(maxsize=64)
 def composed(overrides: tuple[str, ...], config_name: str = CONFIG_NAME) -> DictConfig:
-    """`compose` with Hydra's node, to be read only: made once, since it takes a quarter of a second."""
+    """`compose` with Hydra's node, to be read only, so that what is resolved in it is resolved once."""
     config = compose(overrides, config_name, keep_hydra=True)
     OmegaConf.set_readonly(config, True)
     return config

@@ -18,6 +18,7 @@ from p2p_bench.app.optional import applied
 from p2p_bench.app.search import objective_values
 from p2p_bench.app.trust import stored_faults
 from p2p_bench.bench.finished import FinishedRun
+from p2p_bench.bench.mirror import mirrored
 from p2p_bench.bench.rows import Key
 from p2p_bench.bench.run import Member, help_along, run_benchmark
 from p2p_bench.bench.stopping import TooManyErrorsError
@@ -142,12 +143,21 @@ def run_job(job: Job) -> Outcome:
         KeyboardInterrupt: Interrupted; the user was told how to go on.
     """
     parts = job.parts()
-    status = status_console()
     execution = parts.execution()
     if execution.helps:
         member = Member(parts.task, job.run_dir, {}, parts.keep)
         help_along([member], trainer=parts.trainer, batch_size=parts.batch_size, execution=execution)
         return Outcome(0)
+    output = job.config.run.output
+    if output is not None and job.group:
+        output = f"{output.rstrip('/')}/{job.run_dir.name}"
+    with mirrored(job.run_dir, output, lambda line: status_console().print(line, markup=False)):
+        return _run_here(job, parts)
+
+
+def _run_here(job: Job, parts: Parts) -> Outcome:
+    """As `run_job`, in the directory on this machine."""
+    status, execution = status_console(), parts.execution()
     try:
         finished = run_benchmark(
             parts.task,

@@ -9,7 +9,9 @@ from typing import Annotated, Any, get_args, get_origin
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 
 from p2p_bench.app.instantiate import hints_of
+from p2p_bench.cache import Cache, default_directory
 from p2p_bench.errors import CannotWriteError, ConfigError, P2PError
+from p2p_bench.remote import Remote, is_url
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -50,6 +52,24 @@ def place_paths(node: Any, start: Path) -> None:
             value = None if OmegaConf.is_missing(component, key) else component[key]
             if _may_be_path(hints.get(str(key))):
                 _place(component, key, value, start)
+
+
+def cache_of(run: DictConfig, start: Path) -> Cache | None:
+    """Where inversions are kept; None: nowhere.
+
+    Args:
+        run: The node `run`.
+        start: Folder that relative paths start from.
+
+    Raises:
+        ConfigError: No file system answers to a URL.
+    """
+    if not run.cache:
+        return None
+    named = run.cache if isinstance(run.cache, str) else ""
+    beyond = Remote(named, "run.cache") if is_url(named) else None
+    directory = user_path(named) if named and beyond is None else default_directory()
+    return Cache(start / directory, round(run.cache_gb * 1e9), beyond)
 
 
 def _place(holder: Any, key: Any, value: Any, start: Path) -> None:

@@ -50,6 +50,9 @@ class RunNode:
         name: Folder of the results under `outputs/`.
         dir: Directory of the results; None makes a new one under `outputs/<name>/`. A directory that
             holds a run with the same settings is completed.
+        output: URL that fsspec knows, such as `s3://bucket/folder`; all that the run leaves is copied there
+            as it comes, and a run whose directory lacks what is there fetches it first. Each job of a sweep
+            has a folder of its own there.
         batch_size: Pairs that are edited together.
         baseline: Adds the variant `none`, the target prompt sampled without control.
         images: Number of pairs whose pictures are kept; None keeps all.
@@ -60,6 +63,7 @@ class RunNode:
         repair_feather: Softens the edge of that mask; a standard deviation in pixels.
         cache: Inversions are kept and found again, in the directory that is named; true is
             `$P2P_BENCH_CACHE`, else `p2p_bench` in `$XDG_CACHE_HOME` or `~/.cache`; false always inverts.
+            With a URL they are kept here and there, and found by every machine that names it.
         cache_gb: Gigabytes that the cache may take; the least recently used entries make room.
         resume: A directory that holds a run with the same settings is completed; false refuses one that holds
             any run, "force" moves a run with other settings into `replaced/` and starts anew.
@@ -76,6 +80,7 @@ class RunNode:
 
     name: str = "run"
     dir: str | None = None
+    output: str | None = None
     batch_size: int = 8
     baseline: bool = False
     images: int | None = 64

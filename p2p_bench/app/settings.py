@@ -12,6 +12,7 @@ from p2p_bench.app.paths import folder_fault, user_path
 from p2p_bench.app.schema import COMPONENT_GROUPS, RootConfig, RunNode, TauNode
 from p2p_bench.errors import ConfigError, nearest
 from p2p_bench.fields import fault_of, fits, words_of
+from p2p_bench.remote import is_url
 from p2p_bench.types import Feather, RepairKind
 
 STRATEGIES = ("ddp_spawn", "ddp")
@@ -104,7 +105,7 @@ _REPAIR = {"run.repair": RepairKind, "run.repair_feather": Feather}
 def _is_cache(value: Any) -> bool:
     if value is None or isinstance(value, bool):
         return True
-    return isinstance(value, str) and _is_folder(value)
+    return isinstance(value, str) and (is_url(value) or _is_folder(value))
 
 
 def _is_folder(value: str | None) -> bool:
@@ -119,13 +120,14 @@ def _is_name(value: str) -> bool:
 _RANGES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("run.batch_size", lambda value: value >= 1, "at least 1"),
     ("run.images", lambda value: value is None or value >= 0, "at least 0, or null for all pairs"),
-    ("run.cache", _is_cache, "true, false or a directory that may be written"),
+    ("run.cache", _is_cache, "true, false, a URL or a directory that may be written"),
     ("run.cache_gb", lambda value: 0 < value < float("inf"), "a finite number above 0"),
     ("run.resume", lambda value: value is True or value is False or value == "force", "true, false or force"),
     ("run.timeout", lambda value: value is None or 0 < value < float("inf"), "a number of seconds, or null"),
     ("run.max_errors", lambda value: value is None or value >= 0, "at least 0, or null for any number"),
     ("run.name", _is_name, "the name of a folder"),
     ("run.dir", _is_folder, "a directory that may be written, or null for a new one"),
+    ("run.output", lambda value: value is None or is_url(value), "a URL such as s3://bucket/folder, or null"),
     ("seed", lambda value: 0 <= value < 2**63, "at least 0 and below 2**63"),
 )
 

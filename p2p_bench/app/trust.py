@@ -232,6 +232,8 @@ def placed_faults(config: DictConfig) -> list[ConfigError]:
         faults.append(ConfigError("run.trust: runs any code"))
     if isinstance(config.run.cache, str):
         faults.append(ConfigError(f"run.cache={config.run.cache}: writes elsewhere"))
+    if config.run.output is not None:
+        faults.append(ConfigError(f"run.output={config.run.output}: writes elsewhere"))
     if config.trainer.get("default_root_dir"):
         faults.append(ConfigError("trainer.default_root_dir: writes elsewhere"))
     loggers = OmegaConf.to_container(OmegaConf.create({"logger": config.logger}), resolve=False)

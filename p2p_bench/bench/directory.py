@@ -124,6 +124,7 @@ def _differences(run_dir: Path, config: Mapping[str, Any]) -> str:
         return f"its {CONFIG} cannot be read"
     kept = (
         "dir",
+        "output",
         "name",
         "batch_size",
         "images",

@@ -94,7 +94,7 @@ def test_list_verify_clear(command: Command, picture: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("run.cache=3", "run.cache: expected true, false or a directory that may be written, got 3"),
+        ("run.cache=3", "run.cache: expected true, false, a URL or a directory that may be written, got 3"),
         ("run.cache_gb=0", "run.cache_gb: expected a finite number above 0, got 0"),
         ("run.cache_gb=big", "run.cache_gb"),
     ],

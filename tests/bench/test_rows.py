@@ -2,6 +2,8 @@
 
 import multiprocessing
 import os
+import re
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -138,3 +140,20 @@ def test_writing_atomically_replaces_the_whole_file(tmp_path):
 def _half_then_fail(temporary):
     temporary.write_text("n")
     raise OSError("the disk is full")
+
+
+@pytest.mark.parametrize("engine", ["pyarrow.dataset", "duckdb"])
+def test_the_documented_queries_over_a_run_that_goes_on(tmp_path, monkeypatch, capsys, engine):
+    pytest.importorskip(engine)
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    (query,) = (block for block in blocks if f"import {engine}" in block)
+    run_dir = tmp_path / "outputs" / "run" / "DIR"
+    RowWriter(run_dir, COLUMNS).append([make_row("a", psnr=20.0), make_row("b", psnr=25.0)])
+    RowWriter(run_dir, COLUMNS).append([make_row("c", status="error", psnr=float("nan"))])
+    (run_dir / "rows" / ".part-000002.parquet.tmp").write_bytes(b"half")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(query, "README.md", "exec"), {})
+    said = capsys.readouterr().out
+    assert "22.5" in said
+    assert "error" in said

@@ -3,7 +3,7 @@
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +15,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from p2p_bench.app import loader
 from p2p_bench.app.build import build, chosen_options, without_hydra
 from p2p_bench.app.compose import (
     CONFIG_NAME,
-    HYDRA_VERSION_BASE,
     checked_overrides,
     composed,
     composing,
@@ -98,7 +98,8 @@ def _run(checked: Sequence[str], swept: Sequence[str], multirun: bool, debug: bo
         return outcome.objectives
 
     try:
-        _hydra([*(["--multirun"] if multirun else []), *checked], job)
+        with _plain_errors():
+            loader.run(CONFIG_NAME, checked, multirun, job)
     except JobFailedError as failure:
         codes.append(failure.code)
         status_console().print(
@@ -230,27 +231,38 @@ def _show(flags: Asked) -> int:
     typed = {"COMP_LINE": completed_line(os.environ["COMP_LINE"])} if "COMP_LINE" in os.environ else {}
     try:
         with _environment(typed):
-            return _hydra([*flags.shows, *words], lambda config: None)
+            return _hydra([*flags.shows, *words])
     except ValueError as error:  # such as an interpolation that leads nowhere
         raise ConfigError(first_line(error)) from error
     except SystemExit as error:  # Hydra leaves so after --help, and with 1 where nothing is to be shown
         return ConfigError.exit_code if error.code else 0
 
 
-def _hydra(arguments: Sequence[str], job: Callable[[Any], Any]) -> int:
-    """Hands the command line to Hydra; its exceptions arrive here instead of being printed."""
+def _hydra(arguments: Sequence[str]) -> int:
+    """Hands the command line to Hydra, to print something."""
     register_schema()
     decorated = hydra.main(
-        config_path=str(config_dir()), config_name=CONFIG_NAME, version_base=HYDRA_VERSION_BASE
-    )(job)
+        config_path=str(config_dir()), config_name=CONFIG_NAME, version_base=loader.HYDRA_VERSION_BASE
+    )(lambda config: None)
+    with _plain_errors(), _environment({"HYDRA_FULL_ERROR": "1"}), _command_line(arguments):
+        decorated()
+    return 0
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Turns exceptions of Hydra's own into one line each: a job tells its own.
+
+    Raises:
+        ConfigError: The settings cannot be composed or resolved.
+        P2PError: The run's directory cannot be written.
+    """
     try:
-        with _environment({"HYDRA_FULL_ERROR": "1"}), _command_line(arguments):
-            decorated()
+        yield
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(first_line(error)) from error
-    except OSError as error:  # Hydra's own: a job tells its own
+    except OSError as error:
         raise unwritable(error.filename or "the run's directory", error) from error
-    return 0
 
 
 @contextmanager

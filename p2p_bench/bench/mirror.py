@@ -1,0 +1,167 @@
+"""The directory of a run, copied to a URL as it grows: `run.output=s3://bucket/folder`."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from p2p_bench.bench.directory import ASIDE
+from p2p_bench.errors import CannotWriteError
+from p2p_bench.remote import Remote
+
+_EVERY = 5.0
+"""Seconds between two looks for files to copy."""
+
+_ANOTHER = (-1, -1)
+"""State of a copy that is not known to be the same."""
+
+log = logging.getLogger(__name__)
+
+
+class Mirror:
+    """A folder at a URL that is to hold what the directory of a run holds.
+
+    Files whose names begin with a dot are left out: those that are being written, and the lock.
+
+    Args:
+        folder: The directory.
+        remote: Where the copy lies.
+    """
+
+    def __init__(self, folder: Path, remote: Remote) -> None:
+        self.folder = folder
+        self.remote = remote
+        self._copied: dict[str, tuple[int, int]] = {}
+
+    def pull(self) -> int:
+        """Fetches the files that the directory lacks.
+
+        Returns:
+            Their number.
+
+        Raises:
+            OSError: The URL cannot be read.
+            DataError: A name there leads out of the folder.
+        """
+        fetched = 0
+        for name in self.remote.names():
+            local = self.folder / name
+            if local.exists():
+                self._copied[name] = _ANOTHER
+                if local.suffix == ".log":
+                    self._keep_log(name)
+            else:
+                self.remote.fetch(name, local)
+                self._copied[name] = _state(local)
+                fetched += 1
+        return fetched
+
+    def _keep_log(self, name: str) -> None:
+        """Fetches a log under another name, unless the one here, which takes its place, goes on from it."""
+        local = self.folder / name
+        there = local.with_name(f".{local.name}.tmp")
+        self.remote.fetch(name, there)
+        told = there.read_bytes()
+        if local.read_bytes().startswith(told):
+            there.unlink()
+            return
+        number = 1
+        while (kept := local.with_name(f"{local.stem}-before-{number}.log")).exists():
+            number += 1
+        there.rename(kept)
+
+    def push(self) -> int:
+        """Copies the files that are new, or have changed since they were copied.
+
+        Returns:
+            Their number.
+
+        Raises:
+            OSError: One could not be copied; the others are.
+        """
+        failed: list[OSError] = []
+        number = 0
+        for local in sorted(self.folder.rglob("*")):
+            name = local.relative_to(self.folder).as_posix()
+            if any(part.startswith(".") for part in PurePosixPath(name).parts) or not local.is_file():
+                continue
+            try:
+                state = _state(local)
+                if self._copied.get(name) == state:
+                    continue
+                self.remote.send(local, name)
+                self._copied[name] = state
+                self._drop_moved(name)
+                number += 1
+            except OSError as error:
+                if local.exists():  # else it was replaced or moved: the next look finds what took its place
+                    failed.append(error)
+        if failed:
+            raise failed[0]
+        return number
+
+    def _drop_moved(self, name: str) -> None:
+        """Removes the copy of a file that a run has set aside, once it is copied where it lies now."""
+        folder, _, rest = name.partition("/")
+        _, _, before = rest.partition("/")
+        if folder == ASIDE and before in self._copied and not (self.folder / before).exists():
+            self.remote.remove(before)
+            del self._copied[before]
+
+
+@contextmanager
+def mirrored(folder: Path, url: str | None, tell: Callable[[str], None]) -> Iterator[None]:
+    """Fetches what is at a URL, and copies there what the directory gets meanwhile.
+
+    Args:
+        folder: Directory of a run.
+        url: A URL that fsspec knows; None does nothing.
+        tell: Called with a line on what was fetched or copied.
+
+    Raises:
+        ConfigError: The URL cannot be used.
+        CannotWriteError: The URL cannot be read at the start, or not be written at the end.
+        DataError: What is there cannot be the files of a run.
+    """
+    if url is None:
+        yield
+        return
+    mirror = Mirror(folder, Remote(url, "run.output"))
+    mirror.remote.check()
+    try:
+        fetched = mirror.pull()
+    except OSError as error:
+        raise CannotWriteError(f"run.output: {url} cannot be read ({error})") from error
+    if fetched:
+        tell(f"fetched {fetched} files from {url}")
+    ended = threading.Event()
+    helper = threading.Thread(target=_keep_copying, args=(mirror, ended), daemon=True)
+    helper.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        helper.join()
+        try:
+            mirror.push()
+        except OSError as error:
+            raise CannotWriteError(
+                f"run.output: {url}: not everything could be copied there ({error}); all of it is in "
+                f"{folder}, and the same command with run.dir={folder} copies what is missing"
+            ) from error
+    tell(f"copied to {url}")
+
+
+def _keep_copying(mirror: Mirror, ended: threading.Event) -> None:
+    while not ended.wait(_EVERY):
+        try:
+            mirror.push()
+        except OSError as error:
+            log.warning("%s: some files could not be copied yet: %s", mirror.remote.url, error)
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Size and time of the last change."""
+    facts = path.stat()
+    return facts.st_size, facts.st_mtime_ns

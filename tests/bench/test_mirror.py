@@ -1,0 +1,172 @@
+"""A run is copied to a URL as it grows, and goes on from there; a store that fails loses nothing."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import fsspec
+import pytest
+
+from p2p_bench import remote
+from p2p_bench.bench import mirror as module
+from p2p_bench.bench.mirror import Mirror, mirrored
+from p2p_bench.errors import CannotWriteError
+from p2p_bench.remote import Remote
+from tests.app.command import SWEEP, Command
+from tests.app.test_run import assert_same_rows, rows_of
+from tests.flaky import FlakyFileSystem
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "_PAUSE", 0.0)
+    monkeypatch.setattr(module, "_EVERY", 0.01)
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    monkeypatch.chdir(tmp_path)
+    return Command(tmp_path, capsys)
+
+
+def contents(url: str) -> dict[str, bytes]:
+    """Files at a URL, by name."""
+    files, root = fsspec.core.url_to_fs(url)
+    return {path[len(root) :].lstrip("/"): files.store[path].getvalue() for path in files.find(root)}
+
+
+def there(folder: Path) -> dict[str, bytes]:
+    """Files of a directory, by name, but for those that begin with a dot."""
+    paths = [path for path in folder.rglob("[!.]*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def test_a_run_is_at_the_url_and_goes_on_from_there(command: Command) -> None:
+    """On a store that fails one call in ten; on another machine with another directory."""
+    url, failures = f"flaky://{uuid4().hex}/run", FlakyFileSystem.failures
+    settings = (SWEEP, "run.batch_size=1", "run.images=1", "logger=none", f"run.output={url}")
+    assert command.bench(*settings, "run.dir=here").code == 0
+    assert FlakyFileSystem.failures > failures
+    here = there(command.folder / "here")
+    assert contents(url) == here
+    assert any(name.startswith("rows/part-") for name in here)
+    assert any(name.startswith("images/") for name in here)
+
+    files, root = fsspec.core.url_to_fs(url)
+    lost = sorted(name for name in here if name.startswith("rows/"))[-1]
+    files.rm_file(f"{root}/{lost}")
+    again = command.bench(*settings, "run.dir=elsewhere")
+    assert again.code == 0, again.err
+    assert f"fetched {len(here) - 2} files from {url}" in again.err  # each but the lost one and the log
+    assert_same_rows(rows_of(command.folder / "here"), rows_of(command.folder / "elsewhere"))
+    parts = {name: body for name, body in contents(url).items() if name.startswith("rows/")}
+    assert all(parts[name] == here[name] for name in parts if name != lost)
+    assert len(parts) == sum(name.startswith("rows/") for name in here)  # nothing was computed again
+    assert contents(url) == there(command.folder / "elsewhere")
+
+
+def test_each_job_of_a_sweep_has_a_folder(command: Command) -> None:
+    url = f"memory://{uuid4().hex}"
+    more = ("run.images=0", "logger=none", "run.dir=sweep", f"run.output={url}")
+    assert command.bench("-m", "tau.cross=0.2,0.8", *more).code == 0
+    for job in ("0", "1"):
+        assert contents(f"{url}/{job}") == there(command.folder / "sweep" / job)
+
+
+def test_other_settings_there_are_refused_or_set_aside(command: Command) -> None:
+    url = f"memory://{uuid4().hex}"
+    more = ("run.images=0", "logger=none", f"run.output={url}")
+    assert command.bench("seed=1", *more, "run.dir=one").code == 0
+    before = contents(url)
+    refused = command.bench("seed=2", *more, "run.dir=two")
+    assert refused.code == 2
+    assert "seed: 1 there, 2 here" in refused.err
+    assert {name: body for name, body in contents(url).items() if name != "run.log"} == {
+        name: body for name, body in before.items() if name != "run.log"
+    }
+    assert command.bench("seed=2", *more, "run.dir=two", "run.resume=force").code == 0
+    after = contents(url)
+    assert after == there(command.folder / "two")
+    assert after["replaced/1/results.parquet"] == before["results.parquet"]
+
+
+def test_what_cannot_be_copied_is_kept_here_and_told(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"memory://{uuid4().hex}"
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError("the bucket is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(fsspec.filesystem("memory")), "put_file", full)
+        outcome = command.bench("run.images=0", "logger=none", "run.dir=out", f"run.output={url}")
+    assert outcome.code == 75
+    assert "not everything could be copied there (the bucket is full)" in outcome.err
+    assert len(rows_of(command.folder / "out")) > 0
+    assert contents(url) == {}
+    assert (
+        command("resume", "out").code == 2
+    )  # stored settings may write elsewhere only when that is confirmed
+    assert command("resume", "out", "--trust").code == 0
+    assert contents(url) == there(command.folder / "out")
+
+
+def test_bad_urls_stop_before_anything_is_loaded(command: Command) -> None:
+    outcome = command.bench("run.output=bucket/folder")
+    assert outcome.code == 2
+    assert (
+        "run.output: expected a URL such as s3://bucket/folder, or null, got 'bucket/folder'" in outcome.err
+    )
+    outcome = command.bench("run.output=nowhere://bucket", "run.dir=out")
+    assert outcome.code == 2
+    assert "run.output: nowhere://bucket cannot be used" in outcome.err
+    assert not command.ran
+
+
+def test_files_are_copied_while_the_run_goes_on(tmp_path: Path) -> None:
+    url = f"memory://{uuid4().hex}"
+    with mirrored(tmp_path, url, lambda line: None):
+        (tmp_path / "rows").mkdir()
+        (tmp_path / "rows" / ".part.tmp").write_text("half")
+        (tmp_path / "rows" / "part").write_text("one")
+        while "rows/part" not in contents(url):
+            time.sleep(0.01)
+        (tmp_path / "rows" / "part").write_text("another")
+    assert contents(url) == {"rows/part": b"another"}
+
+
+def test_an_unreadable_store_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def torn(*_: Any, **__: Any) -> None:
+        raise TimeoutError("no answer")
+
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "find", torn)
+    with (
+        pytest.raises(CannotWriteError, match="cannot be read"),
+        mirrored(tmp_path, "memory://a", json.dumps),
+    ):
+        pass
+
+
+def test_a_log_is_not_lost_to_that_of_another_machine(tmp_path: Path) -> None:
+    far = Remote(f"memory://{uuid4().hex}", "run.output")
+    for folder, told in (("one", "first\n"), ("goes on", "first\nmore\n"), ("other", "second\n")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "run.log").write_text(told)
+    Mirror(tmp_path / "one", far).push()
+    for folder in ("goes on", "other"):
+        Mirror(tmp_path / folder, far).pull()
+    assert there(tmp_path / "goes on") == {"run.log": b"first\nmore\n"}
+    assert there(tmp_path / "other") == {"run.log": b"second\n", "run-before-1.log": b"first\n"}
+
+
+def test_what_is_unchanged_is_not_copied_again(tmp_path: Path) -> None:
+    far = Remote(f"memory://{uuid4().hex}", "run.output")
+    (tmp_path / "one").write_text("1")
+    assert Mirror(tmp_path, far).push() == 1
+    other = Mirror(tmp_path / "other", far)
+    assert (other.pull(), other.push()) == (1, 0)
+    (tmp_path / "other" / "two").write_text("2")
+    assert (other.push(), other.push()) == (1, 0)
