@@ -49,9 +49,14 @@ def compose(overrides: Sequence[str], config_name: str = CONFIG_NAME, keep_hydra
     return config
 
 
-@functools.lru_cache(maxsize=64)
 def composed(overrides: tuple[str, ...], config_name: str = CONFIG_NAME) -> DictConfig:
     """`compose` with Hydra's node, to be read only, so that what is resolved in it is resolved once."""
+    own_files = any("hydra.searchpath" in override for override in overrides)  # which may change meanwhile
+    return _composed.__wrapped__(overrides, config_name) if own_files else _composed(overrides, config_name)
+
+
+@functools.lru_cache(maxsize=64)
+def _composed(overrides: tuple[str, ...], config_name: str) -> DictConfig:
     config = compose(overrides, config_name, keep_hydra=True)
     OmegaConf.set_readonly(config, True)
     return config

@@ -37,8 +37,10 @@ class Loader(ConfigLoaderImpl):
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
         """See `ConfigLoaderImpl`. `from_shell` is taken for false: messages show no shell's quotes."""
-        made = _loaded(config_name, tuple(overrides), run_mode, validate_sweep_overrides, os.getcwd())
-        return deepcopy(made)  # nothing is resolved in the one that is kept
+        asked = (config_name, tuple(overrides), run_mode, validate_sweep_overrides, os.getcwd())
+        if any("hydra.searchpath" in override for override in overrides):
+            return _loaded.__wrapped__(*asked)  # files of the user's own may change meanwhile
+        return deepcopy(_loaded(*asked))  # nothing is resolved in the one that is kept
 
 
 @functools.lru_cache(maxsize=64)
