@@ -10,6 +10,7 @@ from torch import Tensor
 
 from p2p_bench.attention.plan import PlanCache, StepPlan
 from p2p_bench.attention.recorder import Recorder
+from p2p_bench.editing import hooks
 from p2p_bench.editing.attention import Record, forked, recorders
 from p2p_bench.editing.blend import Blender
 from p2p_bench.editing.rows import RowTable
@@ -60,6 +61,7 @@ def sample_rows(
 
     Raises:
         P2PError: The stepper wants noise that a replay does not have.
+        ValueError: A replay, the stepper or the model answers with something of another kind or shape.
     """
     ladder = model.ladder(steps)
     network = _Network(model, tables[0], recorders(model, record, tables[0]), Blender(model.spec, tables[0]))
@@ -81,7 +83,9 @@ def sample_rows(
                     noise=_step_noise(model, table, step) if stepper.stochastic else None,
                     before=ladder[step - 1] if step > tables[0].start else None,
                 )
-                state = stepper.step(state, ladder[step], ladder[step + 1], context)
+                after = stepper.step(state, ladder[step], ladder[step + 1], context)
+                hooks.check_state(stepper, step, state, after, asked)
+                state = after
                 state = _corrected(table, state, step, asked[-1])
                 state = (network.blender.blended(step, state[0]), *state[1:])
                 errors = _note_errors(model, table, state[0], step, errors)
@@ -138,6 +142,7 @@ class _Network:
         if self.model.spec.guided_by == "input":
             conditioning = told_guidance(conditioning, guidance)
         predicted = self.model.predict(inputs, level, conditioning, self._plan(len(owners), step))
+        hooks.check_prediction(self.model, inputs, predicted)
         for owner in owners:
             self.unet_rows[owner] += 1
             self.unet_rows_spent[owner] += 1 / max(1, len(self.table.rows[owner].targets))
@@ -151,7 +156,7 @@ class _Network:
             at = sample.rows.start, sample.rows.stop
             halves = unconditional.rows(*at), conditional.rows(*at)
             roles = self.table.roles(sample)
-            parts.append(sample.replay.combine(step, roles, *halves, scale[slice(*at)]))
+            parts.append(hooks.combined(sample.replay, step, roles, halves, scale[slice(*at)]))
         asked.append(Prediction(stacked(parts), conditional, unconditional))
         return asked[-1]
 
@@ -165,7 +170,7 @@ class _Network:
         in_passes = self.model.spec.guided_by == "passes"
         for index, row in enumerate(self.table.rows):
             sample = self.table.samples[row.sample]
-            scale = sample.replay.guidance(step, row.role, sample.guidance)
+            scale = hooks.guidance_of(sample.replay, step, row.role, sample.guidance)
             scales.append(scale)
             if in_passes and sample.replay.needs_unconditional(step, row.role, scale):
                 wanted.append(index)
@@ -173,8 +178,7 @@ class _Network:
 
     def _unconditional(self, index: int, step: int) -> Conditioning:
         row = self.table.rows[index]
-        own = self.table.samples[row.sample].replay.unconditional(step, row.role) or {}
-        return {**self._empty, **{name: tensor.to(self._empty[name]) for name, tensor in own.items()}}
+        return hooks.unconditional_of(self.table.samples[row.sample].replay, step, row.role, self._empty)
 
     def _plan(self, num_rows: int, step: int) -> StepPlan:
         if num_rows not in self._plans:
@@ -200,8 +204,9 @@ def _start(model: DiffusionModel, table: RowTable) -> RowState:
 
 def _step_noise(model: DiffusionModel, table: RowTable, step: int) -> Float[Tensor, "n c h w"]:
     drawn = []
+    shape = (model.spec.latent_channels, *model.spec.latent_size)
     for sample in table.samples:
-        noise = sample.replay.noise(step)
+        noise = hooks.noise_of(sample.replay, step, shape)
         if noise is None:
             raise P2PError(
                 f"sample {sample.id!r}: its inversion has no noise for a stochastic sampler; "
@@ -216,7 +221,7 @@ def _corrected(table: RowTable, state: RowState, step: int, prediction: Predicti
     for sample in table.samples:
         at = sample.rows.start, sample.rows.stop
         own, roles = state[0][slice(*at)], table.roles(sample)
-        latents.append(sample.replay.correct(step, roles, own, prediction.rows(*at)))
+        latents.append(hooks.corrected(sample.replay, step, roles, own, prediction.rows(*at)))
     return (torch.cat(latents), *state[1:])
 
 
