@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from p2p_bench.fields import AtLeast, OneOf
+from p2p_bench.fields import AtLeast, OneOf, Words, check_fields
 
 RepairKind = Annotated[str, OneOf(("none", "words", "mask"))]
 """How pixels outside an edit are put back: not, outside the attention to words, or outside a mask."""
@@ -34,7 +34,7 @@ class EditPair:
         instruction: The edit as an order, where a data set has one; no controller reads it.
     """
 
-    id: str
+    id: Annotated[str, Words("an id", needed=True)]
     source_prompt: str
     target_prompts: tuple[str, ...]
     category: str = ""
@@ -47,6 +47,17 @@ class EditPair:
     scene_edit: Mapping[str, Any] | None = None
     rendered: bool = False
     instruction: str | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the values, and takes a path that is given as text.
+
+        Raises:
+            ConfigError: One is of another kind.
+        """
+        check_fields(self, f"pair {self.id!r}: ")
+        for name in ("image", "mask"):
+            path = getattr(self, name)
+            object.__setattr__(self, name, path if path is None else Path(path))
 
     @property
     def has_image(self) -> bool:

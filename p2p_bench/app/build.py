@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from p2p_bench.app.compose import first_line
 from p2p_bench.app.instantiate import Signatures, instantiate, node_faults
+from p2p_bench.app.kinds import component_of
 from p2p_bench.app.optional import leave_out
 from p2p_bench.app.paths import cache_of, place_paths
 from p2p_bench.app.schema import COMPONENT_GROUPS, SEVERAL
@@ -265,8 +266,8 @@ def _built_group(config: DictConfig, group: str, choices: Mapping[str, str]) -> 
     if group == "trainer":
         return _built_trainer(config)
     if group in SEVERAL:
-        return {str(name): instantiate(node, f"{group}.{name}") for name, node in config[group].items()}
-    return instantiate(config[group], group)
+        return {str(name): component_of(one, group, f"{group}.{name}") for name, one in config[group].items()}
+    return component_of(config[group], group, group)
 
 
 def _built_trainer(config: DictConfig) -> "tuple[Callable[..., Trainer], int]":
@@ -365,7 +366,7 @@ def _variant(config: DictConfig, point: DictConfig, controller_name: str, single
     from p2p_bench.controllers import NoControl
 
     at_point = OmegaConf.merge(config, {"tau": {"cross": point.cross, "self_attn": point.self_attn}})
-    controller = instantiate(at_point.controller, "controller")
+    controller = component_of(at_point.controller, "controller", "controller")
     if isinstance(controller, NoControl):
         return Variant("none", controller, controller_name, settings=_NO_CONTROL)
     cross = tau_text(_plain(_schedule(at_point.controller, "cross")))

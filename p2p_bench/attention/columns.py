@@ -112,6 +112,23 @@ def add(left: ColumnMap, right: ColumnMap) -> ColumnMap:
     raise TypeError(f"expected two column maps, got {left!r} and {right!r}")
 
 
+def map_fault(columns: object, width: int) -> str:
+    """Why something is no column map of a prompt with so many columns, in words; "" if it is one.
+
+    Args:
+        columns: What is given for a column map.
+        width: Columns W of the prompt.
+    """
+    if isinstance(columns, Zero | Identity):
+        return ""
+    if not isinstance(columns, Diagonal | Dense):
+        return f"expected a column map, as diagonal(...) and dense(...) make, got a {type(columns).__name__}"
+    shape = (width,) if isinstance(columns, Diagonal) else (width, width)
+    if tuple(columns.values.shape) != shape:
+        return f"expected values of shape {shape}, a column per token, got {tuple(columns.values.shape)}"
+    return "" if bool(columns.values.isfinite().all()) else "expected finite values, got NaN or infinity"
+
+
 def as_matrix(columns: ColumnMap, width: int) -> Float64[Tensor, "w w"]:
     """The column map written out."""
     match columns:

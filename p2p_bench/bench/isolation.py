@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from p2p_bench.bench.results import checked_results, versions
 from p2p_bench.editing import EditRequest, EditResult
 from p2p_bench.editors import Editor
 from p2p_bench.errors import P2PError, ProcessLostError
@@ -58,8 +59,16 @@ def edit_apart(
         OSError: The disk is full, or cannot be written.
         ProcessLostError: The device answers no more, so that nothing else can be edited here.
     """
+    images = [request.image for request in requests if request.image is not None]
+    before = versions(images)
     try:
-        return list(editor.edit(requests, _watched(progress, timeout, len(requests))))
+        made = editor.edit(requests, _watched(progress, timeout, len(requests)))
+        if versions(images) != before:
+            raise P2PError(
+                f"{type(editor).__name__}.edit changed an image that it was given, which is the source of "
+                "what comes after it; work on a copy"
+            )
+        return checked_results(made, requests, type(editor).__name__)
     except P2PError:
         raise
     except Exception as error:

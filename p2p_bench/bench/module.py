@@ -12,6 +12,7 @@ from p2p_bench.bench.task import Task, Variant
 from p2p_bench.data.base import LoadedPair
 from p2p_bench.editing import EditResult
 from p2p_bench.editors import Editor, Equipment
+from p2p_bench.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,11 @@ class EditModule(LightningModule):
             task.checkpoint, task.sampler, self.record, task.truncate, task.cache, task.dataset
         )
         self.editor = task.editor.ready(equipment, self.device)
+        if not isinstance(self.editor, Editor):
+            raise ConfigError(
+                f"editor: {type(task.editor).__name__}.ready gave a {type(self.editor).__name__}; expected "
+                "an object with edit(requests, progress)"
+            )
 
     def transfer_batch_to_device(
         self, batch: list[LoadedPair], device: torch.device, dataloader_idx: int

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,11 @@ from p2p_bench.bench.references import ReferenceWriter, open_references
 from p2p_bench.bench.rows import Key, RowWriter, key_of, read_rows, row_schema
 from p2p_bench.bench.task import Keep, Task, Variant
 from p2p_bench.controllers.blend import fixed_masks
-from p2p_bench.data.base import PairDataset, content_checksum
+from p2p_bench.data.base import PairDataset, all_pairs, content_checksum
 from p2p_bench.errors import ConfigError, ErrorList, P2PError
 from p2p_bench.hashing import digest
 from p2p_bench.inversion.base import no_step_left, not_sampled, unserved
-from p2p_bench.metrics.base import MetricColumn, all_columns, metric_checksums
+from p2p_bench.metrics.base import Metric, MetricColumn, all_columns, metric_checksums
 from p2p_bench.models import ModelSpec
 from p2p_bench.raster import shortened
 from p2p_bench.sampling.sampler import check_guidance
@@ -178,10 +179,10 @@ def read_facts(task: Task) -> Facts:
     """
     faults: list[P2PError] = []
     spec = _tried(task.checkpoint.spec, faults)
-    columns = _tried(lambda: all_columns(task.metrics), faults)
-    for metric in task.metrics.values():
-        _tried(metric.check, faults)
-    pairs = _tried(task.dataset.pairs, faults)
+    columns = _tried(lambda: _own_columns(task.metrics), faults)
+    for name, metric in task.metrics.items():
+        _tried(partial(_check_metric, name, metric), faults)
+    pairs = _tried(lambda: all_pairs(task.dataset), faults)
     known = task.editor.known_variants()
     steps = None if spec is None or known else _tried(lambda: task.sampler.steps_on(spec), faults)
     if spec is not None and not known and spec.capabilities:  # none: images that were made elsewhere
@@ -197,6 +198,33 @@ def read_facts(task: Task) -> Facts:
     checksums |= {"pairs": pairs_checksum(pairs), **sums}
     checksums |= metric_checksums(task.metrics) | _mask_checksum(task.variants)
     return Facts(spec, columns, tuple(pairs), checksums)
+
+
+def _own_columns(metrics: Mapping[str, Metric]) -> tuple[MetricColumn, ...]:
+    """The columns of the metrics, none of which a row has besides.
+
+    Raises:
+        ConfigError: One is called as a column that every row has.
+    """
+    taken = set(row_schema([]).names)
+    for name, metric in metrics.items():
+        for column in all_columns({name: metric}):
+            if column.name in taken:
+                raise ConfigError(
+                    f"metrics.{name}: every row has a column {column.name!r} of its own; call it otherwise, "
+                    f"such as {name}_{column.name}"
+                )
+    return all_columns(metrics)
+
+
+def _check_metric(name: str, metric: Metric) -> None:
+    """Raises what is wrong with the files of a metric, with its name where the error does not say it."""
+    try:
+        metric.check()
+    except P2PError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"metrics.{name}: its check failed ({type(error).__name__}: {error})") from error
 
 
 def pairs_checksum(pairs: Sequence[EditPair]) -> str:

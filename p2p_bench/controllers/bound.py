@@ -9,7 +9,7 @@ from jaxtyping import Float64
 from PIL import Image
 from torch import Tensor
 
-from p2p_bench.attention.columns import Zero
+from p2p_bench.attention.columns import Zero, map_fault
 from p2p_bench.attention.sites import Site
 from p2p_bench.attention.terms import (
     NO_EDIT,
@@ -46,6 +46,23 @@ class BoundP2P(BoundController):
     context: EditContext
     cross: tuple[ColumnEdit, ...]
     self_edits: tuple[SelfEdit, ...]
+
+    def __post_init__(self) -> None:
+        """Checks the edits, which are anybody's.
+
+        Raises:
+            ConfigError: They are not as many as the steps, or a map does not fit the target's columns.
+        """
+        steps, width = self.context.steps, self.context.target.width
+        if (len(self.cross), len(self.self_edits)) != (steps, steps):
+            raise ConfigError(
+                f"{self.title}: expected an edit for each of {steps} steps, got {len(self.cross)} of "
+                f"cross-attention and {len(self.self_edits)} of self-attention"
+            )
+        for edit in {id(edit): edit for edit in self.cross}.values():
+            for name, columns in zip("LR", edit, strict=True):
+                if fault := map_fault(columns, width):
+                    raise ConfigError(f"{self.title}: {name}: {fault}")
 
     @property
     def control(self) -> str:

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,6 +163,40 @@ def _stamped_sum(path: Path, time: int, size: int) -> str:
     return sha256_file(path)
 
 
+def all_pairs(dataset: PairDataset) -> list[EditPair]:
+    """The pairs of a data set, which is anybody's, once they can be told apart.
+
+    Raises:
+        DataError: They are no list of pairs, more than its `limit`, or two have one id.
+        P2PError: See `PairDataset.pairs`.
+    """
+    pairs, kind = dataset.pairs(), type(dataset).__name__
+    if not isinstance(pairs, Sequence) or not all(isinstance(pair, EditPair) for pair in pairs):
+        odd = next((one for one in pairs if not isinstance(one, EditPair)), pairs) if pairs else pairs
+        raise DataError(f"dataset: {kind}.pairs() gave a {type(odd).__name__}; expected a list of EditPair")
+    limit = getattr(dataset, "limit", None)
+    if limit is not None and len(pairs) > limit:
+        raise DataError(
+            f"dataset: {kind}.pairs() gave {len(pairs)} pairs in spite of dataset.limit={limit}; end it with "
+            "`return take(pairs, self.limit)`"
+        )
+    counts = Counter(pair.id for pair in pairs)
+    twice = [f"{id!r} ({count} times)" for id, count in counts.items() if count > 1]
+    if twice:
+        raise DataError(
+            f"dataset: {kind} calls several pairs alike: {', '.join(twice[:_SHOWN])}"
+            f"{', ...' if len(twice) > _SHOWN else ''}; a pair's id has to be its own"
+        )
+    bare = next((pair.id for pair in pairs if not pair.target_prompts), None)
+    if bare is not None:
+        raise DataError(f"dataset: {kind}: pair {bare!r} has no target prompt; expected at least one")
+    return list(pairs)
+
+
+_SHOWN = 5
+"""Ids that a message lists."""
+
+
 @with_pinned_settings
 def load_pair(dataset: PairDataset, pair: EditPair, size: tuple[int, int]) -> LoadedPair:
     """Loads a pair; unusable pixels become its `error`, so that one bad file does not stop a run.
@@ -176,10 +211,36 @@ def load_pair(dataset: PairDataset, pair: EditPair, size: tuple[int, int]) -> Lo
     except Exception as error:  # whatever the pixels of one pair do, the others are edited
         log.exception("pair %r cannot be loaded", pair.id)
         return LoadedPair(pair, error=f"the pair cannot be loaded ({type(error).__name__}: {error})")
+    if fault := _pixel_fault(pixels, pair, size):
+        return LoadedPair(pair, error=f"the pair cannot be used: {type(dataset).__name__}.load gave {fault}")
     loaded = LoadedPair(pair, pixels.image, pixels.mask, pixels.answer, pixels.mask_lost, checksum)
     if loaded.mask_state in MASK_NOTES:
         log.warning("pair %r: %s", pair.id, MASK_NOTES[loaded.mask_state])
     return loaded
+
+
+def _pixel_fault(pixels: object, pair: EditPair, size: tuple[int, int]) -> str:
+    """What a data set has given in the place of a pair's pixels, in words; "" if they are these."""
+    if not isinstance(pixels, PairImages):
+        return f"a {type(pixels).__name__}; expected PairImages"
+    if pair.has_image != (pixels.image is not None):
+        return "no image for a pair that has one" if pair.has_image else "an image for a pair that has none"
+    for name, shape in (("image", (3, *size)), ("mask", size), ("answer", (3, *size))):
+        picture = getattr(pixels, name)
+        if picture is None:
+            continue
+        if not isinstance(picture, Tensor) or not picture.is_floating_point():
+            got = str(picture.dtype) if isinstance(picture, Tensor) else f"a {type(picture).__name__}"
+            return f"{got} for the {name}; expected a tensor of floats in [0, 1]"
+        if tuple(picture.shape) != shape:
+            return f"the {name} in the shape {tuple(picture.shape)}; expected {shape}"
+        if not bool(((picture >= -_ROUNDING) & (picture <= 1 + _ROUNDING)).all()):
+            low, high = float(picture.min()), float(picture.max())
+            return f"values from {low:g} to {high:g} in the {name}; expected [0, 1]"
+    return ""
+
+
+_ROUNDING = 1e-3
 
 
 def take(pairs: Sequence[EditPair], limit: int | None) -> list[EditPair]:

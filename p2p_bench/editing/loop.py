@@ -11,6 +11,7 @@ from torch import Tensor
 from p2p_bench.attention.plan import PlanCache, StepPlan
 from p2p_bench.attention.recorder import Recorder
 from p2p_bench.attention.terms import Role
+from p2p_bench.editing import hooks
 from p2p_bench.editing.attention import Record, forked, recorders
 from p2p_bench.editing.blend import Blender
 from p2p_bench.editing.rows import RowTable
@@ -61,6 +62,7 @@ def sample_rows(
 
     Raises:
         P2PError: The stepper wants noise that a replay does not have.
+        ValueError: A replay, the stepper or the model answers with something of another kind or shape.
     """
     ladder = model.ladder(steps)
     network = _Network(model, tables[0], recorders(model, record, tables[0]), Blender(model.spec, tables[0]))
@@ -83,7 +85,9 @@ def sample_rows(
                     before=ladder[step - 1] if step > tables[0].start else None,
                     predict_as_sources=partial(network.predict_as_sources, step=step),
                 )
-                state = stepper.step(state, ladder[step], ladder[step + 1], context)
+                after = stepper.step(state, ladder[step], ladder[step + 1], context)
+                hooks.check_state(stepper, step, state, after, asked)
+                state = after
                 state = _corrected(table, state, step, asked[-1])
                 state = (network.blender.blended(step, state[0]), *state[1:])
                 errors = _note_errors(model, table, state[0], step, errors)
@@ -140,6 +144,7 @@ class _Network:
         if self.model.spec.guided_by == "input":
             conditioning = told_guidance(conditioning, guidance)
         predicted = self.model.predict(inputs, level, conditioning, self._plan(len(owners), step))
+        hooks.check_prediction(self.model, inputs, predicted)
         self._count(owners)
         conditional = predicted.rows(0, len(x_t))
         without = conditional.output.clone()
@@ -151,7 +156,7 @@ class _Network:
             at = sample.rows.start, sample.rows.stop
             halves = unconditional.rows(*at), conditional.rows(*at)
             roles = self.table.roles(sample)
-            parts.append(sample.replay.combine(step, roles, *halves, scale[slice(*at)]))
+            parts.append(hooks.combined(sample.replay, step, roles, halves, scale[slice(*at)]))
         asked.append(Prediction(stacked(parts), conditional, unconditional))
         return asked[-1]
 
@@ -189,7 +194,7 @@ class _Network:
         for index in range(len(self.table.rows)) if as_sources is None else as_sources:
             row = self.table.rows[index]
             sample, role = self.table.samples[row.sample], row.role if as_sources is None else "source"
-            scale = sample.replay.guidance(step, role, sample.guidance)
+            scale = hooks.guidance_of(sample.replay, step, role, sample.guidance)
             scales.append(scale)
             if in_passes and sample.replay.needs_unconditional(step, role, scale):
                 wanted.append(index)
@@ -197,8 +202,8 @@ class _Network:
 
     def _unconditional(self, index: int, step: int, role: Role | None = None) -> Conditioning:
         row = self.table.rows[index]
-        own = self.table.samples[row.sample].replay.unconditional(step, role or row.role) or {}
-        return {**self._empty, **{name: tensor.to(self._empty[name]) for name, tensor in own.items()}}
+        replay = self.table.samples[row.sample].replay
+        return hooks.unconditional_of(replay, step, role or row.role, self._empty)
 
     def _plan(self, num_rows: int, step: int) -> StepPlan:
         if num_rows not in self._plans:
@@ -224,8 +229,9 @@ def _start(model: DiffusionModel, table: RowTable) -> RowState:
 
 def _step_noise(model: DiffusionModel, table: RowTable, step: int) -> Float[Tensor, "n c h w"]:
     drawn = []
+    shape = (model.spec.latent_channels, *model.spec.latent_size)
     for sample in table.samples:
-        noise = sample.replay.noise(step)
+        noise = hooks.noise_of(sample.replay, step, shape)
         if noise is None:
             raise P2PError(
                 f"sample {sample.id!r}: its inversion has no noise for a stochastic sampler; "
@@ -240,7 +246,7 @@ def _corrected(table: RowTable, state: RowState, step: int, prediction: Predicti
     for sample in table.samples:
         at = sample.rows.start, sample.rows.stop
         own, roles = state[0][slice(*at)], table.roles(sample)
-        latents.append(sample.replay.correct(step, roles, own, prediction.rows(*at)))
+        latents.append(hooks.corrected(sample.replay, step, roles, own, prediction.rows(*at)))
     return (torch.cat(latents), *state[1:])
 
 

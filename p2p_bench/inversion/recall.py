@@ -24,6 +24,7 @@ from torch import Tensor
 from p2p_bench.cache import Cache
 from p2p_bench.hashing import digest, sha256_file
 from p2p_bench.inversion.base import Inversion, Sources, StepProgress, no_tick, tick_all
+from p2p_bench.inversion.checked import inverted
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.sampling.replay import Replay
 
@@ -63,17 +64,20 @@ def invert_or_recall(
         steps: Of the run.
         tick: Called `steps` times, whatever is found.
         cache: Where replays are looked for and kept; None always inverts.
+
+    Raises:
+        ValueError: The method gave something else than replays of the images, see `inverted`.
     """
     inversion = inversion.for_model(model.spec)
     if cache is None:
-        return [Made(replay) for replay in inversion.invert(model, sources, steps, tick)]
+        return [Made(replay) for replay in inverted(inversion, model, sources, steps, tick)]
     keys = [replay_key(inversion, model, sources, place, steps) for place in range(len(sources))]
     found = [_recalled(cache, key, inversion, model.device) for key in keys]
     missing = [place for place, replay in enumerate(found) if replay is None]
     if not missing:
         tick_all(tick, steps)
         return [Made(replay, recalled=True) for replay in found if replay is not None]
-    made = inversion.invert(model, sources.part(missing), steps, tick)
+    made = inverted(inversion, model, sources.part(missing), steps, tick)
     new = dict(zip(missing, made, strict=True))
     about = {"method": type(inversion).__name__, "model": model.spec.name, "steps": steps}
     entries = {
@@ -107,7 +111,7 @@ def replay_key(inversion: Inversion, model: DiffusionModel, sources: Sources, pl
             "dtype": str(model.dtype),
             "method": settings_of(inversion.for_model(model.spec)),
             "seed": sources.seeds[place] if inversion.draws_noise else None,
-            "code": _code_digest(),
+            "code": _code_of(inversion),
         }
     )
 
@@ -245,9 +249,20 @@ def _tensor_digest(tensor: Tensor) -> str:
     return hashlib.sha256(head + plain.numpy().tobytes()).hexdigest()
 
 
+def _code_of(inversion: Inversion) -> str:
+    """Of the files that invert, so that a change of a method is not answered by what it did before."""
+    files = {str(getattr(sys.modules[module], "__file__", None)) for module in _modules_of(inversion)}
+    paths = [Path(file).resolve() for file in sorted(files)]
+    foreign = [sha256_file(path) for path in paths if path.is_file() and _PACKAGE not in path.parents]
+    return digest([_code_digest(), *foreign]) if foreign else _code_digest()
+
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
 @functools.cache
 def _code_digest() -> str:
-    """Of the files that invert, so that a change of a method is not answered by what it did before."""
-    package = Path(__file__).resolve().parent.parent
+    """Of the files of this package."""
+    package = _PACKAGE
     files = [path for room in _CODE for path in sorted((package / room).glob("*.py"))]
     return digest({str(path.relative_to(package)): sha256_file(path) for path in files})

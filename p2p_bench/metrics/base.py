@@ -5,12 +5,13 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
 
 from p2p_bench.errors import ConfigError, MissingWeightsError
+from p2p_bench.fields import Words, check_fields, shown
 from p2p_bench.hashing import digest, sha256_file
 from p2p_bench.pinned import with_pinned_settings
 
@@ -65,7 +66,7 @@ class MetricColumn:
         needs_source: Whether the source image decides the value; without one it is undefined.
     """
 
-    name: str
+    name: Annotated[str, Words("a name", needed=True)]
     higher_is_better: bool
     unit: str = ""
     label: str = ""
@@ -76,6 +77,14 @@ class MetricColumn:
     note: str = ""
     range: tuple[int | float | None, int | float | None] = (None, None)
     needs_source: bool = True
+
+    def __post_init__(self) -> None:
+        """Checks the values.
+
+        Raises:
+            ConfigError: One is of another kind, or the name is blank.
+        """
+        check_fields(self, f"metric column {self.name!r}: ")
 
 
 @dataclass(frozen=True)
@@ -196,12 +205,18 @@ def all_columns(metrics: Mapping[str, Metric]) -> tuple[MetricColumn, ...]:
         metrics: Metric by the name it has in the configuration.
 
     Raises:
-        ConfigError: Two metrics fill a column of the same name.
+        ConfigError: Two metrics fill a column of the same name, or one says no columns.
     """
     owners: dict[str, str] = {}
     columns: list[MetricColumn] = []
     for name, metric in metrics.items():
-        for column in metric.columns:
+        own = metric.columns
+        if not isinstance(own, tuple | list) or not all(isinstance(one, MetricColumn) for one in own):
+            raise ConfigError(
+                f"metrics.{name}: its `columns` are {own!r}; expected a tuple of MetricColumn, such as "
+                f"(MetricColumn({name!r}, higher_is_better=True),)"
+            )
+        for column in own:
             if column.name in owners:
                 raise ConfigError(
                     f"metrics: {owners[column.name]!r} and {name!r} both fill the column {column.name!r}; "
@@ -226,8 +241,8 @@ def evaluate(metrics: Mapping[str, Metric], views: Sequence[EditView]) -> list[d
     Raises:
         ConfigError: Two metrics fill the same column, or one cannot be used at all.
         MissingWeightsError: The weights of a metric are absent.
-        RuntimeError: A metric failed, or did not return one finite or NaN value for each of its
-            columns; names the metric.
+        RuntimeError: A metric failed, changed the images that it was shown, or did not return one finite or
+            NaN value within the range of each of its columns; names the metric.
     """
     all_columns(metrics)
     rows: list[dict[str, float]] = []
@@ -262,26 +277,81 @@ def _scored(metric: Metric, views: Sequence[EditView]) -> list[dict[str, float]]
 def _evaluated(metrics: Mapping[str, Metric], views: Sequence[EditView]) -> list[dict[str, float]]:
     rows: list[dict[str, float]] = [{} for _ in views]
     for name, metric in metrics.items():
+        before = _versions(views)
         try:
             values = _scored(metric, views)
         except (ConfigError, MissingWeightsError):
             raise
         except Exception as error:  # whatever a metric of somebody else raises, its name must be told
             raise RuntimeError(f"metric {name!r} failed: {type(error).__name__}: {error}") from error
+        if _versions(views) != before:
+            raise RuntimeError(
+                f"metric {name!r} changed an image that it was shown, so that what comes after it would "
+                "score another; compute on a copy"
+            )
+        if not isinstance(values, Sequence) or not all(isinstance(value, Mapping) for value in values):
+            raise RuntimeError(
+                f"metric {name!r} returned {_kind(values)}; expected a list with a dictionary for each edit, "
+                "from column name to value"
+            )
         if len(values) != len(views):
             raise RuntimeError(f"metric {name!r} returned {len(values)} results for {len(views)} edits")
-        names = [column.name for column in metric.columns]
         for row, value in zip(rows, values, strict=True):
-            if sorted(value) != sorted(names):
-                raise RuntimeError(
-                    f"metric {name!r} returned {sorted(value)}, its columns are {sorted(names)}"
-                )
-            if any(math.isinf(number) for number in value.values()):
-                raise RuntimeError(
-                    f"metric {name!r} returned an infinite value, no mean can hold it: {value}"
-                )
-            row.update(
-                (key, number if isinstance(number, Undefined) else float(number))
-                for key, number in value.items()
-            )
+            row.update(_checked(name, metric.columns, value))
     return rows
+
+
+def _checked(name: str, columns: Sequence[MetricColumn], values: Mapping[Any, Any]) -> dict[str, float]:
+    """The values of one edit as floats.
+
+    Raises:
+        RuntimeError: One is no number, infinite or out of its column's range, or is not there.
+    """
+    names = [column.name for column in columns]
+    if sorted(values, key=str) != sorted(names):
+        raise RuntimeError(
+            f"metric {name!r} returned {sorted(values, key=str)}, its columns are {sorted(names)}"
+        )
+    plain: dict[str, float] = {}
+    for column in columns:
+        value = values[column.name]
+        try:
+            number = value if isinstance(value, Undefined) else float(value)
+        except (TypeError, ValueError, RuntimeError):  # a tensor of several values is the last
+            number = None
+        if number is None or isinstance(value, str | bytes):
+            raise RuntimeError(
+                f"metric {name!r} returned {shown(value)} in column {column.name!r}; expected a number, or "
+                "NaN where it is undefined"
+            )
+        if math.isinf(number):
+            raise RuntimeError(f"metric {name!r} returned an infinite value, no mean can hold it: {values}")
+        low, high = column.range
+        if (low is not None and number < low - _slack(low)) or (
+            high is not None and number > high + _slack(high)
+        ):
+            raise RuntimeError(
+                f"metric {name!r} returned {number:g} in column {column.name!r}, whose range is "
+                f"{column.range}; mend the value, or the range"
+            )
+        plain[column.name] = number
+    return plain
+
+
+def _slack(bound: float | int) -> float:
+    """What rounding may add to a bound: networks run in half precision too."""
+    return 1e-2 * max(1.0, abs(bound))
+
+
+def _kind(values: object) -> str:
+    """What something that is no list of dictionaries is, in words."""
+    if isinstance(values, list | tuple) and values:
+        odd = next(value for value in values if not isinstance(value, Mapping))
+        return f"a list that holds a {type(odd).__name__}"
+    return f"a {type(values).__name__}"
+
+
+def _versions(views: Sequence[EditView]) -> list[int]:
+    """How often each image was written to; 0 where torch does not count."""
+    images = [image for view in views for image in vars(view).values() if isinstance(image, Tensor)]
+    return [0 if image.is_inference() else image._version for image in images]

@@ -23,6 +23,7 @@ from p2p_bench.metrics import (
 )
 from p2p_bench.metrics.base import metric_checksums
 from p2p_bench.resources import resource_path
+from tests.unchecked import unchecked
 
 VIEW = EditView(torch.zeros(3, 16, 16), torch.ones(3, 16, 16), "a", "b")
 
@@ -72,11 +73,64 @@ def test_two_metrics_may_not_share_a_column() -> None:
         ([], "metric 'mine' returned 0 results for 1 edits"),
         ([{"other": 1.0}], r"metric 'mine' returned \['other'\], its columns are \['fixed'\]"),
         ([{"fixed": math.inf}], "metric 'mine' returned an infinite value"),
+        (None, "metric 'mine' returned a NoneType; expected a list with a dictionary for each edit"),
+        ({"fixed": 1.0}, "metric 'mine' returned a dict;"),
+        ([0.5], "metric 'mine' returned a list that holds a float;"),
+        ([{"fixed": "0.5"}], "metric 'mine' returned '0.5' in column 'fixed'; expected a number"),
+        ([{"fixed": None}], "metric 'mine' returned None in column 'fixed'"),
+        ([{"fixed": torch.ones(3)}], "metric 'mine' returned Tensor in column 'fixed'"),
+        ([{1: 0.5}], r"metric 'mine' returned \[1\]"),
     ],
 )
 def test_a_failing_metric_is_named(value: object, message: str) -> None:
     with pytest.raises(RuntimeError, match=message):
         evaluate({"mine": Fixed(value)}, [VIEW])
+
+
+def test_a_number_of_one_element_is_a_number() -> None:
+    assert evaluate({"mine": Fixed([{"fixed": torch.tensor(0.5)}])}, [VIEW]) == [{"fixed": 0.5}]
+
+
+def test_a_value_out_of_its_range_is_refused_and_rounding_is_not() -> None:
+    columns = (MetricColumn("fixed", True, range=(0, 1)),)
+    assert evaluate({"mine": Fixed([{"fixed": 1.001}], columns)}, [VIEW]) == [{"fixed": 1.001}]
+    for value in (40.0, -0.5):
+        with pytest.raises(
+            RuntimeError, match=rf"'mine' returned {value:g} in column 'fixed', whose range is"
+        ):
+            evaluate({"mine": Fixed([{"fixed": value}], columns)}, [VIEW])
+
+
+def test_a_metric_that_changes_an_image_is_refused() -> None:
+    class Spoils(Fixed):
+        def __call__(self, views: Sequence[EditView]) -> list[dict[str, float]]:
+            views[0].edited.mul_(0.5)
+            return [{"fixed": 0.0}]
+
+    view = EditView(torch.zeros(3, 16, 16), torch.ones(3, 16, 16), "a", "b")
+    with pytest.raises(RuntimeError, match="metric 'mine' changed an image that it was shown"):
+        evaluate({"mine": Spoils(None)}, [view])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"role": "fidelty"}, r"metric column 'x': role: .*Did you mean 'fidelity'"),
+        ({"higher_is_better": "lower"}, "metric column 'x': higher_is_better: expected true or false"),
+        ({"name": " "}, "name: expected a name"),
+    ],
+)
+def test_a_column_is_checked_when_it_is_made(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        unchecked(MetricColumn("x", True), **changes).__post_init__()
+
+
+@pytest.mark.parametrize("columns", [("fixed",), MetricColumn("fixed", True), None])
+def test_columns_are_a_tuple_of_columns(columns: object) -> None:
+    with pytest.raises(
+        ConfigError, match=r"metrics\.mine: its `columns` are .*expected a tuple of MetricColumn"
+    ):
+        all_columns({"mine": Fixed([], columns)})  # type: ignore[arg-type]
 
 
 def test_errors_for_the_user_pass_unchanged() -> None:

@@ -76,8 +76,9 @@ def _found(task: "Task", decode: bool) -> dict[str, Any]:
     """What there is to say, as plain values."""
     from p2p_bench.bench.lint import lint_pairs
     from p2p_bench.bench.lint_pictures import PictureLint, area_summary, lint_headers, lint_pixels
+    from p2p_bench.data.base import all_pairs
 
-    spec, pairs = task.checkpoint.spec(), task.dataset.pairs()
+    spec, pairs = task.checkpoint.spec(), all_pairs(task.dataset)
     faults: Mapping[Key, str] = lint_pairs(
         pairs, task.variants, task.checkpoint.reader(), spec,
         steps=task.sampler.steps_on(spec), truncate=task.truncate,
