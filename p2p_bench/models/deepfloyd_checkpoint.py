@@ -220,6 +220,7 @@ def _check_network(unet: PartConfig, text: PartConfig) -> None:
         ("addition_embed_type", (None, "text")),
         ("encoder_hid_dim_type", (None, "text_proj")),
         ("class_embed_type", (None,)),
+        ("num_class_embeds", (None,)),
         ("time_cond_proj_dim", (None,)),
     ):
         if unet.values.get(key) not in known:

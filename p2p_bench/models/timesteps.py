@@ -35,7 +35,9 @@ class TimestepLayout:
     noisy end: 60 steps begin at 945, 350 at 699 and 501 at 501, from noise that belongs to 999. A count that
     leaves out more than a fiftieth of `train` is refused; no count up to 35 of 1000 does. "trailing" begins
     at the last timestep whatever the count, for few steps too (Lin et al., arXiv 2305.08891, table 2);
-    "linspace" includes both ends. Neither is what the papers used.
+    "linspace" includes both ends. Neither is what the papers used. A step ends at the level where the next
+    begins. diffusers' `DDIMScheduler` goes `train // steps` timesteps on instead, which is another level with
+    "linspace", and with "trailing" where steps do not divide `train`: images differ from its there.
 
     DPM-Solver lays out one timestep more and leaves the cleanest out. A latent consistency model takes every
     so many-th of the 50 timesteps that it was distilled on, and Karras's levels are no timesteps of the

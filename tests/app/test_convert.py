@@ -9,6 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 import p2p_bench as p2p
+from p2p_bench.app.verbs.convert import convert
+from p2p_bench.errors import MissingWeightsError
 from tests.app.command import Command
 from tests.models.small import small_checkpoint
 
@@ -62,3 +64,35 @@ def test_tensors_that_are_missing_are_named(command: Command, pickled: Path) -> 
     assert done.code == 3
     assert "conv_in.weight" in done.err
     assert command("convert", str(pickled), str(pickled)).code == 2
+
+
+def test_other_weights_beside_are_left(tmp_path: Path, pickled: Path) -> None:
+    """Repositories hold half precision and weights without averaging in the same folder."""
+    unet, stem = pickled / "unet", PICKLED["unet"]
+    own = torch.load(unet / f"{stem}.bin", weights_only=True)
+    torch.save({key: 2 * one for key, one in own.items()}, unet / f"{stem}.non_ema.bin")
+    torch.save({key: one.half() for key, one in own.items()}, unet / f"{stem}.fp16.bin")
+    convert(pickled, tmp_path / "whole")
+    made = load_file(tmp_path / "whole" / "unet" / f"{stem}.safetensors")
+    assert all(torch.equal(made[key], one) for key, one in own.items())
+    keys = sorted(own)
+    for place, part in enumerate((keys[::2], keys[1::2]), 1):
+        torch.save({key: own[key] for key in part}, unet / f"{stem}-0000{place}-of-00002.bin")
+    (unet / f"{stem}.bin").unlink()
+    convert(pickled, tmp_path / "shards")
+    assert load_file(tmp_path / "shards" / "unet" / f"{stem}.safetensors").keys() == own.keys()
+    for shard in unet.glob("*-of-*"):
+        shard.unlink()
+    with pytest.raises(MissingWeightsError, match=r"only .*fp16\.bin, .*non_ema\.bin, which may be other"):
+        convert(pickled, tmp_path / "none")
+
+
+def test_safetensors_in_shards_are_kept(tmp_path: Path) -> None:
+    from diffusers import UNet2DConditionModel
+
+    folder = Path(shutil.copytree(small_checkpoint("ldm").path, tmp_path / "shards"))
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet")
+    (folder / "unet" / f"{PICKLED['unet']}.safetensors").unlink()
+    unet.save_pretrained(folder / "unet", max_shard_size="30KB")
+    convert(folder, tmp_path / "made")
+    assert p2p.load_model(tmp_path / "made").spec.checksum == p2p.load_model(folder).spec.checksum

@@ -183,10 +183,12 @@ def test_a_missing_file_is_named(copy: Path, file: str) -> None:
     [
         ("model_index.json", {"_class_name": "StableDiffusionPipeline"}, ConfigError, r"expected FLUX\.1"),
         ("transformer/config.json", {"out_channels": 8}, ConfigError, "fill, depth and canny"),
+        ("transformer/config.json", {"patch_size": 2}, MissingWeightsError, "patch_size is 2"),
         ("vae/config.json", {"latent_channels": 8}, MissingWeightsError, "latent_channels is 8"),
         ("text_encoder_2/config.json", {"d_model": 17}, MissingWeightsError, "d_model is 17"),
         ("text_encoder/config.json", {"hidden_size": 24}, MissingWeightsError, "hidden_size is 24"),
         ("scheduler/scheduler_config.json", {"shift_terminal": 0.02}, MissingWeightsError, "shift_terminal"),
+        ("scheduler/scheduler_config.json", {"use_flow_sigmas": True}, MissingWeightsError, "use_flow_sig"),
         ("scheduler/scheduler_config.json", {"time_shift_type": "x"}, MissingWeightsError, "exponential"),
     ],
 )

@@ -75,7 +75,7 @@ def convert(directory: Path, made: Path) -> None:
             if (directory / folder).is_dir():
                 _copy(directory / folder, made / folder)
         for folder, stem in layout.weights.items():
-            _write_weights(directory / folder, made / folder, stem)
+            _write_weights(directory, folder, made / folder, stem)
         LocalCheckpoint(made, directory.name).load()  # all tensors are there, of the right shapes
     except BaseException:
         shutil.rmtree(made)
@@ -122,22 +122,42 @@ def _copy(folder: Path, made: Path) -> None:
             shutil.copy(file, made)
 
 
-def _write_weights(folder: Path, made: Path, stem: str) -> None:
-    """Weights as safetensors, whatever they were; shards become one file."""
+def _write_weights(directory: Path, folder: str, made: Path, stem: str) -> None:
+    """Weights as safetensors, whatever they were; pickled shards become one file.
+
+    Other files, such as `*.fp16.bin` or `*.non_ema.bin`, hold other weights and are left.
+    """
     from safetensors.torch import save_file
 
-    whole = folder / f"{stem}.safetensors"
-    if whole.is_file():
-        shutil.copy(whole, made)
+    from p2p_bench.models.files import index_file, weight_files
+
+    if safe := weight_files(directory, folder, stem, None):
+        index = index_file(directory, folder, stem, None)
+        for file in [*safe, index] if index.is_file() else safe:
+            shutil.copy(file, made)
         return
-    names = ("pytorch_model" if stem == "model" else stem, stem)
-    files = sorted({file for name in names for file in folder.glob(f"{name}*.bin")})
+    files = _pickles(directory / folder, stem)
     tensors = {key: tensor for file in files for key, tensor in _tensors(file).items()}
-    if not tensors:
-        raise MissingWeightsError(f"convert: no {stem}.safetensors and no {names[0]}*.bin in {folder}")
     # Tensors that share memory are written once each.
     copies = {key: tensor.clone().contiguous() for key, tensor in tensors.items()}
     save_file(copies, made / f"{stem}.safetensors", metadata={"format": "pt"})
+
+
+def _pickles(folder: Path, stem: str) -> list[Path]:
+    """The pickled weights of a network: one file, or its shards.
+
+    Raises:
+        MissingWeightsError: There are none.
+    """
+    names = ("pytorch_model", stem) if stem == "model" else (stem,)
+    for name in names:
+        if (folder / f"{name}.bin").is_file():
+            return [folder / f"{name}.bin"]
+        if shards := sorted(folder.glob(f"{name}-*-of-*.bin")):
+            return shards
+    others = sorted(file.name for file in folder.glob("*.bin"))
+    found = f", only {', '.join(others)}, which may be other weights: rename what is wanted" if others else ""
+    raise MissingWeightsError(f"convert: no {stem}.safetensors and no {names[0]}.bin in {folder}{found}")
 
 
 def _tensors(file: Path) -> dict[str, "Tensor"]:
