@@ -43,6 +43,11 @@ class PictureLint:
     areas: list[float] = field(default_factory=list)
 
 
+def holds_one_picture(path: Path | None) -> bool:
+    """Whether a source image is a file of its own (or there is none), and not one of many in a table."""
+    return path is None or path.suffix.lower() in _PICTURES
+
+
 def lint_headers(pairs: Sequence[EditPair]) -> PictureLint:
     """Looks at the headers of images and masks that are files of their own, each once; decodes nothing.
 
@@ -56,7 +61,7 @@ def lint_headers(pairs: Sequence[EditPair]) -> PictureLint:
     for pair in pairs:
         size = None
         for path in (pair.image, pair.mask):
-            if path is None or path.suffix.lower() not in _PICTURES or not raster.is_file(path):
+            if path is None or not holds_one_picture(path) or not raster.is_file(path):
                 continue
             try:
                 other = raster.size_of(path)

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from p2p_bench.bench.attention_pictures import token_sheet
+from p2p_bench.bench.heatmaps import change_heatmap
 from p2p_bench.bench.module import Edited
 from p2p_bench.bench.notes import edit_notes
 from p2p_bench.bench.pictures import difference_image, file_stem, save_png
@@ -22,8 +23,6 @@ from p2p_bench.editing import EditResult
 from p2p_bench.editing.pictures import heatmap_image
 from p2p_bench.metrics.base import all_columns, split_reasons
 from p2p_bench.models import ModelSpec
-from p2p_bench.prompts.changes import changed_words
-from p2p_bench.prompts.words import places_of
 from p2p_bench.types import EditPair
 
 NAN = float("nan")
@@ -200,28 +199,6 @@ def share_seconds(rows: Sequence[dict[str, Any]], seconds: float) -> None:
     for row in rows:
         known = total > 0  # not so where edits were made elsewhere
         row["seconds"] = seconds * (row["unet_rows_spent"] / total if known else 1 / len(rows))
-
-
-def change_heatmap(
-    result: EditResult, image: int, target: int, word_weights: Mapping[str, float]
-) -> Float[Tensor, "s t"] | None:
-    """Where an image attends to the words that the edit changes.
-
-    Args:
-        result: An edit with recorded attention.
-        image: Index of the image, 0 or `target`.
-        target: Index of the edited image.
-        word_weights: Words the pair weights; they count as changed in the target.
-
-    Returns:
-        Mean of the words' heatmaps; None where the image's prompt has no changed word.
-    """
-    removed, added = changed_words(result.prompts[0], result.prompts[target])
-    words = removed if image == 0 else added
-    words = words or tuple(word for word in word_weights if places_of(result.prompts[image], word))
-    if not words:
-        return None
-    return torch.stack([result.heatmap(word, image) for word in words]).mean(0)
 
 
 def _error_of(edited: Edited, place: int) -> str:

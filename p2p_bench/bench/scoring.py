@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from p2p_bench.bench.heatmaps import edit_attention
 from p2p_bench.bench.isolation import check_device
 from p2p_bench.bench.module import Edited
 from p2p_bench.bench.references import NO_EDIT, VAE, Place
@@ -49,6 +50,7 @@ def edit_view(edited: Edited, place: int, device: torch.device) -> EditView:
         scene=pair.scene,
         scene_edit=pair.scene_edit,
         lossy=bool(result.lossy) and result.lossy[place],
+        attention=moved(edit_attention(result, 1 + place, pair.word_weights)),
         has_source=result.has_source,
     )
 
@@ -134,5 +136,6 @@ def _instead_of_the_edit(view: EditView, image: Float[Tensor, "3 h w"]) -> EditV
         edited=image,
         reconstruction=reconstruction,
         vae_reconstruction=reconstruction,
+        attention=None,
         lossy=False,
     )

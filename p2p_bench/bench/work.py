@@ -98,7 +98,9 @@ def edit_work(
     """
     if not work.pairs:
         return
-    record = any(run.maker.heatmaps and not run.maker.pictured.isdisjoint(work.asked) for run in work.runs)
+    asked_for = any(getattr(metric, "needs_attention", False) for metric in work.task.metrics.values())
+    pictured = any(run.maker.heatmaps and not run.maker.pictured.isdisjoint(work.asked) for run in work.runs)
+    record = asked_for or pictured
     load_networks(work.task.metrics)
     module = EditModule(work.task, work.asked, record, display.step, work.limits.timeout)
     data = PairDataModule(work.task.dataset, work.batch_size, work.size, work.pairs)

@@ -103,6 +103,8 @@ class EditView:
         scene: The world's description of the source scene, if there is one.
         scene_edit: `{"attribute", "value", "index"}`, the change asked for.
         lossy: The edited image comes from a file that was compressed with losses.
+        attention: Where the edited image attends to the words that the edit adds, or the source to those that
+            it takes away; at the size that was recorded, None where nothing was.
         has_source: Whether `source` is one. Without it the edited image stands in its place, and columns that
             need a source have no value.
     """
@@ -118,6 +120,7 @@ class EditView:
     scene: Mapping[str, Any] | None = None
     scene_edit: Mapping[str, Any] | None = None
     lossy: bool = False
+    attention: Float[Tensor, "s t"] | None = None
     has_source: bool = True
 
 

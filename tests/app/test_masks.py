@@ -95,3 +95,18 @@ def test_scenes_and_weights_out_of_range_stop_before_the_run(command):
     assert "2 faults" in outcome.err
     assert "unexpected" not in outcome.err
     assert not command.ran
+
+
+def test_a_run_records_attention_for_its_metric(command):
+    Image.new("RGB", (64, 64), "red").save(command.folder / "image.png")
+    mask = Image.new("L", (64, 64))
+    mask.paste(255, (0, 0, 32, 64))
+    mask.save(command.folder / "mask.png")
+    pairs = [{**PAIRS[0], "image": "image.png", "mask": "mask.png"}, PAIRS[1]]
+    done = command.bench(
+        "run.dir=out", "metrics=attention", "run.images=0", "run.heatmaps=false", pairs=pairs
+    )
+    assert done.code == 0, done.err
+    rows = rows_of(command.folder / "out")
+    assert 0 < rows["swap", "auto", 0]["attention_iou"] <= 1
+    assert json.loads(rows["add", "auto", 0]["missing"])["attention_iou"] == "there is no mask"

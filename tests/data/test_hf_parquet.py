@@ -1,5 +1,6 @@
 """Parquet files of any data set, their columns named."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +147,11 @@ def test_two_columns_of_one_name(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "a.parquet")
     with pytest.raises(DataError, match="2 columns 'target_prompt'"):
         HfParquet(tmp_path, image=None).pairs()
+
+
+def test_check_does_not_take_a_table_for_a_picture(command: Any) -> None:
+    make(command.folder / "set", [row(0), row(1)])
+    checked = command("check", "--json", "dataset=hf_parquet", f"dataset.path={command.folder / 'set'}")
+    assert checked.code == 0, checked.err
+    reasons = [one["reason"] for one in json.loads(checked.out)["warnings"]]
+    assert reasons == ["the same prompts as pair '0'"]

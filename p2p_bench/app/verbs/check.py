@@ -153,6 +153,7 @@ def _alignments(task: "Task") -> "Iterator[Alignment]":
 
 def _warnings(pairs: Sequence["EditPair"], spec: "ModelSpec") -> list[dict[str, str]]:
     """What may be a slip, and stops nothing."""
+    from p2p_bench.bench.lint_pictures import holds_one_picture
     from p2p_bench.models.vocabulary import never_seen
 
     warnings: list[dict[str, str]] = []
@@ -165,7 +166,8 @@ def _warnings(pairs: Sequence["EditPair"], spec: "ModelSpec") -> list[dict[str, 
             warnings.append({"pair": pair.id, "reason": "a target prompt equals the source prompt"})
         content = (pair.source_prompt, pair.target_prompts, pair.image, pair.seed)
         if first := seen.get(content):
-            warnings.append({"pair": pair.id, "reason": f"the same prompts and image as pair {first!r}"})
+            what = "prompts and image" if holds_one_picture(pair.image) else "prompts"
+            warnings.append({"pair": pair.id, "reason": f"the same {what} as pair {first!r}"})
         seen.setdefault(content, pair.id)
     return warnings
 
