@@ -248,7 +248,7 @@ def group_faults(
         yield from trainer_faults({str(key): value for key, value in plain.items()})
     for where, component, supplied in _components(node, group):
         if not isinstance(component, DictConfig) or "_target_" not in component:
-            yield ConfigError(f"{where}: expected a component with a `_target_`, got {component!r}")
+            yield ConfigError(f"{where}: expected a name with a `_target_` below it, got {component!r}")
         else:
             yield from node_faults(component, where, supplied, signature, elsewhere="tau")
 

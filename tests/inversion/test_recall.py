@@ -1,4 +1,5 @@
 import dataclasses
+import importlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -265,3 +266,28 @@ def test_entries_tell_what_they_are(tmp_path: Path) -> None:
     assert about == {
         "method": "EditFriendlyInversion", "model": "tiny", "steps": 4, "prompt": SOURCE, "unet_rows": 4,
     }  # fmt: skip
+
+
+def test_the_code_of_a_method_from_elsewhere_is_part_of_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A method in a folder of one's own (`run.trust=true`) is not answered by what it did before a change."""
+    text = (
+        "from dataclasses import dataclass\n"
+        "from p2p_bench.inversion import NoisingInversion\n"
+        "@dataclass(frozen=True)\n"
+        "class Mine(NoisingInversion):\n"
+        "    pass\n"
+    )
+    (tmp_path / "my_method.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    method = importlib.import_module("my_method").Mine()
+    sources = read_sources(tiny_model(), images(1), [SOURCE], [0])
+
+    def key() -> str:
+        return replay_key(method, tiny_model(), sources, 0, 2)
+
+    before = key()
+    assert key() == before
+    (tmp_path / "my_method.py").write_text(text + "# changed\n")
+    assert key() != before

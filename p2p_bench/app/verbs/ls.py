@@ -64,7 +64,10 @@ def purpose(group: str, option: str) -> str:
     text = config_dir().joinpath(group, f"{option}.yaml").read_text(encoding="utf-8")
     lines = (line for line in text.splitlines() if not line.startswith("# @package"))
     comment = " ".join(line.removeprefix("#").strip() for line in takewhile(_is_comment, lines))
-    return _SENTENCE.split(comment, maxsplit=1)[0]
+    return (
+        _SENTENCE.split(comment, maxsplit=1)[0]
+        or "(no comment on the first line of its YAML says what it is for)"
+    )
 
 
 def _is_comment(line: str) -> bool:
