@@ -13,6 +13,7 @@ from torch.nn.functional import interpolate
 from p2p_bench.errors import MissingWeightsError
 from p2p_bench.metrics.base import LOADING, UNDEFINED, EditView, MetricColumn, Undefined
 from p2p_bench.metrics.embedded import WORLD, embedded_weights
+from p2p_bench.metrics.networks import Memo, content
 from p2p_bench.metrics.oracle import (
     LABELS,
     PAIRS,
@@ -218,6 +219,10 @@ _READ = (
 )
 
 
+_REMEMBERED = 64
+"""Images whose readings are kept: those of a few batches."""
+
+
 class WorldAttributes:
     """What a classifier that never saw the generator reads in the edited image.
 
@@ -233,6 +238,7 @@ class WorldAttributes:
     def __init__(self, weights: str | Path | None = None) -> None:
         self.weights = weights
         self._oracle: AttributeOracle | None = None
+        self._readings: Memo[OracleReading] = Memo(_REMEMBERED)
 
     @property
     def columns(self) -> tuple[MetricColumn, ...]:
@@ -290,6 +296,12 @@ class WorldAttributes:
             return {}
 
     def _read(self, images: Sequence[Float[Tensor, "3 h w"]]) -> list[OracleReading]:
+        """Readings of images, each read once: variants share sources and answers."""
+        return self._readings(
+            [content(image) for image in images], lambda new: self._read_new([images[i] for i in new])
+        )
+
+    def _read_new(self, images: Sequence[Float[Tensor, "3 h w"]]) -> list[OracleReading]:
         """Readings of images, brought to the size the oracle knows."""
         oracle = self._load()
         stacked = torch.stack(list(images))

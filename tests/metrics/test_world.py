@@ -253,6 +253,28 @@ def test_metric_reads_with_its_oracle(tmp_path: Path) -> None:
     assert metric([]) == []
 
 
+def test_each_image_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_oracle(tmp_path)
+    metric, read = WorldAttributes(tmp_path), []
+    known = AttributeOracle.read
+
+    def counted(self: AttributeOracle, images: torch.Tensor) -> list[OracleReading]:
+        read.append(len(images))
+        return known(self, images)
+
+    edit: dict[str, object] = {"attribute": "background", "value": "wood", "index": 0}
+    view = view_of(SCENE, edit, edited=render([TWO]).images[0])
+    alone = metric([view])
+    monkeypatch.setattr(AttributeOracle, "read", counted)
+    other = dataclasses.replace(view, edited=view.edited.flip(-1))
+    rows = WorldAttributes(tmp_path)([view, other, dataclasses.replace(view)])
+    assert read == [4], "a source, its answer and two edits, which three variants share"
+    assert rows[0] == pytest.approx(alone[0], nan_ok=True)
+    assert rows[2] == pytest.approx(alone[0], nan_ok=True)
+    assert metric([view, other])
+    assert read == [4, 1], "what was read before is remembered"
+
+
 EDITS = {"shape": SHAPES, "colour": COLOURS, "pattern": PATTERNS, "background": BACKGROUNDS, "style": STYLES}
 
 
