@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from p2p_bench.attention.folding import check_rows, folded, gathered, record_columns, take, without
+from p2p_bench.attention.mass import normalised
 from p2p_bench.attention.plan import PLAIN, SitePlan, StepPlan
 from p2p_bench.attention.sites import Site
 
@@ -103,6 +104,11 @@ class FoldedFluxProcessor:
         out = self._attended(query, key, value)
         for record in at.records:
             record_columns(record, self.site, query.transpose(1, 2), key.transpose(1, 2))
+        if at.mass is not None:
+            split = _split(attn, out).transpose(1, 2)
+            turned = query.transpose(1, 2), key.transpose(1, 2)
+            split = normalised(split, at.mass, *turned, keys[1].shape[1])
+            out = split.transpose(1, 2).flatten(2)
         rows = len(values[0])
         return out if at.extra_rows is None else out[:rows].index_add(0, at.extra_rows, out[rows:])
 

@@ -17,6 +17,7 @@ from p2p_bench.attention.folding import (
     take,
     without,
 )
+from p2p_bench.attention.mass import normalised
 from p2p_bench.attention.plan import PLAIN, SitePlan, StepPlan
 from p2p_bench.attention.sites import Site
 
@@ -94,6 +95,7 @@ class FoldedJointProcessor:
         out = scaled_dot_product_attention(query, key, value)
         for record in at.records:
             record_columns(record, self.site, query, key, text_first=False)
+        out = normalised(out, at.mass, query, key, keys[0].shape[2], text_first=False)
         return summed(out, at, len(values[0]))
 
 

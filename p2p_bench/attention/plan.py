@@ -13,6 +13,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from p2p_bench.attention.columns import ColumnMap, Dense, Diagonal, Identity, Zero, as_matrix
+from p2p_bench.attention.mass import MassPlan, mass_plan
 from p2p_bench.attention.recorder import Recorder
 from p2p_bench.attention.sites import Site
 from p2p_bench.attention.terms import Pixels, SiteEdit
@@ -124,6 +125,7 @@ class SitePlan:
         extra_rows: Rows that the terms after the first `num_rows` are added to.
         records: What is recorded here, for each recorder.
         joint: The pixel columns; used at a joint site, where the other gathers are those of the text.
+        mass: Rows that are normalised again.
     """
 
     query: Gather = Gather()
@@ -134,6 +136,7 @@ class SitePlan:
     extra_rows: Int64[Tensor, " extra"] | None = None
     records: tuple[RecordPlan, ...] = ()
     joint: JointPlan = JointPlan()
+    mass: MassPlan | None = None
 
 
 PLAIN = SitePlan()
@@ -162,6 +165,7 @@ class _RowTerm(NamedTuple):
     columns: ColumnMap
     pixels: Pixels = "own"
     source: int = 0
+    normalised: bool = False
 
     @property
     def pixel_key(self) -> int:
@@ -266,7 +270,7 @@ def _row_terms(
             by_row[edit.row] = [
                 _RowTerm(
                     edit.row, roles[term.query], roles[term.key], roles[term.value],
-                    term.columns, term.pixels, edit.source,
+                    term.columns, term.pixels, edit.source, term.normalised,
                 )
                 for term in terms
             ]  # fmt: skip
@@ -288,6 +292,11 @@ def _site_plan(
     folding = Folding(_indices(written, device), torch.stack(maps).to(device, dtype)) if maps else None
     extra = [term.row for term in terms[num_rows:]]
     keys = [term.key for term in terms]
+    edited = [
+        (position, term.row, term.columns, term.pixels == "dropped")
+        for position, term in enumerate(terms)
+        if term.normalised
+    ]
     return SitePlan(
         query=_gather(num_rows, [term.query for term in terms], device),
         key=_gather(num_rows, keys, device),
@@ -297,6 +306,7 @@ def _site_plan(
         extra_rows=_indices(extra, device) if extra else None,
         records=tuple(_record_plan(terms, recorder, site.head_dim, device, dtype) for recorder in recording),
         joint=_joint_plan(num_rows, terms, device) if site.joint else JointPlan(),
+        mass=mass_plan(edited, device, dtype),
     )
 
 

@@ -13,6 +13,7 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 from p2p_bench.attention.flux import FoldedFluxProcessor
 from p2p_bench.attention.folding import check_rows, folded, heads, record_columns, summed, take, without
 from p2p_bench.attention.joint import FoldedJointProcessor
+from p2p_bench.attention.mass import normalised
 from p2p_bench.attention.plan import PLAIN, StepPlan
 from p2p_bench.attention.sites import Site, network_sites
 from p2p_bench.shared import SharedChange
@@ -58,6 +59,7 @@ class FoldedAttnProcessor:
         out = scaled_dot_product_attention(query, key, heads(attn, value), attn_mask=mask)
         for record in at.records:
             record_columns(record, self.site, query, key, mask)
+        out = normalised(out, at.mass, query, key, mask=mask)
         return _finished(attn, summed(out, at, len(residual)).to(query.dtype), residual)
 
 
@@ -111,6 +113,8 @@ class FoldedAddedKVProcessor:
         out = scaled_dot_product_attention(query, key, heads(attn, value), attn_mask=mask)
         for record in at.records:
             record_columns(record, self.site, query, key, mask)
+        own = pixels.shape[1] if self.site.joint else 0
+        out = normalised(out, at.mass, query, key, own, mask)
         out = summed(out, at, len(residual))
         out = attn.to_out[1](attn.to_out[0](out)).transpose(-1, -2)
         finished: Tensor = out.reshape(residual.shape) + residual

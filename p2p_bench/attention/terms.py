@@ -40,6 +40,7 @@ class Term:
         value: Whose values.
         columns: The column map `C`; at a joint site of the text columns.
         pixels: The pixel columns, see `Pixels`; means nothing at other sites.
+        normalised: Whether rows of the edited map, the sum of the terms, are normalised again.
     """
 
     query: Role
@@ -47,6 +48,7 @@ class Term:
     value: Role
     columns: ColumnMap
     pixels: Pixels = "own"
+    normalised: bool = False
 
 
 SiteEdit = tuple[Term, ...]

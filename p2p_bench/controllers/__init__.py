@@ -13,6 +13,7 @@ from p2p_bench.controllers.inject_words import InjectWords
 from p2p_bench.controllers.local_blend import LocalBlend
 from p2p_bench.controllers.masactrl import MasaCtrl
 from p2p_bench.controllers.none import NoControl
+from p2p_bench.controllers.normalised import Normalised
 from p2p_bench.controllers.presets import Released, notebook, paper, pie
 from p2p_bench.controllers.refine import Refine
 from p2p_bench.controllers.replace import Replace
@@ -31,6 +32,7 @@ __all__ = [
     "LocalBlend",
     "MasaCtrl",
     "NoControl",
+    "Normalised",
     "Ramp",
     "Refine",
     "Released",

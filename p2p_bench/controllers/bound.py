@@ -1,7 +1,7 @@
 """The one bound controller of the algebra: a timetable of column edits and of self-attention edits."""
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, reduce
 from itertools import groupby
 
@@ -40,12 +40,14 @@ class BoundP2P(BoundController):
         context: What it was bound to.
         cross: For each step, the cross-attention edit (L, R).
         self_edits: For each step, what is done to self-attention.
+        normalised: Whether rows of edited cross-attention maps are normalised again.
     """
 
     title: str
     context: EditContext
     cross: tuple[ColumnEdit, ...]
     self_edits: tuple[SelfEdit, ...]
+    normalised: bool = False
 
     def __post_init__(self) -> None:
         """Checks the edits, which are anybody's.
@@ -71,6 +73,16 @@ class BoundP2P(BoundController):
 
     def site_edit(self, step: int, site: Site) -> SiteEdit | None:
         """See `BoundController`."""
+        terms = self._terms(step, site)
+        if terms is None or site.kind == "self" or not self._normalises(step):
+            return terms
+        return tuple(replace(term, normalised=True) for term in terms)
+
+    def _normalises(self, step: int) -> bool:
+        """Whether rows are normalised at a step: where columns are edited, the others add up to 1."""
+        return self.normalised and self.cross[step] != NO_EDIT
+
+    def _terms(self, step: int, site: Site) -> SiteEdit | None:
         if site.joint:
             return joint_terms(self.cross[step], self.self_edits[step].pixels(site))
         if site.kind == "self":
@@ -85,7 +97,8 @@ class BoundP2P(BoundController):
 
     def signature(self, step: int) -> Hashable:
         """See `BoundController`."""
-        return self.cross[step], self.self_edits[step]
+        edits = self.cross[step], self.self_edits[step]
+        return (*edits, "normalised") if self._normalises(step) else edits
 
     def changes(self) -> Sequence[int]:
         """See `BoundController`."""
@@ -190,6 +203,7 @@ def then(first: BoundP2P, second: BoundP2P) -> BoundP2P:
         second.context,
         cross=tuple(map(compose, first.cross, second.cross)),
         self_edits=tuple(map(override, first.self_edits, second.self_edits)),
+        normalised=first.normalised or second.normalised,
     )
 
 

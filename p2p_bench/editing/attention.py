@@ -111,9 +111,9 @@ def _recorders(
     spec, width = model.spec, model.spec.max_tokens
     fractions = dict.fromkeys(record.fractions or (spec.record_fraction,))
     apart: frozenset[Detail] = frozenset(name for name in get_args(Detail) if name in record.apart)
-    columns: tuple[tuple[int, ...], ...] | Literal["all"] = "all"
-    if isinstance(rows, Mapping):
-        columns = tuple(rows.values())
+    columns: tuple[tuple[int, ...], ...] | Literal["all"] = (
+        tuple(rows.values()) if isinstance(rows, Mapping) else "all"
+    )
     specs = [RecordSpec(tuple(rows), columns, fraction, "cross", apart) for fraction in fractions]
     if self_rows:
         fraction = spec.self_fraction if record.self_fraction is None else record.self_fraction
