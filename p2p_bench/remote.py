@@ -61,7 +61,7 @@ class Remote:
         """
 
         def probe() -> None:
-            self._files.makedirs(self._root, exist_ok=True)
+            self._make_folder(self._root)
             self._files.pipe_file(self._path(_PROBE), b"p2p_bench")
             self._files.rm_file(self._path(_PROBE))
 
@@ -129,7 +129,7 @@ class Remote:
         place = remote if self._whole else f"{parent}/.{bare}.tmp"
 
         def sent() -> None:
-            self._files.makedirs(parent, exist_ok=True)
+            self._make_folder(parent)
             self._files.put_file(str(local), place)
             if not self._whole:
                 self._files.mv(place, remote)
@@ -153,6 +153,11 @@ class Remote:
 
         patiently(removed)
 
+    def _make_folder(self, path: str) -> None:
+        """Makes a folder where there are such things; an object store would make a bucket instead."""
+        if not self._whole:
+            self._files.makedirs(path, exist_ok=True)
+
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
 
@@ -165,13 +170,14 @@ def patiently(action: Callable[[], _T]) -> _T:
 
     Raises:
         FileNotFoundError: Something is not there; that is not tried again.
+        PermissionError: It is not allowed; nor is that.
         OSError: It has failed each time.
     """
     pause = _PAUSE
     for left in reversed(range(_TRIES)):
         try:
             return action()
-        except FileNotFoundError:
+        except (FileNotFoundError, PermissionError):
             raise
         except Exception as error:  # what stores raise has no common base
             if not left:

@@ -13,7 +13,7 @@ from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from p2p_bench.app.schema import register_schema
 from p2p_bench.resources import resource_path
@@ -40,7 +40,9 @@ class Loader(ConfigLoaderImpl):
         asked = (config_name, tuple(overrides), run_mode, validate_sweep_overrides, os.getcwd())
         if any("hydra.searchpath" in override for override in overrides):
             return _loaded.__wrapped__(*asked)  # files of the user's own may change meanwhile
-        return deepcopy(_loaded(*asked))  # nothing is resolved in the one that is kept
+        config = deepcopy(_loaded(*asked))
+        OmegaConf.clear_cache(config)  # the time of day, which names directories, is each one's own
+        return config
 
 
 @functools.lru_cache(maxsize=64)

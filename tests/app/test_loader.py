@@ -1,15 +1,58 @@
-"""Configurations are composed once; files of a user's own are read each time."""
+"""A configuration is composed once, and what was composed is handed out as copies."""
 
 from pathlib import Path
 
+import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
 from p2p_bench.app.compose import compose, composed
 from p2p_bench.app.loader import load
+from tests.app.command import Command
 
 
-def test_what_is_changed_in_a_copy_stays_there() -> None:
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[str, ...], RunMode]]:
+    """Overrides and mode of everything that Hydra composes."""
+    whole, seen = ConfigLoaderImpl.load_configuration, []
+
+    def counted(self, config_name, overrides, run_mode, from_shell=True, validate_sweep_overrides=True):
+        seen.append((tuple(overrides), run_mode))
+        return whole(self, config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
+
+    monkeypatch.setattr(ConfigLoaderImpl, "load_configuration", counted)
+    return seen
+
+
+def test_a_run_is_composed_once(command: Command, made: list[tuple[tuple[str, ...], RunMode]]) -> None:
+    assert command.bench("run.images=0", "logger=none", "run.dir=out").code == 0
+    assert [mode for _, mode in made] == [RunMode.RUN]
+
+
+def test_of_a_sweep_nothing_is_composed_twice(
+    command: Command, made: list[tuple[tuple[str, ...], RunMode]]
+) -> None:
+    swept = command.bench("-m", "tau.cross=0.2,0.8", "run.images=0", "logger=none", "run.dir=out")
+    assert swept.code == 0
+    assert len(made) == len(set(made))
+    assert sum(mode == RunMode.MULTIRUN for _, mode in made) == 1
+
+
+def test_what_is_changed_or_resolved_in_one_is_not_in_the_next() -> None:
     first = load("config", ["seed=3"])
-    first.seed = 4
-    assert load("config", ["seed=3"]).seed == 3
+    assert OmegaConf.select(first, "hydra.run.dir")
+    first.run.name = "another"
+    second = load("config", ["seed=3"])
+    assert (second.seed, second.run.name) == (3, "run")
+    assert second._metadata.resolver_cache.keys().isdisjoint({"now"})
+
+
+def test_a_hydra_that_is_there_already_is_left_as_it_was() -> None:
+    before = GlobalHydra.instance().hydra
+    load("config", [])
+    assert GlobalHydra.instance().hydra is before
 
 
 def test_a_users_own_files_may_change_between_two_calls(tmp_path: Path) -> None:
