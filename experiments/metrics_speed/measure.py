@@ -6,6 +6,8 @@ python experiments/metrics_speed/measure.py
 import argparse
 import json
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -128,13 +130,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=FOLDER, help="where results.jsonl and results.md go")
+    parser.add_argument("--one", type=Path, help="measure one round in this process, into this file")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="changes to the demo")
     options = parser.parse_args()
+    if options.one is not None:
+        options.one.write_text(json.dumps(measured(options.overrides)), encoding="utf-8")
+        return
     path = options.out / "results.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     rounds = [json.loads(line) for line in lines]
     while len(rounds) < options.rounds:
-        rounds.append(measured(options.overrides))
+        with tempfile.TemporaryDirectory() as folder:  # a process each: networks remember what they have seen
+            one = Path(folder, "one.json")
+            subprocess.run([sys.executable, __file__, "--one", str(one), *options.overrides], check=True)
+            rounds.append(json.loads(one.read_text(encoding="utf-8")))
         path.write_text("".join(json.dumps(one) + "\n" for one in rounds), encoding="utf-8")
     (options.out / "results.md").write_text(table(rounds), encoding="utf-8")
     print(table(rounds))
