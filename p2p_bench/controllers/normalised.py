@@ -35,8 +35,8 @@ class Normalised(Controller):
         """See `Controller`.
 
         Raises:
-            ConfigError: The inner edit is no edit of columns, or weights one below 0, so that a row could add up
-                to nothing.
+            ConfigError: The inner edit is no edit of columns, or weights one below 0, so that a row could add
+                up to nothing.
             PromptError: The prompts do not fit it.
         """
         bound = self.inner.bind(context)
