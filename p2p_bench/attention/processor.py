@@ -113,8 +113,8 @@ class FoldedAddedKVProcessor:
         out = scaled_dot_product_attention(query, key, heads(attn, value), attn_mask=mask)
         for record in at.records:
             record_columns(record, self.site, query, key, mask)
-        own = pixels.shape[1] if self.site.joint else 0
-        out = normalised(out, at.mass, query, key, own, mask)
+        count = pixels.shape[1] if self.site.joint else 0
+        out = normalised(out, at.mass, query, key, count, mask)
         out = summed(out, at, len(residual))
         out = attn.to_out[1](attn.to_out[0](out)).transpose(-1, -2)
         finished: Tensor = out.reshape(residual.shape) + residual
