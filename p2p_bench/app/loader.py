@@ -13,7 +13,7 @@ from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from p2p_bench.app.schema import register_schema
 from p2p_bench.resources import resource_path
@@ -38,7 +38,9 @@ class Loader(ConfigLoaderImpl):
     ) -> DictConfig:
         """See `ConfigLoaderImpl`. `from_shell` is taken for false: messages show no shell's quotes."""
         made = _loaded(config_name, tuple(overrides), run_mode, validate_sweep_overrides, os.getcwd())
-        return deepcopy(made)  # nothing is resolved in the one that is kept
+        config = deepcopy(made)
+        OmegaConf.clear_cache(config)  # the time of day, which names directories, is each one's own
+        return config
 
 
 @functools.lru_cache(maxsize=64)
