@@ -51,7 +51,8 @@ def _checked(result: EditResult, request: EditRequest, editor: str) -> EditResul
         )
     errors = list(result.errors)
     for place, image in enumerate(result.images):
-        fault = "" if errors[place] else _fault(image, request.image)
+        absent = place == 0 and not result.has_source
+        fault = "" if errors[place] or absent else _fault(image, request.image)
         if fault:
             role = "the source" if place == 0 else f"target {place}"
             errors[place] = P2PError(f"{editor}.edit made an image of {role} with {fault}")

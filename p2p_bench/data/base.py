@@ -205,18 +205,26 @@ def load_pair(dataset: PairDataset, pair: EditPair, size: tuple[int, int]) -> Lo
     """
     try:
         pixels = dataset.load(pair, size)
-        checksum = content_checksum(dataset, pair)
+        fault = _pixel_fault(pixels, pair, size)
+        checksum = "" if fault else _known_content(dataset, pair)
     except P2PError as error:
         return LoadedPair(pair, error=str(error))
     except Exception as error:  # whatever the pixels of one pair do, the others are edited
         log.exception("pair %r cannot be loaded", pair.id)
         return LoadedPair(pair, error=f"the pair cannot be loaded ({type(error).__name__}: {error})")
-    if fault := _pixel_fault(pixels, pair, size):
+    if fault:
         return LoadedPair(pair, error=f"the pair cannot be used: {type(dataset).__name__}.load gave {fault}")
     loaded = LoadedPair(pair, pixels.image, pixels.mask, pixels.answer, pixels.mask_lost, checksum)
     if loaded.mask_state in MASK_NOTES:
         log.warning("pair %r: %s", pair.id, MASK_NOTES[loaded.mask_state])
     return loaded
+
+
+def _known_content(dataset: PairDataset, pair: EditPair) -> str:
+    """`content_checksum`; "" for a data set whose images are no files and that does not say what they are."""
+    files = [path for path in (pair.image, pair.mask) if path is not None]
+    unknown = not isinstance(dataset, HasContent) and not all(path.exists() for path in files)
+    return "" if unknown else content_checksum(dataset, pair)
 
 
 def _pixel_fault(pixels: object, pair: EditPair, size: tuple[int, int]) -> str:

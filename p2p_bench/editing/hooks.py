@@ -80,9 +80,10 @@ def noise_of(replay: Replay, step: int, shape: Sequence[int]) -> Float[Tensor, "
     """Noise of a stochastic step; None where the replay has none.
 
     Raises:
-        ValueError: It is not of the shape of a row's latents.
+        ValueError: It is not of the shape of a row's latents, as often as the replay draws.
     """
     noise = replay.noise(step)
+    shape = (replay.draws * shape[0], *shape[1:])
     if noise is not None and (not isinstance(noise, Tensor) or tuple(noise.shape) != tuple(shape)):
         raise ValueError(
             _wrong(replay, "noise", step, f"None or a tensor of the shape {tuple(shape)}", noise)

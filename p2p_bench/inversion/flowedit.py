@@ -112,6 +112,11 @@ class FlowEditReplay(Replay):
         own = self.method.source_guidance if role == "source" else self.method.guidance
         return default if own is None else own
 
+    @property
+    def draws(self) -> int:
+        """Those of the method."""
+        return self.method.n_avg
+
     def noise(self, step: int) -> Float[Tensor, "c h w"]:
         """A function of the sample's seed, the step and the draw: all of a step, channels under channels.
 

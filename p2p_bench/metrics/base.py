@@ -262,15 +262,17 @@ _TOGETHER = 8
 NO_SOURCE = "there is no source image"
 
 
-def _scored(metric: Metric, views: Sequence[EditView]) -> list[dict[str, float]]:
+def _scored(metric: Metric, views: Sequence[EditView]) -> Any:
     """What a metric says of each view; columns that need a source image are undefined without one."""
     blind = {column.name: Undefined(NO_SOURCE) for column in metric.columns if column.needs_source}
     asked = views if len(blind) < len(metric.columns) else [view for view in views if view.has_source]
-    given = metric(asked) if asked else []
-    if len(given) != len(asked):
+    given: Any = metric(asked) if asked else []
+    if not isinstance(given, Sequence) or len(given) != len(asked):
+        return given
+    if not all(isinstance(value, Mapping) for value in given):
         return given
     values = iter(given)
-    found: list[dict[str, float]] = []
+    found = []
     for view in views:
         value = next(values) if view.has_source or asked is views else {}
         found.append(value if view.has_source else {**value, **blind})

@@ -94,6 +94,11 @@ class Replay(ABC):
         """
         return classifier_free(unconditional, conditional, guidance)
 
+    @property
+    def draws(self) -> int:
+        """Noises of a stochastic step: `noise` holds so many, channels under channels."""
+        return 1
+
     def noise(self, step: int) -> Float[Tensor, "c h w"] | None:
         """Noise of a stochastic step, shared by all rows; None: this method has none."""
         return None

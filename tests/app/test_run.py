@@ -73,7 +73,9 @@ def test_what_a_run_leaves(command):
     assert mean["low"] <= mean["mean"] <= mean["high"]
     assert summary["variants"]["none"]["metrics"]["mse_outside"] == {
         "mean": None,
+        "median": None,
         "count": 0,
+        "missing": TARGETS,
         "low": None,
         "high": None,
     }

@@ -127,7 +127,7 @@ def test_one_percent_in_one_map_is_seen(part: str) -> None:
     controller: BoundP2P = bound(case)
     edit = controller.cross[0]
     wrong = edit._replace(**{part: dense(as_matrix(getattr(edit, part), WIDTH) * 1.01)})
-    edits = [RowEdit(1, 0, replace(controller, cross=(wrong,)))]
+    edits = [RowEdit(1, 0, replace(controller, cross=(wrong,) * len(controller.cross)))]
     plan = build_step_plan(unet_sites(tiny_unet()), 2, edits, 0, dtype=torch.float64)
     differences = site_differences(plan, [MapRow(1, 0, oracle(case))], 0, 2)
     cross = [difference for name, difference in differences.items() if ".attn2." in name]
