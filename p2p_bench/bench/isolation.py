@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from p2p_bench.bench.results import checked_results, versions
+from p2p_bench.bench.results import checked_results
 from p2p_bench.editing import EditRequest, EditResult
 from p2p_bench.editors import Editor
 from p2p_bench.errors import P2PError, ProcessLostError
+from p2p_bench.writes import writes
 
 log = logging.getLogger(__name__)
 
@@ -60,10 +61,10 @@ def edit_apart(
         ProcessLostError: The device answers no more, so that nothing else can be edited here.
     """
     images = [request.image for request in requests if request.image is not None]
-    before = versions(images)
+    before = writes(images)
     try:
         made = editor.edit(requests, _watched(progress, timeout, len(requests)))
-        if versions(images) != before:
+        if writes(images) != before:
             raise P2PError(
                 f"{type(editor).__name__}.edit changed an image that it was given, which is the source of "
                 "what comes after it; work on a copy"

@@ -37,11 +37,6 @@ def checked_results(made: object, requests: Sequence[EditRequest], editor: str) 
     return [_checked(*one, editor) for one in zip(made, requests, strict=True)]
 
 
-def versions(images: Sequence[Tensor]) -> list[int]:
-    """How often each image was written to; 0 where torch does not count."""
-    return [0 if image.is_inference() else image._version for image in images]
-
-
 def _checked(result: EditResult, request: EditRequest, editor: str) -> EditResult:
     count = 1 + len(request.targets)
     if (len(result.images), len(result.errors)) != (count, count):

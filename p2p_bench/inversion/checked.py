@@ -7,6 +7,7 @@ from torch import Tensor
 from p2p_bench.inversion.base import Inversion, Sources, StepProgress, no_tick
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.sampling.replay import Replay
+from p2p_bench.writes import writes
 
 
 def inverted(
@@ -19,9 +20,9 @@ def inverted(
             a first step of the run; or the sources were changed.
     """
     name = type(inversion).__name__
-    before = _versions(sources)
+    before = _writes(sources)
     made = inversion.invert(model, sources, steps, tick)
-    if _versions(sources) != before:
+    if _writes(sources) != before:
         raise ValueError(
             f"{name}.invert changed its sources, which others read after it; work on a copy of them"
         )
@@ -61,7 +62,5 @@ def _is_list(made: object) -> bool:
     return isinstance(made, list | tuple)
 
 
-def _versions(sources: Sources) -> list[int]:
-    """How often each tensor was written to; 0 where torch does not count."""
-    tensors = (sources.images, sources.latents, *sources.conditioning.values())
-    return [0 if tensor.is_inference() else tensor._version for tensor in tensors]
+def _writes(sources: Sources) -> list[int]:
+    return writes((sources.images, sources.latents, *sources.conditioning.values()))

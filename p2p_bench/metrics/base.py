@@ -14,6 +14,7 @@ from p2p_bench.errors import ConfigError, MissingWeightsError
 from p2p_bench.fields import Words, check_fields, shown
 from p2p_bench.hashing import digest, sha256_file
 from p2p_bench.pinned import with_pinned_settings
+from p2p_bench.writes import writes
 
 Role = Literal["fidelity", "editability", "other"]
 
@@ -282,14 +283,14 @@ def _scored(metric: Metric, views: Sequence[EditView]) -> Any:
 def _evaluated(metrics: Mapping[str, Metric], views: Sequence[EditView]) -> list[dict[str, float]]:
     rows: list[dict[str, float]] = [{} for _ in views]
     for name, metric in metrics.items():
-        before = _versions(views)
+        before = _writes(views)
         try:
             values = _scored(metric, views)
         except (ConfigError, MissingWeightsError):
             raise
         except Exception as error:  # whatever a metric of somebody else raises, its name must be told
             raise RuntimeError(f"metric {name!r} failed: {type(error).__name__}: {error}") from error
-        if _versions(views) != before:
+        if _writes(views) != before:
             raise RuntimeError(
                 f"metric {name!r} changed an image that it was shown, so that what comes after it would "
                 "score another; compute on a copy"
@@ -356,7 +357,5 @@ def _kind(values: object) -> str:
     return f"a {type(values).__name__}"
 
 
-def _versions(views: Sequence[EditView]) -> list[int]:
-    """How often each image was written to; 0 where torch does not count."""
-    images = [image for view in views for image in vars(view).values() if isinstance(image, Tensor)]
-    return [0 if image.is_inference() else image._version for image in images]
+def _writes(views: Sequence[EditView]) -> list[int]:
+    return writes(image for view in views for image in vars(view).values() if isinstance(image, Tensor))

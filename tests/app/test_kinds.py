@@ -70,7 +70,7 @@ class Seeds(NoCheck):
     """A metric that calls its column as the rows call theirs, and does not find its weights."""
 
     @property
-    def columns(self) -> Any:  # type: ignore[override]
+    def columns(self) -> Any:  # type: ignore[override]  # the fault is meant
         from p2p_bench.metrics import MetricColumn
 
         return (MetricColumn("seed", higher_is_better=True),)

@@ -111,7 +111,7 @@ def test_passes_are_counted(name: str) -> None:
     model = gaussian_flow()
 
     class Counting(GaussianFlow):
-        def predict(self, latents: Tensor, *rest: Any) -> Denoised:  # type: ignore[override]
+        def predict(self, latents: Tensor, *rest: Any) -> Denoised:  # type: ignore[override]  # handed on
             asked.append(len(latents))
             return super().predict(latents, *rest)
 

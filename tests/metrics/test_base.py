@@ -130,7 +130,7 @@ def test_columns_are_a_tuple_of_columns(columns: object) -> None:
     with pytest.raises(
         ConfigError, match=r"metrics\.mine: its `columns` are .*expected a tuple of MetricColumn"
     ):
-        all_columns({"mine": Fixed([], columns)})  # type: ignore[arg-type]
+        all_columns({"mine": Fixed([], columns)})  # type: ignore[arg-type]  # what is no column is meant
 
 
 def test_errors_for_the_user_pass_unchanged() -> None:

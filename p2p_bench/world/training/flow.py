@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
 from p2p_bench.world.training.grounding import grounding_loss, place_masks
-from p2p_bench.world.training.latents import LATENT_SIDE, DenoisingBatch, DenoisingRecipe, denoising_batches
-from p2p_bench.world.training.muon import MuonAdamW, muon_groups
-from p2p_bench.world.training.runner import Average, fit, warm_cosine
+from p2p_bench.world.training.latents import LATENT_SIDE, DenoisingBatch, DenoisingRecipe, fit_denoiser
+from p2p_bench.world.training.muon import muon_adamw, muon_groups
+from p2p_bench.world.training.runner import Average
 
 T5_COLUMNS = 1
 """Columns of zeros where a T5 would stand: the fewest that the pipeline can be told."""
@@ -244,11 +244,8 @@ class FlowModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Optimiser and schedule of the recipe."""
-        steps = self.recipe.steps
         groups = muon_groups([self.live.transformer, self.live.texts], _SHALLOW)
-        optimizer = MuonAdamW(groups, lr=self.recipe.learning_rate)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warm_cosine(steps, min(200, steps // 4 + 1)))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return muon_adamw(groups, self.recipe.learning_rate, self.recipe.steps)
 
 
 def train_flow(
@@ -265,15 +262,16 @@ def train_flow(
     Encoded scenes are kept in `out_dir`/latents.safetensors. `vae.config.scaling_factor` must be set.
     """
     lightning.seed_everything(seed, verbose=False)
-    out_dir.mkdir(parents=True, exist_ok=True)
     module = FlowModule(recipe, tokenizer)
-    fit(
+    fit_denoiser(
         module,
-        lambda: denoising_batches(recipe, vae, tokenizer, out_dir / "latents.safetensors", seed),
+        recipe,
+        vae,
+        tokenizer,
         name="flow",
-        steps=recipe.steps,
         out_dir=out_dir,
         device=device,
+        seed=seed,
         observers=observers,
     )
     return module

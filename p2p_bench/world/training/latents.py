@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import lightning
 import numpy as np
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from jaxtyping import Float, Int, Shaped
+from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPTokenizer
@@ -19,6 +21,7 @@ from p2p_bench.world.scenes.attributes import DEFAULT_STYLE, DEFAULT_WEATHER
 from p2p_bench.world.scenes.captions import caption_words
 from p2p_bench.world.training.grounding import token_owners
 from p2p_bench.world.training.images import TRAIN_SEEDS, random_rows, training_scenes
+from p2p_bench.world.training.runner import fit
 
 log = logging.getLogger(__name__)
 
@@ -174,3 +177,28 @@ def denoising_batches(
         )
 
     return make_batch
+
+
+def fit_denoiser(
+    module: lightning.LightningModule,
+    recipe: DenoisingRecipe,
+    vae: AutoencoderKL,
+    tokenizer: CLIPTokenizer,
+    *,
+    name: str,
+    out_dir: Path,
+    device: str,
+    seed: int,
+    observers: tuple[Callback, ...],
+) -> None:
+    """Trains a module on `denoising_batches`, whose scenes are kept in `out_dir`; see `fit`."""
+    out_dir.mkdir(parents=True, exist_ok=True)
+    fit(
+        module,
+        lambda: denoising_batches(recipe, vae, tokenizer, out_dir / "latents.safetensors", seed),
+        name=name,
+        steps=recipe.steps,
+        out_dir=out_dir,
+        device=device,
+        observers=observers,
+    )

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from p2p_bench.world.training.runner import warm_cosine
+
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
@@ -101,3 +103,10 @@ def muon_groups(
             outer = "embedding.weight" in name or any(part in name for part in shallow)
             (rest if outer or parameter.ndim < 2 else matrices).append(parameter)
     return [{"params": matrices, "orthogonal": True}, {"params": rest, "weight_decay": 0.0}]
+
+
+def muon_adamw(groups: Iterable[dict[str, Any]], learning_rate: float, steps: int) -> dict[str, Any]:
+    """`MuonAdamW` with `warm_cosine`, in the form that Lightning wants from `configure_optimizers`."""
+    optimizer = MuonAdamW(groups, lr=learning_rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warm_cosine(steps, min(200, steps // 4 + 1)))
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -19,11 +19,11 @@ from p2p_bench.world.training.latents import (
     LATENT_SIDE,
     DenoisingBatch,
     DenoisingRecipe,
-    denoising_batches,
     draw_timesteps,
+    fit_denoiser,
 )
-from p2p_bench.world.training.muon import MuonAdamW, muon_groups
-from p2p_bench.world.training.runner import Average, fit, warm_cosine
+from p2p_bench.world.training.muon import muon_adamw, muon_groups
+from p2p_bench.world.training.runner import Average
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,10 +188,7 @@ class UNetModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Optimiser and schedule of the recipe."""
-        steps = self.recipe.steps
-        optimizer = MuonAdamW(muon_groups([self.unet, self.text]), lr=self.recipe.learning_rate)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warm_cosine(steps, min(200, steps // 4 + 1)))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return muon_adamw(muon_groups([self.unet, self.text]), self.recipe.learning_rate, self.recipe.steps)
 
 
 def train_unet(
@@ -208,15 +205,16 @@ def train_unet(
     Encoded scenes are kept in `out_dir`/latents.safetensors. `vae.config.scaling_factor` must be set.
     """
     lightning.seed_everything(seed, verbose=False)
-    out_dir.mkdir(parents=True, exist_ok=True)
     module = UNetModule(recipe, tokenizer)
-    fit(
+    fit_denoiser(
         module,
-        lambda: denoising_batches(recipe, vae, tokenizer, out_dir / "latents.safetensors", seed),
+        recipe,
+        vae,
+        tokenizer,
         name="unet",
-        steps=recipe.steps,
         out_dir=out_dir,
         device=device,
+        seed=seed,
         observers=observers,
     )
     return module
