@@ -1,7 +1,7 @@
 """One edit, in one call."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -103,17 +103,17 @@ def edit(
     method: Inversion | None = named("inversion", inversion)
     if method is not None:
         arguments.instance("inversion", method, Inversion, "an inversion, such as DDIMInversion()")
-        if image is None:
-            raise P2PError("inversion: there is no image to invert; give image=..., or leave it out")
-    fitted = _fit(fit)
+    arguments.one_of("fit", fit, FITS)
     used = _sampler(named("sampler", sampler), arguments.number("eta", eta))
+    if progress is not None and not callable(progress):
+        raise arguments.wrong("progress", "a function of (steps taken, steps in all)", progress)
     request = EditRequest(
         id="edit",
         source_prompt=arguments.text("source", source),
         targets=tuple(map(Target, prompts, controllers)),
         seed=arguments.seed(seed),
         noise=None if noise is None else arguments.noise(noise),
-        image=None if image is None else as_source_image(image, model.spec.image_size, fitted),
+        image=None if image is None else as_source_image(image, model.spec.image_size, fit),
         inversion=DDIMInversion() if image is not None and method is None else method,
         inversion_prompt=_optional(arguments.text, "inversion_prompt", inversion_prompt),
         repair=_repair(repair),
@@ -124,10 +124,10 @@ def edit(
         steps=_optional(arguments.whole, "steps", steps if steps is not None else used.steps),
         guidance=_optional(arguments.number, "guidance", guidance if guidance is not None else used.guidance),
         stepper=used.stepper(),
-        spacing=_spacing(spacing if spacing is not None else used.spacing),
+        spacing=arguments.one_of("spacing", spacing if spacing is not None else used.spacing, SPACINGS),
         record=_record(model, record),
         truncate=arguments.flag("truncate", truncate),
-        progress=_progress(progress),
+        progress=progress,
         cache=None if cache is None else arguments.instance("cache", cache, Cache, "a Cache"),
         whole=True,
     )
@@ -149,18 +149,6 @@ def _optional(check: Callable[[str, Any], T], name: str, value: Any) -> T | None
     return None if value is None else check(name, value)
 
 
-def _fit(value: Any) -> Fit | None:
-    if value is not None and (not isinstance(value, str) or value not in FITS):
-        raise arguments.wrong("fit", f"one of {', '.join(FITS)}", value)
-    return cast(Fit | None, value)
-
-
-def _spacing(value: Any) -> Spacing | None:
-    if value is not None and (not isinstance(value, str) or value not in SPACINGS):
-        raise arguments.wrong("spacing", f"one of {', '.join(SPACINGS)}", value)
-    return cast(Spacing | None, value)
-
-
 def _repair(value: Any) -> Repair | None:
     if isinstance(value, Repair):
         return value
@@ -171,10 +159,3 @@ def _record(model: DiffusionModel, value: Any) -> bool | Record:
     if value is None:
         return can_record(model)
     return value if isinstance(value, Record) else arguments.flag("record", value)
-
-
-def _progress(value: Any) -> Progress | None:
-    if value is not None and not callable(value):
-        raise arguments.wrong("progress", "a function of (steps taken, steps in all)", value)
-    progress: Progress | None = value
-    return progress

@@ -1,7 +1,7 @@
 """Checks of what a caller in Python hands over: harmless kin are taken, all else is refused by name."""
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from numbers import Real
 from typing import Any
 
@@ -93,6 +93,17 @@ def flag(name: str, value: Any) -> bool:
     if not isinstance(value, bool | np.bool_):
         raise wrong(name, "true or false", value)
     return bool(value)
+
+
+def one_of(name: str, value: Any, options: Collection[str]) -> Any:
+    """A text that is one of some options; None stays.
+
+    Raises:
+        ConfigError: It is another.
+    """
+    if value is not None and (not isinstance(value, str) or value not in options):
+        raise wrong(name, f"one of {', '.join(options)}", value)
+    return value
 
 
 def prompts(value: Any) -> list[str]:

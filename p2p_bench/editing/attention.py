@@ -70,7 +70,7 @@ def recorders(model: DiffusionModel, record: Record | None, table: RowTable) -> 
     """
     if record is None:
         return ()
-    return _recorders(model, record, _columns(model, table), _self_rows(record, table))
+    return _recorders(model, record, *_kept_rows(model, record, table))
 
 
 def forked(
@@ -79,27 +79,23 @@ def forked(
     """The same, going on with the rows of the next table."""
     if record is None:
         return ()
-    rows = {"cross": _columns(model, table), "self": _self_rows(record, table)}
-    return tuple(recorder.forked(table.parents, rows[recorder.spec.kind]) for recorder in recorders)
+    cross, own = _kept_rows(model, record, table)
+    kinds = {"cross": cross, "self": own}
+    return tuple(recorder.forked(table.parents, kinds[recorder.spec.kind]) for recorder in recorders)
 
 
-def _columns(model: DiffusionModel, table: RowTable) -> Sequence[int] | Mapping[int, tuple[int, ...]]:
-    """Rows whose cross-attention is kept, with their columns where not all are.
+def _kept_rows(
+    model: DiffusionModel, record: Record, table: RowTable
+) -> tuple[Sequence[int] | Mapping[int, tuple[int, ...]], list[int]]:
+    """Rows whose cross-attention is kept, with their columns where not all are, and of self-attention.
 
     At joint sites text has several columns for every one of a prompt's, and each costs: padding is left out.
     """
-    rows = range(len(table.rows))
-    if not any(site.joint for site in model.sites):
-        return rows
-    return {row: told_columns(table.rows[row].prompt) for row in rows}
-
-
-def _self_rows(record: Record, table: RowTable) -> list[int]:
-    """Rows whose self-attention is kept."""
-    wanted = set(record.self_images)
-    return sorted(
-        {row for one in table.samples for image, row in table.images(one).items() if image in wanted}
-    )
+    rows: Sequence[int] | Mapping[int, tuple[int, ...]] = range(len(table.rows))
+    if any(site.joint for site in model.sites):
+        rows = {row: told_columns(table.rows[row].prompt) for row in rows}
+    images = [pair for sample in table.samples for pair in sample.row_of.items()]
+    return rows, sorted({row for image, row in images if image in record.self_images})
 
 
 def _recorders(

@@ -28,9 +28,10 @@ class Blender:
     def __init__(self, spec: ModelSpec, table: RowTable, before: "Blender | None" = None) -> None:
         self._spec = spec
         self._blends = [
-            (index, row.source, row.controller.blend)
+            (index, row.source, edit.blend)
             for index, row in enumerate(table.rows)
-            if row.controller is not None and row.controller.blend is not None
+            for edit in row.controllers[:1]  # alike as long as the table lasts
+            if edit.blend is not None
         ]
         columns: dict[float, dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
         for target, row in enumerate(table.rows):
@@ -39,19 +40,15 @@ class Blender:
                 if blend is not None and blend.records:
                     columns[blend_fraction(spec, blend)][row.source] |= set(blend.source_columns)
                     columns[blend_fraction(spec, blend)][target] |= set(blend.target_columns)
-        self._recorders: dict[float, Recorder] = {}
+        self.recorders: dict[float, Recorder] = {}
+        """What has to be recorded at every step, by the side of its maps."""
         for fraction, by_row in columns.items():
             kept = {row: tuple(sorted(wanted)) for row, wanted in by_row.items()}
-            self._recorders[fraction] = (
+            self.recorders[fraction] = (
                 _recorder(spec, kept, fraction)
                 if before is None
-                else before._recorders[fraction].forked(table.parents, kept)
+                else before.recorders[fraction].forked(table.parents, kept)
             )
-
-    @property
-    def recorders(self) -> tuple[Recorder, ...]:
-        """What has to be recorded at every step."""
-        return tuple(self._recorders.values())
 
     def blended(self, step: int, latents: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """The rows' latents after a step (an index from 0), blended with those of their sources."""
@@ -69,7 +66,7 @@ class Blender:
         size = self._spec.latent_size
         if blend.mask is not None:
             return fitted_mask(blend.mask.tensor(), size)
-        recorder = self._recorders[blend_fraction(self._spec, blend)]
+        recorder = self.recorders[blend_fraction(self._spec, blend)]
         maps = {row: recorder.maps(row) for row in (source, target)}
 
         def union(words: dict[int, tuple[int, ...]], pool: int, threshold: float) -> Bool[Tensor, "h w"]:

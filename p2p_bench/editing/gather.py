@@ -11,7 +11,7 @@ from p2p_bench.editing.attention import AttentionMaps, kept_maps
 from p2p_bench.editing.loop import Sampled
 from p2p_bench.editing.request import EditRequest, PreparedRequest
 from p2p_bench.editing.result import EditResult
-from p2p_bench.editing.rows import RowTable, Sample
+from p2p_bench.editing.rows import RowTable
 from p2p_bench.errors import P2PError
 from p2p_bench.inversion.recall import Made
 from p2p_bench.models import DiffusionModel
@@ -46,20 +46,17 @@ def sampled_parts(model: DiffusionModel, table: RowTable, sampled: Sampled) -> l
         table: The rows at the end.
         sampled: What the loop left of them.
     """
-    images = _decoded(model, sampled)
+    images, broken = _decoded(model, table, sampled)
     parts = []
     for sample in table.samples:
-        row_of = table.images(sample)
+        row_of = sample.row_of
         parts.append(
             Part(
                 images={image: images[row] for image, row in row_of.items()},
                 latents={image: sampled.latents[row] for image, row in row_of.items()},
                 rows={image: sampled.unet_rows[row] for image, row in row_of.items()},
                 spent={image: sampled.unet_rows_spent[row] for image, row in row_of.items()},
-                errors={
-                    image: sampled.errors[row] or _image_error(model, sample, images[row])
-                    for image, row in row_of.items()
-                },
+                errors={image: sampled.errors[row] or broken.get(row) for image, row in row_of.items()},
                 attention=kept_maps(sampled.recorders, row_of),
             )
         )
@@ -136,22 +133,23 @@ def _blank_images(
     return images, torch.full((count, spec.latent_channels, *spec.latent_size), torch.nan, dtype=dtype)
 
 
-def _decoded(model: DiffusionModel, sampled: Sampled) -> Float[Tensor, "n 3 h w"]:
-    """Images of all rows; NaN where a row has an error."""
+def _decoded(
+    model: DiffusionModel, table: RowTable, sampled: Sampled
+) -> tuple[Float[Tensor, "n 3 h w"], dict[int, P2PError]]:
+    """Images of all rows, NaN where a row has an error; and what is wrong with images of finite latents."""
     images = torch.full((len(sampled.latents), 3, *model.spec.image_size), torch.nan)
     fine = [index for index, error in enumerate(sampled.errors) if error is None]
     if fine:
         images[fine] = model.decode_latents(sampled.latents[fine]).cpu()
-    return images
-
-
-def _image_error(model: DiffusionModel, sample: Sample, image: Float[Tensor, "3 h w"]) -> P2PError | None:
-    if bool(image.isfinite().all()):
-        return None
-    return P2PError(
-        f"sample {sample.id!r}: the VAE of model {model.spec.name!r} made a non-finite image of finite "
-        "latents; set model.dtype=float32 or bfloat16"
-    )
+    broken = {}
+    for index in fine:
+        if not bool(images[index].isfinite().all()):
+            sample = table.samples[table.rows[index].sample]
+            broken[index] = P2PError(
+                f"sample {sample.id!r}: the VAE of model {model.spec.name!r} made a non-finite image of "
+                "finite latents; set model.dtype=float32 or bfloat16"
+            )
+    return images, broken
 
 
 def _joined(kept: Sequence[AttentionMaps]) -> tuple[AttentionMaps, ...]:

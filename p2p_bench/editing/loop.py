@@ -8,9 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from p2p_bench.attention.plan import PlanCache, StepPlan
+from p2p_bench.attention.plan import PlanCache, RowEdit, StepPlan
 from p2p_bench.attention.recorder import Recorder
-from p2p_bench.attention.terms import Role
 from p2p_bench.editing import hooks
 from p2p_bench.editing.attention import Record, forked, recorders
 from p2p_bench.editing.blend import Blender
@@ -120,6 +119,7 @@ class _Network:
         self.unet_rows = [0] * len(self.table.rows)
         self.unet_rows_spent = [0.0] * len(self.table.rows)
         self.sources = torch.tensor([row.source for row in self.table.rows], device=self.model.device)
+        self._recorded = (*self.recorders, *self.blender.recorders.values())
         self._conditional = self.model.encode([row.prompt for row in self.table.rows])
         self._empty = self.model.unconditional()
 
@@ -134,86 +134,79 @@ class _Network:
         self, x_t: Float[Tensor, "n c h w"], level: Level, step: int, asked: list[Prediction]
     ) -> Prediction:
         """What is in the latents of all rows; added to what was asked in this step."""
-        guidance, wanted = self._guidance(step)
-        for recorder in self._all_recorders:
+        for recorder in self._recorded:
             recorder.begin(step)
-        # The conditional half comes first, so that a row keeps its place whatever else is computed.
-        owners = [*range(len(self.table.rows)), *wanted]
-        inputs = x_t.index_select(0, torch.tensor(owners, device=x_t.device))
-        conditioning = joined([self._conditional, *(self._unconditional(row, step) for row in wanted)])
-        if self.model.spec.guided_by == "input":
-            conditioning = told_guidance(conditioning, guidance)
-        predicted = self.model.predict(inputs, level, conditioning, self._plan(len(owners), step))
-        hooks.check_prediction(self.model, inputs, predicted)
-        self._count(owners)
-        conditional = predicted.rows(0, len(x_t))
-        without = conditional.output.clone()
-        without[wanted] = predicted.output[len(x_t) :]
-        unconditional = conditional.with_output(without)
-        scale = torch.tensor(guidance, dtype=x_t.dtype, device=x_t.device)[:, None, None, None]
+        unconditional, conditional, scale = self._pass(x_t, level, step, range(len(x_t)))
         parts = []
         for sample in self.table.samples:
             at = sample.rows.start, sample.rows.stop
             halves = unconditional.rows(*at), conditional.rows(*at)
-            roles = self.table.roles(sample)
-            parts.append(hooks.combined(sample.replay, step, roles, halves, scale[slice(*at)]))
+            parts.append(hooks.combined(sample.replay, step, sample.roles, halves, scale[slice(*at)]))
         asked.append(Prediction(stacked(parts), conditional, unconditional))
         return asked[-1]
 
     def predict_as_sources(self, x_t: Float[Tensor, "n c h w"], level: Level, step: int) -> Denoised:
         """What is in the latents of the targets' rows by the prompts of their sources; nothing is edited."""
         targets = [index for index, row in enumerate(self.table.rows) if row.role == "target"]
-        scales, wanted = self._guidance(step, as_sources=targets)
-        owners = torch.tensor([*targets, *wanted], device=x_t.device)
-        told = select(self._conditional, self.sources.index_select(0, owners[: len(targets)]))
-        conditioning = joined([told, *(self._unconditional(row, step, "source") for row in wanted)])
-        if self.model.spec.guided_by == "input":
-            conditioning = told_guidance(conditioning, scales)
-        predicted = self.model.predict(x_t.index_select(0, owners), level, conditioning)
-        self._count(owners.tolist())
-        conditional = predicted.rows(0, len(targets))
-        without = conditional.output.clone()
-        without[[targets.index(row) for row in wanted]] = predicted.output[len(targets) :]
-        scale = torch.tensor(scales, dtype=x_t.dtype, device=x_t.device)[:, None, None, None]
-        return classifier_free(conditional.with_output(without), conditional, scale)
+        return classifier_free(*self._pass(x_t, level, step, targets, as_sources=True))
 
-    def _count(self, owners: Sequence[int]) -> None:
-        """Counts rows that went through the network."""
+    def _pass(
+        self,
+        x_t: Float[Tensor, "n c h w"],
+        level: Level,
+        step: int,
+        rows: Sequence[int],
+        as_sources: bool = False,
+    ) -> tuple[Denoised, Denoised, Float[Tensor, "m 1 1 1"]]:
+        """Predictions without and with the prompt, and the guidance, of some rows; counts the pass.
+
+        Args:
+            x_t: Latents of all rows.
+            level: Their level.
+            step: Index from 0.
+            rows: The rows that pass.
+            as_sources: By the prompts of their sources and unedited, in place of their own.
+        """
+        guidance: list[float] = []
+        wanted: list[int] = []
+        empty: list[Conditioning] = []
+        for index in rows:
+            row = self.table.rows[index]
+            sample, role = self.table.samples[row.sample], "source" if as_sources else row.role
+            guidance.append(hooks.guidance_of(sample.replay, step, role, sample.guidance))
+            in_passes = self.model.spec.guided_by == "passes"
+            if in_passes and sample.replay.needs_unconditional(step, role, guidance[-1]):
+                wanted.append(index)
+                empty.append(hooks.unconditional_of(sample.replay, step, role, self._empty))
+        told = select(self._conditional, self.sources[[*rows]]) if as_sources else self._conditional
+        told = joined([told, *empty])
+        if self.model.spec.guided_by == "input":
+            told = told_guidance(told, guidance)
+        # The conditional half comes first, so that a row keeps its place whatever else is computed.
+        owners = [*rows, *wanted]
+        inputs = x_t.index_select(0, torch.tensor(owners, device=x_t.device))
+        plan = None if as_sources else self._plan(len(owners), step)
+        predicted = self.model.predict(inputs, level, told, plan)
+        hooks.check_prediction(self.model, inputs, predicted)
         for owner in owners:
             self.unet_rows[owner] += 1
             self.unet_rows_spent[owner] += 1 / max(1, len(self.table.rows[owner].targets))
-
-    @property
-    def _all_recorders(self) -> tuple[Recorder, ...]:
-        return (*self.recorders, *self.blender.recorders)
-
-    def _guidance(self, step: int, as_sources: Sequence[int] | None = None) -> tuple[list[float], list[int]]:
-        """Guidance of each row, and the rows that take an unconditional pass; or of some rows as sources."""
-        scales, wanted = [], []
-        in_passes = self.model.spec.guided_by == "passes"
-        for index in range(len(self.table.rows)) if as_sources is None else as_sources:
-            row = self.table.rows[index]
-            sample, role = self.table.samples[row.sample], row.role if as_sources is None else "source"
-            scale = hooks.guidance_of(sample.replay, step, role, sample.guidance)
-            scales.append(scale)
-            if in_passes and sample.replay.needs_unconditional(step, role, scale):
-                wanted.append(index)
-        return scales, wanted
-
-    def _unconditional(self, index: int, step: int, role: Role | None = None) -> Conditioning:
-        row = self.table.rows[index]
-        replay = self.table.samples[row.sample].replay
-        return hooks.unconditional_of(replay, step, role or row.role, self._empty)
+        conditional = predicted.rows(0, len(rows))
+        without = conditional.output.clone()
+        without[[rows.index(row) for row in wanted]] = predicted.output[len(rows) :]
+        scale = torch.tensor(guidance, dtype=x_t.dtype, device=x_t.device)[:, None, None, None]
+        return conditional.with_output(without), conditional, scale
 
     def _plan(self, num_rows: int, step: int) -> StepPlan:
         if num_rows not in self._plans:
+            edits = [
+                RowEdit(index, row.source, edit)
+                for index, row in enumerate(self.table.rows)
+                for edit in row.controllers[:1]  # alike as long as the table lasts
+            ]
+            model = self.model
             self._plans[num_rows] = PlanCache(
-                self.model.sites,
-                num_rows,
-                self.table.edits(),
-                self._all_recorders,
-                self.model.device,
-                self.model.dtype,
+                model.sites, num_rows, edits, self._recorded, model.device, model.dtype
             )
         return self._plans[num_rows].at(step)
 
@@ -245,8 +238,8 @@ def _corrected(table: RowTable, state: RowState, step: int, prediction: Predicti
     latents = []
     for sample in table.samples:
         at = sample.rows.start, sample.rows.stop
-        own, roles = state[0][slice(*at)], table.roles(sample)
-        latents.append(hooks.corrected(sample.replay, step, roles, own, prediction.rows(*at)))
+        own = state[0][slice(*at)]
+        latents.append(hooks.corrected(sample.replay, step, sample.roles, own, prediction.rows(*at)))
     return (torch.cat(latents), *state[1:])
 
 

@@ -4,11 +4,10 @@ All rows of a batch are at the same step. A request takes one source row, and a 
 targets that are edited alike so far (see `tree`), next to one another; the loop reads nothing else.
 """
 
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from p2p_bench.attention.plan import RowEdit
 from p2p_bench.attention.terms import Role
 from p2p_bench.controllers import BoundController
 from p2p_bench.editing.request import PreparedRequest
@@ -38,11 +37,6 @@ class Row:
     targets: tuple[int, ...] = ()
     controllers: tuple[BoundController, ...] = ()
 
-    @property
-    def controller(self) -> BoundController | None:
-        """Its edit; None for a source."""
-        return self.controllers[0] if self.controllers else None
-
 
 @dataclass(frozen=True, eq=False)
 class Sample:
@@ -53,12 +47,16 @@ class Sample:
         replay: How it starts and what it asks of the loop.
         guidance: Its guidance scale.
         rows: Indices of its rows, source first, without gaps.
+        roles: Role of each of them.
+        row_of: Row of each image: 0 is the source, 1 + i its target i.
     """
 
     id: str
     replay: Replay
     guidance: float
     rows: range
+    roles: tuple[Role, ...]
+    row_of: Mapping[int, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,23 +76,6 @@ class RowTable:
     rows: tuple[Row, ...]
     samples: tuple[Sample, ...]
     parents: tuple[int, ...] = ()
-
-    def roles(self, sample: Sample) -> tuple[Role, ...]:
-        """Role of each row of a sample."""
-        return tuple(self.rows[index].role for index in sample.rows)
-
-    def edits(self) -> tuple[RowEdit, ...]:
-        """Controllers by row of the network batch, which begins with the conditional rows in table order."""
-        return tuple(
-            RowEdit(index, row.source, row.controller)
-            for index, row in enumerate(self.rows)
-            if row.controller is not None
-        )
-
-    def images(self, sample: Sample) -> dict[int, int]:
-        """Row of each image of a sample: 0 is the source, 1 + i its target i."""
-        rows = {0: sample.rows.start}
-        return rows | {1 + target: index for index in sample.rows for target in self.rows[index].targets}
 
 
 Suited = dict[int, tuple[TokenizedPrompt, BoundController]]
@@ -131,13 +112,17 @@ def row_tables(
             zip(prepared, replays, suited, trees, strict=True)
         ):
             source = len(rows)
+            row_of = {0: source}
             rows.append(Row(number, "source", source, one.prompts[0]))
             order = list(targets)
             for group in groups_at(tree, start):
                 members = tuple(order[place] for place in group)
                 edits = tuple(targets[index][1] for index in members)
+                row_of |= {1 + index: len(rows) for index in members}
                 rows.append(Row(number, "target", source, targets[members[0]][0], members, edits))
-            samples.append(Sample(one.request.id, replay, one.guidance, range(source, len(rows))))
+            own = range(source, len(rows))
+            roles = tuple(rows[index].role for index in own)
+            samples.append(Sample(one.request.id, replay, one.guidance, own, roles, row_of))
         parents = _parents(tables[-1], rows) if tables else ()
         tables.append(RowTable(start, stop, tuple(rows), tuple(samples), parents))
     return tuple(tables)

@@ -18,7 +18,7 @@ from p2p_bench.editing.request import EditRequest, PreparedRequest, prepare, rai
 from p2p_bench.editing.result import EditResult
 from p2p_bench.editing.rows import row_tables
 from p2p_bench.errors import ConfigError, P2PError
-from p2p_bench.inversion.base import Sources, read_sources
+from p2p_bench.inversion.base import read_sources
 from p2p_bench.inversion.recall import Made, invert_or_recall
 from p2p_bench.models import DiffusionModel
 from p2p_bench.models.timesteps import Spacing
@@ -81,7 +81,11 @@ def run_edits(
     record = record or any(repair.records for repair in repairs)
     kept = Record() if record is True else record or None
     budget = max_rows if isinstance(max_rows, RowBudget) else RowBudget(max_rows)
-    _check_settings(model, steps, guidance, kept)
+    check_steps(steps)
+    model.ladder(steps)  # refuses a number that the model cannot serve
+    check_guidance(guidance, model.spec)
+    if kept is not None:
+        check_record(model, kept)
     results: dict[int, EditResult] = {}
     prepared: list[tuple[int, PreparedRequest]] = []
     for place, request in enumerate(requests):
@@ -99,19 +103,10 @@ def run_edits(
             results[place] = refused(model, request, [error])
     editor = _Editor(model, steps, stepper, kept, cache, _Ticker(progress, steps))
     results |= editor.run_all(prepared, budget)
-    return [_repaired(results[place], request) for place, request in enumerate(requests)]
-
-
-def _repaired(result: EditResult, request: EditRequest) -> EditResult:
-    return result if request.repair is None else repaired(result, request.repair, request.image)
-
-
-def _check_settings(model: DiffusionModel, steps: int, guidance: float, record: Record | None) -> None:
-    check_steps(steps)
-    model.ladder(steps)  # refuses a number that the model cannot serve
-    check_guidance(guidance, model.spec)
-    if record is not None:
-        check_record(model, record)
+    return [
+        results[place] if one.repair is None else repaired(results[place], one.repair, one.image)
+        for place, one in enumerate(requests)
+    ]
 
 
 def can_record(model: DiffusionModel) -> bool:
@@ -132,25 +127,18 @@ class _Ticker:
         self._total = 0
         self.done = 0
 
-    def expect(self, batches: Sequence[Batch]) -> None:
-        """So many steps are to come."""
-        self._total += sum(map(self._ticks, batches))
-
-    def again(self, done: int, before: Sequence[Batch], after: Sequence[Batch]) -> None:
-        """Only `done` steps count; what was to come is now to come in other batches."""
-        self.done = done
-        self._total -= sum(map(self._ticks, before))
-        self.expect(after)
+    def expect(self, done: int, batches: Sequence[Batch]) -> None:
+        """So many steps count as taken, and those of some batches are to come."""
+        self.done = self._total = done
+        for batch in batches:
+            inverted = batch.members[0].request.inversion is not None
+            self._total += self._steps * (inverted + max(1, len(batch.chunks)))
 
     def __call__(self) -> None:
         """One more step was taken."""
         self.done += 1
         if self._progress is not None:
             self._progress(min(self.done, self._total), self._total)
-
-    def _ticks(self, batch: Batch) -> int:
-        inverted = batch.members[0].request.inversion is not None
-        return self._steps * (inverted + max(1, len(batch.chunks)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +158,7 @@ class _Editor:
         """Results of all requests by their place, in smaller batches where memory does not suffice."""
         results: dict[int, EditResult] = {}
         waiting = batches(prepared, budget.rows, self.steps)
-        self.tick.expect(waiting)
+        self.tick.expect(0, waiting)
         while waiting:
             batch, done = waiting.pop(0), self.tick.done
             made = self.run(batch)
@@ -178,9 +166,9 @@ class _Editor:
                 results.update(zip(batch.places, made, strict=True))
                 continue
             budget.halve(batch.rows)
-            before = [batch, *waiting]
-            waiting = batches([one for other in before for one in other.requests], budget.rows, self.steps)
-            self.tick.again(done, before, waiting)
+            left = [one for other in (batch, *waiting) for one in other.requests]
+            waiting = batches(left, budget.rows, self.steps)
+            self.tick.expect(done, waiting)
         return results
 
     def run(self, batch: Batch) -> list[EditResult] | None:
@@ -201,11 +189,9 @@ class _Editor:
     def _run(self, batch: Batch) -> list[EditResult]:
         members = batch.members
         try:
-            sources = _sources(self.model, members)
-            made = _made(self.model, members, sources, self.steps, self.tick, self.cache)
+            made, reconstructions = self._started(members)
         except P2PError as error:
             return [refused(self.model, one.request, [error]) for one in members]
-        reconstructions = _vae_reconstructions(self.model, members, sources)
         kinds = [(one.replay.stepper() or self.stepper, one.replay.first_step) for one in made]
         parts: list[list[Part]] = [[] for _ in members]
         # Rows that step alike share a batch; as a rule that is all of them.
@@ -225,34 +211,17 @@ class _Editor:
             for of_one in zip(members, made, parts, reconstructions, strict=True)
         ]
 
-
-def _sources(model: DiffusionModel, batch: Sequence[PreparedRequest]) -> Sources | None:
-    """The real images of a batch; None where its sources are generated."""
-    if batch[0].request.inversion is None:
-        return None
-    images = torch.stack([one.request.image for one in batch if one.request.image is not None])
-    seeds = [one.request.seed for one in batch]
-    return read_sources(model, images, [one.inversion_prompt for one in batch], seeds)
-
-
-def _made(
-    model: DiffusionModel,
-    batch: Sequence[PreparedRequest],
-    sources: Sources | None,
-    steps: int,
-    tick: Callable[[], None],
-    cache: Cache | None,
-) -> list[Made]:
-    """Starts of a batch, whose requests have equal inversions."""
-    inversion = batch[0].request.inversion
-    if inversion is None or sources is None:
-        return [Made(noise_replay(model, one.request.seed, steps, one.request.noise)) for one in batch]
-    return invert_or_recall(inversion, model, sources, steps, tick, cache)
-
-
-def _vae_reconstructions(
-    model: DiffusionModel, batch: Sequence[PreparedRequest], sources: Sources | None
-) -> list[Float[Tensor, "3 h w"] | None]:
-    if sources is None:
-        return [None] * len(batch)
-    return list(model.decode_latents(sources.latents).cpu())
+    def _started(
+        self, members: Sequence[PreparedRequest]
+    ) -> tuple[list[Made], Sequence[Float[Tensor, "3 h w"] | None]]:
+        """Starts of a batch, whose inversions are equal; its real images through the VAE and back."""
+        asked = [one.request for one in members]
+        inversion = asked[0].inversion
+        if inversion is None:
+            plain = [noise_replay(self.model, one.seed, self.steps, one.noise) for one in asked]
+            return [Made(replay) for replay in plain], [None] * len(asked)
+        images = torch.stack([one.image for one in asked if one.image is not None])
+        prompts, seeds = [one.inversion_prompt for one in members], [one.seed for one in asked]
+        sources = read_sources(self.model, images, prompts, seeds)
+        made = invert_or_recall(inversion, self.model, sources, self.steps, self.tick, self.cache)
+        return made, list(self.model.decode_latents(sources.latents).cpu())

@@ -67,7 +67,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a long name": ({"controller": "x" * 5000}, "controller: there is no 'xxx"),
     "inversion": ({"inversion": 3}, "inversion: expected an inversion, such as DDIMInversion(), got 3"),
     "inversion's name": ({"inversion": "dim"}, "Did you mean 'ddim'?"),
-    "inversion alone": ({"inversion": "ddim"}, "inversion: there is no image to invert"),
+    "inversion alone": ({"inversion": "ddim"}, "inversion: no image to invert"),
     "inversion prompt": (
         {"image": torch.zeros(3, 16, 16), "inversion_prompt": 3},
         "inversion_prompt: expected",
