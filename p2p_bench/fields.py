@@ -10,7 +10,7 @@ Loads no torch.
 import functools
 import types
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from math import inf
 from numbers import Integral, Real
@@ -37,8 +37,9 @@ class Rule(ABC):
 
     def fault(self, name: str, value: Any, hint: Any) -> str:
         """What is wrong with a value, as a message; "" if nothing is."""
-        expected = self.broken(value, not _takes(hint, float))
-        null = ", or null" if _takes(hint, type(None)) else ""
+        kinds = [kind for kind, _ in _choices(hint)]
+        expected = self.broken(value, float not in kinds)
+        null = ", or null" if type(None) in kinds else ""
         return f"{name}: expected {expected}{null}, got {shown(value)}" if expected else ""
 
 
@@ -277,12 +278,15 @@ def fault_of(name: str, value: Any, hint: Any) -> ConfigError | None:
     Returns:
         The error to raise; None if the value may stand.
     """
-    if not fits(value, hint):
-        options = [option for option in _options(hint) if isinstance(option, str)]
+    choices = _choices(hint)
+    fitting = [rules for kind, rules in choices if fits(value, kind)]
+    if not fitting:
+        listed = [get_args(kind) for kind, _ in choices if get_origin(kind) is Literal]
+        options = [option for options in listed for option in options if isinstance(option, str)]
         return ConfigError(f"{name}: expected {words_of(hint)}, got {shown(value, options)}")
-    if _is_node(value) or (value is None and _takes(hint, type(None))):
+    if _is_node(value) or (value is None and any(kind is type(None) for kind, _ in choices)):
         return None
-    texts = (rule.fault(name, value, hint) for rule in _rules(value, hint))
+    texts = (rule.fault(name, value, hint) for rule in fitting[0])
     return next((ConfigError(text) for text in texts if text), None)
 
 
@@ -300,16 +304,16 @@ def fits(value: Any, hint: Any) -> bool:
     """Whether a value is of the type of an argument annotated so; types beyond plain values always fit."""
     if _is_node(value):
         return True
+    choices = _choices(hint)
+    if len(choices) > 1:
+        return any(fits(value, kind) for kind, _ in choices)
+    hint = choices[0][0]
     origin = get_origin(hint)
-    if origin is Annotated:
-        return fits(value, get_args(hint)[0])
-    if origin in (Union, types.UnionType):
-        return any(fits(value, option) for option in get_args(hint))
     if origin is Literal:
         return any(
             value is option or (type(value) is type(option) and value == option) for option in get_args(hint)
         )
-    if hint is None or hint is type(None):
+    if hint is type(None):
         return value is None
     if hint is bool:
         return isinstance(value, bool)
@@ -330,19 +334,19 @@ def fits(value: Any, hint: Any) -> bool:
 
 def words_of(hint: Any) -> str:
     """The type of an annotation in words, for messages."""
+    choices = _choices(hint)
+    if len(choices) > 1:
+        return " or ".join(dict.fromkeys(words_of(kind) for kind, _ in choices))
+    hint = choices[0][0]
     origin = get_origin(hint)
-    if origin is Annotated:
-        return words_of(get_args(hint)[0])
     if origin is Literal:
         return "one of " + ", ".join(map(repr, get_args(hint)))
-    if origin in (Union, types.UnionType):
-        return " or ".join(dict.fromkeys(map(words_of, get_args(hint))))
     names = {int: "an integer", float: "a number", bool: "true or false", str: "text", Path: "a path"}
     if origin in (dict, Mapping):
         return "a mapping"
     if origin in (tuple, list, Sequence):
         return "a list"
-    return "null" if hint in (None, type(None)) else names.get(hint, getattr(hint, "__name__", str(hint)))
+    return "null" if hint is type(None) else names.get(hint, getattr(hint, "__name__", str(hint)))
 
 
 def _fits_sequence(value: Any, origin: Any, args: tuple[Any, ...]) -> bool:
@@ -353,34 +357,15 @@ def _fits_sequence(value: Any, origin: Any, args: tuple[Any, ...]) -> bool:
     return not args or all(fits(item, args[0]) for item in value)
 
 
-def _rules(value: Any, hint: Any) -> Iterator[Rule]:
-    """The rules for a value among those of an annotation."""
+def _choices(hint: Any) -> list[tuple[Any, tuple[Rule, ...]]]:
+    """The plain types that an annotation allows, in order, each with the rules that are written beside it."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        yield from (rule for rule in args[1:] if isinstance(rule, Rule))
-        yield from _rules(value, args[0])
-    elif origin in (Union, types.UnionType):
-        yield from next((list(_rules(value, option)) for option in args if fits(value, option)), [])
-
-
-def _takes(hint: Any, kind: Any) -> bool:
-    """Whether a type is among those of an annotation."""
-    if get_origin(hint) is Annotated:
-        return _takes(get_args(hint)[0], kind)
-    if get_origin(hint) in (Union, types.UnionType):
-        return any(_takes(option, kind) for option in get_args(hint))
-    return hint is kind or (hint is None and kind is type(None))
-
-
-def _options(hint: Any) -> Iterator[Any]:
-    """What an annotation lists by name."""
-    if get_origin(hint) is Literal:
-        yield from get_args(hint)
-    elif get_origin(hint) is Annotated:
-        yield from _options(get_args(hint)[0])
-    elif get_origin(hint) in (Union, types.UnionType):
-        for option in get_args(hint):
-            yield from _options(option)
+        own = tuple(rule for rule in args[1:] if isinstance(rule, Rule))
+        return [(kind, own + rules) for kind, rules in _choices(args[0])]
+    if origin in (Union, types.UnionType):
+        return [choice for option in args for choice in _choices(option)]
+    return [(type(None) if hint is None else hint, ())]
 
 
 def _is_node(value: Any) -> bool:

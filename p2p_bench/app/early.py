@@ -122,7 +122,7 @@ def _check_model(config: DictConfig) -> None:
     """
     from p2p_bench.models.files import check_complete, checkpoint_directory, read_json, read_layout
     from p2p_bench.models.flow_levels import flow_layout
-    from p2p_bench.models.timesteps import TimestepLayout, layout_from_config
+    from p2p_bench.models.timesteps import layout_from_config
     from p2p_bench.resources import resource_path
 
     model = _arguments(config.model)
@@ -145,8 +145,7 @@ def _check_model(config: DictConfig) -> None:
     if kind is None or sampler.get("karras"):
         return
     steps = next(one for one in (sampler["steps"], model["steps"], family.steps) if one is not None)
-    layout = layout.spaced(sampler["spacing"])
-    (layout.laid_out(kind) if isinstance(layout, TimestepLayout) else layout).check(steps)
+    layout.laid_out(kind, sampler["spacing"]).check(steps)
 
 
 def _check_pairs(config: DictConfig) -> None:

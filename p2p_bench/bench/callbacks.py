@@ -22,10 +22,12 @@ class WriteRows(Callback):
 
     Args:
         runs: Every run that shares the pass.
+        display: Is told when a batch is on the disk.
     """
 
-    def __init__(self, runs: Sequence[OpenRun]) -> None:
+    def __init__(self, runs: Sequence[OpenRun], display: Display) -> None:
         self.runs = runs
+        self.display = display
         self.failed = 0
         """Number of rows so far whose edit failed."""
         self._started = 0.0
@@ -62,41 +64,16 @@ class WriteRows(Callback):
         for run, own in zip(self.runs, rows, strict=True):
             run.writer.append(own)
         self.failed += sum(row["status"] != "ok" for own in rows for row in own)
+        self.display.batch_done(len(batch))
 
     def _write_references(self, edited: Sequence[Edited], device: torch.device) -> None:
         """Scores what any of the runs lacks once; before the rows, so that a run with rows has references."""
-        lacking = [run.references.lacks(_places(edited, run.maker.number)) for run in self.runs]
+        asked = [(asked.run, (one.loaded.pair.id, asked.index)) for one in edited for asked in one.edits]
+        lacking = [
+            run.references.lacks(place for number, place in asked if number == run.maker.number)
+            for run in self.runs
+        ]
         wanted: set[Place] = set().union(*lacking)
         found = score_references(self.runs[0].maker.task.metrics, edited, wanted, device)
         for run, own in zip(self.runs, lacking, strict=True):
             run.references.append([row for row in found if place_of(row) in own])
-
-
-def _places(batch: Sequence[Edited], run: int) -> set[Place]:
-    """Samples and targets that a run edits in a batch."""
-    return {
-        (edited.loaded.pair.id, asked.index) for edited in batch for asked in edited.edits if asked.run == run
-    }
-
-
-class ShowProgress(Callback):
-    """Tells the display when a batch is on the disk; goes after `WriteRows`.
-
-    Args:
-        display: The display.
-    """
-
-    def __init__(self, display: Display) -> None:
-        self.display = display
-
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Counts the batch."""
-        self.display.batch_done(len(batch))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from lightning import LightningModule
@@ -98,25 +99,20 @@ class EditModule(LightningModule):
     ) -> list[Edited]:
         """Edits one batch of pairs."""
         assert self.editor is not None, "setup runs before test_step"
-        asked = [(self._checked(loaded), tuple(self.asked[loaded.pair.id])) for loaded in batch]
+        asked: list[tuple[LoadedPair, tuple[Asked, ...]]] = []
+        for loaded in batch:
+            fault = self.task.repair.fault(loaded)
+            usable = loaded if fault is None else replace(loaded, error=fault)
+            asked.append((usable, tuple(self.asked[loaded.pair.id])))
         requests = [
             loaded_request(self.task, loaded, [(edit.variant, edit.index) for edit in edits])
             for loaded, edits in asked
             if loaded.error is None
         ]
-        progress = None if self.progress is None else self._reporter(len(batch))
+        progress = None if self.progress is None else partial(self.progress, len(batch))
         edited = edit_apart(self.editor, requests, self.device, progress, self.timeout)
         results = {result.id: result for result in edited}
         return [
             Edited(loaded, edits, sample_seed(self.task, loaded.pair), results.get(loaded.pair.id))
             for loaded, edits in asked
         ]
-
-    def _reporter(self, pairs: int) -> Callable[[int, int], None]:
-        assert self.progress is not None
-        progress = self.progress
-        return lambda step, steps: progress(pairs, step, steps)
-
-    def _checked(self, loaded: LoadedPair) -> LoadedPair:
-        fault = self.task.repair.fault(loaded)
-        return loaded if fault is None else replace(loaded, error=fault)

@@ -186,7 +186,8 @@ def read_facts(task: Task) -> Facts:
     known = task.editor.known_variants()
     steps = None if spec is None or known else _tried(lambda: task.sampler.steps_on(spec), faults)
     if spec is not None and not known and spec.capabilities:  # none: images that were made elsewhere
-        _tried(lambda: check_guidance(_guidance(task, spec), spec), faults)
+        guidance = spec.guidance if task.sampler.guidance is None else task.sampler.guidance
+        _tried(lambda: check_guidance(guidance, spec), faults)
     if spec is not None and pairs is not None and not known and any(pair.has_image for pair in pairs):
         method, stepper = task.inversion, task.sampler.stepper()
         faults += filter(None, [unserved(method, spec, steps), not_sampled(method, stepper)])
@@ -229,7 +230,14 @@ def _check_metric(name: str, metric: Metric) -> None:
 
 def pairs_checksum(pairs: Sequence[EditPair]) -> str:
     """Checksum of what some pairs say, without where their files lie."""
-    return digest([_content(pair) for pair in pairs])
+    contents = []
+    for pair in pairs:
+        content = asdict(pair)
+        content.update(image=pair.image and pair.image.name, mask=pair.mask and pair.mask.name)
+        if pair.instruction is None:  # as in directories of runs that knew of none
+            del content["instruction"]
+        contents.append(content)
+    return digest(contents)
 
 
 def changed_sources(
@@ -283,16 +291,17 @@ def _run_id(task: Task, facts: Facts) -> str:
 
 
 def _subjects(task: Task, facts: Facts) -> dict[Key, tuple[EditPair, Variant]]:
-    return {key: (pair, variant) for pair in facts.pairs for key, variant in _edits(task, pair)}
+    return {
+        (pair.id, variant.name, index): (pair, variant)
+        for pair in facts.pairs
+        for variant in task.variants
+        for index in range(len(pair.target_prompts))
+    }
 
 
 def _maker(task: Task, facts: Facts, run_dir: Path, keep: Keep, number: int) -> RowMaker:
     pictured = frozenset(pair.id for pair in facts.pairs[: keep.images])
     return RowMaker(task, facts.spec, _run_id(task, facts), run_dir, pictured, keep.heatmaps, number)
-
-
-def _guidance(task: Task, spec: ModelSpec) -> float:
-    return spec.guidance if task.sampler.guidance is None else task.sampler.guidance
 
 
 def _tried(check: Callable[[], Any], faults: list[P2PError]) -> Any:
@@ -320,17 +329,3 @@ def _faults(task: Task, facts: Facts) -> dict[Key, str]:
     )
     refuse_if_hopeless(pairs, task.variants, faults)
     return faults
-
-
-def _content(pair: EditPair) -> dict[str, Any]:
-    """What a pair says, without where its files lie."""
-    content = asdict(pair)
-    content.update(image=pair.image and pair.image.name, mask=pair.mask and pair.mask.name)
-    if pair.instruction is None:  # as in directories of runs that knew of none
-        del content["instruction"]
-    return content
-
-
-def _edits(task: Task, pair: EditPair) -> list[tuple[Key, Variant]]:
-    targets = range(len(pair.target_prompts))
-    return [((pair.id, variant.name, index), variant) for variant in task.variants for index in targets]

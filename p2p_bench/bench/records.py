@@ -94,20 +94,13 @@ class RowMaker:
             rows.append(self._row(edited.loaded.pair, asked.variant, asked.index, done))
         return rows
 
-    def _row(self, pair: EditPair, variant: Variant, index: int, done: Mapping[str, Any]) -> dict[str, Any]:
-        """A row: what was asked, and what was done; what was not is NaN, 0 or ""."""
-        scores = {column.name: NAN for column in all_columns(self.task.metrics)}
-        costs = {"seconds": 0.0} | dict.fromkeys(_ROWS, NAN if self._looks_up else 0.0)
-        pictures = dict.fromkeys(IMAGE_COLUMNS, "")
-        asked = self._asked(pair, variant, index)
-        return {**asked, **scores, **costs, "peak_memory_mb": NAN, **pictures, **done}
-
     @property
     def _looks_up(self) -> bool:
         """Whether edits were made elsewhere, so that what they cost and how they were made is not known."""
         return bool(self.task.editor.known_variants())
 
-    def _asked(self, pair: EditPair, variant: Variant, index: int) -> dict[str, Any]:
+    def _row(self, pair: EditPair, variant: Variant, index: int, done: Mapping[str, Any]) -> dict[str, Any]:
+        """A row: what was asked, and what was done; what was not is NaN, 0 or ""."""
         sampler, looks_up = self.task.sampler, self._looks_up
         steps = self.spec.steps if sampler.steps is None else sampler.steps
         guidance = self.spec.guidance if sampler.guidance is None else sampler.guidance
@@ -130,13 +123,14 @@ class RowMaker:
             "steps": None if looks_up else steps,
             "guidance": NAN if looks_up else guidance,
             "seed": sample_seed(self.task, pair),
-            "status": "",
-            "error": "",
-            "mask": "",
-            "mask_from": "",
-            "source_checksum": "",
+            **dict.fromkeys(("status", "error", "mask", "mask_from", "source_checksum", "missing"), ""),
             "notes": edit_notes(self.spec, pair, index, variant.controller),
-            "missing": "",
+            **{column.name: NAN for column in all_columns(self.task.metrics)},
+            "seconds": 0.0,
+            **dict.fromkeys(_ROWS, NAN if looks_up else 0.0),
+            "peak_memory_mb": NAN,
+            **dict.fromkeys(IMAGE_COLUMNS, ""),
+            **done,
         }
 
     def _what_was_done(self, edited: Edited, place: int) -> dict[str, Any]:
@@ -218,18 +212,12 @@ def _costs(result: EditResult | None, place: int) -> dict[str, float | str]:
         return {}
     alone = result.inversion_rows + result.source_rows + result.target_rows[place]
     own = result.target_rows_spent[place]
+    computed = "network" if result.inversion_rows + result.inversion_rows_backward else ""
     shared = result.source_rows * result.source_passes
     shared += 0 if result.inversion_recalled else result.inversion_rows
     return {
-        "inversion_from": _origin(result),
+        "inversion_from": "cache" if result.inversion_recalled else computed,
         "unet_rows": float(alone),
         "unet_rows_spent": shared / len(result.target_rows) + own,
         "unet_rows_backward": float(result.inversion_rows_backward),
     }
-
-
-def _origin(result: EditResult) -> str:
-    """Where the inversion came from; "" where none took any rows."""
-    if result.inversion_recalled:
-        return "cache"
-    return "network" if result.inversion_rows + result.inversion_rows_backward else ""

@@ -102,7 +102,9 @@ def score_references(
                 continue
             left.remove((pair.id, asked.index))
             view = edit_view(edited, place, device)
-            for kind, image in _pictures(view).items():
+            for kind, image in ((NO_EDIT, view.source), (VAE, view.vae_reconstruction)):
+                if image is None:
+                    continue
                 heads.append(
                     {
                         "sample_id": pair.id,
@@ -118,11 +120,6 @@ def score_references(
         {**head, **undefined, **split_reasons(values)[0]}
         for head, (values, _) in zip(heads, scores, strict=True)
     ]
-
-
-def _pictures(view: EditView) -> dict[str, Float[Tensor, "3 h w"]]:
-    pictures = {NO_EDIT: view.source, VAE: view.vae_reconstruction}
-    return {kind: image for kind, image in pictures.items() if image is not None}
 
 
 def _instead_of_the_edit(view: EditView, image: Float[Tensor, "3 h w"]) -> EditView:

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 
 from lightning import Callback, Trainer
 
-from p2p_bench.bench.callbacks import ShowProgress, WriteRows
+from p2p_bench.bench.callbacks import WriteRows
 from p2p_bench.bench.module import Asked, EditModule
 from p2p_bench.bench.open_run import Facts, OpenRun
 from p2p_bench.bench.progress import Display
 from p2p_bench.bench.stopping import EndBetweenBatches, Stop
 from p2p_bench.bench.task import Limits, Task
-from p2p_bench.data.module import PairDataModule
+from p2p_bench.data.batches import pair_batches
 from p2p_bench.errors import ConfigError
 from p2p_bench.metrics.base import load_networks
 from p2p_bench.types import EditPair
@@ -103,17 +103,17 @@ def edit_work(
     record = asked_for or pictured
     load_networks(work.task.metrics)
     module = EditModule(work.task, work.asked, record, display.step, work.limits.timeout)
-    data = PairDataModule(work.task.dataset, work.batch_size, work.size, work.pairs)
-    write = WriteRows(work.runs)
+    data = pair_batches(work.task.dataset, work.pairs, work.batch_size, work.size)
+    write = WriteRows(work.runs, display)
 
     def failures() -> int:
         failed(write.failed)
         return write.failed
 
     end = EndBetweenBatches(stop, failures, work.limits.max_errors)
-    runner = make_trainer(trainer, [write, ShowProgress(display), end])
+    runner = make_trainer(trainer, [write, end])
     try:
-        runner.test(module, dataloaders=data.test_dataloader(), verbose=False)
+        runner.test(module, dataloaders=data, verbose=False)
     except SystemExit as error:
         if not runner.interrupted:
             raise

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from p2p_bench.data.base import LoadedPair, PairDataset, PairImages, load_pair
+    from p2p_bench.data.batches import pair_batches
     from p2p_bench.data.images import fit_image, fit_mask, load_image, load_mask
     from p2p_bench.data.jsonl import JsonlPairs
-    from p2p_bench.data.module import PairDataModule
     from p2p_bench.data.pairs import read_pairs
     from p2p_bench.data.world import WorldDemo, WorldPairs, WorldReal
 
 __all__ = [
     "JsonlPairs",
     "LoadedPair",
-    "PairDataModule",
     "PairDataset",
     "PairImages",
     "WorldDemo",
@@ -28,6 +27,7 @@ __all__ = [
     "load_image",
     "load_mask",
     "load_pair",
+    "pair_batches",
     "read_pairs",
 ]
 
@@ -35,7 +35,7 @@ _HOMES = {
     "base": ("LoadedPair", "PairDataset", "PairImages", "load_pair"),
     "images": ("fit_image", "fit_mask", "load_image", "load_mask"),
     "jsonl": ("JsonlPairs",),
-    "module": ("PairDataModule",),
+    "batches": ("pair_batches",),
     "pairs": ("read_pairs",),
     "world": ("WorldDemo", "WorldPairs", "WorldReal"),
 }

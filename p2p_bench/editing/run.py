@@ -74,7 +74,7 @@ def run_edits(
         P2PError: With `whole`, what is wrong with requests.
     """
     stepper = stepper or DDIM()
-    model = model.spaced(spacing).laid_out(stepper.levels)
+    model = model.laid_out(stepper.levels, spacing)
     steps = model.spec.steps if steps is None else steps
     guidance = model.spec.guidance if guidance is None else guidance
     repairs = [request.repair for request in requests if request.repair is not None]

@@ -196,8 +196,8 @@ class ClipNetwork:
         # One place more: what was cut goes on where the end was put, what was not has padding there.
         longer = self.tokenizer(distinct, context_length=read.shape[1] + 1)
         cut = (longer[:, :-1] != read).any(1)
-        flags: list[bool] = cut[_places(prompts)].tolist()
-        return flags
+        is_cut = dict(zip(distinct, cut.tolist(), strict=True))
+        return [is_cut[prompt] for prompt in prompts]
 
     @property
     def context(self) -> int:
@@ -231,12 +231,6 @@ def _check_loaded(model: nn.Module, file: Path) -> None:
     wrong = [(key, shapes[key], own[key].shape) for key in both if shapes[key] != tuple(own[key].shape)]
     refuse_foreign(f"CLIP ({file})", mismatched=wrong)
     refuse_damaged(f"CLIP ({file})", own.items())
-
-
-def _places(keys: Sequence[Any]) -> list[int]:
-    """For each key the index of its first occurrence among the distinct keys."""
-    index = {key: place for place, key in enumerate(dict.fromkeys(keys))}
-    return [index[key] for key in keys]
 
 
 def _to_picture(image: Float[Tensor, "3 h w"]) -> Image.Image:

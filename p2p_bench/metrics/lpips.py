@@ -102,33 +102,22 @@ def shared_lpips(net: str, trunk: str | Path | None) -> LpipsNetwork:
     Raises:
         MissingWeightsError: Its file is absent, or not the network's.
     """
-    path = locate_lpips(net, trunk)
-    file = path / WEIGHTS if net == WORLD else path
+    file = locate_lpips(net, trunk)
     return shared_network(
         "LPIPS",
         file,
         net,
-        lambda: LpipsNetwork(load_trunk(path) if net == WORLD else load_lpips(net, path)),
+        lambda: LpipsNetwork(load_trunk(file.parent) if net == WORLD else load_lpips(net, file)),
     )
 
 
 def locate_lpips(net: str, trunk: str | Path | None) -> Path:
-    """The file of a published trunk, or the folder of the world's.
+    """The file that holds a trunk, published or the world's.
 
     Raises:
         MissingWeightsError: It is not there.
     """
-    return embedded_weights("lpips", trunk, WEIGHTS) if net == WORLD else locate_trunk(net, trunk)
-
-
-def lpips_files(net: str, trunk: str | Path | None) -> tuple[Path, ...]:
-    """The file that holds the trunk.
-
-    Raises:
-        MissingWeightsError: It is not there.
-    """
-    path = locate_lpips(net, trunk)
-    return (path / WEIGHTS if net == WORLD else path,)
+    return embedded_weights("lpips", trunk, WEIGHTS) / WEIGHTS if net == WORLD else locate_trunk(net, trunk)
 
 
 def _heads_file(package: Any, net: str) -> Path:
@@ -183,7 +172,7 @@ class Lpips(NetworkMetric[LpipsNetwork]):
 
     def files(self) -> tuple[Path, ...]:
         """The trunk's file."""
-        return lpips_files(self.net, self.trunk)
+        return (locate_lpips(self.net, self.trunk),)
 
     def shared(self, device: torch.device) -> LpipsNetwork:
         """See `NetworkMetric`."""

@@ -61,7 +61,9 @@ class LpipsNetwork:
 
     def distances(self, pairs: Sequence[tuple[Image, Image]]) -> list[float]:
         """LPIPS of each pair of images (Zhang et al. 2018, eq. 1); 0 is equal."""
-        return [float(_total(self._layers(pair))) for pair in zip(*self._both(pairs), strict=True)]
+        found = [self._layers(pair) for pair in zip(*self._both(pairs), strict=True)]
+        # The mean over places, summed over layers.
+        return [float(torch.stack([layer.mean() for layer in layers]).sum()) for layers in found]
 
     def maps(self, pairs: Sequence[tuple[Image, Image]]) -> list[Float[Tensor, "h w"]]:
         """LPIPS by pixel of each pair, see `distance_map`."""
@@ -107,11 +109,6 @@ def distance_map(
     features = [layer_features(module, images) for images in (a, b)]
     layers = [head((x - y).square()) for x, y, head in zip(*features, heads_of(module), strict=True)]
     return _enlarged(layers, a.shape[-2:])
-
-
-def _total(layers: Sequence[Float[Tensor, "1 1 _ _"]]) -> Float[Tensor, ""]:
-    """The mean over places, summed over layers."""
-    return torch.stack([layer.mean() for layer in layers]).sum()
 
 
 def _enlarged(layers: Sequence[Float[Tensor, "n 1 _ _"]], size: torch.Size) -> Float[Tensor, "n h w"]:

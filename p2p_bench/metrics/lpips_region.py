@@ -9,7 +9,7 @@ from torch import Tensor
 
 from p2p_bench.fields import fault_of
 from p2p_bench.metrics.base import EditView, MetricColumn, Undefined
-from p2p_bench.metrics.lpips import Net, lpips_files, shared_lpips
+from p2p_bench.metrics.lpips import Net, locate_lpips, shared_lpips
 from p2p_bench.metrics.lpips_network import LpipsNetwork
 from p2p_bench.metrics.networks import NetworkMetric
 from p2p_bench.metrics.region import divided, region_mean
@@ -56,7 +56,7 @@ class LpipsRegions(NetworkMetric[LpipsNetwork]):
 
     def files(self) -> tuple[Path, ...]:
         """The trunk's file."""
-        return lpips_files(self.net, self.trunk)
+        return (locate_lpips(self.net, self.trunk),)
 
     def shared(self, device: torch.device) -> LpipsNetwork:
         """See `NetworkMetric`."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from p2p_bench.metrics.base import EditView, MetricColumn, Undefined
-from p2p_bench.metrics.lpips import lpips_files, shared_lpips
+from p2p_bench.metrics.lpips import locate_lpips, shared_lpips
 from p2p_bench.metrics.lpips_network import LpipsNetwork
 from p2p_bench.metrics.networks import NetworkMetric
 from p2p_bench.metrics.pie import NOTE, released_images, unedited
@@ -37,7 +37,7 @@ class PieLpips(NetworkMetric[LpipsNetwork]):
 
     def files(self) -> tuple[Path, ...]:
         """The trunk's file."""
-        return lpips_files(NET, self.trunk)
+        return (locate_lpips(NET, self.trunk),)
 
     def shared(self, device: torch.device) -> LpipsNetwork:
         """See `NetworkMetric`."""

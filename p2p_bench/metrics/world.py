@@ -261,7 +261,9 @@ class WorldAttributes:
         Raises:
             MissingWeightsError: Its files are absent, or not the oracle's.
         """
-        self._load()
+        with LOADING:
+            if self._oracle is None:
+                self._oracle = load_oracle(self._locate())
 
     @torch.inference_mode()
     def __call__(self, views: Sequence[EditView]) -> list[dict[str, float]]:
@@ -303,17 +305,12 @@ class WorldAttributes:
 
     def _read_new(self, images: Sequence[Float[Tensor, "3 h w"]]) -> list[OracleReading]:
         """Readings of images, brought to the size the oracle knows."""
-        oracle = self._load()
+        self.load()
+        assert self._oracle is not None
         stacked = torch.stack(list(images))
         if stacked.shape[-2:] != (SIDE, SIDE):
             stacked = interpolate(stacked, size=(SIDE, SIDE), mode="bicubic", antialias=True).clamp(0, 1)
-        return oracle.to(stacked.device).read(stacked)
-
-    def _load(self) -> AttributeOracle:
-        with LOADING:
-            if self._oracle is None:
-                self._oracle = load_oracle(self._locate())
-            return self._oracle
+        return self._oracle.to(stacked.device).read(stacked)
 
     def _locate(self) -> Path:
         return embedded_weights("oracle_b", self.weights, WEIGHTS)

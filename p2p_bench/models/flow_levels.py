@@ -14,7 +14,7 @@ from math import exp
 from typing import Any
 
 from p2p_bench.errors import ConfigError
-from p2p_bench.models.timesteps import MOST_TIMESTEPS, Spacing
+from p2p_bench.models.timesteps import MOST_TIMESTEPS, LevelKind, Spacing
 
 _REFUSED = (
     "invert_sigmas", "shift_terminal", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas",
@@ -72,11 +72,11 @@ class FlowLayout:
                 f"steps: expected 1 to {self.train} (the model's training timesteps), got {steps}"
             )
 
-    def spaced(self, spacing: Spacing | None) -> "FlowLayout":
-        """The same, since there is no other layout.
+    def laid_out(self, kind: LevelKind, spacing: Spacing | None = None) -> "FlowLayout":
+        """The same, since there is no other layout: Euler's step along it is DDIM's.
 
         Raises:
-            ConfigError: One is asked for.
+            ConfigError: A spacing is asked for.
         """
         if spacing is not None:
             raise ConfigError(

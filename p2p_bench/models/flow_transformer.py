@@ -18,7 +18,6 @@ from p2p_bench.models.flow_levels import FlowLayout
 from p2p_bench.models.level import Denoised, Level
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.models.spec import ModelSpec
-from p2p_bench.models.timesteps import Spacing
 from p2p_bench.prompts.words import PromptReader, TokenizedPrompt
 
 
@@ -77,15 +76,6 @@ class FlowTransformer(DiffusionModel):
         assert isinstance(layout, FlowLayout)
         noisy = [Level(_timestep(sigma, layout.train), 1 - sigma, sigma) for sigma in layout.sigmas(steps)]
         return (*noisy, Level(0.0, 1.0, 0.0))
-
-    def spaced(self, spacing: Spacing | None) -> "FlowTransformer":
-        """See `DiffusionModel.spaced`.
-
-        Raises:
-            ConfigError: There is a spacing; the levels of a flow have none.
-        """
-        self.spec.spaced(spacing)
-        return self
 
     def tokenize(
         self, text: str, truncate: bool = False, allow_empty: bool = False, role: str = "prompt"

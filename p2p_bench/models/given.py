@@ -66,7 +66,7 @@ class GivenImages:
         """
         raise self._absent()
 
-    def load(self, device: torch.device | str = "cpu") -> NoReturn:
+    def load(self, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> NoReturn:
         """There is nothing to load.
 
         Raises:

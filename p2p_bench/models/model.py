@@ -53,21 +53,17 @@ class DiffusionModel(ABC):
             ConfigError: The model cannot be sampled in so many steps.
         """
 
-    @abstractmethod
-    def spaced(self, spacing: Spacing | None) -> "DiffusionModel":
-        """The same model with another layout of the levels; None keeps its own.
-
-        Raises:
-            ConfigError: There is no such layout.
-        """
-
-    def laid_out(self, kind: LevelKind) -> "DiffusionModel":
+    def laid_out(self, kind: LevelKind, spacing: Spacing | None = None) -> "DiffusionModel":
         """The same model with the noise levels of another sampler: itself, where it has only its own.
+
+        Args:
+            kind: Whose levels.
+            spacing: How they are laid out; None keeps the model's own.
 
         Raises:
             ConfigError: There are no such levels, see `ModelSpec.laid_out`.
         """
-        self.spec.laid_out(kind)
+        self.spec.laid_out(kind, spacing)
         return self
 
     def start(self, noise: Float[Tensor, "*shape"], steps: int) -> Float[Tensor, "*shape"]:
@@ -156,6 +152,6 @@ class Checkpoint(Protocol):
         """What reads prompts: the tokenizers alone."""
         ...
 
-    def load(self, device: torch.device | str = "cpu") -> DiffusionModel:
-        """The model with its weights."""
+    def load(self, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> DiffusionModel:
+        """The model with its weights, in a number format; None is the checkpoint's own."""
         ...

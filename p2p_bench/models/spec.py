@@ -74,16 +74,17 @@ class ModelSpec:
     vae_shift: float = 0.0
     guided_by: GuidedBy = "passes"
 
-    def spaced(self, spacing: Spacing | None) -> "ModelSpec":
-        """The same with another layout of the timesteps; None keeps the model's own."""
-        return replace(self, timesteps=self.timesteps.spaced(spacing))
-
-    def laid_out(self, kind: LevelKind) -> "ModelSpec":
+    def laid_out(self, kind: LevelKind, spacing: Spacing | None = None) -> "ModelSpec":
         """The same with the noise levels of another sampler, see `LevelKind`.
+
+        Args:
+            kind: Whose levels.
+            spacing: Layout of the timesteps; None keeps the model's own.
 
         Raises:
             ConfigError: The model has no such levels, or was not made for them.
         """
+        timesteps = self.timesteps.laid_out(kind, spacing)
         # A rectified flow has levels of its own, along which Euler's step is DDIM's.
         if self.prediction_type == "flow" and kind not in ("ddim", "euler", "flow"):
             raise ConfigError(
@@ -100,6 +101,4 @@ class ModelSpec:
                 f"sampler: model {self.name!r} was not distilled for latent consistency; give it an LCM-LoRA "
                 "(model.lora=[PATH, 1.0]), say that it was (model.consistency=true), or take another sampler"
             )
-        if not isinstance(self.timesteps, TimestepLayout):
-            return self
-        return replace(self, timesteps=self.timesteps.laid_out(kind))
+        return replace(self, timesteps=timesteps)

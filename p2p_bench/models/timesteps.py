@@ -92,13 +92,9 @@ class TimestepLayout:
             values = (np.arange(count) * (self.train // count))[::-1][:steps] + self.offset
         return tuple(map(float, values))
 
-    def spaced(self, spacing: Spacing | None) -> "TimestepLayout":
-        """The same with other spacing; None keeps its own."""
-        return self if spacing is None else replace(self, spacing=spacing)
-
-    def laid_out(self, kind: LevelKind) -> "TimestepLayout":
-        """The same with the levels of another sampler."""
-        return replace(self, kind=kind)
+    def laid_out(self, kind: LevelKind, spacing: Spacing | None = None) -> "TimestepLayout":
+        """The same with the levels of another sampler, and other spacing unless that is None."""
+        return replace(self, kind=kind, spacing=self.spacing if spacing is None else spacing)
 
     @property
     def most(self) -> int:

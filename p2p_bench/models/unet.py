@@ -19,7 +19,7 @@ from p2p_bench.models.level import Denoised, Level
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.models.schedule import NoiseSchedule
 from p2p_bench.models.spec import ModelSpec
-from p2p_bench.models.timesteps import LevelKind, Spacing, check_spacing
+from p2p_bench.models.timesteps import LevelKind, Spacing
 from p2p_bench.prompts.words import PromptReader, TokenizedPrompt
 
 
@@ -54,17 +54,11 @@ class DDPMUNet(DiffusionModel):
         """See `DiffusionModel.ladder`."""
         return self.schedule.ladder(steps)
 
-    def spaced(self, spacing: Spacing | None) -> "DDPMUNet":
-        """See `DiffusionModel.spaced`."""
-        if spacing is None:
-            return self
-        check_spacing(spacing)
-        schedule = replace(self.schedule, timestep_spacing=spacing)
-        return replace(self, spec=self.spec.spaced(spacing), schedule=schedule)
-
-    def laid_out(self, kind: LevelKind) -> "DDPMUNet":
+    def laid_out(self, kind: LevelKind, spacing: Spacing | None = None) -> "DDPMUNet":
         """See `DiffusionModel.laid_out`."""
-        return replace(self, spec=self.spec.laid_out(kind), schedule=replace(self.schedule, kind=kind))
+        own = self.schedule
+        schedule = replace(own, kind=kind, timestep_spacing=spacing or own.timestep_spacing)
+        return replace(self, spec=self.spec.laid_out(kind, spacing), schedule=schedule)
 
     def start(self, noise: Float[Tensor, "*shape"], steps: int) -> Float[Tensor, "*shape"]:
         """See `DiffusionModel.start`."""

@@ -66,7 +66,7 @@ class Sampler(ABC):
                 levels of this sampler.
         """
         steps = spec.steps if self.steps is None else self.steps
-        spec.spaced(self.spacing).laid_out(self.stepper().levels).timesteps.check(steps)
+        spec.laid_out(self.stepper().levels, self.spacing).timesteps.check(steps)
         return steps
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import p2p_bench.app.jobs as jobs
 import p2p_bench.bench.run as bench_run
-from p2p_bench.bench.callbacks import ShowProgress
+from p2p_bench.bench.callbacks import WriteRows
 from p2p_bench.bench.rows import RESULTS, RowWriter, compact, key_of, read_rows
 from p2p_bench.bench.whole import shortfall
 from tests.app.command import PAIRS
@@ -50,7 +50,7 @@ def keys_on_disk(run_dir: Path) -> list:
 @pytest.mark.parametrize("harm", [remove_all, remove_parts, remove_a_part])
 @pytest.mark.parametrize("moment", [0, 2])
 def test_rows_lost_during_a_run_are_no_success(command, monkeypatch, harm, moment):
-    end = ShowProgress.on_test_batch_end
+    end = WriteRows.on_test_batch_end
 
     def harmed(self, trainer, module, outputs, batch, batch_idx, dataloader_idx=0):
         end(self, trainer, module, outputs, batch, batch_idx, dataloader_idx)
@@ -58,7 +58,7 @@ def test_rows_lost_during_a_run_are_no_success(command, monkeypatch, harm, momen
             harm(command.folder / "out")
 
     with monkeypatch.context() as patch:
-        patch.setattr(ShowProgress, "on_test_batch_end", harmed)
+        patch.setattr(WriteRows, "on_test_batch_end", harmed)
         outcome = command.bench(*SETTINGS)
     assert outcome.code == 75, outcome.err
     assert f"of {EDITS} edits are not in" in outcome.err

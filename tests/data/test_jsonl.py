@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from p2p_bench.data import JsonlPairs, LoadedPair, PairDataModule, PairDataset, fit_mask, load_pair
+from p2p_bench.data import JsonlPairs, LoadedPair, PairDataset, fit_mask, load_pair, pair_batches
 from p2p_bench.data.images import _part
 from p2p_bench.errors import ConfigError, DataError
 
@@ -82,9 +82,9 @@ def test_all_images_missing_stops_before_the_run(tmp_path: Path) -> None:
         JsonlPairs(path, root=tmp_path / "elsewhere").pairs()
 
 
-def test_module_keeps_order_and_drops_nothing(tmp_path: Path) -> None:
+def test_batches_keep_the_order_and_drop_nothing(tmp_path: Path) -> None:
     dataset = JsonlPairs(make_set(tmp_path))
-    batches = list(PairDataModule(dataset, batch_size=2, size=(8, 8)).test_dataloader())
+    batches = list(pair_batches(dataset, dataset.pairs(), batch_size=2, size=(8, 8)))
     assert [[loaded.pair.id for loaded in batch] for batch in batches] == [
         ["good", "missing"],
         ["masked", "corrupt"],
@@ -94,13 +94,13 @@ def test_module_keeps_order_and_drops_nothing(tmp_path: Path) -> None:
     assert isinstance(batches[0][0], LoadedPair)
 
 
-def test_module_with_pairs_of_its_own(tmp_path: Path) -> None:
+def test_batches_of_some_pairs(tmp_path: Path) -> None:
     dataset = JsonlPairs(make_set(tmp_path))
     left = [dataset.pairs()[4], dataset.pairs()[0]]
-    (batch,) = PairDataModule(dataset, batch_size=8, size=(8, 8), pairs=left).test_dataloader()
+    (batch,) = pair_batches(dataset, left, batch_size=8, size=(8, 8))
     assert [loaded.pair.id for loaded in batch] == ["noise", "good"]
     with pytest.raises(ConfigError, match="batch_size"):
-        PairDataModule(dataset, batch_size=0, size=(8, 8))
+        pair_batches(dataset, left, batch_size=0, size=(8, 8))
 
 
 def masked_set(folder: Path, mask: np.ndarray, fit: str = "crop") -> JsonlPairs:

@@ -83,7 +83,7 @@ def test_another_spacing_is_an_explicit_choice() -> None:
     again, trailing = (p2p.edit(model, *prompts, steps=4, spacing=one) for one in ("leading", "trailing"))
     assert again.images.equal(published.images)
     assert not trailing.images.equal(published.images)
-    assert model.spaced("trailing").schedule.timesteps(4) == (999, 749, 499, 249)
+    assert model.laid_out("ddim", "trailing").schedule.timesteps(4) == (999, 749, 499, 249)
     assert model.schedule.timesteps(4)[0] == 751
     with pytest.raises(ConfigError, match=r"sampler\.spacing.*Did you mean 'trailing'"):
         check_spacing("trailin")

@@ -15,10 +15,10 @@ from p2p_bench.attention.plan import StepPlan
 from p2p_bench.attention.processor import folded_attention
 from p2p_bench.attention.sites import Site, unet_sites
 from p2p_bench.models.conditioning import TEXT, Conditioning, EncodedPrompts
+from p2p_bench.models.flow_levels import FlowLayout
 from p2p_bench.models.level import Denoised, Level
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.models.spec import DIFFUSION, ModelSpec
-from p2p_bench.models.timesteps import Spacing
 from p2p_bench.models.tokenizer import TokenizerReader
 from p2p_bench.prompts.words import PromptReader, TokenizedPrompt
 from tests.models.tiny import WIDTH, tiny_checkpoint
@@ -48,9 +48,6 @@ class FlowModel(DiffusionModel):
         parts = [1 - step / steps for step in range(steps + 1)]
         sigmas = [SHIFT * part / (1 + (SHIFT - 1) * part) for part in parts]
         return tuple(Level(1000 * sigma, 1 - sigma, sigma) for sigma in sigmas)
-
-    def spaced(self, spacing: Spacing | None) -> "FlowModel":
-        return self
 
     def tokenize(
         self, text: str, truncate: bool = False, allow_empty: bool = False, role: str = "prompt"
@@ -93,14 +90,15 @@ class FlowCheckpoint:
         return ModelSpec(
             name=self.name, family="stub flow", latent_channels=3, latent_size=(SIDE, SIDE),
             image_size=(SIDE, SIDE), max_tokens=WIDTH, prediction_type="flow", guidance=5.0, steps=self.steps,
-            self_fraction=0.5, record_fraction=0.5, vae_scaling=1.0, checksum="flow",
+            self_fraction=0.5, record_fraction=0.5, vae_scaling=1.0, checksum="flow", timesteps=FlowLayout(),
             capabilities=DIFFUSION | {"flow"},
         )  # fmt: skip
 
     def reader(self) -> PromptReader:
         return tiny_checkpoint().reader()
 
-    def load(self, device: torch.device | str = "cpu") -> FlowModel:
+    def load(self, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> FlowModel:
+        assert dtype in (None, torch.float64), "these weights have one number format"
         return replace(_weights(), spec=self.spec())
 
 

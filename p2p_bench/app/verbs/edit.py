@@ -148,7 +148,7 @@ def _edit(task: "Task", options: argparse.Namespace, image: "Tensor | None", dev
     from p2p_bench.models.vocabulary import warn_never_seen
 
     status, sampler = status_console(), task.sampler
-    spec = task.checkpoint.spec().spaced(sampler.spacing)
+    spec = task.checkpoint.spec().laid_out(sampler.stepper().levels, sampler.spacing)
     controller = _variant(task).controller
     request = EditRequest(
         id="edit",
