@@ -228,7 +228,7 @@ def compose_bound(bounds: Sequence[BoundController], where: str) -> BoundControl
             raise ConfigError(f"{where}: expected an edit of columns, got {bound!r}")
         timetables.append(bound)
     if any(bound.normalised for bound in timetables) and sum(map(_edits_columns, timetables)) > 1:
-        # Divided rows that are edited again would not add up to 1; behind the end of its edit none is divided.
+        # Divided rows that are edited again would not add up to 1, and behind its edit none is divided.
         raise ConfigError(
             f"{where}: normalised divides rows by what all edits of columns leave of them; put normalised "
             "around all of them, not around one"
