@@ -215,7 +215,8 @@ def compose_bound(bounds: Sequence[BoundController], where: str) -> BoundControl
         where: Names the argument they were given as, for the message.
 
     Raises:
-        ConfigError: One is not a timetable of edits, so that it cannot be composed.
+        ConfigError: One is not a timetable of edits, so that it cannot be composed, or normalises its rows
+            beside another that edits columns.
         PromptError: The edit leaves the words of a local blend no map to blend by.
     """
     blends = [bound.blend for bound in bounds if bound.blend is not None]
@@ -226,11 +227,21 @@ def compose_bound(bounds: Sequence[BoundController], where: str) -> BoundControl
         if not isinstance(bound, BoundP2P):
             raise ConfigError(f"{where}: expected an edit of columns, got {bound!r}")
         timetables.append(bound)
+    if any(bound.normalised for bound in timetables) and sum(map(_edits_columns, timetables)) > 1:
+        # Divided rows that are edited again would not add up to 1, and behind its edit none is divided.
+        raise ConfigError(
+            f"{where}: normalised divides rows by what all edits of columns leave of them; put normalised "
+            "around all of them, not around one"
+        )
     composed = reduce(then, timetables)
     if not blends:
         return composed
     _check_blend(composed, blends[-1])
     return BoundLocalBlend(composed, blends[-1])
+
+
+def _edits_columns(bound: BoundP2P) -> bool:
+    return any(edit != NO_EDIT for edit in bound.cross)
 
 
 def timetable_image(bound: BoundController) -> Image.Image:
