@@ -1,6 +1,6 @@
 """The sampling loop: the rows of a table, from their starts to the final latents."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -114,7 +114,7 @@ class _Network:
     unet_rows: list[int] = field(init=False)
     unet_rows_spent: list[float] = field(init=False)
     sources: Int64[Tensor, " n"] = field(init=False)
-    _plans: dict[int, PlanCache] = field(init=False, default_factory=dict)
+    _plans: dict[Hashable, PlanCache] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.unet_rows = [0] * len(self.table.rows)
@@ -143,7 +143,7 @@ class _Network:
         conditioning = joined([self._conditional, *(self._unconditional(row, step) for row in wanted)])
         if self.model.spec.guided_by == "input":
             conditioning = told_guidance(conditioning, guidance)
-        predicted = self.model.predict(inputs, level, conditioning, self._plan(len(owners), step))
+        predicted = self.model.predict(inputs, level, conditioning, self._plan(wanted, step))
         hooks.check_prediction(self.model, inputs, predicted)
         self._count(owners)
         conditional = predicted.rows(0, len(x_t))
@@ -198,24 +198,36 @@ class _Network:
             scales.append(scale)
             if in_passes and sample.replay.needs_unconditional(step, role, scale):
                 wanted.append(index)
-        return scales, wanted
+        return scales, wanted if as_sources is not None else self._with_sources(wanted, step)
+
+    def _with_sources(self, wanted: Sequence[int], step: int) -> list[int]:
+        """The rows that take an unconditional pass, and the sources whose own the edits of such passes read."""
+        rows = [self.table.rows[index] for index in wanted]
+        read = {
+            row.source
+            for row in rows
+            if row.controller is not None and row.controller.unprompted(step) == "own"
+        }
+        return sorted({*wanted, *read})
 
     def _unconditional(self, index: int, step: int, role: Role | None = None) -> Conditioning:
         row = self.table.rows[index]
         replay = self.table.samples[row.sample].replay
         return hooks.unconditional_of(replay, step, role or row.role, self._empty)
 
-    def _plan(self, num_rows: int, step: int) -> StepPlan:
-        if num_rows not in self._plans:
-            self._plans[num_rows] = PlanCache(
+    def _plan(self, wanted: Sequence[int], step: int) -> StepPlan:
+        unprompted = self.table.unprompted_edits(wanted, step)
+        key = len(wanted), tuple((edit.row, edit.source) for edit in unprompted)
+        if key not in self._plans:
+            self._plans[key] = PlanCache(
                 self.model.sites,
-                num_rows,
-                self.table.edits(),
+                len(self.table.rows) + len(wanted),
+                (*self.table.edits(), *unprompted),
                 self._all_recorders,
                 self.model.device,
                 self.model.dtype,
             )
-        return self._plans[num_rows].at(step)
+        return self._plans[key].at(step)
 
 
 def _start(model: DiffusionModel, table: RowTable) -> RowState:

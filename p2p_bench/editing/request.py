@@ -12,6 +12,7 @@ from p2p_bench.controllers import BoundController, Controller, EditContext, NoCo
 from p2p_bench.controllers.binding import bind_edit
 from p2p_bench.editing.masks import check_blend
 from p2p_bench.editing.repair import Repair
+from p2p_bench.editing.suited import check_features
 from p2p_bench.errors import DataError, ErrorList, P2PError
 from p2p_bench.inversion import Inversion
 from p2p_bench.inversion.base import no_step_left, not_sampled, unserved
@@ -198,6 +199,7 @@ def _bound(
         bound = bind_edit(controller, context)
         if bound.blend is not None:
             check_blend(spec, sites, bound.blend)
+        check_features(spec, bound, context.steps)
         return bound
     except P2PError as error:
         return error

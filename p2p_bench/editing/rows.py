@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from p2p_bench.attention.plan import RowEdit
-from p2p_bench.attention.terms import Role
+from p2p_bench.attention.sites import Site
+from p2p_bench.attention.terms import Role, SiteEdit
 from p2p_bench.controllers import BoundController
 from p2p_bench.editing.request import PreparedRequest
 from p2p_bench.editing.tree import Stretch, groups_at, prefix_tree
@@ -61,6 +62,29 @@ class Sample:
     rows: range
 
 
+@dataclass(frozen=True)
+class UnpromptedEdit:
+    """What a controller does to its target's pass without the prompt.
+
+    Attributes:
+        controller: The controller.
+    """
+
+    controller: BoundController
+
+    def site_edit(self, step: int, site: Site) -> SiteEdit | None:
+        """See `BoundController.unprompted_edit`."""
+        return self.controller.unprompted_edit(step, site)
+
+    def features(self, step: int) -> bool:
+        """That of the controller."""
+        return self.controller.features(step)
+
+    def signature(self, step: int) -> Hashable:
+        """That of the controller."""
+        return self.controller.signature(step)
+
+
 @dataclass(frozen=True, eq=False)
 class RowTable:
     """The rows of a batch, and the samples they belong to, during some steps.
@@ -90,6 +114,24 @@ class RowTable:
             for index, row in enumerate(self.rows)
             if row.controller is not None
         )
+
+    def unprompted_edits(self, wanted: Sequence[int], step: int) -> tuple[RowEdit, ...]:
+        """Controllers of the rows after those, which are passes without the prompt.
+
+        Args:
+            wanted: The rows that take such a pass, in the order of the network batch.
+            step: Index from 0.
+        """
+        places = {index: len(self.rows) + place for place, index in enumerate(wanted)}
+        edits = []
+        for index, place in places.items():
+            row = self.rows[index]
+            told = "plain" if row.controller is None else row.controller.unprompted(step)
+            if row.controller is not None and told != "plain":
+                # A source without a pass of its own is the same with and without its prompt.
+                source = places.get(row.source, row.source) if told == "own" else row.source
+                edits.append(RowEdit(place, source, UnpromptedEdit(row.controller)))
+        return tuple(edits)
 
     def images(self, sample: Sample) -> dict[int, int]:
         """Row of each image of a sample: 0 is the source, 1 + i its target i."""

@@ -27,6 +27,7 @@ _WORDS: Mapping[Capability, str] = {
     "cross": "cross-attention with a column per token",
     "gradient": "differentiable passes",
     "flow": "velocities of a rectified flow",
+    "features": "features of a residual block in the decoder of a U-Net",
 }
 
 
