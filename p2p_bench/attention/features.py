@@ -1,7 +1,7 @@
 """Features: the output of a residual block's last convolution, gathered from other rows as a plan says.
 
-Plug-and-play (Tumanyan et al., arXiv 2211.12572, section 4) puts the source's features of one residual block of
-the decoder in the place of the target's, before the block's shortcut is added.
+Plug-and-play (Tumanyan et al., arXiv 2211.12572, section 4) puts the source's features of one residual block
+of the decoder in the place of the target's, before the block's shortcut is added.
 """
 
 import threading
@@ -34,8 +34,8 @@ class _Pass(threading.local):
 def read_features(network: nn.Module) -> Callable[[], None]:
     """Lets passes of a network follow `StepPlan.features`.
 
-    A hook on the network reads the plan of each pass, as the attention processors are given it, and one on the
-    block's last convolution gathers. Without features in the plan a pass computes what it would without hooks.
+    A hook on the network reads the plan of each pass, as the attention processors are given it, and one on
+    the block's last convolution gathers. Without features in its plan a pass computes the same as unhooked.
 
     Args:
         network: Any network; one without the block is left alone.

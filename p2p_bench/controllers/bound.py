@@ -31,7 +31,6 @@ from p2p_bench.controllers.timetable import Timetable, draw, ranges, write
 from p2p_bench.errors import ConfigError, PromptError
 from p2p_bench.tau import PerWord, Ramp, Schedule, Tau, parse_interval, parse_tau
 
-
 _PASSES: dict[Unprompted, str] = {
     "own": "the source's pass without a prompt",
     "source": "the source's pass with its prompt",

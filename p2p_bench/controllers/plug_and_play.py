@@ -48,8 +48,6 @@ class PlugAndPlay(Controller):
     def bind(self, context: EditContext) -> BoundP2P:
         """See `Controller`."""
         layers = layer_range(*parse_layers(self.layers, "plug_and_play layers"))
-        made = bind_p2p(
-            "plug_and_play", context, self_attn=self.self_attn, self_edit=injection(1.0, layers)
-        )
+        made = bind_p2p("plug_and_play", context, self_attn=self.self_attn, self_edit=injection(1.0, layers))
         start, stop = self_steps(self.features, context.steps)
         return replace(made, feature_steps=(start, stop) if start < stop else (0, 0), pass_edit="source")

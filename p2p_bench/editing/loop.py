@@ -196,24 +196,35 @@ class _Network:
             sample, role = self.table.samples[row.sample], row.role if as_sources is None else "source"
             scale = hooks.guidance_of(sample.replay, step, role, sample.guidance)
             scales.append(scale)
-            if in_passes and sample.replay.needs_unconditional(step, role, scale):
+            needed = in_passes and sample.replay.needs_unconditional(step, role, scale)
+            if needed and (as_sources is not None or not self._alike(index, step)):
                 wanted.append(index)
         return scales, wanted if as_sources is not None else self._with_sources(wanted, step)
 
     def _with_sources(self, wanted: Sequence[int], step: int) -> list[int]:
-        """The rows that take an unconditional pass, and the sources whose own the edits of such passes read."""
+        """The rows that take an unconditional pass, with the sources whose own the edits of these read."""
         rows = [self.table.rows[index] for index in wanted]
         read = {
             row.source
             for row in rows
-            if row.controller is not None and row.controller.unprompted(step) == "own"
+            if row.controller is not None
+            and row.controller.unprompted(step) == "own"
+            and not self._alike(row.source, step)
         }
         return sorted({*wanted, *read})
+
+    def _alike(self, index: int, step: int) -> bool:
+        """Whether a row's passes with and without its prompt are the same, since it is told nothing."""
+        row = self.table.rows[index]
+        if row.told or self.model.spec.unprompted != "encoded":
+            return False
+        return self.table.samples[row.sample].replay.unconditional(step, row.role) is None
 
     def _unconditional(self, index: int, step: int, role: Role | None = None) -> Conditioning:
         row = self.table.rows[index]
         replay = self.table.samples[row.sample].replay
-        return hooks.unconditional_of(replay, step, role or row.role, self._empty)
+        empty = self._empty if row.negative is None else self.model.encode([row.negative])
+        return hooks.unconditional_of(replay, step, role or row.role, empty)
 
     def _plan(self, wanted: Sequence[int], step: int) -> StepPlan:
         unprompted = self.table.unprompted_edits(wanted, step)

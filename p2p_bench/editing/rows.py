@@ -30,6 +30,8 @@ class Row:
         prompt: Its prompt.
         targets: The targets of the request that it is, by index; none for a source.
         controllers: Their edits, alike as long as the table lasts.
+        told: Whether it is told a prompt at all.
+        negative: What its pass without the prompt is told; None: nothing.
     """
 
     sample: int
@@ -38,6 +40,8 @@ class Row:
     prompt: TokenizedPrompt
     targets: tuple[int, ...] = ()
     controllers: tuple[BoundController, ...] = ()
+    told: bool = True
+    negative: TokenizedPrompt | None = None
 
     @property
     def controller(self) -> BoundController | None:
@@ -173,12 +177,13 @@ def row_tables(
             zip(prepared, replays, suited, trees, strict=True)
         ):
             source = len(rows)
-            rows.append(Row(number, "source", source, one.prompts[0]))
+            rows.append(Row(number, "source", source, one.told or one.prompts[0], told=one.told is None))
             order = list(targets)
             for group in groups_at(tree, start):
                 members = tuple(order[place] for place in group)
                 edits = tuple(targets[index][1] for index in members)
-                rows.append(Row(number, "target", source, targets[members[0]][0], members, edits))
+                prompt = targets[members[0]][0]
+                rows.append(Row(number, "target", source, prompt, members, edits, negative=one.negative))
             samples.append(Sample(one.request.id, replay, one.guidance, range(source, len(rows))))
         parents = _parents(tables[-1], rows) if tables else ()
         tables.append(RowTable(start, stop, tuple(rows), tuple(samples), parents))
