@@ -148,8 +148,9 @@ def test_what_nobody_reads_is_refused() -> None:
             small_flux_model(), SOURCE, TARGET, image=torch.rand(3, *small_flux_model().spec.image_size),
             inversion=DDIMInversion(negative_prompt="fog"), steps=2,
         )  # fmt: skip
-    with pytest.raises(p2p.ConfigError, match=r"inversion\.inverted_with"):
-        DDIMInversion(inverted_with="nothing")  # type: ignore[arg-type]
+    wrong = compose(["+inversion.inverted_with=nothing"]).inversion
+    with pytest.raises(p2p.P2PError, match=r"inversion\.inverted_with"):
+        instantiate(wrong, "inversion")
 
 
 def test_a_negative_prompt_takes_the_place_of_the_empty_one_for_targets_alone() -> None:
