@@ -62,7 +62,7 @@ RULES = (
     "are left out of means and counted, none is a 0",
     "Edited images go through the JPEG of the released code; Stable Diffusion 1.4 in float32, 50 steps, "
     "guidance 7.5, seed 1234, cross 0.4, self 0.6",
-    "MasaCtrl: the source is told nothing, there and back; both passes of the target, from step 4 and layer 10",
+    "MasaCtrl: the source is told nothing, there and back; both passes of the target, from step 4, layer 10",
     "Plug-and-play: Stable Diffusion 1.5; the source is told nothing on the way back, targets a negative "
     "prompt; with DDIM its features are those of the reconstruction, a step ahead, as released",
     "Tolerances: the largest differences of an outside rerun of two methods from this table",
