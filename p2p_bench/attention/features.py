@@ -5,12 +5,14 @@ of the decoder in the place of the target's, before the block's shortcut is adde
 """
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from jaxtyping import Int64
 from torch import Tensor, nn
 
-from p2p_bench.attention.plan import StepPlan
+from p2p_bench.errors import ConfigError
 
 BLOCK = "up_blocks.1.resnets.1"
 """The fifth of the twelve residual blocks in the decoder of Stable Diffusion, as released."""
@@ -25,44 +27,40 @@ def feature_block(network: nn.Module) -> nn.Module | None:
     return block if isinstance(getattr(block, "conv2", None), nn.Module) else None
 
 
-class _Pass(threading.local):
-    """The plan of the pass that a thread is in."""
+@contextmanager
+def injected_features(network: nn.Module, rows: Int64[Tensor, " rows"] | None) -> Iterator[None]:
+    """Within it one pass of the network goes on with the features of other rows.
 
-    plan: StepPlan | None = None
-
-
-def read_features(network: nn.Module) -> Callable[[], None]:
-    """Lets passes of a network follow `StepPlan.features`.
-
-    A hook on the network reads the plan of each pass, as the attention processors are given it, and one on
-    the block's last convolution gathers. Without features in its plan a pass computes the same as unhooked.
+    A hook gathers, and is gone afterwards. Other threads may be in passes of the same network.
 
     Args:
-        network: Any network; one without the block is left alone.
+        network: The network.
+        rows: For each row, the row whose features it goes on with, `StepPlan.features`; None: its own.
 
-    Returns:
-        What removes the hooks.
+    Raises:
+        ConfigError: The network has no such block, or did not run it as a module.
     """
-    block = feature_block(network)
+    if rows is None:
+        yield
+        return
+    block, owner, gathered = feature_block(network), threading.get_ident(), 0
     if block is None:
-        return lambda: None
-    now = _Pass()
-
-    def begin(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        now.plan = (kwargs.get("cross_attention_kwargs") or {}).get("plan")
+        raise ConfigError(f"controller: a {type(network).__name__} has no features to inject at {BLOCK}")
 
     def gather(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-        rows = None if now.plan is None else now.plan.features
-        return None if rows is None else output.index_select(0, rows)
+        nonlocal gathered
+        if threading.get_ident() != owner:
+            return None
+        gathered += 1
+        return output.index_select(0, rows)
 
-    convolution = block.get_submodule("conv2")
-    handles = [
-        network.register_forward_pre_hook(begin, with_kwargs=True),
-        convolution.register_forward_hook(gather),
-    ]
-
-    def remove() -> None:
-        for handle in handles:
-            handle.remove()
-
-    return remove
+    handle = block.get_submodule("conv2").register_forward_hook(gather)
+    try:
+        yield
+    finally:
+        handle.remove()
+    if gathered != 1:
+        raise ConfigError(
+            f"controller: features were to be injected once at {BLOCK}, and were {gathered} times: the "
+            "network is not called as it stands; leave it uncompiled"
+        )

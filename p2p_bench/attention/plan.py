@@ -157,7 +157,7 @@ class StepPlan:
     Attributes:
         num_rows: Rows of the network batch the plan was made for.
         sites: Plans by site name; a site that is absent attends as usual.
-        features: For each row, the row whose features it goes on with, see `features`; None: its own.
+        features: For each row, the row whose features it goes on with, see `injected_features`.
     """
 
     num_rows: int

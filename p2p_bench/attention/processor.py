@@ -10,7 +10,6 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-from p2p_bench.attention.features import read_features
 from p2p_bench.attention.flux import FoldedFluxProcessor
 from p2p_bench.attention.folding import check_rows, folded, heads, record_columns, summed, take, without
 from p2p_bench.attention.joint import FoldedJointProcessor
@@ -128,8 +127,6 @@ _FOLDED = SharedChange()
 def folded_attention(network: Any) -> Iterator[tuple[Site, ...]]:
     """Install a folded processor at every site of a network; the old processors come back on exit.
 
-    Passes within it also follow a plan's features, see `read_features`.
-
     Several threads may be within it with one network: the processors hold no state, since plans come with
     each pass, and the last to leave puts the old ones back. A pass without a plan computes the same with
     either.
@@ -146,13 +143,7 @@ def folded_attention(network: Any) -> Iterator[tuple[Site, ...]]:
         before = dict(network.attn_processors)
         folded = {f"{site.name}.processor": _processor(network, site) for site in sites}
         network.set_attn_processor({**before, **folded})
-        forget_features = read_features(network)
-
-        def undo() -> None:
-            forget_features()
-            network.set_attn_processor(before)
-
-        return undo
+        return lambda: network.set_attn_processor(before)
 
     with _FOLDED.within(network, change):
         yield sites

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from p2p_bench.attention.features import injected_features
 from p2p_bench.attention.plan import PlanCache, StepPlan
 from p2p_bench.attention.recorder import Recorder
 from p2p_bench.attention.terms import Role
@@ -143,7 +144,9 @@ class _Network:
         conditioning = joined([self._conditional, *(self._unconditional(row, step) for row in wanted)])
         if self.model.spec.guided_by == "input":
             conditioning = told_guidance(conditioning, guidance)
-        predicted = self.model.predict(inputs, level, conditioning, self._plan(wanted, step))
+        plan = self._plan(wanted, step)
+        with injected_features(self.model.network, plan.features):
+            predicted = self.model.predict(inputs, level, conditioning, plan)
         hooks.check_prediction(self.model, inputs, predicted)
         self._count(owners)
         conditional = predicted.rows(0, len(x_t))

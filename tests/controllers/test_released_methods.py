@@ -1,8 +1,9 @@
 """MasaCtrl and plug-and-play as PIE-Bench's table has them equal the released loops, written out."""
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import Any
 
 import pytest
@@ -10,8 +11,7 @@ import torch
 from torch import Tensor
 
 import p2p_bench as p2p
-from p2p_bench.attention.features import BLOCK
-from p2p_bench.attention.processor import folded_attention
+from p2p_bench.attention.features import BLOCK, injected_features
 from p2p_bench.controllers import EditContext
 from p2p_bench.inversion import DDIMInversion, DirectInversion
 from tests.controllers.released_loops import Released
@@ -222,16 +222,36 @@ def test_a_composition_keeps_what_each_part_does() -> None:
     assert blended.unprompted(0) == "source"
 
 
-def test_hooks_leave_no_trace() -> None:
-    unet: Any = tiny_model().unet
-    convolution = unet.get_submodule(BLOCK).conv2
-    with folded_attention(unet), folded_attention(unet):
-        assert len(unet._forward_pre_hooks) == len(convolution._forward_hooks) == 1
-    with pytest.raises(RuntimeError, match="within"), folded_attention(unet):
-        raise RuntimeError("within")
-    assert not unet._forward_pre_hooks
-    assert not unet._forward_pre_hooks_with_kwargs
+def test_features_are_gathered_for_one_pass_of_one_thread_and_leave_no_trace() -> None:
+    model = tiny_model()
+    convolution = model.network.get_submodule(BLOCK).get_submodule("conv2")
+    level, text = model.ladder(4)[0], model.encode([model.tokenize(one) for one in (SOURCE, TARGET)])
+    x = torch.randn(2, 4, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    ask = partial(model.predict, x, level, text)
+    with torch.no_grad(), ThreadPoolExecutor(1) as other:
+        plain = ask().output
+        with injected_features(model.network, torch.tensor([0, 0])):
+            assert len(convolution._forward_hooks) == 1
+            assert distance(ask().output[1], plain[1]) > 1e-3
+            # Autograd's mode is a thread's own; the numbers are the same.
+            assert distance(other.submit(ask).result().output.detach(), plain) <= EXACT
+        assert distance(ask().output, plain) <= EXACT
     assert not convolution._forward_hooks
+
+
+def test_features_that_were_not_injected_are_no_silence() -> None:
+    model = tiny_model()
+    with (
+        pytest.raises(p2p.ConfigError, match="were 0 times"),
+        injected_features(model.network, torch.tensor([0, 0])),
+    ):
+        pass
+    with pytest.raises(RuntimeError, match="within"), injected_features(model.network, torch.tensor([0])):
+        raise RuntimeError("within")
+    assert not model.network.get_submodule(BLOCK).get_submodule("conv2")._forward_hooks
+    flow = small_sd3_model().network
+    with pytest.raises(p2p.ConfigError, match="has no features"), injected_features(flow, torch.tensor([0])):
+        pass
 
 
 def test_models_without_the_block_refuse_it() -> None:
