@@ -21,11 +21,12 @@ from torch import Tensor
 from p2p_bench.attention.terms import Role
 from p2p_bench.errors import P2PError
 from p2p_bench.fields import AtLeast, check_fields
-from p2p_bench.inversion.base import Inversion, Sources, StepProgress, no_tick
+from p2p_bench.inversion.base import Sources, StepProgress, no_tick
 from p2p_bench.inversion.ddim import StartReplay, ddim_trajectory
 from p2p_bench.inversion.descent import Descent
 from p2p_bench.inversion.direct import noise_trajectory
 from p2p_bench.inversion.memory import checkpointed
+from p2p_bench.inversion.told import ToldInversion
 from p2p_bench.models.conditioning import TEXT, Conditioning, repeated
 from p2p_bench.models.level import Denoised, Prediction
 from p2p_bench.models.model import DiffusionModel
@@ -85,7 +86,7 @@ class NullTextReplay(StartReplay):
 
 
 @dataclass(frozen=True)
-class NullTextInversion(Inversion):
+class NullTextInversion(ToldInversion):
     """Null-text inversion, several images at once.
 
     Step i of 50 takes up to `inner_steps` updates with Adam at `learning_rate * (1 - i / 100)`, from where

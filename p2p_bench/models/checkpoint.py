@@ -33,7 +33,7 @@ from p2p_bench.models.stable_diffusion import StableDiffusion
 from p2p_bench.models.textual_inversion import LearntWord, add_embeddings, add_tokens, read_words
 from p2p_bench.models.tokenizer import TokenizerReader, clip_columns, load_bert_tokenizer, load_tokenizer
 from p2p_bench.models.unet import LatentUNet
-from p2p_bench.models.unet_config import check_blocks, check_together, latent_size
+from p2p_bench.models.unet_config import check_blocks, check_together, latent_size, unet_features
 from p2p_bench.models.vocabulary import read_vocabulary
 from p2p_bench.pinned import with_pinned_settings
 from p2p_bench.prompts.words import PromptReader
@@ -151,7 +151,7 @@ class UNetCheckpoint:
             timesteps=schedule.layout,
             null_text_learning_rate=self.null_text_learning_rate,
             unprompted=self._unprompted(directory, layout),
-            capabilities=DIFFUSION - ({"unconditional"} if told else set()),
+            capabilities=(DIFFUSION | unet_features(unet)) - ({"unconditional"} if told else set()),
             guided_by="input" if told else "passes",
             consistency=(told or bool(self.lora)) if self.consistency is None else self.consistency,
         )

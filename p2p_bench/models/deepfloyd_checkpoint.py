@@ -19,7 +19,7 @@ from p2p_bench.models.level import Thresholding
 from p2p_bench.models.parts import PartConfig, check_headers, load_part, usable_device
 from p2p_bench.models.schedule import NoiseSchedule, schedule_from_config
 from p2p_bench.models.settings import DTYPES, SIDE, Dtype
-from p2p_bench.models.spec import ModelSpec
+from p2p_bench.models.spec import DIFFUSION, ModelSpec
 from p2p_bench.models.t5 import (
     MAX_TOKENS,
     SharedT5Tokenizer,
@@ -28,6 +28,7 @@ from p2p_bench.models.t5 import (
     keep_outputs_wide,
     load_t5_tokenizer,
 )
+from p2p_bench.models.unet_config import unet_features
 from p2p_bench.pinned import with_pinned_settings
 
 
@@ -101,6 +102,7 @@ class DeepFloydCheckpoint:
             checksum=checkpoint_checksum(directory, DEEPFLOYD, self.variant),
             timesteps=schedule.layout,
             null_text_learning_rate=self.null_text_learning_rate,
+            capabilities=DIFFUSION | unet_features(unet),
         )
 
     def tokenizer(self) -> SharedT5Tokenizer:
