@@ -62,6 +62,7 @@ RULES = (
     "are left out of means and counted, none is a 0",
     "Edited images go through the JPEG of the released code; Stable Diffusion 1.4 in float32, 50 steps, "
     "guidance 7.5, seed 1234, cross 0.4, self 0.6",
+    "InstructPix2Pix: 50 steps of Euler's ancestral sampler, guidance 7.5 by the instruction, 1.5 by the image",
     "Tolerances: the largest differences of an outside rerun of two methods from this table",
 )
 
@@ -97,6 +98,9 @@ def published_rows() -> tuple[Published, ...]:
     return tuple(_row(line) for line in csv.DictReader(io.StringIO(asset("published/pie_bench.csv"))))
 
 
+_SETS = ("pie_bench", "pie_bench_pp")
+"""Data sets that are PIE-Bench."""
+
 INVERSIONS: Mapping[str, Mapping[str, Any]] = {
     "ddim": {"guidance": 1.0},
     "direct": {"guidance": 1.0},
@@ -113,25 +117,56 @@ def is_setting(settings: Mapping[str, Any], inversion: str) -> bool:
         settings: Of the run's summary.
         inversion: The option whose row it would be.
     """
-    nodes = {key: settings.get(key) or {} for key in ("inversion", "dataset", "model", "metrics")}
+    node = settings.get("inversion") or {}
+    if not isinstance(node, Mapping):
+        return False
+    own = {key: value for key, value in node.items() if key != "_target_"}
+    return own == INVERSIONS[inversion] and _is_seeded(settings)
+
+
+def _is_seeded(settings: Mapping[str, Any]) -> bool:
+    """Whether seed, masks, number format and the scored pictures are those of the published table."""
+    nodes = {key: settings.get(key) or {} for key in ("dataset", "model", "metrics")}
     if not all(isinstance(node, Mapping) for node in nodes.values()):
         return False
-    own = {key: value for key, value in nodes["inversion"].items() if key != "_target_"}
     jpeg = [one.get("jpeg", True) for key, one in nodes["metrics"].items() if key.startswith("pie_")]
     return (
-        own == INVERSIONS[inversion]
-        and settings.get("seed") == 1234
+        settings.get("seed") == 1234
         and nodes["dataset"].get("border", True) is True
         and nodes["model"].get("dtype", "float32") == "float32"
         and all(jpeg)
     )
 
 
+INSTRUCTED = "instruct"
+"""The controller of the row whose images are edited by instructions; it has no inversion."""
+
+
+def is_instructed(settings: Mapping[str, Any], rows: Sequence[Row]) -> bool:
+    """Whether a run is InstructPix2Pix as in the published table.
+
+    Args:
+        settings: Of the run's summary.
+        rows: Its rows.
+    """
+    editor, sampler = (settings.get(key) or {} for key in ("editor", "sampler"))
+    if not isinstance(editor, Mapping) or not isinstance(sampler, Mapping):
+        return False
+    wanted = {"model": "instruct_pix2pix", "controller": INSTRUCTED, "steps": 50, "guidance": 7.5}
+    return (
+        _is_seeded(settings)
+        and editor.get("image_guidance", 1.5) == 1.5
+        and sampler.get("ancestral") is True
+        and sampler.get("spacing") is None
+        and all(row.get("dataset") in _SETS for row in rows)
+        and all(row.get(key) == value for row in rows for key, value in wanted.items())
+    )
+
+
 def is_protocol(row: Row) -> bool:
     """Whether an edit was made as those of the published table: model, sampler, schedules and data set."""
     wanted = {"model": "sd14", "steps": 50, "guidance": 7.5, "tau_cross": "0.4", "tau_self": "0.6"}
-    sets = ("pie_bench", "pie_bench_pp")
-    return row.get("dataset") in sets and all(row.get(key) == value for key, value in wanted.items())
+    return row.get("dataset") in _SETS and all(row.get(key) == value for key, value in wanted.items())
 
 
 def published_json(entries: Sequence[Entry]) -> dict[str, Any] | None:
@@ -199,11 +234,12 @@ def _verdict(row: Published, entries: Sequence[Entry]) -> dict[str, Any]:
 
 def _is_run_of(row: Published, entry: Entry) -> bool:
     rows = list(entry.rows.values())
-    if (
-        not rows
-        or not row.controller
-        or not is_setting(entry.run.summary.get("settings") or {}, row.inversion)
-    ):
+    settings = entry.run.summary.get("settings") or {}
+    if not rows or not row.controller:
+        return False
+    if row.controller == INSTRUCTED:
+        return is_instructed(settings, rows)
+    if not is_setting(settings, row.inversion):
         return False
     wanted = row.controller, row.inversion
     return all(is_protocol(one) and (one["controller"], one["inversion"]) == wanted for one in rows)

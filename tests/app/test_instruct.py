@@ -128,20 +128,6 @@ def test_one_edit_of_a_picture(command: Command) -> None:
             "takes the place of --source",
         ),
         (["--source", "a cat"], "the following arguments are required: --target"),
-    ],
-)
-def test_texts_that_do_not_go_together_are_a_usage_error(
-    command: Command, typed: list[str], words: str
-) -> None:
-    with pytest.raises(SystemExit) as left:
-        command("edit", *typed, *model(), "--out", "pictures")
-    assert left.value.code == 2
-    assert words in " ".join(command.capture.readouterr().err.split())
-
-
-@pytest.mark.parametrize(
-    ("typed", "words"),
-    [
         (["--instruction", "a dog", "--image", "real.png", "editor=controlled"], "set editor=instruct"),
         (["--source", "a", "--target", "b", "--image", "real.png"], "set editor=instruct controller=none"),
         (["--source", "a", "--target", "b", *INSTRUCT], "give --instruction in place of prompts"),
