@@ -167,7 +167,7 @@ def _task(config: DictConfig, choices: Mapping[str, str], built: Mapping[str, An
     return Task(
         checkpoint=built["model"],
         dataset=built["dataset"],
-        variants=_known_variants(built["editor"]) or built["controller"],
+        variants=_known_variants(built["editor"]) or _own_variant(config, built) or built["controller"],
         inversion=built["inversion"],
         inversion_name=choices.get("inversion", ""),
         editor=built["editor"],
@@ -190,6 +190,32 @@ def _known_variants(editor: "EditorSettings") -> "tuple[Variant, ...]":
         Variant(one.name, NoControl(), one.controller, one.cross, one.self_attn, dict(_NO_CONTROL))
         for one in editor.known_variants()
     )
+
+
+def _own_variant(config: DictConfig, built: Mapping[str, Any]) -> "tuple[Variant, ...]":
+    """The variant of an editor that follows no controller and no inversion; none where it is told those.
+
+    Raises:
+        ConfigError: Something is set that such an editor would not do.
+    """
+    from p2p_bench.bench.task import Variant
+    from p2p_bench.controllers import NoControl
+    from p2p_bench.inversion import NoInversion
+
+    own = built["editor"].own_variant()
+    if own is None:
+        return ()
+    controlled = [one for one in built["controller"] if not isinstance(one.controller, NoControl)]
+    if controlled or not isinstance(built["inversion"], NoInversion):
+        raise ConfigError(
+            f"editor: {type(built['editor']).__name__} controls no attention and inverts no image; set "
+            "controller=none inversion=none"
+        )
+    if config.run.baseline:
+        raise ConfigError("run.baseline: there is nothing but what the editor does; leave it out")
+    if config.run.repair == "words":
+        raise ConfigError("run.repair=words: this editor keeps no attention; set run.repair=mask or none")
+    return (Variant(own.name, NoControl(), own.controller, own.cross, own.self_attn, dict(_NO_CONTROL)),)
 
 
 def without_hydra(config: DictConfig) -> DictConfig:

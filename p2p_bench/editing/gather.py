@@ -11,7 +11,7 @@ from p2p_bench.editing.attention import AttentionMaps, kept_maps
 from p2p_bench.editing.loop import Sampled
 from p2p_bench.editing.request import EditRequest, PreparedRequest
 from p2p_bench.editing.result import EditResult
-from p2p_bench.editing.rows import RowTable, Sample
+from p2p_bench.editing.rows import RowTable
 from p2p_bench.errors import P2PError
 from p2p_bench.inversion.recall import Made
 from p2p_bench.models import DiffusionModel
@@ -57,7 +57,7 @@ def sampled_parts(model: DiffusionModel, table: RowTable, sampled: Sampled) -> l
                 rows={image: sampled.unet_rows[row] for image, row in row_of.items()},
                 spent={image: sampled.unet_rows_spent[row] for image, row in row_of.items()},
                 errors={
-                    image: sampled.errors[row] or _image_error(model, sample, images[row])
+                    image: sampled.errors[row] or image_error(model, sample.id, images[row])
                     for image, row in row_of.items()
                 },
                 attention=kept_maps(sampled.recorders, row_of),
@@ -84,7 +84,7 @@ def gathered(
     """
     unsuited = {1 + i: one for i, one in enumerate(prepared.controllers) if isinstance(one, P2PError)}
     errors: dict[int, P2PError | None] = {}
-    images, latents = _blank_images(model, len(prepared.prompts), parts[0].latents[0].dtype)
+    images, latents = blank_images(model, len(prepared.prompts), parts[0].latents[0].dtype)
     rows, spent = [0] * len(images), [0.0] * len(images)
     for part in parts:
         for image in part.images:
@@ -124,14 +124,15 @@ def refused(model: DiffusionModel, request: EditRequest, errors: Sequence[P2PErr
         request: The request.
         errors: The one reason, or that of each image, source first.
     """
-    images, latents = _blank_images(model, len(request.prompts), torch.float32)
+    images, latents = blank_images(model, len(request.prompts), torch.float32)
     each = errors if len(errors) == len(images) else [errors[0]] * len(images)
     return replace(EditResult.made(request.id, images, each), latents=latents)
 
 
-def _blank_images(
+def blank_images(
     model: DiffusionModel, count: int, dtype: torch.dtype
 ) -> tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "n c k l"]]:
+    """Images and latents, NaN, to be filled in."""
     spec = model.spec
     images = torch.full((count, 3, *spec.image_size), torch.nan)
     return images, torch.full((count, spec.latent_channels, *spec.latent_size), torch.nan, dtype=dtype)
@@ -146,11 +147,18 @@ def _decoded(model: DiffusionModel, sampled: Sampled) -> Float[Tensor, "n 3 h w"
     return images
 
 
-def _image_error(model: DiffusionModel, sample: Sample, image: Float[Tensor, "3 h w"]) -> P2PError | None:
+def image_error(model: DiffusionModel, sample: str, image: Float[Tensor, "3 h w"]) -> P2PError | None:
+    """Why a decoded image is none; None if it is one.
+
+    Args:
+        model: Which decoded it.
+        sample: Id of the sample.
+        image: The image.
+    """
     if bool(image.isfinite().all()):
         return None
     return P2PError(
-        f"sample {sample.id!r}: the VAE of model {model.spec.name!r} made a non-finite image of finite "
+        f"sample {sample!r}: the VAE of model {model.spec.name!r} made a non-finite image of finite "
         "latents; set model.dtype=float32 or bfloat16"
     )
 

@@ -13,7 +13,7 @@ from p2p_bench.controllers.binding import bind_edit
 from p2p_bench.editing.masks import check_blend
 from p2p_bench.editing.repair import Repair
 from p2p_bench.editing.suited import check_features, check_untold, told_faults
-from p2p_bench.errors import DataError, ErrorList, P2PError
+from p2p_bench.errors import ConfigError, DataError, ErrorList, P2PError
 from p2p_bench.inversion import Inversion
 from p2p_bench.inversion.base import Prompts, no_step_left, not_sampled, unserved
 from p2p_bench.models import ModelSpec
@@ -32,12 +32,14 @@ class Target:
         controller: How the source's attention is used.
         variant: What whoever asks calls this way to edit; for editors that look edits up.
         index: Which of the source's target prompts it is, likewise.
+        instruction: The edit as an order, for editors that take one; None where nobody gave it.
     """
 
     prompt: str
     controller: Controller = field(default_factory=NoControl)
     variant: str = ""
     index: int = 0
+    instruction: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,7 +224,30 @@ def _bound(
         return error
 
 
+def size_fault(spec: ModelSpec, request: EditRequest) -> DataError | None:
+    """Why the image of a request is not one of a model; None if it is, or there is none."""
+    if request.image is None or tuple(request.image.shape[-2:]) == spec.image_size:
+        return None
+    height, width = request.image.shape[-2:]
+    return DataError(
+        f"image: {width} x {height} pixels, but model {spec.name!r} works at {spec.image_size[1]} x "
+        f"{spec.image_size[0]}; resize it, or give a PIL image or a path, which are cropped and resized"
+    )
+
+
+def told_otherwise(spec: ModelSpec) -> ConfigError | None:
+    """Why prompts alone edit nothing with a model; None if they do."""
+    if "instruction" not in spec.capabilities:
+        return None
+    return ConfigError(
+        f"model {spec.name!r} edits an image by an instruction, not by a pair of prompts under attention "
+        "control; set editor=instruct controller=none inversion=none"
+    )
+
+
 def _start_faults(spec: ModelSpec, request: EditRequest, steps: int, stepper: Stepper) -> list[P2PError]:
+    if (other := told_otherwise(spec)) is not None:
+        return [other]
     faults: list[P2PError] = []
     if request.inversion is not None and request.image is None:
         faults.append(P2PError("inversion: no image to invert; give an image, or leave the inversion out"))
@@ -234,15 +259,7 @@ def _start_faults(spec: ModelSpec, request: EditRequest, steps: int, stepper: St
         faults.append(P2PError("inversion_prompt: no image to invert; give an image, or leave it out"))
     if request.image is not None and request.inversion is None:
         faults.append(P2PError("image: expected an inversion with it, such as DDIMInversion(), got None"))
-    if request.image is not None and tuple(request.image.shape[-2:]) != spec.image_size:
-        height, width = request.image.shape[-2:]
-        faults.append(
-            DataError(
-                f"image: {width} x {height} pixels, but model {spec.name!r} works at "
-                f"{spec.image_size[1]} x {spec.image_size[0]}; resize it, or give a PIL image or a path, "
-                "which are cropped and resized"
-            )
-        )
+    faults += filter(None, [size_fault(spec, request)])
     if request.image is not None and request.noise is not None:
         faults.append(P2PError("noise: a source image brings its own start; give the image or the noise"))
     shape = (spec.latent_channels, *spec.latent_size)

@@ -20,6 +20,7 @@ from p2p_bench.models.files import (
     has_tokenizer,
     read_layout,
 )
+from p2p_bench.models.instruct_pix2pix import InstructPix2Pix
 from p2p_bench.models.latent_diffusion import LatentDiffusion
 from p2p_bench.models.layouts import SCHEDULER_FILE, Family, Layout
 from p2p_bench.models.lora import fuse, read_loras
@@ -28,7 +29,7 @@ from p2p_bench.models.parts import PartConfig, check_headers, load_part, usable_
 from p2p_bench.models.schedule import NoiseSchedule, schedule_from_config
 from p2p_bench.models.sdxl import StableDiffusionXL, TwoClipReader
 from p2p_bench.models.settings import DTYPES, SIDE, Dtype, Size, sizes
-from p2p_bench.models.spec import DIFFUSION, ModelSpec, Unprompted
+from p2p_bench.models.spec import DIFFUSION, INSTRUCTED, ModelSpec, Unprompted
 from p2p_bench.models.stable_diffusion import StableDiffusion
 from p2p_bench.models.textual_inversion import LearntWord, add_embeddings, add_tokens, read_words
 from p2p_bench.models.tokenizer import TokenizerReader, clip_columns, load_bert_tokenizer, load_tokenizer
@@ -42,6 +43,7 @@ FAMILIES: dict[Family, type[LatentUNet]] = {
     "sd": StableDiffusion,
     "sdxl": StableDiffusionXL,
     "ldm": LatentDiffusion,
+    "ip2p": InstructPix2Pix,
 }
 _ENCODERS = {kind.__name__: kind for kind in (CLIPTextModel, CLIPTextModelWithProjection, LDMBertModel)}
 _SMALL = 32
@@ -52,7 +54,7 @@ _TOLD = "time_cond_proj_dim"
 
 @dataclass(frozen=True)
 class UNetCheckpoint:
-    """A checkpoint of Stable Diffusion 1.x, 2.x or XL, of Latent Diffusion, or another of such a layout.
+    """A checkpoint of Stable Diffusion 1.x, 2.x or XL, Latent Diffusion, InstructPix2Pix or another of such.
 
     Which of them it is, is read from `model_index.json`.
 
@@ -136,7 +138,7 @@ class UNetCheckpoint:
         return ModelSpec(
             name=self.name,
             family=layout.family,
-            latent_channels=unet.integer("in_channels"),
+            latent_channels=unet.integer("out_channels"),
             latent_size=latent,
             image_size=image,
             max_tokens=self._columns(directory, layout),
@@ -151,7 +153,9 @@ class UNetCheckpoint:
             timesteps=schedule.layout,
             null_text_learning_rate=self.null_text_learning_rate,
             unprompted=self._unprompted(directory, layout),
-            capabilities=(DIFFUSION | unet_features(unet)) - ({"unconditional"} if told else set()),
+            capabilities=INSTRUCTED
+            if layout.reads_image
+            else (DIFFUSION | unet_features(unet)) - ({"unconditional"} if told else set()),
             guided_by="input" if told else "passes",
             consistency=(told or bool(self.lora)) if self.consistency is None else self.consistency,
         )
@@ -288,7 +292,7 @@ class UNetCheckpoint:
         named = PartConfig.read(directory / "model_index.json", self.name).values.get("scheduler")
         kind = {"_class_name": named[-1]} if isinstance(named, list) and named and named[-1] else {}
         try:
-            return schedule_from_config({**config.values, **kind}, layout.steps_offset)
+            return schedule_from_config({**config.values, **kind}, layout.steps_offset, layout.own_spacing)
         except ConfigError as error:
             raise MissingWeightsError(f"model {self.name!r} in {config.file.parent}: {error}") from error
 

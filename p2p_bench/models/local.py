@@ -26,6 +26,7 @@ KINDS: dict[Family, type[FamilyCheckpoint]] = {
     "sd": UNetCheckpoint,
     "sdxl": UNetCheckpoint,
     "ldm": UNetCheckpoint,
+    "ip2p": UNetCheckpoint,
     "if": DeepFloydCheckpoint,
     "sd3": SD3Checkpoint,
     "flux": FluxCheckpoint,

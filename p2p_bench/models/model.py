@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from p2p_bench.attention.plan import StepPlan
 from p2p_bench.attention.sites import Site
+from p2p_bench.errors import ConfigError
 from p2p_bench.models.conditioning import Conditioning, EncodedPrompts, without_prompt
 from p2p_bench.models.level import Denoised, Level
 from p2p_bench.models.spec import ModelSpec
@@ -111,6 +112,17 @@ class DiffusionModel(ABC):
     @abstractmethod
     def encode_images(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c k l"]:
         """Latents of images in [0, 1], in `state_dtype`."""
+
+    def shown(self, images: Float[Tensor, "n 3 h w"]) -> Conditioning:
+        """What tells the network which images to edit, a row each, beside what `encode` gives.
+
+        Args:
+            images: In [0, 1], of the model's size.
+
+        Raises:
+            ConfigError: The model reads none, see "instruction" in `Capability`.
+        """
+        raise ConfigError(f"model: {self.spec.name!r} reads a prompt and no image beside it")
 
     @abstractmethod
     def decode_latents(self, latents: Float[Tensor, "n c k l"]) -> Float[Tensor, "n 3 h w"]:

@@ -95,6 +95,12 @@ class LatentUNet(DDPMUNet):
     def inputs(self, conditioning: Conditioning) -> dict[str, Any]:
         """What the U-Net is given besides latents, timestep and text, by the names of its arguments."""
 
+    def given(
+        self, latents: Float[Tensor, "n c h w"], conditioning: Conditioning
+    ) -> Float[Tensor, "n d h w"]:
+        """What the U-Net denoises, with what it is shown beside: the latents alone."""
+        return latents
+
     def tokenize(
         self, text: str, truncate: bool = False, allow_empty: bool = False, role: str = "prompt"
     ) -> TokenizedPrompt:
@@ -115,7 +121,7 @@ class LatentUNet(DDPMUNet):
             extra["timestep_cond"] = guidance_embedding(scales, self.guidance_width).to(self.dtype)
         if plan is not None:
             extra["cross_attention_kwargs"] = {"plan": plan}
-        inputs, text = latents.to(self.dtype), conditioning[TEXT].to(self.dtype)
+        inputs, text = self.given(latents, conditioning).to(self.dtype), conditioning[TEXT].to(self.dtype)
         output = self.unet(inputs, level.timestep, encoder_hidden_states=text, return_dict=False, **extra)[0]
         return Denoised(latents, level, self.schedule.to_epsilon(output.to(latents.dtype), latents, level))
 

@@ -65,6 +65,7 @@ RULES = (
     "MasaCtrl: the source is told nothing, there and back; both passes of the target, from step 4, layer 10",
     "Plug-and-play: Stable Diffusion 1.5; the source is told nothing on the way back, targets a negative "
     "prompt; with DDIM its features are those of the reconstruction, a step ahead, as released",
+    "InstructPix2Pix: 50 steps of Euler's ancestral sampler, guidance 7.5 by the instruction, 1.5 by the image",
     "Tolerances: the largest differences of an outside rerun of two methods from this table",
 )
 
@@ -119,6 +120,9 @@ class Protocol:
     tau_self: str = "0.6"
 
 
+_SETS = ("pie_bench", "pie_bench_pp")
+"""Data sets that are PIE-Bench."""
+
 INVERSIONS: Mapping[str, Mapping[str, Any]] = {
     "ddim": {"guidance": 1.0},
     "direct": {"guidance": 1.0},
@@ -166,21 +170,53 @@ def is_setting(settings: Mapping[str, Any], protocol: Protocol) -> bool:
         settings: Of the run's summary.
         protocol: How the row was made.
     """
-    names = ("inversion", "controller", "dataset", "model", "metrics")
-    nodes = {key: settings.get(key) or {} for key in names}
+    nodes = {key: settings.get(key) or {} for key in ("inversion", "controller")}
     if not all(isinstance(node, Mapping) for node in nodes.values()):
         return False
     inversion, controller = (
-        {key: value for key, value in nodes[name].items() if key != "_target_"} for name in names[:2]
+        {key: value for key, value in node.items() if key != "_target_"} for node in nodes.values()
     )
+    return (
+        inversion == protocol.inversion and protocol.controller in (None, controller) and _is_seeded(settings)
+    )
+
+
+def _is_seeded(settings: Mapping[str, Any]) -> bool:
+    """Whether seed, masks, number format and the scored pictures are those of the published table."""
+    nodes = {key: settings.get(key) or {} for key in ("dataset", "model", "metrics")}
+    if not all(isinstance(node, Mapping) for node in nodes.values()):
+        return False
     jpeg = [one.get("jpeg", True) for key, one in nodes["metrics"].items() if key.startswith("pie_")]
     return (
-        inversion == protocol.inversion
-        and protocol.controller in (None, controller)
-        and settings.get("seed") == 1234
+        settings.get("seed") == 1234
         and nodes["dataset"].get("border", True) is True
         and nodes["model"].get("dtype", "float32") == "float32"
         and all(jpeg)
+    )
+
+
+INSTRUCTED = "instruct"
+"""The controller of the row whose images are edited by instructions; it has no inversion."""
+
+
+def is_instructed(settings: Mapping[str, Any], rows: Sequence[Row]) -> bool:
+    """Whether a run is InstructPix2Pix as in the published table.
+
+    Args:
+        settings: Of the run's summary.
+        rows: Its rows.
+    """
+    editor, sampler = (settings.get(key) or {} for key in ("editor", "sampler"))
+    if not isinstance(editor, Mapping) or not isinstance(sampler, Mapping):
+        return False
+    wanted = {"model": "instruct_pix2pix", "controller": INSTRUCTED, "steps": 50, "guidance": 7.5}
+    return (
+        _is_seeded(settings)
+        and editor.get("image_guidance", 1.5) == 1.5
+        and sampler.get("ancestral") is True
+        and sampler.get("spacing") is None
+        and all(row.get("dataset") in _SETS for row in rows)
+        and all(row.get(key) == value for row in rows for key, value in wanted.items())
     )
 
 
@@ -193,8 +229,7 @@ def is_protocol(row: Row, protocol: Protocol) -> bool:
         "tau_cross": protocol.tau_cross,
         "tau_self": protocol.tau_self,
     }
-    sets = ("pie_bench", "pie_bench_pp")
-    return row.get("dataset") in sets and all(row.get(key) == value for key, value in wanted.items())
+    return row.get("dataset") in _SETS and all(row.get(key) == value for key, value in wanted.items())
 
 
 def published_json(entries: Sequence[Entry]) -> dict[str, Any] | None:
@@ -262,10 +297,13 @@ def _verdict(row: Published, entries: Sequence[Entry]) -> dict[str, Any]:
 
 def _is_run_of(row: Published, entry: Entry) -> bool:
     rows = list(entry.rows.values())
+    settings = entry.run.summary.get("settings") or {}
     if not rows or not row.controller:
         return False
+    if row.controller == INSTRUCTED:
+        return is_instructed(settings, rows)
     protocol = protocol_of(row)
-    if not is_setting(entry.run.summary.get("settings") or {}, protocol):
+    if not is_setting(settings, protocol):
         return False
     wanted = row.controller, row.inversion
     return all(is_protocol(one, protocol) and (one["controller"], one["inversion"]) == wanted for one in rows)

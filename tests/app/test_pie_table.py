@@ -6,11 +6,21 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
 from p2p_bench.app.compose import compose
-from p2p_bench.report.published import FIGURES, INVERSIONS, PROTOCOLS, protocol_of, published_rows
+from p2p_bench.report.published import (
+    FIGURES,
+    INVERSIONS,
+    PROTOCOLS,
+    is_instructed,
+    protocol_of,
+    published_rows,
+)
 from tests.app.command import Command
+from tests.app.test_run import rows_of
 from tests.data.fake.pie_bench import make as make_pie
+from tests.models.small_ip2p import small_ip2p
 from tests.models.tiny import tiny_checkpoint
 
 METHODS = ("ddim", "null_text", "negative_prompt", "direct")
@@ -69,6 +79,29 @@ def test_every_method_of_the_table_that_is_here_is_run(command: Command) -> None
     page = (command.folder / "table" / "report" / "data" / "summary.js").read_text(encoding="utf-8")
     # A tiny model is no Stable Diffusion: nothing is taken for a rerun.
     assert page.count('"not run"') == sum(bool(row.controller or row.absent) for row in published_rows())
+
+
+def test_images_are_edited_by_their_instructions(command: Command) -> None:
+    pie = make_pie(command.folder / "pie")
+    done = command(
+        "experiment=pie_instruct", f"dataset.path={pie}", "model=local", f"model.path={small_ip2p().path}",
+        "sampler.steps=2", "metrics=pie_parity", "~metrics.pie_structure", "~metrics.pie_lpips",
+        "~metrics.pie_clip", "logger=csv", "trainer.accelerator=cpu", "run.dir=told",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    rows = rows_of(command.folder / "told")
+    assert len(rows) == 3
+    assert {row["control"] for row in rows.values()} == {"told 'make the circle blue', image guidance 1.5"}
+    assert all(row["pie_psnr"] > 0 for key, row in rows.items() if not key[0].startswith("9"))
+    composed = compose(["experiment=pie_instruct"])
+    plain = OmegaConf.to_container(composed)
+    assert isinstance(plain, dict)
+    model, sampler = composed.model, composed.sampler
+    asked = {
+        "dataset": "pie_bench", "model": model.name, "controller": "instruct", "steps": sampler.steps,
+        "guidance": sampler.guidance,
+    }  # fmt: skip
+    assert is_instructed(plain, [asked])
 
 
 def test_the_experiment_has_the_settings_that_a_rerun_is_known_by() -> None:

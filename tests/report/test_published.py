@@ -127,6 +127,57 @@ def test_other_controllers_have_protocols_of_their_own(
             assert row_of(found(tmp_path, again), method)["verdict"] == "not run", key
 
 
+INSTRUCTED = next(row for row in published_rows() if row.method == "InstructPix2Pix")
+INSTRUCT_ROW = {
+    "controller": "instruct", "inversion": "none", "model": "instruct_pix2pix",
+    "tau_cross": "", "tau_self": "",
+}  # fmt: skip
+INSTRUCT_SETTINGS = {
+    **{key: value for key, value in SETTINGS.items() if key != "inversion"},
+    "editor": {"_target_": "x.InstructionEditing", "image_guidance": 1.5},
+    "sampler": {"_target_": "x.EulerSampler", "ancestral": True, "spacing": None},
+}
+
+
+def instructed(tmp_path: Path, row: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
+    """What the page says of the row of a run by instructions."""
+    run = pie_run(
+        tmp_path / "run", INSTRUCTED.values, every={**INSTRUCT_ROW, **row},
+        settings={**INSTRUCT_SETTINGS, **settings},
+    )  # fmt: skip
+    published = found(tmp_path, run)
+    others = [one for one in published["rows"] if one.get("verdict", "not run") != "not run"]
+    assert [one["method"] for one in others] in ([], ["InstructPix2Pix"])
+    return row_of(published, "InstructPix2Pix")
+
+
+def test_a_rerun_by_instructions_is_told_from_others(tmp_path: Path) -> None:
+    assert instructed(tmp_path, {}, {})["verdict"] == "reproduced"
+
+
+@pytest.mark.parametrize(
+    ("row", "settings"),
+    [
+        ({"model": "mine"}, {}),
+        ({"steps": 100}, {}),
+        ({"guidance": 3.0}, {}),
+        ({"dataset": "mine"}, {}),
+        ({"controller": "pie"}, {}),
+        ({}, {"editor": {"image_guidance": 2.0}}),
+        ({}, {"sampler": {"ancestral": False, "spacing": None}}),
+        ({}, {"sampler": {"ancestral": True, "spacing": "trailing"}}),
+        ({}, {"seed": 0}),
+        ({}, {"model": {"dtype": "float16"}}),
+        ({}, {"dataset": {"border": False}}),
+    ],
+    ids=str,
+)
+def test_other_instructions_are_no_rerun(
+    tmp_path: Path, row: Mapping[str, Any], settings: Mapping[str, Any]
+) -> None:
+    assert instructed(tmp_path, row, settings)["verdict"] == "not run"
+
+
 def test_part_of_the_images_is_no_verdict(tmp_path: Path) -> None:
     published = found(tmp_path, pie_run(tmp_path / "run", {**DIRECT.values, **CANARY}, images=699))
     row = row_of(published, "Direct + P2P")
