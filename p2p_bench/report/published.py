@@ -65,7 +65,7 @@ RULES = (
     "MasaCtrl: the source is told nothing, there and back; both passes of the target, from step 4, layer 10",
     "Plug-and-play: Stable Diffusion 1.5; the source is told nothing on the way back, targets a negative "
     "prompt; with DDIM its features are those of the reconstruction, a step ahead, as released",
-    "InstructPix2Pix: 50 steps of Euler's ancestral sampler, guidance 7.5 by the instruction, 1.5 by the image",
+    "InstructPix2Pix: 50 steps of Euler's ancestral sampler, guidance 7.5 by instruction, 1.5 by the image",
     "Tolerances: the largest differences of an outside rerun of two methods from this table",
 )
 
