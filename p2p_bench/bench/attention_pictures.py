@@ -93,9 +93,10 @@ def token_sheet(
     for index, name in zip(images, names or map(_role, images), strict=True):
         image, maps = result.images[index], result.maps.get(index)
         cells = [Cell(name, image)]
-        for title, column in _tokens(result.prompts[index]) if maps is not None else ():
-            peak = float(maps[column].max())
-            cells.append(Cell(f"{title}  {peak:.2f}", _overlay(image, maps[column], peak, side)))
+        if maps is not None:
+            for title, column in _tokens(result.prompts[index]):
+                peak = float(maps[column].max())
+                cells.append(Cell(f"{title}  {peak:.2f}", _overlay(image, maps[column], peak, side)))
         rows.append((f"{name}: {result.prompts[index].text}", cells))
     return sheet(rows, side)
 

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from p2p_bench.attention.kernels import attention_by
 from p2p_bench.attention.terms import Role
 from p2p_bench.errors import P2PError
 from p2p_bench.fields import AtLeast, check_fields
@@ -184,7 +185,9 @@ class NullTextInversion(ToldInversion):
         tick = _every(-(-len(sources) // self.batch_size), tick)
         replays: list[Replay] = []
         # Tensors made in inference mode cannot be differentiated through; everything here is made outside.
-        with torch.inference_mode(False), torch.no_grad():
+        # Activations that are computed again have to come from the same kernel.
+        kernel = None if model.call is None else model.call.kernel
+        with torch.inference_mode(False), torch.no_grad(), attention_by(kernel):
             for first in range(0, len(sources), self.batch_size):
                 part = sources.part(range(first, min(first + self.batch_size, len(sources))))
                 pivot = self._pivot(model, part, steps)
