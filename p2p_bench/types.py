@@ -31,7 +31,8 @@ class EditPair:
         scene: The world's description of the source scene.
         scene_edit: `{"attribute", "value", "index"}` that turns the scene into its exact answer.
         rendered: The source image is the rendered scene, so the exact answer is known.
-        instruction: The edit as an order, where a data set has one; no controller reads it.
+        instruction: The edit as an order, where a data set has one: what `editor=instruct` edits by. No
+            controller reads it.
     """
 
     id: Annotated[str, Words("an id", needed=True)]

@@ -17,7 +17,7 @@ from tests.stubs.flow_family import FlowCheckpoint, FlowModel
 
 @pytest.fixture(scope="module")
 def model() -> FlowModel:
-    return FlowCheckpoint().load()
+    return FlowCheckpoint().load(torch.device("cpu"), torch.float64)  # as `p2p.load_model` does
 
 
 @pytest.fixture(scope="module")

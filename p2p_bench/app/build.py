@@ -44,6 +44,8 @@ _NO_CONTROL = {
 }
 """What is a variant's own where nothing is controlled."""
 
+_NOT_RECORDED = (("sampler", "max_rows"), ("model", "offload"))
+"""What says how much memory is used, and not what is computed."""
 _RECORDED_OF_RUN = ("baseline", "truncate", "repair", "repair_feather")
 
 
@@ -167,7 +169,7 @@ def _task(config: DictConfig, choices: Mapping[str, str], built: Mapping[str, An
     return Task(
         checkpoint=built["model"],
         dataset=built["dataset"],
-        variants=_known_variants(built["editor"]) or built["controller"],
+        variants=_known_variants(built["editor"]) or _own_variant(config, built) or built["controller"],
         inversion=built["inversion"],
         inversion_name=choices.get("inversion", ""),
         editor=built["editor"],
@@ -192,6 +194,32 @@ def _known_variants(editor: "EditorSettings") -> "tuple[Variant, ...]":
     )
 
 
+def _own_variant(config: DictConfig, built: Mapping[str, Any]) -> "tuple[Variant, ...]":
+    """The variant of an editor that follows no controller and no inversion; none where it is told those.
+
+    Raises:
+        ConfigError: Something is set that such an editor would not do.
+    """
+    from p2p_bench.bench.task import Variant
+    from p2p_bench.controllers import NoControl
+    from p2p_bench.inversion import NoInversion
+
+    own = built["editor"].own_variant()
+    if own is None:
+        return ()
+    controlled = [one for one in built["controller"] if not isinstance(one.controller, NoControl)]
+    if controlled or not isinstance(built["inversion"], NoInversion):
+        raise ConfigError(
+            f"editor: {type(built['editor']).__name__} controls no attention and inverts no image; set "
+            "controller=none inversion=none"
+        )
+    if config.run.baseline:
+        raise ConfigError("run.baseline: there is nothing but what the editor does; leave it out")
+    if config.run.repair == "words":
+        raise ConfigError("run.repair=words: this editor keeps no attention; set run.repair=mask or none")
+    return (Variant(own.name, NoControl(), own.controller, own.cross, own.self_attn, dict(_NO_CONTROL)),)
+
+
 def without_hydra(config: DictConfig) -> DictConfig:
     """The configuration as components see it, without Hydra's own node.
 
@@ -214,7 +242,8 @@ def recorded_settings(config: DictConfig, resolve: bool = True) -> dict[str, Any
     plain = OmegaConf.to_container(config, resolve=resolve)
     assert isinstance(plain, dict)
     settings = {str(key): plain[key] for key in RECORDED}
-    settings["sampler"] = {key: value for key, value in plain["sampler"].items() if key != "max_rows"}
+    for group, key in _NOT_RECORDED:
+        settings[group] = {name: value for name, value in plain[group].items() if name != key}
     settings["run"] = {key: plain["run"][key] for key in _RECORDED_OF_RUN}
     return settings
 

@@ -3,9 +3,9 @@
 import logging
 from collections.abc import Mapping, Sequence
 
-from p2p_bench.bench.requests import Edit, prepared_pair
+from p2p_bench.bench.requests import Edit, edit_request, prepared_pair
 from p2p_bench.bench.rows import Key
-from p2p_bench.bench.task import Variant
+from p2p_bench.bench.task import Task, Variant
 from p2p_bench.editing.request import PreparedRequest
 from p2p_bench.errors import DataError, ErrorList, P2PError
 from p2p_bench.models import ModelSpec
@@ -17,6 +17,40 @@ log = logging.getLogger(__name__)
 
 _SHOWN = 10
 """Faults that are listed before the rest is only counted."""
+
+
+def lint(task: Task, pairs: Sequence[EditPair], spec: ModelSpec) -> dict[Key, str]:
+    """Every edit of a run that cannot be made, with the reason; reads no pixel and no weights.
+
+    Args:
+        task: What is to be measured.
+        pairs: The pairs of its data set.
+        spec: Facts about its model.
+
+    Returns:
+        Reason by (sample, variant, target).
+    """
+    if task.editor.known_variants():
+        return lint_files(pairs, task.variants)
+    if task.editor.own_variant() is not None:
+        return _lint_own(task, pairs, spec)
+    reader, steps = task.checkpoint.reader(), task.sampler.steps_on(spec)
+    return lint_pairs(pairs, task.variants, reader, spec, steps=steps, truncate=task.truncate)
+
+
+def _lint_own(task: Task, pairs: Sequence[EditPair], spec: ModelSpec) -> dict[Key, str]:
+    """The edits that an editor cannot make which says itself what it needs of a pair."""
+    faults: dict[Key, str] = {}
+    reader = task.checkpoint.reader()
+    for pair in pairs:
+        edits = [(variant, index) for variant in task.variants for index in range(len(pair.target_prompts))]
+        try:
+            _check_files(pair)
+            request = edit_request(pair, edits)
+            task.editor.check(request, pair.has_image, reader, spec, task.sampler, task.truncate)
+        except P2PError as error:
+            faults |= {(pair.id, variant.name, index): str(error) for variant, index in edits}
+    return faults
 
 
 def lint_pairs(

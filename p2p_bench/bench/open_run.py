@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from p2p_bench.bench.directory import Resume, claim, locked, set_aside
-from p2p_bench.bench.lint import lint_files, lint_pairs, refuse_if_hopeless
+from p2p_bench.bench.lint import lint, refuse_if_hopeless
 from p2p_bench.bench.records import RowMaker
 from p2p_bench.bench.references import ReferenceWriter, open_references
 from p2p_bench.bench.rows import Key, RowWriter, key_of, read_rows, row_schema
@@ -184,11 +184,14 @@ def read_facts(task: Task) -> Facts:
         _tried(partial(_check_metric, name, metric), faults)
     pairs = _tried(lambda: all_pairs(task.dataset), faults)
     known = task.editor.known_variants()
+    unfit = None if spec is None else task.editor.refusal(spec)
+    faults += filter(None, [unfit])
     steps = None if spec is None or known else _tried(lambda: task.sampler.steps_on(spec), faults)
     if spec is not None and not known and spec.capabilities:  # none: images that were made elsewhere
         guidance = spec.guidance if task.sampler.guidance is None else task.sampler.guidance
         _tried(lambda: check_guidance(guidance, spec), faults)
-    if spec is not None and pairs is not None and not known and any(pair.has_image for pair in pairs):
+    inverts = not known and unfit is None and task.editor.own_variant() is None
+    if spec is not None and pairs is not None and inverts and any(pair.has_image for pair in pairs):
         method, stepper = task.inversion, task.sampler.stepper()
         faults += filter(None, [unserved(method, spec, steps), not_sampled(method, stepper)])
         faults += filter(None, [] if steps is None else [no_step_left(task.inversion, steps)])
@@ -316,16 +319,7 @@ def _tried(check: Callable[[], Any], faults: list[P2PError]) -> Any:
 
 
 def _faults(task: Task, facts: Facts) -> dict[Key, str]:
-    spec, pairs = facts.spec, facts.pairs
-    if task.editor.known_variants():
-        return lint_files(pairs, task.variants)
-    faults = lint_pairs(
-        pairs,
-        task.variants,
-        task.checkpoint.reader(),
-        spec,
-        steps=task.sampler.steps_on(spec),
-        truncate=task.truncate,
-    )
-    refuse_if_hopeless(pairs, task.variants, faults)
+    faults = lint(task, facts.pairs, facts.spec)
+    if not task.editor.known_variants():
+        refuse_if_hopeless(facts.pairs, task.variants, faults)
     return faults

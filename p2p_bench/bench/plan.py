@@ -8,6 +8,7 @@ import torch
 from rich.text import Text
 from rich.tree import Tree
 
+from p2p_bench.bench.lint import lint
 from p2p_bench.bench.notes import warn_of_unknown_words
 from p2p_bench.bench.open_run import Facts
 from p2p_bench.bench.requests import prepared_pair
@@ -66,6 +67,8 @@ def plan_run(task: Task, facts: Facts) -> Plan:
         facts: What it reads.
     """
     steps = task.sampler.steps_on(facts.spec)
+    if task.editor.own_variant() is not None:
+        return _plan_of_own(task, facts, steps)
     reader = task.checkpoint.reader()
     warn_of_unknown_words(facts.spec, facts.pairs)
     pairs = inverted = edits = left_out = rows = alone = widest = 0
@@ -84,6 +87,17 @@ def plan_run(task: Task, facts: Facts) -> Plan:
         widest = max(widest, batch.rows)
         example = example or _picture(pair, edit_tree(suited_targets(prepared), 0, steps), names)
     return Plan(pairs, inverted, edits, left_out, rows, alone, widest, steps, example)
+
+
+def _plan_of_own(task: Task, facts: Facts, steps: int) -> Plan:
+    """The plan of an editor that controls no attention: every edit is sampled alone."""
+    faults = lint(task, facts.pairs, facts.spec)
+    asked = [(pair.id, len(pair.target_prompts)) for pair in facts.pairs]
+    left_out, edits = len(faults), sum(count for _, count in asked) - len(faults)
+    pairs = len({sample for sample, _ in asked} - {sample for sample, _, _ in faults})
+    rows = edits * task.editor.own_rows(steps)
+    widest = task.editor.own_rows(1) if edits else 0
+    return Plan(pairs, 0, edits, left_out, rows, rows, widest, steps, None)
 
 
 def row_steps(tree: Sequence[Stretch]) -> int:

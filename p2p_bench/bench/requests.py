@@ -35,6 +35,7 @@ def edit_request(pair: EditPair, edits: Sequence[Edit]) -> EditRequest:
                 variant.controller.for_pair(pair.word_weights, pair.blend_words),
                 variant.name,
                 index,
+                pair.instruction,
             )
             for variant, index in edits
         ),

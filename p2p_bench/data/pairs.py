@@ -11,6 +11,7 @@
 | `blend_words` | `[source words, target words]`, each a word or a list of words | none |
 | `word_weights` | `{target word: factor}` for re-weighting | none |
 | `category` | kind of edit, to group results by | `""` |
+| `instruction` | the edit as an order, which `editor=instruct` edits by | none |
 | `seed` | integer that overrides the run's seed for this pair | the run's |
 | `scene` | world only: the source scene, as `Scene.to_dict()` | none |
 | `edit` | world only: `{"attribute", "value", "index"}`, the change that leads to the exact answer | none |
@@ -37,7 +38,7 @@ from p2p_bench.world.scenes import Scene
 _ALIASES = {"source": "source_prompt", "target": "target_prompt"}
 KEYS = (
     "id", "source_prompt", "target_prompt", "target_prompts", "image", "mask", "blend_words",
-    "word_weights", "category", "seed", "scene", "edit", "real",
+    "word_weights", "category", "instruction", "seed", "scene", "edit", "real",
 )  # fmt: skip
 """Keys a line may have, next to the short names `source` and `target`."""
 
@@ -148,6 +149,7 @@ class _LineReader:
             "source_prompt": self._source(data),
             "target_prompts": self._targets(data),
             "category": get(data, "category", _text) or "",
+            "instruction": get(data, "instruction", _text),
             "seed": get(data, "seed", _seed),
             "image": get(data, "image", self._path),
             "mask": get(data, "mask", self._path),

@@ -46,7 +46,7 @@ def sampled_parts(model: DiffusionModel, table: RowTable, sampled: Sampled) -> l
         table: The rows at the end.
         sampled: What the loop left of them.
     """
-    images, broken = _decoded(model, table, sampled)
+    images = _decoded(model, sampled)
     parts = []
     for sample in table.samples:
         row_of = sample.row_of
@@ -56,7 +56,10 @@ def sampled_parts(model: DiffusionModel, table: RowTable, sampled: Sampled) -> l
                 latents={image: sampled.latents[row] for image, row in row_of.items()},
                 rows={image: sampled.unet_rows[row] for image, row in row_of.items()},
                 spent={image: sampled.unet_rows_spent[row] for image, row in row_of.items()},
-                errors={image: sampled.errors[row] or broken.get(row) for image, row in row_of.items()},
+                errors={
+                    image: sampled.errors[row] or image_error(model, sample.id, images[row])
+                    for image, row in row_of.items()
+                },
                 attention=kept_maps(sampled.recorders, row_of),
             )
         )
@@ -81,7 +84,7 @@ def gathered(
     """
     unsuited = {1 + i: one for i, one in enumerate(prepared.controllers) if isinstance(one, P2PError)}
     errors: dict[int, P2PError | None] = {}
-    images, latents = _blank_images(model, len(prepared.prompts), parts[0].latents[0].dtype)
+    images, latents = blank_images(model, len(prepared.prompts), parts[0].latents[0].dtype)
     rows, spent = [0] * len(images), [0.0] * len(images)
     for part in parts:
         for image in part.images:
@@ -108,7 +111,8 @@ def gathered(
             "" if isinstance(one, P2PError) or one.blend is None else one.blend.mask_from
             for one in prepared.controllers
         ),
-        attention=_joined([maps for part in parts for maps in part.attention]),
+        attention=_joined([maps for part in parts for maps in _of_words(part.attention, prepared)]),
+        source_told=prepared.told is None,
     )
 
 
@@ -120,36 +124,53 @@ def refused(model: DiffusionModel, request: EditRequest, errors: Sequence[P2PErr
         request: The request.
         errors: The one reason, or that of each image, source first.
     """
-    images, latents = _blank_images(model, len(request.prompts), torch.float32)
+    images, latents = blank_images(model, len(request.prompts), torch.float32)
     each = errors if len(errors) == len(images) else [errors[0]] * len(images)
     return replace(EditResult.made(request.id, images, each), latents=latents)
 
 
-def _blank_images(
+def blank_images(
     model: DiffusionModel, count: int, dtype: torch.dtype
 ) -> tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "n c k l"]]:
+    """Images and latents, NaN, to be filled in."""
     spec = model.spec
     images = torch.full((count, 3, *spec.image_size), torch.nan)
     return images, torch.full((count, spec.latent_channels, *spec.latent_size), torch.nan, dtype=dtype)
 
 
-def _decoded(
-    model: DiffusionModel, table: RowTable, sampled: Sampled
-) -> tuple[Float[Tensor, "n 3 h w"], dict[int, P2PError]]:
-    """Images of all rows, NaN where a row has an error; and what is wrong with images of finite latents."""
+def _decoded(model: DiffusionModel, sampled: Sampled) -> Float[Tensor, "n 3 h w"]:
+    """Images of all rows; NaN where a row has an error."""
     images = torch.full((len(sampled.latents), 3, *model.spec.image_size), torch.nan)
     fine = [index for index, error in enumerate(sampled.errors) if error is None]
     if fine:
         images[fine] = model.decode_latents(sampled.latents[fine]).cpu()
-    broken = {}
-    for index in fine:
-        if not bool(images[index].isfinite().all()):
-            sample = table.samples[table.rows[index].sample]
-            broken[index] = P2PError(
-                f"sample {sample.id!r}: the VAE of model {model.spec.name!r} made a non-finite image of "
-                "finite latents; set model.dtype=float32 or bfloat16"
-            )
-    return images, broken
+    return images
+
+
+def image_error(model: DiffusionModel, sample: str, image: Float[Tensor, "3 h w"]) -> P2PError | None:
+    """Why a decoded image is none; None if it is one.
+
+    Args:
+        model: Which decoded it.
+        sample: Id of the sample.
+        image: The image.
+    """
+    if bool(image.isfinite().all()):
+        return None
+    return P2PError(
+        f"sample {sample!r}: the VAE of model {model.spec.name!r} made a non-finite image of finite "
+        "latents; set model.dtype=float32 or bfloat16"
+    )
+
+
+def _of_words(kept: Sequence[AttentionMaps], prepared: PreparedRequest) -> list[AttentionMaps]:
+    """The maps without those of a source that was told nothing: their columns are no words of its prompt."""
+    return [
+        one
+        if one.kind == "self" or prepared.told is None
+        else replace(one, maps={image: maps for image, maps in one.maps.items() if image})
+        for one in kept
+    ]
 
 
 def _joined(kept: Sequence[AttentionMaps]) -> tuple[AttentionMaps, ...]:

@@ -1,6 +1,7 @@
 """The sampling loop: the rows of a table, from their starts to the final latents."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -8,8 +9,10 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from p2p_bench.attention.plan import PlanCache, RowEdit, StepPlan
+from p2p_bench.attention.features import injected_features
+from p2p_bench.attention.plan import PlanCache, StepPlan
 from p2p_bench.attention.recorder import Recorder
+from p2p_bench.attention.terms import Role
 from p2p_bench.editing import hooks
 from p2p_bench.editing.attention import Record, forked, recorders
 from p2p_bench.editing.blend import Blender
@@ -113,7 +116,7 @@ class _Network:
     unet_rows: list[int] = field(init=False)
     unet_rows_spent: list[float] = field(init=False)
     sources: Int64[Tensor, " n"] = field(init=False)
-    _plans: dict[int, PlanCache] = field(init=False, default_factory=dict)
+    _plans: dict[Hashable, PlanCache] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.unet_rows = [0] * len(self.table.rows)
@@ -167,26 +170,18 @@ class _Network:
             rows: The rows that pass.
             as_sources: By the prompts of their sources and unedited, in place of their own.
         """
-        guidance: list[float] = []
-        wanted: list[int] = []
-        empty: list[Conditioning] = []
-        for index in rows:
-            row = self.table.rows[index]
-            sample, role = self.table.samples[row.sample], "source" if as_sources else row.role
-            guidance.append(hooks.guidance_of(sample.replay, step, role, sample.guidance))
-            in_passes = self.model.spec.guided_by == "passes"
-            if in_passes and sample.replay.needs_unconditional(step, role, guidance[-1]):
-                wanted.append(index)
-                empty.append(hooks.unconditional_of(sample.replay, step, role, self._empty))
+        guidance, wanted = self._guidance(step, rows if as_sources else None)
+        role: Role | None = "source" if as_sources else None
         told = select(self._conditional, self.sources[[*rows]]) if as_sources else self._conditional
-        told = joined([told, *empty])
+        told = joined([told, *(self._unconditional(row, step, role) for row in wanted)])
         if self.model.spec.guided_by == "input":
             told = told_guidance(told, guidance)
         # The conditional half comes first, so that a row keeps its place whatever else is computed.
         owners = [*rows, *wanted]
         inputs = x_t.index_select(0, torch.tensor(owners, device=x_t.device))
-        plan = None if as_sources else self._plan(len(owners), step)
-        predicted = self.model.predict(inputs, level, told, plan)
+        plan = None if as_sources else self._plan(wanted, step)
+        with injected_features(self.model.network, plan.features) if plan is not None else nullcontext():
+            predicted = self.model.predict(inputs, level, told, plan)
         hooks.check_prediction(self.model, inputs, predicted)
         for owner in owners:
             self.unet_rows[owner] += 1
@@ -197,18 +192,58 @@ class _Network:
         scale = torch.tensor(guidance, dtype=x_t.dtype, device=x_t.device)[:, None, None, None]
         return conditional.with_output(without), conditional, scale
 
-    def _plan(self, num_rows: int, step: int) -> StepPlan:
-        if num_rows not in self._plans:
-            edits = [
-                RowEdit(index, row.source, edit)
-                for index, row in enumerate(self.table.rows)
-                for edit in row.controllers[:1]  # alike as long as the table lasts
-            ]
-            model = self.model
-            self._plans[num_rows] = PlanCache(
-                model.sites, num_rows, edits, self._recorded, model.device, model.dtype
+    def _guidance(self, step: int, as_sources: Sequence[int] | None = None) -> tuple[list[float], list[int]]:
+        """Guidance of each row, and the rows that take an unconditional pass; or of some rows as sources."""
+        scales, wanted = [], []
+        in_passes = self.model.spec.guided_by == "passes"
+        for index in range(len(self.table.rows)) if as_sources is None else as_sources:
+            row = self.table.rows[index]
+            sample, role = self.table.samples[row.sample], row.role if as_sources is None else "source"
+            scale = hooks.guidance_of(sample.replay, step, role, sample.guidance)
+            scales.append(scale)
+            needed = in_passes and sample.replay.needs_unconditional(step, role, scale)
+            if needed and (as_sources is not None or not self._alike(index, step)):
+                wanted.append(index)
+        return scales, wanted if as_sources is not None else self._with_sources(wanted, step)
+
+    def _with_sources(self, wanted: Sequence[int], step: int) -> list[int]:
+        """The rows that take an unconditional pass, with the sources whose own the edits of these read."""
+        rows = [self.table.rows[index] for index in wanted]
+        read = {
+            row.source
+            for row in rows
+            if row.controller is not None
+            and row.controller.unprompted(step) == "own"
+            and not self._alike(row.source, step)
+        }
+        return sorted({*wanted, *read})
+
+    def _alike(self, index: int, step: int) -> bool:
+        """Whether a row's passes with and without its prompt are the same, since it is told nothing."""
+        row = self.table.rows[index]
+        if row.told or self.model.spec.unprompted != "encoded":
+            return False
+        return self.table.samples[row.sample].replay.unconditional(step, row.role) is None
+
+    def _unconditional(self, index: int, step: int, role: Role | None = None) -> Conditioning:
+        row = self.table.rows[index]
+        replay = self.table.samples[row.sample].replay
+        empty = self._empty if row.negative is None else self.model.encode([row.negative])
+        return hooks.unconditional_of(replay, step, role or row.role, empty)
+
+    def _plan(self, wanted: Sequence[int], step: int) -> StepPlan:
+        unprompted = self.table.unprompted_edits(wanted, step)
+        key = len(wanted), tuple((edit.row, edit.source) for edit in unprompted)
+        if key not in self._plans:
+            self._plans[key] = PlanCache(
+                self.model.sites,
+                len(self.table.rows) + len(wanted),
+                (*self.table.edits(), *unprompted),
+                self._recorded,
+                self.model.device,
+                self.model.dtype,
             )
-        return self._plans[num_rows].at(step)
+        return self._plans[key].at(step)
 
 
 def _start(model: DiffusionModel, table: RowTable) -> RowState:

@@ -12,9 +12,10 @@ from p2p_bench.controllers import BoundController, Controller, EditContext, NoCo
 from p2p_bench.controllers.binding import bind_edit
 from p2p_bench.editing.masks import check_blend
 from p2p_bench.editing.repair import Repair
-from p2p_bench.errors import DataError, ErrorList, P2PError
+from p2p_bench.editing.suited import check_features, check_untold, told_faults
+from p2p_bench.errors import ConfigError, DataError, ErrorList, P2PError
 from p2p_bench.inversion import Inversion
-from p2p_bench.inversion.base import no_step_left, not_sampled, unserved
+from p2p_bench.inversion.base import Prompts, no_step_left, not_sampled, unserved
 from p2p_bench.models import ModelSpec
 from p2p_bench.models.spec import GuidedBy
 from p2p_bench.prompts.words import PromptReader, TokenizedPrompt
@@ -31,12 +32,14 @@ class Target:
         controller: How the source's attention is used.
         variant: What whoever asks calls this way to edit; for editors that look edits up.
         index: Which of the source's target prompts it is, likewise.
+        instruction: The edit as an order, for editors that take one; None where nobody gave it.
     """
 
     prompt: str
     controller: Controller = field(default_factory=NoControl)
     variant: str = ""
     index: int = 0
+    instruction: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +89,8 @@ class PreparedRequest:
         guidance: Guidance scale.
         inversion_prompt: What an image is inverted with.
         guided_by: How its guidance acts on the model.
+        told: What the source is told while it is sampled; None: its prompt.
+        negative: What its targets' passes without the prompt are told; None: nothing.
     """
 
     request: EditRequest
@@ -94,6 +99,8 @@ class PreparedRequest:
     guidance: float
     inversion_prompt: TokenizedPrompt
     guided_by: GuidedBy = "passes"
+    told: TokenizedPrompt | None = None
+    negative: TokenizedPrompt | None = None
 
     @property
     def passes(self) -> int:
@@ -150,29 +157,36 @@ def prepare(
         faults.append(P2PError("targets: expected at least one target prompt, got none"))
     read = partial(_read, reader, truncate)
     source = read(request.source_prompt, "source prompt")
-    own = request.inversion_prompt
+    prompts = Prompts() if request.inversion is None else request.inversion.prompts
+    faults += told_faults(spec, prompts, scale, request.inversion_prompt)
+    own = "" if prompts.inverted_empty else request.inversion_prompt
     inverted_with = source if own is None else read(own, "inversion_prompt", allow_empty=True)
+    told = read("", "source prompt", allow_empty=True) if prompts.replayed_empty else None
+    negative = read(prompts.negative, "inversion.negative_prompt") if prompts.negative else None
     targets = [read(target.prompt, "target prompt") for target in request.targets]
-    broken = [one for one in (source, inverted_with) if isinstance(one, P2PError)]
+    broken = [one for one in (source, inverted_with, told, negative) if isinstance(one, P2PError)]
     hopeless = [one for one in targets if isinstance(one, P2PError)]
     if faults or broken or len(hopeless) == len(targets):
         raise_all([*faults, *broken, *hopeless])
     assert isinstance(source, TokenizedPrompt)
     assert isinstance(inverted_with, TokenizedPrompt)
+    assert not isinstance(told, P2PError)
+    assert not isinstance(negative, P2PError)
+    bind = partial(_bound, spec, sites, told is not None)
     controllers = [
         target
         if isinstance(target, P2PError)
-        else _bound(spec, sites, asked.controller, EditContext(source, target, steps, spec.self_fraction))
+        else bind(asked.controller, EditContext(source, target, steps, spec.self_fraction))
         for asked, target in zip(request.targets, targets, strict=True)
     ]
     if request.inversion is not None:
         request = replace(request, inversion=request.inversion.for_guidance(scale))
-    prompts = [
+    read_targets = [
         TokenizedPrompt(asked.prompt, (), 0, ()) if isinstance(target, P2PError) else target
         for asked, target in zip(request.targets, targets, strict=True)
     ]
-    read_as = (source, *prompts)
-    return PreparedRequest(request, read_as, tuple(controllers), scale, inverted_with, spec.guided_by)
+    read_as, made = (source, *read_targets), tuple(controllers)
+    return PreparedRequest(request, read_as, made, scale, inverted_with, spec.guided_by, told, negative)
 
 
 def _read(
@@ -192,18 +206,48 @@ def raise_all(faults: Sequence[P2PError]) -> None:
 
 
 def _bound(
-    spec: ModelSpec, sites: Sequence[Site] | None, controller: Controller, context: EditContext
+    spec: ModelSpec,
+    sites: Sequence[Site] | None,
+    untold: bool,
+    controller: Controller,
+    context: EditContext,
 ) -> BoundController | P2PError:
     try:
         bound = bind_edit(controller, context)
         if bound.blend is not None:
             check_blend(spec, sites, bound.blend)
+        check_features(spec, bound, context.steps)
+        if untold:
+            check_untold(bound, context.steps)
         return bound
     except P2PError as error:
         return error
 
 
+def size_fault(spec: ModelSpec, request: EditRequest) -> DataError | None:
+    """Why the image of a request is not one of a model; None if it is, or there is none."""
+    if request.image is None or tuple(request.image.shape[-2:]) == spec.image_size:
+        return None
+    height, width = request.image.shape[-2:]
+    return DataError(
+        f"image: {width} x {height} pixels, but model {spec.name!r} works at {spec.image_size[1]} x "
+        f"{spec.image_size[0]}; resize it, or give a PIL image or a path, which are cropped and resized"
+    )
+
+
+def told_otherwise(spec: ModelSpec) -> ConfigError | None:
+    """Why prompts alone edit nothing with a model; None if they do."""
+    if "instruction" not in spec.capabilities:
+        return None
+    return ConfigError(
+        f"model {spec.name!r} edits an image by an instruction, not by a pair of prompts under attention "
+        "control; set editor=instruct controller=none inversion=none"
+    )
+
+
 def _start_faults(spec: ModelSpec, request: EditRequest, steps: int, stepper: Stepper) -> list[P2PError]:
+    if (other := told_otherwise(spec)) is not None:
+        return [other]
     faults: list[P2PError] = []
     if request.inversion is not None and request.image is None:
         faults.append(P2PError("inversion: no image to invert; give an image, or leave the inversion out"))
@@ -215,15 +259,7 @@ def _start_faults(spec: ModelSpec, request: EditRequest, steps: int, stepper: St
         faults.append(P2PError("inversion_prompt: no image to invert; give an image, or leave it out"))
     if request.image is not None and request.inversion is None:
         faults.append(P2PError("image: expected an inversion with it, such as DDIMInversion(), got None"))
-    if request.image is not None and tuple(request.image.shape[-2:]) != spec.image_size:
-        height, width = request.image.shape[-2:]
-        faults.append(
-            DataError(
-                f"image: {width} x {height} pixels, but model {spec.name!r} works at "
-                f"{spec.image_size[1]} x {spec.image_size[0]}; resize it, or give a PIL image or a path, "
-                "which are cropped and resized"
-            )
-        )
+    faults += filter(None, [size_fault(spec, request)])
     if request.image is not None and request.noise is not None:
         faults.append(P2PError("noise: a source image brings its own start; give the image or the noise"))
     shape = (spec.latent_channels, *spec.latent_size)

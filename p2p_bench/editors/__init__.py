@@ -4,6 +4,7 @@ from p2p_bench.editors.base import Editor, EditorSettings, Equipment, KnownVaria
 from p2p_bench.editors.controlled import ControlledSampling
 from p2p_bench.editors.finished import FinishedRunImages
 from p2p_bench.editors.folder import FolderOfImages
+from p2p_bench.editors.instruct import InstructionEditing
 
 __all__ = [
     "ControlledSampling",
@@ -12,5 +13,6 @@ __all__ = [
     "Equipment",
     "FinishedRunImages",
     "FolderOfImages",
+    "InstructionEditing",
     "KnownVariant",
 ]

@@ -10,8 +10,11 @@ import torch
 from p2p_bench.cache import Cache
 from p2p_bench.data.base import PairDataset
 from p2p_bench.editing import EditRequest, EditResult, Record
+from p2p_bench.editing.request import prepare, raise_all
 from p2p_bench.editing.run import Progress
+from p2p_bench.errors import ConfigError
 from p2p_bench.models import Checkpoint, ModelSpec
+from p2p_bench.prompts.words import PromptReader
 from p2p_bench.sampling import Sampler
 
 
@@ -83,6 +86,54 @@ class EditorSettings(ABC):
             P2PError: What it finds them in cannot be read.
         """
         return ()
+
+    def own_variant(self) -> KnownVariant | None:
+        """Its one way to edit, where it follows no controller and no inversion; None where it is told those.
+
+        Such an editor says itself what it needs of a pair, see `check`.
+        """
+        return None
+
+    def own_rows(self, steps: int) -> int:
+        """UNet rows of an edit in so many steps, where it has its `own_variant`."""
+        return 0
+
+    def refusal(self, spec: ModelSpec) -> ConfigError | None:
+        """Why it cannot work with a model; None if it can.
+
+        Args:
+            spec: Facts about the run's model.
+        """
+        return None
+
+    def check(
+        self,
+        request: EditRequest,
+        has_image: bool,
+        reader: PromptReader,
+        spec: ModelSpec,
+        sampler: Sampler,
+        truncate: bool = False,
+    ) -> None:
+        """Refuses what it cannot edit, before any weights are loaded.
+
+        Args:
+            request: What to edit, without its pixels if need be.
+            has_image: Whether its source is an image.
+            reader: Reads the prompts of the run's model.
+            spec: Facts about that.
+            sampler: Steps and guidance of the run.
+            truncate: Prompts that are too long are cut.
+
+        Raises:
+            P2PError: It cannot carry out all of it.
+        """
+        raise_all(
+            prepare(
+                reader, spec, request, sampler.steps_on(spec), sampler.guidance, truncate,
+                stepper=sampler.stepper(),
+            ).faults
+        )  # fmt: skip
 
     def sums(self, dataset: PairDataset) -> Mapping[str, str]:
         """Checksums of what it reads besides the model, by what that is.

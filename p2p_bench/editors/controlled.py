@@ -7,14 +7,20 @@ import torch
 
 from p2p_bench.editing import EditRequest, EditResult, run_edits
 from p2p_bench.editing.budget import RowBudget, found_budget
+from p2p_bench.editing.request import told_otherwise
 from p2p_bench.editing.run import Progress, can_record
 from p2p_bench.editors.base import EditorSettings, Equipment
+from p2p_bench.errors import ConfigError
 from p2p_bench.models import DiffusionModel, ModelSpec
 
 
 @dataclass(frozen=True)
 class ControlledSampling(EditorSettings):
     """The run's model, sampler, inversion and controllers; all its settings are theirs."""
+
+    def refusal(self, spec: ModelSpec) -> ConfigError | None:
+        """Models that are told what to change take another editor."""
+        return told_otherwise(spec)
 
     def loads(self, spec: ModelSpec) -> str:
         """The model."""

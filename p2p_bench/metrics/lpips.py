@@ -105,7 +105,7 @@ def shared_lpips(net: str, trunk: str | Path | None) -> LpipsNetwork:
     file = locate_lpips(net, trunk)
     return shared_network(
         "LPIPS",
-        file,
+        (file,),
         net,
         lambda: LpipsNetwork(load_trunk(file.parent) if net == WORLD else load_lpips(net, file)),
     )

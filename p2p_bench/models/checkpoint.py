@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -13,6 +13,8 @@ from p2p_bench.attention.sites import unet_sites
 from p2p_bench.errors import ConfigError, MissingWeightsError
 from p2p_bench.fields import Above, AtLeast, OneOf, check_fields
 from p2p_bench.hashing import digest
+from p2p_bench.models.autoencoder import set_way
+from p2p_bench.models.calls import Calling
 from p2p_bench.models.files import (
     check_complete,
     checkpoint_checksum,
@@ -20,6 +22,7 @@ from p2p_bench.models.files import (
     has_tokenizer,
     read_layout,
 )
+from p2p_bench.models.instruct_pix2pix import InstructPix2Pix
 from p2p_bench.models.latent_diffusion import LatentDiffusion
 from p2p_bench.models.layouts import SCHEDULER_FILE, Family, Layout
 from p2p_bench.models.lora import fuse, read_loras
@@ -27,13 +30,23 @@ from p2p_bench.models.model import DiffusionModel
 from p2p_bench.models.parts import PartConfig, check_headers, load_part, usable_device
 from p2p_bench.models.schedule import NoiseSchedule, schedule_from_config
 from p2p_bench.models.sdxl import StableDiffusionXL, TwoClipReader
-from p2p_bench.models.settings import DTYPES, SIDE, Dtype, Size, sizes
-from p2p_bench.models.spec import DIFFUSION, ModelSpec, Unprompted
+from p2p_bench.models.settings import (
+    DTYPES,
+    SIDE,
+    AttentionBackend,
+    Autoencoding,
+    Dtype,
+    Offload,
+    Size,
+    called,
+    sizes,
+)
+from p2p_bench.models.spec import DIFFUSION, INSTRUCTED, ModelSpec, Unprompted
 from p2p_bench.models.stable_diffusion import StableDiffusion
 from p2p_bench.models.textual_inversion import LearntWord, add_embeddings, add_tokens, read_words
 from p2p_bench.models.tokenizer import TokenizerReader, clip_columns, load_bert_tokenizer, load_tokenizer
 from p2p_bench.models.unet import LatentUNet
-from p2p_bench.models.unet_config import check_blocks, check_together, latent_size
+from p2p_bench.models.unet_config import check_blocks, check_together, latent_size, unet_features
 from p2p_bench.models.vocabulary import read_vocabulary
 from p2p_bench.pinned import with_pinned_settings
 from p2p_bench.prompts.words import PromptReader
@@ -42,6 +55,7 @@ FAMILIES: dict[Family, type[LatentUNet]] = {
     "sd": StableDiffusion,
     "sdxl": StableDiffusionXL,
     "ldm": LatentDiffusion,
+    "ip2p": InstructPix2Pix,
 }
 _ENCODERS = {kind.__name__: kind for kind in (CLIPTextModel, CLIPTextModelWithProjection, LDMBertModel)}
 _SMALL = 32
@@ -52,7 +66,7 @@ _TOLD = "time_cond_proj_dim"
 
 @dataclass(frozen=True)
 class UNetCheckpoint:
-    """A checkpoint of Stable Diffusion 1.x, 2.x or XL, of Latent Diffusion, or another of such a layout.
+    """A checkpoint of Stable Diffusion 1.x, 2.x or XL, Latent Diffusion, InstructPix2Pix or another of such.
 
     Which of them it is, is read from `model_index.json`.
 
@@ -87,6 +101,11 @@ class UNetCheckpoint:
             images.
         channels_last: Weights and activations of convolutions lie channel by channel, which accelerators that
             compute in half precision prefer.
+        compile: Whether the network is compiled (`torch.compile`), see `CompiledNetwork`.
+        attention_backend: The only kernel of attention: "flash", "efficient", "cudnn" or "math", where device
+            and number format have it; None: torch chooses.
+        offload: Which weights rest in main memory until they are needed: "none"; "model", all but those of
+            the network that computes; "sequential", all but those of the layer that does, without gradients.
     """
 
     path: Path | str
@@ -104,8 +123,11 @@ class UNetCheckpoint:
     consistency: bool | None = None
     lora: Path | str | list[Any] | None = None
     embeddings: Path | str | list[Any] | None = None
-    vae: Literal["whole", "sliced", "tiled"] = "whole"
+    vae: Autoencoding = "whole"
     channels_last: bool = False
+    compile: bool = False
+    attention_backend: AttentionBackend = None
+    offload: Offload = "none"
 
     def __post_init__(self) -> None:
         """Checks the values.
@@ -136,7 +158,7 @@ class UNetCheckpoint:
         return ModelSpec(
             name=self.name,
             family=layout.family,
-            latent_channels=unet.integer("in_channels"),
+            latent_channels=unet.integer("out_channels"),
             latent_size=latent,
             image_size=image,
             max_tokens=self._columns(directory, layout),
@@ -151,7 +173,13 @@ class UNetCheckpoint:
             timesteps=schedule.layout,
             null_text_learning_rate=self.null_text_learning_rate,
             unprompted=self._unprompted(directory, layout),
-            capabilities=DIFFUSION - ({"unconditional"} if told else set()),
+            capabilities=called(
+                INSTRUCTED
+                if layout.reads_image
+                else (DIFFUSION | unet_features(unet)) - ({"unconditional"} if told else set()),
+                self.offload,
+                self.compile,
+            ),
             guided_by="input" if told else "passes",
             consistency=(told or bool(self.lora)) if self.consistency is None else self.consistency,
         )
@@ -189,15 +217,16 @@ class UNetCheckpoint:
         Raises:
             MissingWeightsError: A file is missing or cannot be read, or holds other tensors than the network
                 needs, or damaged ones.
-            ConfigError: The device is not there, or does not compute in the number format.
+            ConfigError: The device is not there, or cannot do what the settings ask of it.
         """
         spec = self.spec()
         directory, layout = self._place()
         dtype = dtype or DTYPES[self.dtype]
         device = usable_device(device, dtype)
+        calling = Calling(self.name, device, dtype, self.compile, self.attention_backend, self.offload)
 
         def part(kind: Any, folder: str, number_format: torch.dtype = dtype) -> Any:
-            return load_part(kind, directory / folder, self.name, device, number_format, self.variant)
+            return load_part(kind, directory / folder, self.name, calling.home, number_format, self.variant)
 
         overflows = dtype == torch.float16 and self._config(directory, layout.vae).values.get("force_upcast")
         reader = self.reader()
@@ -209,12 +238,16 @@ class UNetCheckpoint:
         for place, (encoder, tokenizer) in enumerate(zip(encoders, tokenizers_of(reader), strict=True)):
             add_embeddings(encoder, place, tokenizer, words)
         vae = part(AutoencoderKL, layout.vae, torch.float32 if overflows else dtype)
-        save_memory(unet, vae, self.vae, self.channels_last)
+        set_way(vae, self.vae)
+        for network in (unet, vae) if self.channels_last else ():
+            network.to(memory_format=torch.channels_last)
+        sites = unet_sites(unet)
         return FAMILIES[layout.family](
             spec=spec,
             reader=reader,
             schedule=self._schedule(directory, layout),
-            sites=unet_sites(unet),
+            sites=sites,
+            call=calling.of(unet, sites, encoders, vae),
             unet=unet,
             vae=vae,
             encoders=encoders,
@@ -288,7 +321,7 @@ class UNetCheckpoint:
         named = PartConfig.read(directory / "model_index.json", self.name).values.get("scheduler")
         kind = {"_class_name": named[-1]} if isinstance(named, list) and named and named[-1] else {}
         try:
-            return schedule_from_config({**config.values, **kind}, layout.steps_offset)
+            return schedule_from_config({**config.values, **kind}, layout.steps_offset, layout.own_spacing)
         except ConfigError as error:
             raise MissingWeightsError(f"model {self.name!r} in {config.file.parent}: {error}") from error
 
@@ -297,17 +330,6 @@ def tokenizers_of(reader: PromptReader) -> list[Any]:
     """The tokenizer of each text encoder."""
     readers = (reader.first, reader.second) if isinstance(reader, TwoClipReader) else (reader,)
     return [one.tokenizer for one in readers if isinstance(one, TokenizerReader)]
-
-
-def save_memory(unet: Any, vae: Any, way: Literal["whole", "sliced", "tiled"], channels_last: bool) -> None:
-    """Sets how images go through the VAE, and how tensors lie in memory; see `UNetCheckpoint`."""
-    if way == "sliced":
-        vae.enable_slicing()
-    if way == "tiled":
-        vae.enable_tiling()
-    if channels_last:
-        for network in (unet, vae):
-            network.to(memory_format=torch.channels_last)
 
 
 def _self_fraction(side: int) -> float:

@@ -17,6 +17,9 @@ TEXT = "text"
 POOLED = "pooled"
 """One vector for the whole prompt, (n, d), of families that have it."""
 
+IMAGE = "image"
+"""Latents of the image that is to be edited, (n, c, k, l), of families that are told one; zeros: none."""
+
 GUIDANCE = "guidance"
 """The guidance scale, (n,), of families whose network was distilled to be told it."""
 

@@ -6,10 +6,12 @@ from typing import Any, Literal
 
 from p2p_bench.errors import ConfigError, nearest
 
-Family = Literal["sd", "sdxl", "ldm", "if", "sd3", "flux"]
+Family = Literal["sd", "sdxl", "ldm", "ip2p", "if", "sd3", "flux"]
 CLIP_FILES = ("vocab.json", "merges.txt")
 BERT_FILES = ("vocab.txt",)
 T5_FILES = ("spiece.model",)
+TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+"""What a tokenizer's folder may hold besides; padding, case and words added to it decide tokens too."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,9 @@ class Layout:
         flow: Whether its noise levels are those of a rectified flow.
         t5: Number of its T5 encoder beside CLIPs; None: there is none beside any.
         t5_optional: Whether the model can do without it.
+        reads_image: Whether the network is given an image's latents beside those that it denoises.
+        own_spacing: Whether its pipeline samples with the scheduler of the checkpoint, so that a spacing that
+            the file does not say is that scheduler's.
     """
 
     family: Family
@@ -45,6 +50,8 @@ class Layout:
     flow: bool = False
     t5: int | None = None
     t5_optional: bool = False
+    reads_image: bool = False
+    own_spacing: bool = False
     weights: Mapping[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -92,6 +99,10 @@ LATENT_DIFFUSION = Layout(
     "ldm", "Latent Diffusion", ("LDMTextToImagePipeline", "LatentDiffusionPipeline"),
     {"bert": "LDMBertModel"}, vae="vqvae", tokenizer_files=BERT_FILES,
 )  # fmt: skip
+INSTRUCT_PIX2PIX = Layout(
+    "ip2p", "InstructPix2Pix", ("StableDiffusionInstructPix2PixPipeline",),
+    {"text_encoder": "CLIPTextModel"}, reads_image=True, own_spacing=True,
+)  # fmt: skip
 
 DEEPFLOYD = Layout(
     "if", "DeepFloyd IF", ("IFPipeline",), {"text_encoder": "T5EncoderModel"}, vae="",
@@ -113,7 +124,9 @@ FLUX = Layout(
     tokenizers=("tokenizer", "tokenizer_2"), steps=28, network="transformer", flow=True, t5=1,
 )  # fmt: skip
 
-LAYOUTS = (STABLE_DIFFUSION, SDXL, LATENT_DIFFUSION, DEEPFLOYD, STABLE_DIFFUSION_3, FLUX)
+LAYOUTS = (
+    STABLE_DIFFUSION, SDXL, LATENT_DIFFUSION, INSTRUCT_PIX2PIX, DEEPFLOYD, STABLE_DIFFUSION_3, FLUX,
+)  # fmt: skip
 
 
 def layout_of(index: Mapping[str, Any], name: str) -> Layout:

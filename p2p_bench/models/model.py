@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from p2p_bench.attention.plan import StepPlan
 from p2p_bench.attention.sites import Site
+from p2p_bench.errors import ConfigError
+from p2p_bench.models.calls import NetworkCall
 from p2p_bench.models.conditioning import Conditioning, EncodedPrompts, without_prompt
 from p2p_bench.models.level import Denoised, Level
 from p2p_bench.models.spec import ModelSpec
@@ -32,6 +34,7 @@ class DiffusionModel(ABC):
         encoded: The prompts that were encoded before.
         device: Where the weights are.
         dtype: Number format of the weights.
+        call: How the network is called; None: as it is.
     """
 
     spec: ModelSpec
@@ -39,6 +42,7 @@ class DiffusionModel(ABC):
     encoded: EncodedPrompts
     device: torch.device
     dtype: torch.dtype
+    call: NetworkCall | None = None
 
     @property
     @abstractmethod
@@ -108,9 +112,29 @@ class DiffusionModel(ABC):
     def encode_images(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c k l"]:
         """Latents of images in [0, 1], in `state_dtype`."""
 
+    def shown(self, images: Float[Tensor, "n 3 h w"]) -> Conditioning:
+        """What tells the network which images to edit, a row each, beside what `encode` gives.
+
+        Args:
+            images: In [0, 1], of the model's size.
+
+        Raises:
+            ConfigError: The model reads none, see "instruction" in `Capability`.
+        """
+        raise ConfigError(f"model: {self.spec.name!r} reads a prompt and no image beside it")
+
     @abstractmethod
     def decode_latents(self, latents: Float[Tensor, "n c k l"]) -> Float[Tensor, "n 3 h w"]:
         """Images of latents: float32 in [0, 1], on the model's device."""
+
+    def ask(self, *arguments: Any, **named: Any) -> Any:
+        """What the network answers, called as `call` says."""
+        return (self.network if self.call is None else self.call)(*arguments, **named)
+
+    @property
+    def roundings(self) -> tuple[str, ...]:
+        """What makes predictions differ, by rounding, from those of the same weights; see `NetworkCall`."""
+        return () if self.call is None else self.call.roundings
 
     @property
     def state_dtype(self) -> torch.dtype:

@@ -144,7 +144,9 @@ def _level_of(timestep: float, ratio: float) -> Level:
     return Level(timestep, alpha, ratio * alpha)
 
 
-def schedule_from_config(config: Mapping[str, Any], offset: int | None = 1) -> NoiseSchedule:
+def schedule_from_config(
+    config: Mapping[str, Any], offset: int | None = 1, own_spacing: bool = False
+) -> NoiseSchedule:
     """Reads a diffusers `scheduler_config.json`, whichever scheduler class wrote it.
 
     With `offset` given, latents are never clipped, as `StableDiffusionPipeline` forces it. The clean end is
@@ -155,12 +157,13 @@ def schedule_from_config(config: Mapping[str, Any], offset: int | None = 1) -> N
         config: What the file holds.
         offset: The `steps_offset` that the family's pipeline forces; None takes the file's, as pipelines do
             that force nothing.
+        own_spacing: See `layout_from_config`.
 
     Raises:
         ConfigError: The schedule is of a kind this project does not know.
     """
     prediction = known_value(config, "prediction_type", "epsilon", PREDICTIONS)
-    layout = layout_from_config(config, offset)
+    layout = layout_from_config(config, offset, own_spacing)
     kind = config.get("_class_name")
     _check_levels(config, kind)
     if offset is None and kind in _MAY_CLIP and config.get("clip_sample", kind in _CLIPS):

@@ -24,6 +24,13 @@ _LOST = 0.02
 _LOST_MULTISTEP = 0.05
 """The same where the layout is DPM-Solver's, whose usual 50 steps begin at 951 of 1000."""
 _SHOWN = 2
+_LINSPACE = (
+    "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "LMSDiscreteScheduler",
+    "HeunDiscreteScheduler", "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler",
+    "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "DEISMultistepScheduler",
+    "UniPCMultistepScheduler", "SASolverScheduler", "DPMSolverSDEScheduler",
+)  # fmt: skip
+"""Schedulers of diffusers whose spacing is "linspace" where nobody says one."""
 
 
 @dataclass(frozen=True)
@@ -141,17 +148,21 @@ class TimestepLayout:
         return " or ".join(map(str, sorted(chosen)))
 
 
-def layout_from_config(config: Mapping[str, Any], offset: int | None = 1) -> TimestepLayout:
+def layout_from_config(
+    config: Mapping[str, Any], offset: int | None = 1, own_spacing: bool = False
+) -> TimestepLayout:
     """The layout of a diffusers `scheduler_config.json`.
 
     Args:
         config: What it holds.
         offset: The `steps_offset` that the family's pipeline forces; None takes the file's, 0 without one.
+        own_spacing: A spacing that it does not hold is that of its scheduler in diffusers, else "leading".
 
     Raises:
         ConfigError: The layout is of a kind this project does not know.
     """
-    spacing = known_value(config, "timestep_spacing", "leading", SPACINGS)
+    usual = "linspace" if own_spacing and config.get("_class_name") in _LINSPACE else "leading"
+    spacing = known_value(config, "timestep_spacing", usual, SPACINGS)
     count = config.get("num_train_timesteps", 1000)
     if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MOST_TIMESTEPS:
         raise ConfigError(

@@ -14,6 +14,7 @@ from p2p_bench.attention.plan import StepPlan
 from p2p_bench.attention.processor import folded_attention
 from p2p_bench.attention.sites import Site
 from p2p_bench.models.autoencoder import decoded_latents, encoded_images
+from p2p_bench.models.calls import NetworkCall
 from p2p_bench.models.conditioning import GUIDANCE, TEXT, Conditioning, EncodedPrompts
 from p2p_bench.models.level import Denoised, Level
 from p2p_bench.models.model import DiffusionModel
@@ -35,6 +36,7 @@ class DDPMUNet(DiffusionModel):
         device: Where the weights are.
         dtype: Number format of the U-Net and of what encodes text.
         encoded: The prompts that were encoded before.
+        call: How the network is called; None: as it is.
     """
 
     spec: ModelSpec
@@ -44,6 +46,7 @@ class DDPMUNet(DiffusionModel):
     device: torch.device
     dtype: torch.dtype
     encoded: EncodedPrompts = field(default_factory=EncodedPrompts)
+    call: NetworkCall | None = None
 
     @property
     def network(self) -> nn.Module:
@@ -89,6 +92,12 @@ class LatentUNet(DDPMUNet):
     def inputs(self, conditioning: Conditioning) -> dict[str, Any]:
         """What the U-Net is given besides latents, timestep and text, by the names of its arguments."""
 
+    def given(
+        self, latents: Float[Tensor, "n c h w"], conditioning: Conditioning
+    ) -> Float[Tensor, "n d h w"]:
+        """What the U-Net denoises, with what it is shown beside: the latents alone."""
+        return latents
+
     def tokenize(
         self, text: str, truncate: bool = False, allow_empty: bool = False, role: str = "prompt"
     ) -> TokenizedPrompt:
@@ -109,8 +118,8 @@ class LatentUNet(DDPMUNet):
             extra["timestep_cond"] = guidance_embedding(scales, self.guidance_width).to(self.dtype)
         if plan is not None:
             extra["cross_attention_kwargs"] = {"plan": plan}
-        inputs, text = latents.to(self.dtype), conditioning[TEXT].to(self.dtype)
-        output = self.unet(inputs, level.timestep, encoder_hidden_states=text, return_dict=False, **extra)[0]
+        inputs, text = self.given(latents, conditioning).to(self.dtype), conditioning[TEXT].to(self.dtype)
+        output = self.ask(inputs, level.timestep, encoder_hidden_states=text, return_dict=False, **extra)[0]
         return Denoised(latents, level, self.schedule.to_epsilon(output.to(latents.dtype), latents, level))
 
     def encode_images(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c k l"]:

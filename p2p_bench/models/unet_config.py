@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from p2p_bench.errors import ConfigError
 from p2p_bench.models.layouts import Layout
 from p2p_bench.models.parts import PartConfig
+from p2p_bench.models.spec import Capability
 
 _ADDED = {"sdxl": "text_time"}
 """What the U-Net of a family adds to its time embedding, `addition_embed_type`."""
@@ -13,6 +14,12 @@ _INPUTS = ("addition_embed_type", "class_embed_type", "num_class_embeds", "encod
 """Settings of a U-Net that name inputs besides latents, timestep and text."""
 _BLOCKS = {"attention_type": "default", "dual_cross_attention": False}
 """Settings of a U-Net's blocks that have to be so: others read boxes, or two texts."""
+_OTHER_CHANNELS = {
+    False: "inpainting and depth checkpoints cannot be edited with (and that of InstructPix2Pix is one whose "
+    "model_index.json names a StableDiffusionInstructPix2PixPipeline)",
+    True: "that of InstructPix2Pix takes twice as many as it returns, the latents of an image beside its own",
+}
+"""What is said of a U-Net with other channels, by whether the family's reads an image."""
 _SIDE = 64
 """Side of the latents that Stable Diffusion 1 was trained on."""
 _SIZES_SAID = 9
@@ -30,10 +37,11 @@ def check_blocks(layout: Layout, unet: PartConfig) -> None:
         ConfigError: It does.
     """
     values = unet.values
-    if values.get("in_channels") != values.get("out_channels"):
+    given, returned = values.get("in_channels"), unet.integer("out_channels")
+    if given != returned * (1 + layout.reads_image):
         raise ConfigError(
-            f"model {unet.model!r}: the U-Net takes {values.get('in_channels')} channels and returns "
-            f"{values.get('out_channels')}; inpainting and depth checkpoints cannot be edited with"
+            f"model {unet.model!r}: the U-Net takes {given} channels and returns {returned}; "
+            + _OTHER_CHANNELS[layout.reads_image]
         )
     own = {"addition_embed_type": _ADDED.get(layout.family)}
     for key in _INPUTS:
@@ -47,6 +55,13 @@ def check_blocks(layout: Layout, unet: PartConfig) -> None:
             raise ConfigError(
                 f"model {unet.model!r}: the U-Net has blocks that are not known here: {key}={values.get(key)}"
             )
+
+
+def unet_features(unet: PartConfig) -> frozenset[Capability]:
+    """The capability "features" of a U-Net with the residual block that `attention.features` names."""
+    blocks = unet.values.get("up_block_types")
+    # A block of the decoder has one residual block more than `layers_per_block`, and so two at least.
+    return frozenset({"features"}) if isinstance(blocks, list) and len(blocks) > 1 else frozenset()
 
 
 def check_together(
@@ -80,9 +95,9 @@ def check_together(
         )
     if layout.family == "sdxl":
         _check_added(unet, list(encoders.values())[-1])
-    latent, encoded = unet.integer("in_channels"), vae.integer("latent_channels", 4)
+    latent, encoded = unet.integer("out_channels"), vae.integer("latent_channels", 4)
     if latent != encoded:
-        raise vae.fault("latent_channels", f"the {latent} in_channels of the U-Net")
+        raise vae.fault("latent_channels", f"the {latent} out_channels of the U-Net")
     attended = set(unet.integers("cross_attention_dim"))
     width = "d_model" if layout.family == "ldm" else "hidden_size"
     written = sum(config.integer(width) for config in encoders.values())

@@ -57,11 +57,11 @@ def test_a_run_of_another_family_is_resumed(command: Command) -> None:
     assert {(row["status"], row["model"]) for row in found} == {("ok", "flow")}
 
 
-LOOKS_UP = {"finished", "folder"}
-"""Editors that find images instead of making them; test_score.py resumes those."""
+APART = {"finished", "folder", "instruct"}
+"""Editors that find images instead of making them, see test_score.py, or need another model and data."""
 
 
-@pytest.mark.parametrize("option", [*sorted({*group_options("editor")} - LOOKS_UP), "painter"])
+@pytest.mark.parametrize("option", [*sorted({*group_options("editor")} - APART), "painter"])
 def test_a_run_of_every_editor_is_resumed(command: Command, option: str) -> None:
     found = resumed(command, "model=flow", f"editor={option}", "controller=none")
     # What is not made says why.

@@ -1,4 +1,4 @@
-"""The JSONL data set and the data module that hands its pairs out."""
+"""The JSONL data set and the batches that hand its pairs out."""
 
 import json
 import os

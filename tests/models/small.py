@@ -43,7 +43,7 @@ def small_checkpoint(family: str) -> UNetCheckpoint:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         pipeline = SMALL[family](path)
-    _sharpen(pipeline.unet)
+    sharpen(pipeline.unet)
     pipeline.save_pretrained(path, safe_serialization=True)
     return UNetCheckpoint(path, name=family, steps=4, record_fraction=0.5)
 
@@ -59,10 +59,10 @@ def _sdxl(path: Path) -> StableDiffusionXLPipeline:
     tokenizers = [first, padded_with_mark(path / "made", path / "made_2")]
     kinds, sizes = (CLIPTextModel, CLIPTextModelWithProjection), (16, 24)
     encoders = [
-        kind(_clip(len(tokenizer), size, tokenizer)).eval()
+        kind(clip_config(len(tokenizer), size, tokenizer)).eval()
         for kind, size, tokenizer in zip(kinds, sizes, tokenizers, strict=True)
     ]
-    unet = _unet(
+    unet = small_unet(
         16,
         cross_attention_dim=sum(sizes), addition_embed_type="text_time", addition_time_embed_dim=8,
         projection_class_embeddings_input_dim=16 + 6 * 8, use_linear_projection=True,
@@ -73,7 +73,7 @@ def _sdxl(path: Path) -> StableDiffusionXLPipeline:
         timestep_spacing="leading",
     )  # fmt: skip
     return StableDiffusionXLPipeline(
-        vae=_vae(0.13025, force_upcast=True), text_encoder=encoders[0], text_encoder_2=encoders[1],
+        vae=small_vae(0.13025, force_upcast=True), text_encoder=encoders[0], text_encoder_2=encoders[1],
         tokenizer=tokenizers[0], tokenizer_2=tokenizers[1], unet=unet, scheduler=scheduler,
         force_zeros_for_empty_prompt=True, add_watermarker=False,
     )  # fmt: skip
@@ -86,7 +86,7 @@ def _sd2(path: Path) -> StableDiffusionPipeline:
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1,
         set_alpha_to_one=False, prediction_type="v_prediction",
     )  # fmt: skip
-    unet = _unet(
+    unet = small_unet(
         8,
         cross_attention_dim=24,
         attention_head_dim=[2, 4],
@@ -94,7 +94,7 @@ def _sd2(path: Path) -> StableDiffusionPipeline:
         upcast_attention=True,
     )
     return StableDiffusionPipeline(
-        vae=_vae(0.18215), text_encoder=CLIPTextModel(_clip(len(first), 24, tokenizer)).eval(),
+        vae=small_vae(0.18215), text_encoder=CLIPTextModel(clip_config(len(first), 24, tokenizer)).eval(),
         tokenizer=tokenizer, unet=unet, scheduler=scheduler, safety_checker=None, feature_extractor=None,
         requires_safety_checker=False,
     )  # fmt: skip
@@ -116,11 +116,11 @@ def _ldm(path: Path) -> LDMTextToImagePipeline:
     scheduler = DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
     )  # fmt: skip
-    unet = _unet(8, cross_attention_dim=16)
-    return LDMTextToImagePipeline(_vae(0.18215), bert.eval(), tokenizer, unet, scheduler)
+    unet = small_unet(8, cross_attention_dim=16)
+    return LDMTextToImagePipeline(small_vae(0.18215), bert.eval(), tokenizer, unet, scheduler)
 
 
-def _clip(vocabulary: int, size: int, tokenizer: CLIPTokenizer) -> CLIPTextConfig:
+def clip_config(vocabulary: int, size: int, tokenizer: CLIPTokenizer) -> CLIPTextConfig:
     return CLIPTextConfig(
         vocab_size=vocabulary, hidden_size=size, intermediate_size=32, num_hidden_layers=3, projection_dim=16,
         num_attention_heads=2, max_position_embeddings=WIDTH, bos_token_id=tokenizer.bos_token_id,
@@ -147,7 +147,7 @@ def padded_with_mark(made: Path, folder: Path) -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(folder)
 
 
-def _vae(scaling: float, **options: Any) -> AutoencoderKL:
+def small_vae(scaling: float, **options: Any) -> AutoencoderKL:
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
         block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, latent_channels=4,
@@ -155,7 +155,7 @@ def _vae(scaling: float, **options: Any) -> AutoencoderKL:
     )  # fmt: skip
 
 
-def _unet(side: int, **options: Any) -> UNet2DConditionModel:
+def small_unet(side: int, **options: Any) -> UNet2DConditionModel:
     return UNet2DConditionModel(
         sample_size=side, block_out_channels=(16, 32), layers_per_block=1,
         down_block_types=("CrossAttnDownBlock2D",) * 2, up_block_types=("CrossAttnUpBlock2D",) * 2,
@@ -163,7 +163,7 @@ def _unet(side: int, **options: Any) -> UNet2DConditionModel:
     )  # fmt: skip
 
 
-def _sharpen(unet: UNet2DConditionModel) -> None:
+def sharpen(unet: UNet2DConditionModel) -> None:
     """See `tests/models/tiny.py`."""
     unet.conv_out.weight.data *= 0.2
     for name, weight in unet.named_parameters():

@@ -74,15 +74,14 @@ def _task(overrides: Sequence[str]) -> "Task":
 
 def _found(task: "Task", decode: bool) -> dict[str, Any]:
     """What there is to say, as plain values."""
-    from p2p_bench.bench.lint import lint_pairs
+    from p2p_bench.bench.lint import lint
     from p2p_bench.bench.lint_pictures import PictureLint, area_summary, lint_headers, lint_pixels
     from p2p_bench.data.base import all_pairs
 
     spec, pairs = task.checkpoint.spec(), all_pairs(task.dataset)
-    faults: Mapping[Key, str] = lint_pairs(
-        pairs, task.variants, task.checkpoint.reader(), spec,
-        steps=task.sampler.steps_on(spec), truncate=task.truncate,
-    )  # fmt: skip
+    if (unfit := task.editor.refusal(spec)) is not None:
+        raise unfit
+    faults: Mapping[Key, str] = lint(task, pairs, spec)
     errors = [
         {"pair": sample, "variant": variant, "target": target, "reason": reason}
         for (sample, variant, target), reason in faults.items()
@@ -132,6 +131,8 @@ def _alignments(task: "Task") -> "Iterator[Alignment]":
     from p2p_bench.bench.requests import prepared_pair
     from p2p_bench.report.check_page import Alignment
 
+    if task.editor.own_variant() is not None:
+        return  # prompts are not compared
     spec, reader = task.checkpoint.spec(), task.checkpoint.reader()
     steps = task.sampler.steps_on(spec)
     for pair in task.dataset.pairs()[:_ALIGNED]:

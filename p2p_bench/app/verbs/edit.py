@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from p2p_bench.editing import EditResult
 
 _NO_INVERSION = "p2p_bench.inversion.none.NoInversion"
+_INSTRUCTED = {
+    "model": "instruct_pix2pix", "editor": "instruct", "controller": "none", "inversion": "none",
+    "sampler": "euler_ancestral",
+}  # fmt: skip
+"""What goes with an instruction, where nothing else is chosen."""
 
 
 def main(arguments: list[str], debug: bool) -> int:
@@ -39,8 +44,12 @@ def main(arguments: list[str], debug: bool) -> int:
     unknown = [argument for argument in overrides if argument.startswith("-")]
     if unknown:
         parser.error(f"unknown option {unknown[0]}")
+    _check_texts(parser, options)
     chosen = {override.split("=", 1)[0] for override in overrides}
-    if options.image is not None and "inversion" not in chosen:
+    if options.instruction:
+        usual = [f"{group}={option}" for group, option in _INSTRUCTED.items() if group not in chosen]
+        overrides = [*usual, *overrides]
+    elif options.image is not None and "inversion" not in chosen:
         overrides = ["inversion=ddim", *overrides]
     if options.heatmaps is not None and "=" in str(options.heatmaps):
         # argparse takes what follows the option, here a KEY=VALUE, for its value
@@ -55,6 +64,7 @@ def main(arguments: list[str], debug: bool) -> int:
         heatmaps = directory / "heatmaps" if options.heatmaps == Path() else options.heatmaps
         _check_folders(directory, heatmaps)
         task = build_task(plain, chosen_options(config.hydra))
+    _check_editor(task, options)
     image, fitted = _image(task, options)
     result = _edit(task, options, image, _device(config))
     strip_path = _write(result, image, directory)
@@ -63,9 +73,9 @@ def main(arguments: list[str], debug: bool) -> int:
     console = result_console()
     if image is not None:
         console.print(f"image: {options.image}{fitted}", markup=False)
-    console.print(f"source: {options.source}", markup=False)
-    for target in options.target:
-        console.print(f"target: {target}", markup=False)
+    for name in ("source", "target", "instruction"):
+        for text in _texts(options, name):
+            console.print(f"{name}: {text}", markup=False)
     saved = result.unet_rows - result.unet_rows_spent
     recalled = f", {saved} of them saved: the image was inverted before" if saved else ""
     console.print(f"{result.unet_rows} UNet rows{recalled}", markup=False)
@@ -79,13 +89,21 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="p2p-bench edit",
         usage="p2p-bench edit --source S --target T [--target T2] [--image F] [--fit HOW] [--out DIR] "
-        "[--heatmaps [DIR]] [KEY=VALUE ...]",
+        "[--heatmaps [DIR]] [KEY=VALUE ...]\n"
+        "       p2p-bench edit --instruction I --image F [--fit HOW] [--out DIR] [KEY=VALUE ...]",
         description="Edits one source, generated or given; writes source, targets, differences, heatmaps.",
         epilog="KEY=VALUE as for the benchmark, such as controller=replace tau.cross=0.6 sampler.steps=50 "
-        "seed=1. With an image, inversion=ddim is used unless another is chosen.",
+        "seed=1. With an image, inversion=ddim is used unless another is chosen. With an instruction, "
+        + " ".join(f"{group}={option}" for group, option in _INSTRUCTED.items())
+        + ".",
     )
-    parser.add_argument("--source", required=True, help="prompt of the source image")
-    parser.add_argument("--target", required=True, action="append", help="prompt of an edit; may be repeated")
+    parser.add_argument("--source", help="prompt of the source image")
+    parser.add_argument("--target", action="append", help="prompt of an edit; may be repeated")
+    parser.add_argument(
+        "--instruction",
+        action="append",
+        help="what is to be changed in an image, in place of both; may be repeated",
+    )
     parser.add_argument(
         "--image", type=user_path, help="a real source image; without it the source is generated"
     )
@@ -110,11 +128,47 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _check_texts(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Refuses texts that do not go together; leaves with a usage error."""
+    prompts = {"--source": options.source, "--target": options.target}
+    if options.instruction:
+        if given := [name for name, value in prompts.items() if value is not None]:
+            parser.error(f"--instruction takes the place of {' and '.join(given)}")
+        if options.image is None:
+            parser.error("--instruction changes an image; give it with --image")
+    elif lacking := [name for name, value in prompts.items() if value is None]:
+        parser.error(f"the following arguments are required: {', '.join(lacking)}")
+
+
+def _texts(options: argparse.Namespace, name: str) -> list[str]:
+    """What was given for an option, once or several times."""
+    value = getattr(options, name) or []
+    return [value] if isinstance(value, str) else list(value)
+
+
+def _check_editor(task: "Task", options: argparse.Namespace) -> None:
+    """Refuses an instruction that nothing reads, and prompts where an instruction is wanted.
+
+    Raises:
+        ConfigError: It is so; or the editor does not go with the model.
+    """
+    if (unfit := task.editor.refusal(task.checkpoint.spec())) is not None:
+        raise unfit
+    instructed = task.editor.own_variant() is not None
+    if options.instruction and not instructed:
+        raise ConfigError("--instruction: this editor reads none; set editor=instruct")
+    if instructed and not options.instruction:
+        raise ConfigError("editor: this one is told what to change; give --instruction in place of prompts")
+
+
 def _check_image(config: DictConfig, options: argparse.Namespace) -> None:
     """Refuses a picture that cannot be read, and to draw from noise what was to be an edit of it."""
     if options.image is None:
         return
-    if source_name(OmegaConf.select(config, "inversion._target_")) == _NO_INVERSION:
+    if (
+        not options.instruction
+        and source_name(OmegaConf.select(config, "inversion._target_")) == _NO_INVERSION
+    ):
         raise ConfigError(
             "--image: inversion=none would draw another picture from noise and leave the image alone; choose "
             "inversion=ddim, null_text or another, or leave --image out"
@@ -143,30 +197,28 @@ def _edit(task: "Task", options: argparse.Namespace, image: "Tensor | None", dev
     """The edit: a request that is checked before anything is loaded, and the run's editor."""
     from p2p_bench.bench.progress import ProgressDisplay
     from p2p_bench.editing import EditRequest, Record, Target
-    from p2p_bench.editing.request import prepare, raise_all
+    from p2p_bench.editing.request import raise_all
     from p2p_bench.editors import Equipment
     from p2p_bench.models.vocabulary import warn_never_seen
 
     status, sampler = status_console(), task.sampler
     spec = task.checkpoint.spec().laid_out(sampler.stepper().levels, sampler.spacing)
     controller = _variant(task).controller
+    targets = [Target(target, controller) for target in _texts(options, "target")]
+    targets += [Target("", controller, instruction=text) for text in _texts(options, "instruction")]
     request = EditRequest(
         id="edit",
-        source_prompt=options.source,
-        targets=tuple(Target(target, controller) for target in options.target),
+        source_prompt=options.source or "",
+        targets=tuple(targets),
         seed=task.seed,
         image=image,
         inversion=None if image is None else task.inversion,
         repair=task.repair.without_mask(),
     )
-    prepared = prepare(
-        task.checkpoint.reader(), spec, request, sampler.steps_on(spec), sampler.guidance, task.truncate,
-        stepper=sampler.stepper(),
-    )  # fmt: skip
-    raise_all(prepared.faults)
+    task.editor.check(request, image is not None, task.checkpoint.reader(), spec, sampler, task.truncate)
     warn_never_seen(spec, request.prompts)
     status.print(f"loading {task.editor.loads(spec)}")
-    shown = tuple(range(1 + len(options.target)))
+    shown = tuple(range(1 + len(targets)))
     record = None if options.heatmaps is None else Record(apart=("steps",), self_images=shown)
     editor = task.editor.ready(Equipment(task.checkpoint, sampler, record, task.truncate, task.cache), device)
     with ProgressDisplay(status, 1) as display:
@@ -210,7 +262,8 @@ def _write(result: "EditResult", image: "Tensor | None", directory: Path) -> Pat
     pictures = {} if image is None else {"image": image}
     if result.vae_reconstruction is not None:
         pictures["vae_reconstruction"] = result.vae_reconstruction
-    pictures["source" if image is None else "source_inverted"] = result.images[0]
+    if image is None or result.reconstructions is None:
+        pictures["source" if image is None else "source_inverted"] = result.images[0]
     titles = {}
     heatmaps = {}
     for index in range(1, len(result.images)):
@@ -219,7 +272,7 @@ def _write(result: "EditResult", image: "Tensor | None", directory: Path) -> Pat
         if not result.attention:  # no maps of that size, or an editor without attention
             continue
         removed, added = changed_words(result.prompts[0], result.prompts[index])
-        for at, words in ((0, removed), (index, added)):
+        for at, words in ((0, removed if result.source_told else ()), (index, added)):
             for word in words:
                 name = f"heatmap_{at}_{word}"
                 heatmaps[name] = heatmap_image(result.images[at], result.heatmap(word, at))
