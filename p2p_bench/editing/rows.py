@@ -177,7 +177,8 @@ def row_tables(
             zip(prepared, replays, suited, trees, strict=True)
         ):
             source = len(rows)
-            rows.append(Row(number, "source", source, one.told or one.prompts[0], told=one.told is None))
+            told = one.prompts[0] if one.told is None else one.told
+            rows.append(Row(number, "source", source, told, told=one.told is None))
             order = list(targets)
             for group in groups_at(tree, start):
                 members = tuple(order[place] for place in group)
