@@ -173,7 +173,8 @@ def row_tables(
         ):
             source = len(rows)
             row_of = {0: source}
-            rows.append(Row(number, "source", source, one.told or one.prompts[0], told=one.told is None))
+            told = one.prompts[0] if one.told is None else one.told
+            rows.append(Row(number, "source", source, told, told=one.told is None))
             order = list(targets)
             for group in groups_at(tree, start):
                 members = tuple(order[place] for place in group)

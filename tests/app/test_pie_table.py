@@ -40,7 +40,7 @@ def test_the_rows_of_other_controllers_are_run_with_their_protocols(
         "-m", f"experiment={experiment}", f"dataset.path={make_pie(command.folder / 'pie')}", "model=local",
         f"model.path={tiny_checkpoint().path}", "model.record_fraction=0.5", "sampler.steps=5",
         "metrics=pie_parity", "~metrics.pie_structure", "~metrics.pie_lpips", "~metrics.pie_clip",
-        "logger=csv", "trainer.accelerator=cpu", "run.dir=table",
+        "logger=csv", "trainer.accelerator=cpu", "run.dir=table", "run.truncate=true",
     )  # fmt: skip
     jobs = sorted(path for path in (command.folder / "table").iterdir() if path.name.isdecimal())
     assert len(jobs) == len(OTHERS[experiment]), done.err

@@ -26,7 +26,8 @@ SITES = [
 
 # Strategies give recipes and tests make the edits: type checks draw random items, which strategies must not.
 Layer = tuple[bool, int, int]
-Recipe = list[tuple[str, float] | Layer]
+LayerInjection = tuple[str, bool, int, int]
+Recipe = list[tuple[str, float] | Layer | LayerInjection]
 
 sixteenths = st.tuples(*[st.integers(0, 16)] * 2).filter(lambda ends: ends[0] < ends[1])
 by_share = sixteenths.map(lambda ends: (True, *ends))
@@ -34,9 +35,16 @@ by_index = sixteenths.map(lambda ends: (False, *ends))
 injections = st.sampled_from([("inject", fraction) for fraction in (1.0, 0.5, 0.3, 0.25, 0.06)])
 
 
-def recipes(layers: st.SearchStrategy[Layer]) -> st.SearchStrategy[Recipe]:
+def recipes(
+    layers: st.SearchStrategy[Layer], *more: st.SearchStrategy[LayerInjection]
+) -> st.SearchStrategy[Recipe]:
     """Edits that are laid one over the other; none at all is no edit."""
-    return st.lists(st.one_of(injections, layers), max_size=3)
+    return st.lists(st.one_of(injections, layers, *more), max_size=3)
+
+
+def with_layers(layers: st.SearchStrategy[Layer]) -> st.SearchStrategy[Recipe]:
+    """The same, and injection at some layers of all sizes."""
+    return recipes(layers, layers.map(lambda one: ("at", *one)))
 
 
 def made(recipe: Recipe) -> SelfEdit:
@@ -44,9 +52,11 @@ def made(recipe: Recipe) -> SelfEdit:
     for part in recipe:
         if part[0] == "inject":
             result = override(result, injection(part[1]))
-        else:
-            scale = 1 / 16 if part[0] else 1.0
-            result = override(result, mutual(layer_range(part[1] * scale, part[2] * scale, bool(part[0]))))
+            continue
+        by_share, start, stop = part[-3:]
+        scale = 1 / 16 if by_share else 1.0
+        layers = layer_range(start * scale, stop * scale, bool(by_share))
+        result = override(result, injection(1.0, layers) if part[0] == "at" else mutual(layers))
     return result
 
 
@@ -67,7 +77,7 @@ def test_single_edits() -> None:
         ]
 
 
-@given(recipes(by_share), recipes(by_share))
+@given(with_layers(by_share), with_layers(by_share))
 @settings(deadline=None)
 def test_edits_are_equal_exactly_where_they_do_the_same_by_share(one: Recipe, other: Recipe) -> None:
     a, b = made(one), made(other)
@@ -75,7 +85,7 @@ def test_edits_are_equal_exactly_where_they_do_the_same_by_share(one: Recipe, ot
     assert hash(a) == hash(b) or a != b
 
 
-@given(recipes(by_index), recipes(by_index))
+@given(with_layers(by_index), with_layers(by_index))
 @settings(deadline=None)
 def test_edits_are_equal_exactly_where_they_do_the_same_by_index(one: Recipe, other: Recipe) -> None:
     a, b = made(one), made(other)
@@ -86,6 +96,17 @@ def test_edits_are_equal_exactly_where_they_do_the_same_by_index(one: Recipe, ot
 @settings(deadline=None)
 def test_the_second_edit_counts_where_it_edits(one: Recipe, other: Recipe) -> None:
     a, b = made(one), made(other)
+    both = override(a, b)
+    for site in SITES:
+        assert both.terms(site) == (b.terms(site) or a.terms(site))
+
+
+@given(*[with_layers(by_share)] * 3)
+@settings(deadline=None)
+def test_overriding_with_injection_at_layers_is_associative(one: Recipe, two: Recipe, three: Recipe) -> None:
+    a, b, c = made(one), made(two), made(three)
+    assert override(override(a, b), c) == override(a, override(b, c))
+    assert override(a, a) == a
     both = override(a, b)
     for site in SITES:
         assert both.terms(site) == (b.terms(site) or a.terms(site))
