@@ -44,12 +44,19 @@ def numbered(network: Any, plan: StepPlan) -> Iterator[Tensor]:
     number = next(_NUMBERS)
     _PASSES[number] = _Pass(network, plan)
     try:
-        yield torch.tensor(number)
+        yield torch.tensor(number, device="cpu")
     finally:
         del _PASSES[number]
 
 
-@torch.library.custom_op("p2p_bench::planned_attention", mutates_args=())
+@torch.library.custom_op(
+    "p2p_bench::planned_attention",
+    mutates_args=(),
+    schema=(
+        "(Tensor number, str site, Tensor states, Tensor? context, Tensor? mask, Tensor[] more, "
+        "int text_length, bool both) -> Tensor[]"
+    ),
+)
 def planned_attention(
     number: Tensor,
     site: str,
