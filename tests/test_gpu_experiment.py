@@ -46,10 +46,12 @@ def test_every_figure_is_there(measure: ModuleType, measured: Path) -> None:
         assert sweep["one by one"]["rows"] == 11 * 2 * 2 * passes
         assert sweep["one request"]["rows"] < sweep["one by one"]["rows"] / 3
         assert len(figures[f"{layout} edit"]["seconds"]) == ways
+        assert set(figures[f"{layout} compile"]["targets"]) == {"1", "4"}
         assert figures[f"{layout} throughput"]["row_flops"] > 1e6
     table = (measured / "results.md").read_text()
     assert "### sdxl" in table
     assert "in a batch of 2" in table
+    assert "seconds compiled" in table
 
 
 def test_what_is_known_is_not_measured_again(measure: ModuleType, measured: Path) -> None:

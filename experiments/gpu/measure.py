@@ -1,4 +1,4 @@
-"""Every figure that only a GPU can give: time and memory of an edit, throughput, sweeps, null-text inversion.
+"""Every figure that only a GPU can give: an edit's time and memory, throughput, sweeps, null-text, compiling.
 
     python experiments/gpu/measure.py [--device cuda] [--minutes 9]
 
@@ -9,6 +9,7 @@ within one round.
 """
 
 import argparse
+import dataclasses
 import functools
 import json
 import time
@@ -29,6 +30,8 @@ from p2p_bench.editing.request import EditRequest, Target
 from p2p_bench.editing.run import run_edits
 from p2p_bench.inversion import NullTextInversion
 from p2p_bench.inversion.base import read_sources
+from p2p_bench.models.calls import NetworkCall
+from p2p_bench.models.compiled import CompiledNetwork
 
 HERE = Path(__file__).resolve().parent
 TAUS = tuple(tenth / 10 for tenth in range(11))
@@ -49,6 +52,7 @@ class Plan:
         null_steps: Of null-text inversion.
         matmul: Side of the square matrices of the matmul rate.
         layouts: What is measured.
+        compiler: What compiles the network, see `torch.compile`.
     """
 
     device: str
@@ -60,11 +64,12 @@ class Plan:
     null_steps: int = 50
     matmul: int = 8192
     layouts: Mapping[str, Layout | JointLayout] = field(default_factory=lambda: {**LAYOUTS, **JOINT_LAYOUTS})
+    compiler: str = "inductor"
 
 
 def tiny_plan() -> Plan:
     """A plan for a CPU and a test: nothing it measures means anything."""
-    return Plan("cpu", torch.float32, 2, 1, (1, 2), 2, 2, 64, {**TINY, **TINY_JOINT})
+    return Plan("cpu", torch.float32, 2, 1, (1, 2), 2, 2, 64, {**TINY, **TINY_JOINT}, "eager")
 
 
 def main() -> None:
@@ -132,6 +137,7 @@ def jobs(plan: Plan) -> dict[str, Callable[[], Figures]]:
         null_text = [] if distilled else [("null-text", null_text_cost)]
         for kind, measure in (
             ("edit", edit_cost), ("throughput", throughput), ("sweep", sweep_cost), *null_text,
+            ("compile", compile_cost),
         ):  # fmt: skip
             found[f"{name} {kind}"] = lambda name=name, measure=measure: measure(plan, built(name))  # type: ignore[misc]
     return found
@@ -229,6 +235,31 @@ def null_text_cost(plan: Plan, built: Built) -> Figures:
         sources = read_sources(model, images[:count], [SOURCE] * count)
         seconds = timed(plan, functools.partial(method.invert, model, sources, plan.null_steps))
         found[name] = {"images": count, "seconds": seconds}
+    return found
+
+
+def compile_cost(plan: Plan, built: Built) -> Figures:
+    """Seconds of source and one target, and four, with the network compiled and without; and of compiling."""
+    model = built.model
+    compiled = dataclasses.replace(
+        model, call=NetworkCall(model.network, CompiledNetwork(model.network, plan.compiler))
+    )
+
+    def edit(one: p2p.DiffusionModel, count: int) -> Callable[[], object]:
+        settings: Figures = {"seed": 7, "steps": plan.steps, "record": False}
+        controller = p2p.Replace(cross=1.0, self_attn=0.4)
+        return lambda: p2p.edit(one, SOURCE, [SWAPPED] * count, controller, **settings)
+
+    found: Figures = {"steps": plan.steps, "first": timed(plan, edit(compiled, 1)), "targets": {}}
+    for count in (1, 4):
+        ways = {"as it is": edit(model, count), "compiled": edit(compiled, count)}
+        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        for place in range(1 + plan.rounds):
+            for name, way in ways.items():
+                taken = timed(plan, way)
+                if place:  # the first is to warm up
+                    seconds[name].append(taken)
+        found["targets"][str(count)] = seconds
     return found
 
 

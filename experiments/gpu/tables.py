@@ -33,6 +33,7 @@ def _section(card: str, figures: Figures) -> str:
             ("throughput", lambda found: _throughput(found, rate)),
             ("sweep", _sweep),
             ("null-text", _null_text),
+            ("compile", _compile),
         ):
             if f"{name} {kind}" in figures:
                 lines += [*table(figures[f"{name} {kind}"]), ""]
@@ -85,3 +86,20 @@ def _null_text(found: Figures) -> list[str]:
         f"{alone['seconds']:.1f} s alone, {batch['seconds'] / batch['images']:.1f} s an image in a batch of "
         f"{batch['images']}.",
     ]
+
+
+def _compile(found: Figures) -> list[str]:
+    lines = [
+        f"Compiled, {found['steps']} steps; the first run took {found['first']:.0f} s.",
+        "",
+        "| targets | seconds as it is | seconds compiled | ratio (least to most) |",
+        "|---|---|---|---|",
+    ]
+    for count, seconds in found["targets"].items():
+        plain, compiled = seconds["as it is"], seconds["compiled"]
+        ratios = [a / b for a, b in zip(compiled, plain, strict=True)]
+        lines.append(
+            f"| {count} | {statistics.median(plain):.2f} | {statistics.median(compiled):.2f} | "
+            f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}) |"
+        )
+    return lines

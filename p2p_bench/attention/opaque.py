@@ -6,7 +6,7 @@ and the number of the pass, by which the operation finds the plan when it is run
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from p2p_bench.attention.plan import StepPlan
 from p2p_bench.attention.processor import folded_attention
-from p2p_bench.attention.sites import Site, network_sites
+from p2p_bench.attention.sites import Site
 from p2p_bench.shared import SharedChange
 
 
@@ -44,12 +44,19 @@ def numbered(network: Any, plan: StepPlan) -> Iterator[Tensor]:
     number = next(_NUMBERS)
     _PASSES[number] = _Pass(network, plan)
     try:
-        yield torch.tensor(number)
+        yield torch.tensor(number, device="cpu")
     finally:
         del _PASSES[number]
 
 
-@torch.library.custom_op("p2p_bench::planned_attention", mutates_args=())
+@torch.library.custom_op(
+    "p2p_bench::planned_attention",
+    mutates_args=(),
+    schema=(
+        "(Tensor number, str site, Tensor states, Tensor? context, Tensor? mask, Tensor[] more, "
+        "int text_length, bool both) -> Tensor[]"
+    ),
+)
 def planned_attention(
     number: Tensor,
     site: str,
@@ -142,21 +149,23 @@ _OPAQUE = SharedChange()
 
 @contextmanager
 def opaque_attention(network: Any) -> Iterator[None]:
-    """Within it every site has an opaque processor around that of `folded_attention`.
+    """Within it every site has an opaque processor around that of `folded_attention`, which is entered too.
 
-    Several threads may be within it with one network, and within `folded_attention` before, not after.
+    Several threads may be within it with one network.
 
     Args:
         network: See `folded_attention`.
     """
-    with folded_attention(network):
 
-        def change() -> Callable[[], None]:
-            before = dict(network.attn_processors)
-            names = {f"{site.name}.processor": site for site in network_sites(network)}
-            opaque = {name: OpaqueProcessor(site, before[name]) for name, site in names.items()}
-            network.set_attn_processor({**before, **opaque})
-            return lambda: network.set_attn_processor(before)
+    def change() -> Callable[[], None]:
+        stack = ExitStack()
+        sites = stack.enter_context(folded_attention(network))
+        before = dict(network.attn_processors)
+        names = {f"{site.name}.processor": site for site in sites}
+        opaque = {name: OpaqueProcessor(site, before[name]) for name, site in names.items()}
+        network.set_attn_processor({**before, **opaque})
+        stack.callback(network.set_attn_processor, before)
+        return stack.close
 
-        with _OPAQUE.within(network, change):
-            yield
+    with _OPAQUE.within(network, change):
+        yield

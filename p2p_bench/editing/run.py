@@ -174,7 +174,8 @@ class _Editor:
     def run(self, batch: Batch) -> list[EditResult] | None:
         """Results of the batch's requests; None where memory did not suffice and smaller batches may fit."""
         try:
-            return self._run(batch)
+            with self.model.at_work():
+                return self._run(batch)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise

@@ -1,7 +1,7 @@
 """How the network of a model is called: compiled, by one kernel of attention, with weights kept elsewhere."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,10 @@ class NetworkCall:
             if self.parts is not None:
                 stack.enter_context(self.parts.using(self.network))
             return (self.compiled or self.network)(*arguments, **named)
+
+    def at_work(self) -> AbstractContextManager[object]:
+        """See `DiffusionModel.at_work`."""
+        return nullcontext() if self.compiled is None else self.compiled.at_work()
 
     @property
     def roundings(self) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """A network compiled as a whole, but for what its attention sites do under a plan."""
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -59,6 +60,10 @@ class CompiledNetwork:
             text_length = named["encoder_hidden_states"].shape[1]
             named = {**named, self._told: {**told, "plan": number, "text_length": text_length}}
             return self._answer([_as_tensor(one, given[0]) for one in arguments], named)
+
+    def at_work(self) -> AbstractContextManager[object]:
+        """Within it attention is ready for passes, each of which else makes it so; the same results."""
+        return opaque_attention(self.network)
 
     def _answer(self, arguments: list[Any], named: dict[str, Any]) -> Any:
         try:

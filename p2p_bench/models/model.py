@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -130,6 +130,10 @@ class DiffusionModel(ABC):
     def ask(self, *arguments: Any, **named: Any) -> Any:
         """What the network answers, called as `call` says."""
         return (self.network if self.call is None else self.call)(*arguments, **named)
+
+    def at_work(self) -> AbstractContextManager[object]:
+        """Within it passes need not be prepared for one by one; it changes no result."""
+        return nullcontext() if self.call is None else self.call.at_work()
 
     @property
     def roundings(self) -> tuple[str, ...]:

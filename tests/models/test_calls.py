@@ -11,6 +11,8 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 import p2p_bench as p2p
+from p2p_bench.app.build import recorded_settings, without_hydra
+from p2p_bench.app.compose import compose
 from p2p_bench.attention.kernels import KERNELS, attention_by, possible_kernels
 from p2p_bench.errors import ConfigError
 from p2p_bench.inversion.base import read_sources
@@ -262,3 +264,13 @@ def test_inversions_are_kept_apart_by_rounding_alone() -> None:
     other = compiled(model)
     keys = [replay_key(DDIMInversion(), one, sources, 0, STEPS) for one in (model, other)]
     assert keys[0] != keys[1]
+
+
+def test_what_is_recorded_is_what_may_change_numbers() -> None:
+    def settings(*overrides: str) -> Any:
+        config = compose(["model=sd15", *overrides, "logger=none"], keep_hydra=True)
+        return recorded_settings(without_hydra(config))
+
+    assert settings("model.offload=sequential") == settings()
+    assert settings("model.compile=true") != settings()
+    assert settings("model.attention_backend=math") != settings()
