@@ -94,6 +94,8 @@ def read_instructions(
             "there is no instruction, which is what this editor edits by; take a data set that has them "
             '("instruction" in a JSONL file), such as dataset=pie_bench'
         )
+    if not request.targets:
+        raise DataError("instructions: expected at least one, got none")
     prompts = {target.prompt for target in request.targets}
     if len(set(instructions)) < len(prompts):
         raise DataError(
@@ -140,6 +142,8 @@ def run_instructions(
     """
     if (fault := unfit(model.spec)) is not None:
         raise fault
+    if not 0 <= image_guidance < float("inf"):
+        raise ConfigError(f"image_guidance: expected a finite number of at least 0, got {image_guidance}")
     stepper = stepper or DDIM()
     model = model.spaced(spacing).laid_out(stepper.levels)
     steps = model.spec.steps if steps is None else steps

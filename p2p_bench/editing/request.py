@@ -222,7 +222,7 @@ def told_otherwise(spec: ModelSpec) -> ConfigError | None:
         return None
     return ConfigError(
         f"model {spec.name!r} edits an image by an instruction, not by a pair of prompts under attention "
-        "control; set editor=instruct controller=none inversion=none"
+        "control; set editor=instruct controller=none inversion=none (p2p_bench.instruct in Python)"
     )
 
 

@@ -62,7 +62,7 @@ RULES = (
     "are left out of means and counted, none is a 0",
     "Edited images go through the JPEG of the released code; Stable Diffusion 1.4 in float32, 50 steps, "
     "guidance 7.5, seed 1234, cross 0.4, self 0.6",
-    "InstructPix2Pix: 50 steps of Euler's ancestral sampler, guidance 7.5 by the instruction, 1.5 by the image",
+    "InstructPix2Pix: 50 steps of Euler's ancestral sampler, guidance 7.5 by instruction, 1.5 by image",
     "Tolerances: the largest differences of an outside rerun of two methods from this table",
 )
 

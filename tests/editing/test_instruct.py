@@ -222,6 +222,16 @@ def test_a_repair_by_a_mask_keeps_the_image_outside(model: DiffusionModel) -> No
     assert result.known[0]["mask_from"] == "given"
 
 
+def test_from_python_in_one_call(model: DiffusionModel) -> None:
+    result = p2p.instruct(model, picture(), list(ORDERS), seed=3, steps=2)
+    wanted = only(run_instructions(model, [request("x", *ORDERS)], steps=2, stepper=DDIM(1.0, "euler")))
+    assert torch.equal(result.images, wanted.images)
+    assert "3 images of 16 x 16" in repr(result)
+    for bad in ({"image_guidance": -1.0}, {"guidance": 0.0}, {"instructions": []}, {"instructions": " "}):
+        with pytest.raises(p2p.P2PError, match=next(iter(bad)).rstrip("s")):
+            p2p.instruct(model, **{"image": picture(), "instructions": ORDERS[0], **bad})
+
+
 def test_a_model_that_is_shown_no_image_is_refused() -> None:
     with pytest.raises(p2p.P2PError, match="is shown no image"):
         run_instructions(tiny_model(), [request("x", ORDERS[0])])
