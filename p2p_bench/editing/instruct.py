@@ -20,7 +20,7 @@ from p2p_bench.editing import hooks
 from p2p_bench.editing.budget import RowBudget, is_out_of_memory, too_large
 from p2p_bench.editing.gather import blank_images, image_error, refused
 from p2p_bench.editing.mending import repaired
-from p2p_bench.editing.request import EditRequest, size_fault
+from p2p_bench.editing.request import EditRequest, noise_fault, raise_all, size_fault
 from p2p_bench.editing.result import EditResult
 from p2p_bench.editing.run import Progress
 from p2p_bench.errors import ConfigError, DataError, NonFiniteLatentError, P2PError
@@ -180,8 +180,7 @@ def _prepared(
         P2PError: It cannot be carried out.
     """
     prompts = read_instructions(model, request, request.image is not None, truncate)
-    if (fault := size_fault(model.spec, request)) is not None:
-        raise fault
+    raise_all([one for one in (size_fault(model.spec, request), noise_fault(model.spec, request)) if one])
     scale = model.spec.guidance if guidance is None else guidance
     scale = scale if request.guidance is None else request.guidance
     check_guidance(scale, model.spec)

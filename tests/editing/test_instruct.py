@@ -163,6 +163,7 @@ def test_the_source_is_the_image_and_nothing_is_reconstructed(model: DiffusionMo
         (request("bad", "a dog", image=None), "there is no source image"),
         (request("bad", "a dog", "a dog"), "a single instruction for 2 target prompts"),
         (request("bad", "a dog", image=torch.rand(3, 8, 8)), "8 x 8 pixels"),
+        (request("bad", "a dog", noise=torch.zeros(4, 2, 2)), "noise: expected the latent shape"),
         (request("bad", "dog " * 20), "instruction"),
         (request("bad", "a dog", guidance=0.0), "guidance: 0"),
     ],
