@@ -20,7 +20,7 @@ FOLDER = resource_path("experiments", "gpu")
 
 @pytest.fixture(scope="module")
 def measure() -> Iterator[ModuleType]:
-    names = ("measure", "layouts", "tables")
+    names = ("measure", "joint_layouts", "layouts", "tables", "ways")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(FOLDER)
         for name in names:
@@ -40,12 +40,12 @@ def measured(measure: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> P
 def test_every_figure_is_there(measure: ModuleType, measured: Path) -> None:
     (figures,) = json.loads((measured / "results.json").read_text()).values()
     assert set(measure.jobs(measure.tiny_plan())) <= set(figures)
-    for layout in ("sd15", "sdxl"):
+    for layout, passes, ways in (("sd15", 2, 4), ("sdxl", 2, 4), ("sd3_medium", 2, 5), ("flux_dev", 1, 5)):
         sweep = figures[f"{layout} sweep"]
-        # Two steps, two rows with and without prompt each, eleven times.
-        assert sweep["one by one"]["rows"] == 11 * 2 * 4
+        # Two steps, two rows in each pass, eleven times.
+        assert sweep["one by one"]["rows"] == 11 * 2 * 2 * passes
         assert sweep["one request"]["rows"] < sweep["one by one"]["rows"] / 3
-        assert len(figures[f"{layout} edit"]["seconds"]) == 4
+        assert len(figures[f"{layout} edit"]["seconds"]) == ways
         assert figures[f"{layout} throughput"]["row_flops"] > 1e6
     table = (measured / "results.md").read_text()
     assert "### sdxl" in table
@@ -69,19 +69,28 @@ def test_a_run_stops_in_time_and_goes_on(
     assert "sd15 edit" not in json.loads((tmp_path / "results.json").read_text())
 
 
-@pytest.mark.parametrize("name", ["sd15", "sdxl"])
+@pytest.mark.parametrize("name", ["sd15", "sdxl", "sd3_medium", "flux_dev"])
 def test_the_model_is_the_pipeline(measure: ModuleType, name: str) -> None:
     """What is timed against each other makes the same image."""
-    built = measure.build(name, measure.TINY[name], "cpu", torch.float32)
-    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(7))
-    wanted = built.pipeline(
-        [measure.SOURCE, measure.SWAPPED], latents=noise.expand(2, -1, -1, -1), num_inference_steps=4,
-        guidance_scale=5.0, output_type="pt", height=16, width=16,
-    ).images  # fmt: skip
-    result = p2p.edit(
-        built.model, measure.SOURCE, measure.SWAPPED, seed=7, steps=4, guidance=5.0, record=False
-    )
+    built = measure.build_any(name, measure.tiny_plan().layouts[name], "cpu", torch.float32)
+    wanted = sys.modules["ways"].plain_way(built, 4)().images
+    result = p2p.edit(built.model, measure.SOURCE, measure.SWAPPED, seed=7, steps=4, record=False)
+    assert (result.images[0] - result.images[1]).abs().max() > 1e-3
     torch.testing.assert_close(result.images, wanted, rtol=0, atol=1e-5)
+
+
+def test_the_page_of_joint_attention(
+    measure: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(resource_path("experiments", "speed"))
+    for name in ("joint", "resident"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    page = importlib.import_module("joint")
+    monkeypatch.setattr(sys, "argv", ["joint.py", "--tiny", "--rounds", "1"])
+    page.main()
+    printed = capsys.readouterr().out
+    for way in page.WAYS:
+        assert printed.count(f"| {way} |") == len(page.BLOCKS)
 
 
 @pytest.mark.gpu

@@ -27,12 +27,12 @@ _SCHEDULE = {
     "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1,
     "clip_sample": False, "set_alpha_to_one": False,
 }  # fmt: skip
-_VAE = {
+VAE = {
     "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
     "block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "latent_channels": 4,
 }  # fmt: skip
-_CLIP_L = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
-_CLIP_BIG_G = {
+CLIP_L = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+CLIP_BIG_G = {
     "hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 20,
     "projection_dim": 1280, "hidden_act": "gelu",
 }  # fmt: skip
@@ -56,7 +56,7 @@ class Layout:
     encoders: tuple[Mapping[str, Any], ...]
     guidance: float
     self_fraction: float
-    vae: Mapping[str, Any] = field(default_factory=lambda: _VAE)
+    vae: Mapping[str, Any] = field(default_factory=lambda: VAE)
 
 
 LAYOUTS = {
@@ -66,7 +66,7 @@ LAYOUTS = {
             "block_out_channels": (320, 640, 1280, 1280), "layers_per_block": 2, "attention_head_dim": 8,
             "cross_attention_dim": 768,
         },
-        (_CLIP_L,), 7.5, 1.0,
+        (CLIP_L,), 7.5, 1.0,
     ),
     "sdxl": Layout(
         128,
@@ -78,16 +78,16 @@ LAYOUTS = {
             "use_linear_projection": True, "addition_embed_type": "text_time",
             "addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 2816,
         },
-        (_CLIP_L, _CLIP_BIG_G), 5.0, 0.5,
+        (CLIP_L, CLIP_BIG_G), 5.0, 0.5,
     ),
 }  # fmt: skip
 """Layouts of the published checkpoints. The text encoders read the embedded model's tokens."""
 
-_SMALL_VAE = {
+SMALL_VAE = {
     "down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2,
     "block_out_channels": (8, 16), "layers_per_block": 1, "latent_channels": 4, "norm_num_groups": 4,
 }  # fmt: skip
-_SMALL_CLIP = {
+SMALL_CLIP = {
     "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
     "projection_dim": 16,
 }  # fmt: skip
@@ -97,7 +97,7 @@ _SMALL_UNET = {
     "attention_head_dim": 2,
 }  # fmt: skip
 TINY = {
-    "sd15": Layout(8, {**_SMALL_UNET, "cross_attention_dim": 16}, (_SMALL_CLIP,), 7.5, 1.0, _SMALL_VAE),
+    "sd15": Layout(8, {**_SMALL_UNET, "cross_attention_dim": 16}, (SMALL_CLIP,), 7.5, 1.0, SMALL_VAE),
     "sdxl": Layout(
         8,
         {
@@ -105,7 +105,7 @@ TINY = {
             "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 16 + 6 * 8,
             "transformer_layers_per_block": (1, 2), "use_linear_projection": True,
         },
-        (_SMALL_CLIP, _SMALL_CLIP), 5.0, 1.0, _SMALL_VAE,
+        (SMALL_CLIP, SMALL_CLIP), 5.0, 1.0, SMALL_VAE,
     ),
 }  # fmt: skip
 """The same families, small enough for a test."""
@@ -118,10 +118,12 @@ class Built:
     Attributes:
         model: Ours.
         pipeline: Theirs.
+        told: What the pipeline is told beside prompts, size and steps.
     """
 
     model: p2p.DiffusionModel
     pipeline: Any
+    told: Mapping[str, Any] = field(default_factory=dict)
 
 
 def build(name: str, layout: Layout, device: str, dtype: torch.dtype) -> Built:
@@ -134,12 +136,12 @@ def build(name: str, layout: Layout, device: str, dtype: torch.dtype) -> Built:
         dtype: Number format of them all, the autoencoder's included.
     """
     torch.manual_seed(0)
-    tokenizer = _tokenizer(128 if layout.side > 8 else 64)
+    tokenizer = world_tokenizer(77 if layout.side > 8 else 24)
     with torch.device(device):
         unet = UNet2DConditionModel(sample_size=layout.side, **layout.unet)
         vae = AutoencoderKL(**layout.vae)
         encoders = [
-            (CLIPTextModelWithProjection if place else CLIPTextModel)(_clip(config, tokenizer))
+            (CLIPTextModelWithProjection if place else CLIPTextModel)(clip_config(config, tokenizer))
             for place, config in enumerate(layout.encoders)
         ]
     parts = [part.to(device, dtype).eval().requires_grad_(False) for part in (unet, vae, *encoders)]
@@ -160,15 +162,16 @@ def build(name: str, layout: Layout, device: str, dtype: torch.dtype) -> Built:
     return Built(_model(name, layout, tokenizer, parts, device, dtype), pipeline)
 
 
-def _tokenizer(width: int) -> SharedTokenizer:
-    """The embedded model's, with as many columns as CLIP has (or fewer, for a test)."""
+def world_tokenizer(width: int) -> SharedTokenizer:
+    """The embedded model's, with so many text columns."""
     folder = resource_path("p2p_bench", "world", "weights", "pipeline") / "tokenizer"
     tokenizer: SharedTokenizer = SharedTokenizer.from_pretrained(folder, local_files_only=True)
-    tokenizer.model_max_length = 77 if width > 64 else 24
+    tokenizer.model_max_length = width
     return tokenizer
 
 
-def _clip(config: Mapping[str, Any], tokenizer: SharedTokenizer) -> CLIPTextConfig:
+def clip_config(config: Mapping[str, Any], tokenizer: SharedTokenizer) -> CLIPTextConfig:
+    """Configuration of a text encoder that reads this tokenizer's tokens."""
     return CLIPTextConfig(
         vocab_size=len(tokenizer), max_position_embeddings=tokenizer.model_max_length,
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,

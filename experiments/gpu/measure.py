@@ -2,9 +2,10 @@
 
     python experiments/gpu/measure.py [--device cuda] [--minutes 9]
 
-Published layouts with random weights, in bfloat16 on a GPU. Each figure is written to results.json as soon as
-it is there, and a run that was stopped goes on where it was; results.md is the table of it. Where two things
-are compared, times are ratios within one round.
+Published layouts with random weights (Stable Diffusion 1.5, SDXL, Stable Diffusion 3 medium, FLUX.1 [dev]),
+in bfloat16 on a GPU. Each figure is written to results.json as soon as it is there, and a run that was
+stopped goes on where it was; results.md is the table of it. Where two things are compared, times are ratios
+within one round.
 """
 
 import argparse
@@ -17,19 +18,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from joint_layouts import JOINT_LAYOUTS, TINY_JOINT, JointLayout, build_joint
 from layouts import LAYOUTS, TINY, Built, Layout, build
 from tables import write_tables
 from torch.utils.flop_counter import FlopCounterMode
+from ways import SOURCE, SWAPPED, edit_ways
 
 import p2p_bench as p2p
 from p2p_bench.editing.request import EditRequest, Target
 from p2p_bench.editing.run import run_edits
 from p2p_bench.inversion import NullTextInversion
 from p2p_bench.inversion.base import read_sources
-from p2p_bench.models.conditioning import repeated
 
 HERE = Path(__file__).resolve().parent
-SOURCE, SWAPPED, LONGER = "a red circle on grass", "a blue circle on grass", "a red striped circle on grass"
 TAUS = tuple(tenth / 10 for tenth in range(11))
 Figures = dict[str, Any]
 
@@ -58,12 +59,12 @@ class Plan:
     images: int = 8
     null_steps: int = 50
     matmul: int = 8192
-    layouts: Mapping[str, Layout] = field(default_factory=lambda: LAYOUTS)
+    layouts: Mapping[str, Layout | JointLayout] = field(default_factory=lambda: {**LAYOUTS, **JOINT_LAYOUTS})
 
 
 def tiny_plan() -> Plan:
     """A plan for a CPU and a test: nothing it measures means anything."""
-    return Plan("cpu", torch.float32, 2, 1, (1, 2), 2, 2, 64, TINY)
+    return Plan("cpu", torch.float32, 2, 1, (1, 2), 2, 2, 64, {**TINY, **TINY_JOINT})
 
 
 def main() -> None:
@@ -123,18 +124,24 @@ def jobs(plan: Plan) -> dict[str, Callable[[], Figures]]:
 
     @functools.lru_cache(maxsize=1)
     def built(name: str) -> Built:
-        return build(name, plan.layouts[name], plan.device, plan.dtype)
+        return build_any(name, plan.layouts[name], plan.device, plan.dtype)
 
     found: dict[str, Callable[[], Figures]] = {"matmul": lambda: matmul_rate(plan)}
-    for name in plan.layouts:
+    for name, layout in plan.layouts.items():
+        distilled = isinstance(layout, JointLayout) and layout.kind == "flux"  # has no empty prompt to train
+        null_text = [] if distilled else [("null-text", null_text_cost)]
         for kind, measure in (
-            ("edit", edit_cost),
-            ("throughput", throughput),
-            ("sweep", sweep_cost),
-            ("null-text", null_text_cost),
-        ):
+            ("edit", edit_cost), ("throughput", throughput), ("sweep", sweep_cost), *null_text,
+        ):  # fmt: skip
             found[f"{name} {kind}"] = lambda name=name, measure=measure: measure(plan, built(name))  # type: ignore[misc]
     return found
+
+
+def build_any(name: str, layout: Layout | JointLayout, device: str, dtype: torch.dtype) -> Built:
+    """Makes random weights in a layout of either kind of network."""
+    if isinstance(layout, JointLayout):
+        return build_joint(name, layout, device, dtype)
+    return build(name, layout, device, dtype)
 
 
 def matmul_rate(plan: Plan) -> Figures:
@@ -147,27 +154,7 @@ def matmul_rate(plan: Plan) -> Figures:
 
 def edit_cost(plan: Plan, built: Built) -> Figures:
     """Seconds and peak memory of source and one target, against the pipeline's own sampling."""
-    model, guidance = built.model, built.model.spec.guidance
-    shape = (1, 4, *model.spec.latent_size)
-    noise = torch.randn(shape, generator=torch.Generator().manual_seed(7)).to(plan.device, plan.dtype)
-
-    def plain() -> object:
-        return built.pipeline(
-            [SOURCE, SWAPPED], latents=noise.expand(2, -1, -1, -1), num_inference_steps=plan.steps,
-            guidance_scale=guidance, output_type="pt", height=model.spec.image_size[0],
-            width=model.spec.image_size[1],
-        )  # fmt: skip
-
-    def edit(target: str, controller: p2p.Controller) -> Callable[[], object]:
-        settings: Figures = {"seed": 7, "steps": plan.steps, "guidance": guidance, "record": False}
-        return lambda: p2p.edit(model, SOURCE, target, controller, **settings)
-
-    ways = {
-        "plain sampling, diffusers": plain,
-        "no control": edit(SWAPPED, p2p.NoControl()),
-        "replace (R = 0)": edit(SWAPPED, p2p.Replace(cross=1.0, self_attn=0.4)),
-        "refine": edit(LONGER, p2p.Refine(cross=0.8, self_attn=0.4)),
-    }
+    ways = edit_ways(built, plan.steps)
     for way in ways.values():
         way()  # warm up
     seconds: dict[str, list[float]] = {name: [] for name in ways}
@@ -185,15 +172,17 @@ def throughput(plan: Plan, built: Built) -> Figures:
     """Edits a second by the number of edits at once, and the network's FLOP a second."""
     model = built.model
     flops = row_flops(built)
+    passes = 2 if model.spec.guided_by == "passes" else 1
     found = {}
     for count in plan.batches:
         requests = [_request(SWAPPED, [0.8], seed) for seed in range(count)]
+        rows = 2 * passes * count
         work = functools.partial(
-            run_edits, model, requests, steps=plan.steps, guidance=model.spec.guidance, max_rows=4 * count
+            run_edits, model, requests, steps=plan.steps, guidance=model.spec.guidance, max_rows=rows
         )
         timed(plan, work)
         seconds = timed(plan, work)
-        found[str(count)] = {"edits": count / seconds, "flops": flops * 4 * count * plan.steps / seconds}
+        found[str(count)] = {"edits": count / seconds, "flops": flops * rows * plan.steps / seconds}
     return {"steps": plan.steps, "row_flops": flops, "batches": found}
 
 
@@ -204,7 +193,7 @@ def row_flops(built: Built) -> int:
     shape = (1, model.spec.latent_channels, *model.spec.latent_size)
     latents = torch.zeros(shape, device=model.device, dtype=model.state_dtype)
     with FlopCounterMode(display=False) as counter:
-        model.predict(latents, level, repeated(model.unconditional(), 1))
+        model.predict(latents, level, model.encode([model.tokenize(SOURCE)]))
     return counter.get_total_flops()
 
 

@@ -4,7 +4,8 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
-PLAIN = "plain sampling, diffusers"
+from ways import PLAIN
+
 Figures = Mapping[str, Any]
 
 

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from measure import SOURCE, SWAPPED, add_tests
+from resident import resident_mb
 
 import p2p_bench as p2p
 from p2p_bench.attention.sites import unet_sites
@@ -59,12 +60,6 @@ def sample(model: p2p.DiffusionModel, way: str, side: int) -> None:
         return
     controller = p2p.Replace(cross=1.0, self_attn=1.0) if way == "folded" else p2p.NoControl()
     p2p.edit(model, SOURCE, SWAPPED, controller, noise=noise, steps=STEPS, guidance=GUIDANCE)
-
-
-def resident_mb() -> float:
-    """Resident memory now."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * resource.getpagesize() / 2**20
 
 
 def child(way: str, side: int) -> None:

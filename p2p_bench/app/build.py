@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 RECORDED = ("model", "controller", "tau", "inversion", "editor", "dataset", "sampler", "metrics", "seed")
 """Parts of the configuration that decide the numbers."""
 
+_NOT_RECORDED = (("sampler", "max_rows"), ("model", "offload"))
+"""What says how much memory is used, and not what is computed."""
 _RECORDED_OF_RUN = ("baseline", "truncate", "repair", "repair_feather")
 
 
@@ -197,7 +199,8 @@ def recorded_settings(config: DictConfig, resolve: bool = True) -> dict[str, Any
     plain = OmegaConf.to_container(config, resolve=resolve)
     assert isinstance(plain, dict)
     settings = {str(key): plain[key] for key in RECORDED}
-    settings["sampler"] = {key: value for key, value in plain["sampler"].items() if key != "max_rows"}
+    for group, key in _NOT_RECORDED:
+        settings[group] = {name: value for name, value in plain[group].items() if name != key}
     settings["run"] = {key: plain["run"][key] for key in _RECORDED_OF_RUN}
     return settings
 

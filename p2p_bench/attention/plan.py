@@ -30,6 +30,14 @@ class SiteController(Protocol):
         """Equal at two steps exactly where `site_edit` is equal at every site."""
 
 
+@runtime_checkable
+class FeatureController(SiteController, Protocol):
+    """An edit that may put features of the source's row in the place of the target's as well."""
+
+    def features(self, step: int) -> bool:
+        """Whether it does at a step; part of the signature."""
+
+
 @dataclass(frozen=True)
 class RowEdit:
     """Places a controller in the network batch.
@@ -149,10 +157,12 @@ class StepPlan:
     Attributes:
         num_rows: Rows of the network batch the plan was made for.
         sites: Plans by site name; a site that is absent attends as usual.
+        features: For each row, the row whose features it goes on with, see `injected_features`.
     """
 
     num_rows: int
     sites: Mapping[str, SitePlan]
+    features: Int64[Tensor, " rows"] | None = None
 
 
 class _RowTerm(NamedTuple):
@@ -217,7 +227,7 @@ def build_step_plan(
             terms = _row_terms(num_rows, edits, site_edits)
             built[key] = _site_plan(num_rows, terms, recording, site, device, dtype)
         plans[site.name] = built[key]
-    return StepPlan(num_rows, plans)
+    return StepPlan(num_rows, plans, _feature_rows(num_rows, edits, step, device))
 
 
 class PlanCache:
@@ -248,6 +258,17 @@ class PlanCache:
                 self._sites, self._num_rows, self._edits, step, self._recorders, self._device, self._dtype
             )
         return self._plans[signature]
+
+
+def _feature_rows(
+    num_rows: int, edits: Sequence[RowEdit], step: int, device: torch.device | str
+) -> Int64[Tensor, " rows"] | None:
+    taken = {
+        edit.row: edit.source
+        for edit in edits
+        if isinstance(edit.controller, FeatureController) and edit.controller.features(step)
+    }
+    return _indices([taken.get(row, row) for row in range(num_rows)], device) if taken else None
 
 
 def _check_rows(num_rows: int, edits: Sequence[RowEdit]) -> None:

@@ -26,6 +26,10 @@ those of the text; "dropped", the same keys, but values of zero; "source", keys 
 "keys", keys of the source and values of the same rows, which the rows of the text see as well if it is the
 first term of its row."""
 
+Unprompted = Literal["plain", "own", "source"]
+"""What becomes of a target's pass without the prompt: it is left alone; or it is edited like the pass with
+the prompt, by the source's pass without a prompt ("own") or by that with its prompt ("source")."""
+
 PixelEdit = Literal["own", "injected", "mutual", "queries"]
 """What is done to pixel columns: nothing, injection, mutual attention, or the source's queries and keys."""
 

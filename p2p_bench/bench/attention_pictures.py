@@ -91,11 +91,12 @@ def token_sheet(
     """
     rows = []
     for index, name in zip(images, names or map(_role, images), strict=True):
-        image, maps = result.images[index], result.maps[index]
+        image, maps = result.images[index], result.maps.get(index)
         cells = [Cell(name, image)]
-        for title, column in _tokens(result.prompts[index]):
-            peak = float(maps[column].max())
-            cells.append(Cell(f"{title}  {peak:.2f}", _overlay(image, maps[column], peak, side)))
+        if maps is not None:
+            for title, column in _tokens(result.prompts[index]):
+                peak = float(maps[column].max())
+                cells.append(Cell(f"{title}  {peak:.2f}", _overlay(image, maps[column], peak, side)))
         rows.append((f"{name}: {result.prompts[index].text}", cells))
     return sheet(rows, side)
 
@@ -106,6 +107,7 @@ def changed_places(result: EditResult, target: int) -> list[tuple[int, str]]:
     Where the prompts are equal (re-weighting), all words of the target.
     """
     removed, added = changed_words(result.prompts[0], result.prompts[target])
+    removed = removed if result.source_told else ()
     if not removed and not added:
         added = tuple(dict.fromkeys(bare_words(result.prompts[target])))
     return [(0, word) for word in removed] + [(target, word) for word in added]

@@ -135,7 +135,7 @@ def _differences(run_dir: Path, config: Mapping[str, Any]) -> str:
         "max_errors",
         "resume",
     )
-    ignored = ("sampler.max_rows", *(f"run.{key}" for key in kept))
+    ignored = ("sampler.max_rows", "model.offload", *(f"run.{key}" for key in kept))
     keys = [
         key
         for key in dict.fromkeys([*there, *here])

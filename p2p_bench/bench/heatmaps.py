@@ -23,8 +23,10 @@ def change_heatmap(
         word_weights: Words the pair weights; they count as changed in the target.
 
     Returns:
-        Mean of the words' heatmaps; None where the image's prompt has no changed word.
+        Mean of the words' heatmaps; None where the image's prompt has no changed word, or was not told.
     """
+    if image == 0 and not result.source_told:
+        return None
     removed, added = changed_words(result.prompts[0], result.prompts[target])
     words = removed if image == 0 else added
     words = words or tuple(word for word in word_weights if places_of(result.prompts[image], word))

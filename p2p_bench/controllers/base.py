@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from p2p_bench.attention.sites import Site
-from p2p_bench.attention.terms import SiteEdit
+from p2p_bench.attention.terms import SiteEdit, Unprompted
 from p2p_bench.controllers.blend import BoundBlend
 from p2p_bench.fields import OneOf
 from p2p_bench.prompts.words import TokenizedPrompt
@@ -49,6 +49,18 @@ class BoundController(ABC):
     @abstractmethod
     def signature(self, step: int) -> Hashable:
         """Equal, also between controllers, exactly where the step's edits (and blends) are equal."""
+
+    def unprompted(self, step: int) -> Unprompted:
+        """What becomes of the target's pass without the prompt at a step."""
+        return "plain"
+
+    def unprompted_edit(self, step: int, site: Site) -> SiteEdit | None:
+        """Terms that replace its attention there; None leaves it alone."""
+        return None
+
+    def features(self, step: int) -> bool:
+        """Whether features of the source take the place of the target's at a step, in the passes it edits."""
+        return False
 
     def changes(self) -> Sequence[int] | None:
         """Steps whose signature may differ from that of the step before; None: any may."""

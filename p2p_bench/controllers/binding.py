@@ -59,10 +59,11 @@ def _check_bound(bound: object, name: str, context: EditContext) -> None:
     told: dict[Hashable, tuple[int, object]] = {}
     for step in range(context.steps):
         edits = [bound.site_edit(step, site) for site in (_ANY_CROSS, _ANY_SELF)]
+        rest = bound.unprompted(step), bound.unprompted_edit(step, _ANY_SELF), bound.features(step)
         if edits[0] is not None and (fault := _terms_fault(edits[0], context.target.width)):
             raise ConfigError(f"controller: {name}: the terms of step {step}: {fault}")
-        first, known = told.setdefault(bound.signature(step), (step, edits))
-        if known != edits:
+        first, known = told.setdefault(bound.signature(step), (step, [edits, rest]))
+        if known != [edits, rest]:
             raise ConfigError(
                 f"controller: {name}: steps {first} and {step} have one signature and different edits, so "
                 "that they would be edited alike; let `signature` tell them apart"

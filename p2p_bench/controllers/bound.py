@@ -15,6 +15,7 @@ from p2p_bench.attention.terms import (
     NO_EDIT,
     ColumnEdit,
     SiteEdit,
+    Unprompted,
     compose,
     gate,
     joint_terms,
@@ -26,9 +27,14 @@ from p2p_bench.controllers.blend import BoundBlend
 from p2p_bench.controllers.local_blend import BoundLocalBlend
 from p2p_bench.controllers.self_edit import NO_SELF_EDIT, SelfEdit, injection, override
 from p2p_bench.controllers.tau import cross_gate, schedule_gate, self_steps
-from p2p_bench.controllers.timetable import Timetable, draw, write
+from p2p_bench.controllers.timetable import Timetable, draw, ranges, write
 from p2p_bench.errors import ConfigError, PromptError
 from p2p_bench.tau import PerWord, Ramp, Schedule, Tau, parse_interval, parse_tau
+
+_PASSES: dict[Unprompted, str] = {
+    "own": "the source's pass without a prompt",
+    "source": "the source's pass with its prompt",
+}
 
 
 @dataclass(frozen=True, repr=False)
@@ -41,6 +47,9 @@ class BoundP2P(BoundController):
         cross: For each step, the cross-attention edit (L, R).
         self_edits: For each step, what is done to self-attention.
         normalised: Whether rows of edited cross-attention maps are normalised again.
+        feature_steps: Steps at which the source's features take the place of the target's, half-open.
+        pass_edit: What becomes of the target's pass without the prompt, where self-attention or features are
+            edited; cross-attention is left alone there.
     """
 
     title: str
@@ -48,6 +57,8 @@ class BoundP2P(BoundController):
     cross: tuple[ColumnEdit, ...]
     self_edits: tuple[SelfEdit, ...]
     normalised: bool = False
+    feature_steps: tuple[int, int] = (0, 0)
+    pass_edit: Unprompted = "plain"
 
     def __post_init__(self) -> None:
         """Checks the edits, which are anybody's.
@@ -78,6 +89,24 @@ class BoundP2P(BoundController):
             return terms
         return tuple(replace(term, normalised=True) for term in terms)
 
+    def unprompted(self, step: int) -> Unprompted:
+        """See `BoundController`."""
+        edited = self.self_edits[step] != NO_SELF_EDIT or self.features(step)
+        return self.pass_edit if edited else "plain"
+
+    def unprompted_edit(self, step: int, site: Site) -> SiteEdit | None:
+        """See `BoundController`."""
+        if self.unprompted(step) == "plain":
+            return None
+        if site.joint:
+            return joint_terms(NO_EDIT, self.self_edits[step].pixels(site))
+        return self.self_edits[step].terms(site) if site.kind == "self" else None
+
+    def features(self, step: int) -> bool:
+        """See `BoundController`."""
+        start, stop = self.feature_steps
+        return start <= step < stop
+
     def _normalises(self, step: int) -> bool:
         """Whether rows are normalised at a step: where columns are edited, the others add up to 1."""
         return self.normalised and self.cross[step] != NO_EDIT
@@ -91,14 +120,24 @@ class BoundP2P(BoundController):
             return query_terms(*self.cross[step])
         return None if self.cross[step] == NO_EDIT else p2p_terms(*self.cross[step])
 
+    def edits_pixels(self) -> bool:
+        """Whether it edits self-attention or features at any step."""
+        return any(edit != NO_SELF_EDIT for edit in self.self_edits) or any(self.feature_steps)
+
     def needs_source(self, step: int) -> bool:
         """See `BoundController`."""
-        return self.self_edits[step] != NO_SELF_EDIT or not isinstance(self.cross[step].L, Zero)
+        own = self.self_edits[step] != NO_SELF_EDIT or self.features(step)
+        return own or not isinstance(self.cross[step].L, Zero)
 
     def signature(self, step: int) -> Hashable:
         """See `BoundController`."""
-        edits = self.cross[step], self.self_edits[step]
-        return (*edits, "normalised") if self._normalises(step) else edits
+        edits: tuple[Hashable, ...] = self.cross[step], self.self_edits[step]
+        if self._normalises(step):
+            edits = (*edits, "normalised")
+        if self.features(step):
+            edits = (*edits, "features")
+        halves = self.unprompted(step)
+        return edits if halves == "plain" else (*edits, halves)
 
     def changes(self) -> Sequence[int]:
         """See `BoundController`."""
@@ -106,7 +145,9 @@ class BoundP2P(BoundController):
         return [
             step
             for step in range(1, len(cross))
-            if cross[step] is not cross[step - 1] or own[step] is not own[step - 1]
+            if cross[step] is not cross[step - 1]
+            or own[step] is not own[step - 1]
+            or step in self.feature_steps
         ]
 
     def __repr__(self) -> str:
@@ -116,7 +157,13 @@ class BoundP2P(BoundController):
 
     def __str__(self) -> str:
         """The edit as a table: where each target word's columns come from, and in which steps."""
-        return "\n".join([repr(self)[1:-1], *write(self.timetable())])
+        lines = [repr(self)[1:-1], *write(self.timetable())]
+        on = [self.features(step) for step in range(self.context.steps)]
+        if any(on):
+            lines.append(f"  features of the source at {ranges(on)}")
+        if any(self.unprompted(step) != "plain" for step in range(self.context.steps)):
+            lines.append(f"  the pass without the prompt likewise, by {_PASSES[self.pass_edit]}")
+        return "\n".join(lines)
 
     def timetable(self) -> Timetable:
         """What is done to which token in which step."""
@@ -196,14 +243,26 @@ def _self_steps(tau: float | tuple[float, float], steps: int) -> tuple[int, int]
 def then(first: BoundP2P, second: BoundP2P) -> BoundP2P:
     """`second` applied to the result of `first` at each step.
 
-    Cross edits follow the law of composition; of two edits of self-attention at one site the second counts.
+    Cross edits follow the law of composition; of two edits of self-attention at one site the second counts,
+    and of two injections of features the second.
+
+    Raises:
+        ConfigError: They edit the pass without the prompt in different ways.
     """
+    passes = {one.pass_edit for one in (first, second) if one.edits_pixels()}
+    if len(passes) > 1:
+        raise ConfigError(
+            f"controllers: {first.title} and {second.title} both edit self-attention, and the pass without "
+            "the prompt in different ways; let both edit it, or neither"
+        )
     return BoundP2P(
         f"{first.title}, {second.title}",
         second.context,
         cross=tuple(map(compose, first.cross, second.cross)),
         self_edits=tuple(map(override, first.self_edits, second.self_edits)),
         normalised=first.normalised or second.normalised,
+        feature_steps=second.feature_steps if any(second.feature_steps) else first.feature_steps,
+        pass_edit=passes.pop() if passes else "plain",
     )
 
 
@@ -215,7 +274,8 @@ def compose_bound(bounds: Sequence[BoundController], where: str) -> BoundControl
         where: Names the argument they were given as, for the message.
 
     Raises:
-        ConfigError: One is not a timetable of edits, so that it cannot be composed.
+        ConfigError: One is not a timetable of edits, so that it cannot be composed, or normalises its rows
+            beside another that edits columns.
         PromptError: The edit leaves the words of a local blend no map to blend by.
     """
     blends = [bound.blend for bound in bounds if bound.blend is not None]
@@ -226,11 +286,21 @@ def compose_bound(bounds: Sequence[BoundController], where: str) -> BoundControl
         if not isinstance(bound, BoundP2P):
             raise ConfigError(f"{where}: expected an edit of columns, got {bound!r}")
         timetables.append(bound)
+    if any(bound.normalised for bound in timetables) and sum(map(_edits_columns, timetables)) > 1:
+        # Divided rows that are edited again would not add up to 1, and behind its edit none is divided.
+        raise ConfigError(
+            f"{where}: normalised divides rows by what all edits of columns leave of them; put normalised "
+            "around all of them, not around one"
+        )
     composed = reduce(then, timetables)
     if not blends:
         return composed
     _check_blend(composed, blends[-1])
     return BoundLocalBlend(composed, blends[-1])
+
+
+def _edits_columns(bound: BoundP2P) -> bool:
+    return any(edit != NO_EDIT for edit in bound.cross)
 
 
 def timetable_image(bound: BoundController) -> Image.Image:

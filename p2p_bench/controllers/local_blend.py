@@ -11,7 +11,7 @@ from torch import Tensor
 from p2p_bench import raster
 from p2p_bench.attention.columns import as_matrix
 from p2p_bench.attention.sites import Site
-from p2p_bench.attention.terms import SiteEdit
+from p2p_bench.attention.terms import SiteEdit, Unprompted
 from p2p_bench.controllers.base import BlendWords, BoundController, Controller, EditContext
 from p2p_bench.controllers.blend import BoundBlend, FixedMask
 from p2p_bench.errors import ConfigError, DataError, PromptError
@@ -149,6 +149,18 @@ class BoundLocalBlend(BoundController):
     def site_edit(self, step: int, site: Site) -> SiteEdit | None:
         """That of the inner controller."""
         return self.inner.site_edit(step, site)
+
+    def unprompted(self, step: int) -> Unprompted:
+        """That of the inner controller."""
+        return self.inner.unprompted(step)
+
+    def unprompted_edit(self, step: int, site: Site) -> SiteEdit | None:
+        """That of the inner controller."""
+        return self.inner.unprompted_edit(step, site)
+
+    def features(self, step: int) -> bool:
+        """That of the inner controller."""
+        return self.inner.features(step)
 
     def needs_source(self, step: int) -> bool:
         """See `BoundController`."""

@@ -19,13 +19,14 @@ class MasaCtrl(Controller):
     cross-attention is left alone. As published it begins at step 4 of 50 and layer 10 of Stable Diffusion's
     16 self-attention layers, in the order in which the network runs them: the last six, all in the decoder.
     The defaults are these as shares, 0.08 and 0.625, so that they suit other step counts and networks.
-    Deviation from the released code: it edits both halves of a guided batch, this the conditional one, like
-    all edits here.
+    The released code edits both halves of a guided batch; this the conditional one, like all edits here, but
+    where `unprompted` says otherwise.
 
     Args:
         start_step: First step, as a share of the steps (0.08) or as an index (4).
         layers: First layer, or first layer and the one after the last, as shares of all (0.625) or as indices
             from 0 (10); numbers without a fraction are indices, unless another one has a fraction.
+        unprompted: Edit the target's pass without the prompt as well, by the source's, as released.
 
     Raises:
         ConfigError: A step or layer that is out of range, or layers that end before they start.
@@ -33,6 +34,7 @@ class MasaCtrl(Controller):
 
     start_step: FirstStep = 0.08
     layers: LayerRange = 0.625
+    unprompted: bool = False
 
     def __post_init__(self) -> None:
         check_fields(self, "masactrl ")
@@ -48,4 +50,5 @@ class MasaCtrl(Controller):
             context,
             cross=(NO_EDIT,) * context.steps,
             self_edits=tuple(edit if step >= start else NO_SELF_EDIT for step in range(context.steps)),
+            pass_edit="own" if self.unprompted else "plain",
         )

@@ -107,13 +107,13 @@ def _merged(ranges: tuple[Range, ...]) -> tuple[Range, ...]:
 
 @dataclass(frozen=True)
 class LevelEdit:
-    """What is done at maps of one size: mutual attention or the source's queries and keys at some layers.
+    """What is done at maps of one size: mutual attention, injection or the source's queries at some layers.
 
-    Elsewhere it is injection or nothing; no layer is in both sets.
+    No layer is in two of the sets, but for injection at every layer, which is what is done elsewhere.
     """
 
     mutual: Layers = NO_LAYER
-    injected: bool = False
+    injected: Layers = NO_LAYER
     queries: Layers = NO_LAYER
 
 
@@ -140,7 +140,7 @@ class SelfEdit:
         level = self.levels[min(site.level, LEVELS - 1)]
         if self.queries(site):
             return "queries"
-        return "mutual" if level.mutual.has(site) else "injected" if level.injected else "own"
+        return "mutual" if level.mutual.has(site) else "injected" if level.injected.has(site) else "own"
 
     def queries(self, site: Site) -> bool:
         """Whether queries of the image are the source's at a site, of whatever kind.
@@ -159,8 +159,12 @@ class SelfEdit:
 
     def __str__(self) -> str:
         """What is done where, in words."""
-        injected = [level.injected for level in self.levels]
-        parts = [f"source's maps, {_sizes(injected)}"] if any(injected) else []
+        parts: list[str] = []
+        for layers in dict.fromkeys(level.injected for level in self.levels):
+            if layers != NO_LAYER:
+                where = "" if layers == EVERY_LAYER else f" at {layers}"
+                sizes = _sizes([level.injected == layers for level in self.levels])
+                parts.append(f"source's maps{where}, {sizes}")
         for layers in dict.fromkeys(level.mutual for level in self.levels):
             if layers != NO_LAYER:
                 sizes = _sizes([level.mutual == layers for level in self.levels])
@@ -174,9 +178,10 @@ NO_SELF_EDIT = SelfEdit()
 
 
 @lru_cache(maxsize=64)
-def injection(fraction: float | int) -> SelfEdit:
-    """Injection at maps of at most a fraction of the latent side."""
-    return SelfEdit(tuple(LevelEdit(injected=2.0**-level <= fraction) for level in range(LEVELS)))
+def injection(fraction: float | int, layers: Layers = EVERY_LAYER) -> SelfEdit:
+    """Injection at maps of at most a fraction of the latent side, at some layers."""
+    sizes = [2.0**-level <= fraction for level in range(LEVELS)]
+    return SelfEdit(tuple(LevelEdit(injected=layers if on else NO_LAYER) for on in sizes))
 
 
 def mutual(layers: Layers) -> SelfEdit:
@@ -195,11 +200,19 @@ def override(first: SelfEdit, second: SelfEdit) -> SelfEdit:
 
 
 def _override(first: LevelEdit, second: LevelEdit) -> LevelEdit:
-    if second.injected:
+    if second.injected == EVERY_LAYER:
         return second
-    mutual = join(without(first.mutual, second.queries), second.mutual)
-    queries = join(without(first.queries, second.mutual), second.queries)
-    injected = first.injected and EVERY_LAYER not in (mutual, queries)
+    mutual = join(without(without(first.mutual, second.queries), second.injected), second.mutual)
+    queries = join(without(without(first.queries, second.mutual), second.injected), second.queries)
+    injected = first.injected
+    if injected != EVERY_LAYER:
+        injected = join(without(without(injected, second.mutual), second.queries), second.injected)
+    # One way to write it: where every layer is edited, those that are injected are "elsewhere".
+    others = join(mutual, queries)
+    if others == EVERY_LAYER:
+        return LevelEdit(mutual, NO_LAYER, queries)
+    if injected != NO_LAYER and join(injected, others) == EVERY_LAYER:
+        injected = EVERY_LAYER
     return LevelEdit(mutual, injected, queries)
 
 

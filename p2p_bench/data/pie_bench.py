@@ -50,11 +50,14 @@ class PieBench(FolderSet):
         border: Whether the outermost pixels of a mask count as editable, as the released evaluator has it.
         as_released: Leave out a blend word that is not exactly a piece of its prompt between two spaces, as
             the released code does, instead of an error.
+        blend_words: Whether pairs have their blend words; without them none that no prompt has is an error,
+            which suits methods that read none.
     """
 
     categories: Annotated[str | Sequence[str] | None, OneOf(CATEGORIES)] = None
     border: bool = True
     as_released: bool = False
+    blend_words: bool = True
 
     NAME: ClassVar[str] = "pie_bench"
 
@@ -109,7 +112,7 @@ class PieBench(FolderSet):
         if record.get("mask") is None:
             raise DataError("mask: missing")
         source, target = (prompt_of(record, name) for name in ("original_prompt", "editing_prompt"))
-        words = _blend_words(record)
+        words = _blend_words(record) if self.blend_words else None
         return EditPair(
             id=key,
             source_prompt=source,

@@ -62,7 +62,9 @@ def found_budget(model: DiffusionModel, cache: Cache | None) -> RowBudget:
     """
     kind = model.device.type
     device = torch.cuda.get_device_name(model.device) if kind == "cuda" else kind
-    key = digest({"rows of": [model.spec.checksum, model.spec.image_size, str(model.dtype), device]})
+    key = digest(
+        {"rows of": [model.spec.checksum, model.spec.image_size, str(model.dtype), *model.roundings, device]}
+    )
 
     def remember(rows: int) -> None:
         if cache is not None:

@@ -111,7 +111,8 @@ def gathered(
             "" if isinstance(one, P2PError) or one.blend is None else one.blend.mask_from
             for one in prepared.controllers
         ),
-        attention=_joined([maps for part in parts for maps in part.attention]),
+        attention=_joined([maps for part in parts for maps in _of_words(part.attention, prepared)]),
+        source_told=prepared.told is None,
     )
 
 
@@ -160,6 +161,16 @@ def image_error(model: DiffusionModel, sample: str, image: Float[Tensor, "3 h w"
         f"sample {sample!r}: the VAE of model {model.spec.name!r} made a non-finite image of finite "
         "latents; set model.dtype=float32 or bfloat16"
     )
+
+
+def _of_words(kept: Sequence[AttentionMaps], prepared: PreparedRequest) -> list[AttentionMaps]:
+    """The maps without those of a source that was told nothing: their columns are no words of its prompt."""
+    return [
+        one
+        if one.kind == "self" or prepared.told is None
+        else replace(one, maps={image: maps for image, maps in one.maps.items() if image})
+        for one in kept
+    ]
 
 
 def _joined(kept: Sequence[AttentionMaps]) -> tuple[AttentionMaps, ...]:

@@ -1,6 +1,6 @@
 """The sampling loop: the rows of a table, from their starts to the final latents."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from p2p_bench.attention.features import injected_features
 from p2p_bench.attention.plan import PlanCache, StepPlan
 from p2p_bench.attention.recorder import Recorder
 from p2p_bench.attention.terms import Role
@@ -114,7 +115,7 @@ class _Network:
     unet_rows: list[int] = field(init=False)
     unet_rows_spent: list[float] = field(init=False)
     sources: Int64[Tensor, " n"] = field(init=False)
-    _plans: dict[int, PlanCache] = field(init=False, default_factory=dict)
+    _plans: dict[Hashable, PlanCache] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.unet_rows = [0] * len(self.table.rows)
@@ -143,7 +144,9 @@ class _Network:
         conditioning = joined([self._conditional, *(self._unconditional(row, step) for row in wanted)])
         if self.model.spec.guided_by == "input":
             conditioning = told_guidance(conditioning, guidance)
-        predicted = self.model.predict(inputs, level, conditioning, self._plan(len(owners), step))
+        plan = self._plan(wanted, step)
+        with injected_features(self.model.network, plan.features):
+            predicted = self.model.predict(inputs, level, conditioning, plan)
         hooks.check_prediction(self.model, inputs, predicted)
         self._count(owners)
         conditional = predicted.rows(0, len(x_t))
@@ -196,26 +199,49 @@ class _Network:
             sample, role = self.table.samples[row.sample], row.role if as_sources is None else "source"
             scale = hooks.guidance_of(sample.replay, step, role, sample.guidance)
             scales.append(scale)
-            if in_passes and sample.replay.needs_unconditional(step, role, scale):
+            needed = in_passes and sample.replay.needs_unconditional(step, role, scale)
+            if needed and (as_sources is not None or not self._alike(index, step)):
                 wanted.append(index)
-        return scales, wanted
+        return scales, wanted if as_sources is not None else self._with_sources(wanted, step)
+
+    def _with_sources(self, wanted: Sequence[int], step: int) -> list[int]:
+        """The rows that take an unconditional pass, with the sources whose own the edits of these read."""
+        rows = [self.table.rows[index] for index in wanted]
+        read = {
+            row.source
+            for row in rows
+            if row.controller is not None
+            and row.controller.unprompted(step) == "own"
+            and not self._alike(row.source, step)
+        }
+        return sorted({*wanted, *read})
+
+    def _alike(self, index: int, step: int) -> bool:
+        """Whether a row's passes with and without its prompt are the same, since it is told nothing."""
+        row = self.table.rows[index]
+        if row.told or self.model.spec.unprompted != "encoded":
+            return False
+        return self.table.samples[row.sample].replay.unconditional(step, row.role) is None
 
     def _unconditional(self, index: int, step: int, role: Role | None = None) -> Conditioning:
         row = self.table.rows[index]
         replay = self.table.samples[row.sample].replay
-        return hooks.unconditional_of(replay, step, role or row.role, self._empty)
+        empty = self._empty if row.negative is None else self.model.encode([row.negative])
+        return hooks.unconditional_of(replay, step, role or row.role, empty)
 
-    def _plan(self, num_rows: int, step: int) -> StepPlan:
-        if num_rows not in self._plans:
-            self._plans[num_rows] = PlanCache(
+    def _plan(self, wanted: Sequence[int], step: int) -> StepPlan:
+        unprompted = self.table.unprompted_edits(wanted, step)
+        key = len(wanted), tuple((edit.row, edit.source) for edit in unprompted)
+        if key not in self._plans:
+            self._plans[key] = PlanCache(
                 self.model.sites,
-                num_rows,
-                self.table.edits(),
+                len(self.table.rows) + len(wanted),
+                (*self.table.edits(), *unprompted),
                 self._all_recorders,
                 self.model.device,
                 self.model.dtype,
             )
-        return self._plans[num_rows].at(step)
+        return self._plans[key].at(step)
 
 
 def _start(model: DiffusionModel, table: RowTable) -> RowState:

@@ -12,9 +12,10 @@ from p2p_bench.controllers import BoundController, Controller, EditContext, NoCo
 from p2p_bench.controllers.binding import bind_edit
 from p2p_bench.editing.masks import check_blend
 from p2p_bench.editing.repair import Repair
+from p2p_bench.editing.suited import check_features, check_untold, told_faults
 from p2p_bench.errors import ConfigError, DataError, ErrorList, P2PError
 from p2p_bench.inversion import Inversion
-from p2p_bench.inversion.base import no_step_left, not_sampled, unserved
+from p2p_bench.inversion.base import Prompts, no_step_left, not_sampled, unserved
 from p2p_bench.models import ModelSpec
 from p2p_bench.models.spec import GuidedBy
 from p2p_bench.prompts.words import PromptReader, TokenizedPrompt
@@ -88,6 +89,8 @@ class PreparedRequest:
         guidance: Guidance scale.
         inversion_prompt: What an image is inverted with.
         guided_by: How its guidance acts on the model.
+        told: What the source is told while it is sampled; None: its prompt.
+        negative: What its targets' passes without the prompt are told; None: nothing.
     """
 
     request: EditRequest
@@ -96,6 +99,8 @@ class PreparedRequest:
     guidance: float
     inversion_prompt: TokenizedPrompt
     guided_by: GuidedBy = "passes"
+    told: TokenizedPrompt | None = None
+    negative: TokenizedPrompt | None = None
 
     @property
     def passes(self) -> int:
@@ -152,29 +157,36 @@ def prepare(
         faults.append(P2PError("targets: expected at least one target prompt, got none"))
     read = partial(_read, reader, truncate)
     source = read(request.source_prompt, "source prompt")
-    own = request.inversion_prompt
+    prompts = Prompts() if request.inversion is None else request.inversion.prompts
+    faults += told_faults(spec, prompts, scale, request.inversion_prompt)
+    own = "" if prompts.inverted_empty else request.inversion_prompt
     inverted_with = source if own is None else read(own, "inversion_prompt", allow_empty=True)
+    told = read("", "source prompt", allow_empty=True) if prompts.replayed_empty else None
+    negative = read(prompts.negative, "inversion.negative_prompt") if prompts.negative else None
     targets = [read(target.prompt, "target prompt") for target in request.targets]
-    broken = [one for one in (source, inverted_with) if isinstance(one, P2PError)]
+    broken = [one for one in (source, inverted_with, told, negative) if isinstance(one, P2PError)]
     hopeless = [one for one in targets if isinstance(one, P2PError)]
     if faults or broken or len(hopeless) == len(targets):
         raise_all([*faults, *broken, *hopeless])
     assert isinstance(source, TokenizedPrompt)
     assert isinstance(inverted_with, TokenizedPrompt)
+    assert not isinstance(told, P2PError)
+    assert not isinstance(negative, P2PError)
+    bind = partial(_bound, spec, sites, told is not None)
     controllers = [
         target
         if isinstance(target, P2PError)
-        else _bound(spec, sites, asked.controller, EditContext(source, target, steps, spec.self_fraction))
+        else bind(asked.controller, EditContext(source, target, steps, spec.self_fraction))
         for asked, target in zip(request.targets, targets, strict=True)
     ]
     if request.inversion is not None:
         request = replace(request, inversion=request.inversion.for_guidance(scale))
-    prompts = [
+    read_targets = [
         TokenizedPrompt(asked.prompt, (), 0, ()) if isinstance(target, P2PError) else target
         for asked, target in zip(request.targets, targets, strict=True)
     ]
-    read_as = (source, *prompts)
-    return PreparedRequest(request, read_as, tuple(controllers), scale, inverted_with, spec.guided_by)
+    read_as, made = (source, *read_targets), tuple(controllers)
+    return PreparedRequest(request, read_as, made, scale, inverted_with, spec.guided_by, told, negative)
 
 
 def _read(
@@ -194,12 +206,19 @@ def raise_all(faults: Sequence[P2PError]) -> None:
 
 
 def _bound(
-    spec: ModelSpec, sites: Sequence[Site] | None, controller: Controller, context: EditContext
+    spec: ModelSpec,
+    sites: Sequence[Site] | None,
+    untold: bool,
+    controller: Controller,
+    context: EditContext,
 ) -> BoundController | P2PError:
     try:
         bound = bind_edit(controller, context)
         if bound.blend is not None:
             check_blend(spec, sites, bound.blend)
+        check_features(spec, bound, context.steps)
+        if untold:
+            check_untold(bound, context.steps)
         return bound
     except P2PError as error:
         return error

@@ -48,6 +48,7 @@ class EditResult:
         known: By target, what is known of the edit from elsewhere, by column of its row; empty: nothing.
         mask_from: By target, where the mask of its local blend comes from, "" without one; empty: not known.
         has_source: Whether `images[0]` is an image; edits that were made elsewhere may come without.
+        source_told: Whether the source was told its prompt while it was sampled; else it attends to no word.
     """
 
     id: str
@@ -71,6 +72,7 @@ class EditResult:
     known: Sequence[Mapping[str, Any]] = ()
     mask_from: Sequence[str] = ()
     has_source: bool = True
+    source_told: bool = True
 
     @classmethod
     def made(
@@ -325,6 +327,11 @@ class EditResult:
             raise P2PError(
                 f"fraction: maps were recorded at {', '.join(map(str, sizes))} of the latent side, not at "
                 f"{fraction}; edit with record=Record(fractions=[{fraction}])"
+            )
+        if index == 0 and kind == "cross" and not self.source_told:
+            raise P2PError(
+                "heatmap: the source was told no prompt while it was sampled again (inversion.inverted_with "
+                "or replayed_with=empty), so it attends to no word; ask for an edited image"
             )
         found = kept[0 if fraction is None else sizes.index(fraction)]
         if index not in found.maps:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from p2p_bench.attention.plan import RowEdit
-from p2p_bench.attention.terms import Role
+from p2p_bench.attention.sites import Site
+from p2p_bench.attention.terms import Role, SiteEdit
 from p2p_bench.controllers import BoundController
 from p2p_bench.editing.request import PreparedRequest
 from p2p_bench.editing.tree import Stretch, groups_at, prefix_tree
@@ -29,6 +30,8 @@ class Row:
         prompt: Its prompt.
         targets: The targets of the request that it is, by index; none for a source.
         controllers: Their edits, alike as long as the table lasts.
+        told: Whether it is told a prompt at all.
+        negative: What its pass without the prompt is told; None: nothing.
     """
 
     sample: int
@@ -37,6 +40,8 @@ class Row:
     prompt: TokenizedPrompt
     targets: tuple[int, ...] = ()
     controllers: tuple[BoundController, ...] = ()
+    told: bool = True
+    negative: TokenizedPrompt | None = None
 
     @property
     def controller(self) -> BoundController | None:
@@ -59,6 +64,29 @@ class Sample:
     replay: Replay
     guidance: float
     rows: range
+
+
+@dataclass(frozen=True)
+class UnpromptedEdit:
+    """What a controller does to its target's pass without the prompt.
+
+    Attributes:
+        controller: The controller.
+    """
+
+    controller: BoundController
+
+    def site_edit(self, step: int, site: Site) -> SiteEdit | None:
+        """See `BoundController.unprompted_edit`."""
+        return self.controller.unprompted_edit(step, site)
+
+    def features(self, step: int) -> bool:
+        """That of the controller."""
+        return self.controller.features(step)
+
+    def signature(self, step: int) -> Hashable:
+        """That of the controller."""
+        return self.controller.signature(step)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +118,24 @@ class RowTable:
             for index, row in enumerate(self.rows)
             if row.controller is not None
         )
+
+    def unprompted_edits(self, wanted: Sequence[int], step: int) -> tuple[RowEdit, ...]:
+        """Controllers of the rows after those, which are passes without the prompt.
+
+        Args:
+            wanted: The rows that take such a pass, in the order of the network batch.
+            step: Index from 0.
+        """
+        places = {index: len(self.rows) + place for place, index in enumerate(wanted)}
+        edits = []
+        for index, place in places.items():
+            row = self.rows[index]
+            told = "plain" if row.controller is None else row.controller.unprompted(step)
+            if row.controller is not None and told != "plain":
+                # A source without a pass of its own is the same with and without its prompt.
+                source = places.get(row.source, row.source) if told == "own" else row.source
+                edits.append(RowEdit(place, source, UnpromptedEdit(row.controller)))
+        return tuple(edits)
 
     def images(self, sample: Sample) -> dict[int, int]:
         """Row of each image of a sample: 0 is the source, 1 + i its target i."""
@@ -131,12 +177,13 @@ def row_tables(
             zip(prepared, replays, suited, trees, strict=True)
         ):
             source = len(rows)
-            rows.append(Row(number, "source", source, one.prompts[0]))
+            rows.append(Row(number, "source", source, one.told or one.prompts[0], told=one.told is None))
             order = list(targets)
             for group in groups_at(tree, start):
                 members = tuple(order[place] for place in group)
                 edits = tuple(targets[index][1] for index in members)
-                rows.append(Row(number, "target", source, targets[members[0]][0], members, edits))
+                prompt = targets[members[0]][0]
+                rows.append(Row(number, "target", source, prompt, members, edits, negative=one.negative))
             samples.append(Sample(one.request.id, replay, one.guidance, range(source, len(rows))))
         parents = _parents(tables[-1], rows) if tables else ()
         tables.append(RowTable(start, stop, tuple(rows), tuple(samples), parents))

@@ -27,6 +27,7 @@ _WORDS: Mapping[Capability, str] = {
     "cross": "cross-attention with a column per token",
     "gradient": "differentiable passes",
     "flow": "velocities of a rectified flow",
+    "features": "features of a residual block in the decoder of a U-Net",
 }
 
 
@@ -104,6 +105,21 @@ def read_sources(
     )
 
 
+@dataclass(frozen=True)
+class Prompts:
+    """What the network is told of a source, and of its targets without their prompts.
+
+    Attributes:
+        inverted_empty: The source is inverted with the empty prompt, not with its own.
+        replayed_empty: It is told nothing while it is sampled again.
+        negative: What the targets' passes without a prompt are told; "": nothing.
+    """
+
+    inverted_empty: bool = False
+    replayed_empty: bool = False
+    negative: str = ""
+
+
 class Inversion(ABC):
     """Finds how a model can sample a given image.
 
@@ -126,6 +142,11 @@ class Inversion(ABC):
     def draws_noise(self) -> bool:
         """Whether a replay depends on the sample's seed."""
         return False
+
+    @property
+    def prompts(self) -> Prompts:
+        """What the network is told; by default the source prompt, whatever it is asked for."""
+        return Prompts()
 
     def for_guidance(self, guidance: float) -> "Inversion":
         """This method for requests sampled at a guidance scale: itself, unless it depends on that."""

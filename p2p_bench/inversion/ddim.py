@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from p2p_bench.fields import AtLeast, check_fields
-from p2p_bench.inversion.base import Inversion, Sources, StepProgress, no_tick
+from p2p_bench.inversion.base import Sources, StepProgress, no_tick
+from p2p_bench.inversion.told import ToldApart
 from p2p_bench.models.conditioning import Conditioning, repeated, told_guidance
 from p2p_bench.models.level import Denoised, Level
 from p2p_bench.models.model import DiffusionModel
@@ -42,7 +43,7 @@ class StartReplay(Replay):
 
 
 @dataclass(frozen=True)
-class DDIMInversion(Inversion):
+class DDIMInversion(ToldApart):
     """Start latents that lead back to the image, up to the error of each backward step.
 
     Attributes:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated, Literal
 
 import torch
@@ -10,16 +11,18 @@ from torch import Tensor
 
 from p2p_bench.attention.terms import Role
 from p2p_bench.fields import AtLeast, Between, check_fields
-from p2p_bench.inversion.base import Inversion, Sources, StepProgress, no_tick, tick_all
-from p2p_bench.inversion.ddim import ddim_trajectory, passes
+from p2p_bench.inversion.base import Sources, StepProgress, no_tick, tick_all
+from p2p_bench.inversion.ddim import ddim_trajectory, guided, passes
+from p2p_bench.inversion.told import ToldApart
 from p2p_bench.models.level import Prediction
 from p2p_bench.models.model import DiffusionModel
+from p2p_bench.sampling.ddim import ddim_step
 from p2p_bench.sampling.noise import initial_noise
 from p2p_bench.sampling.replay import Replay
 
 
 @dataclass(frozen=True)
-class DirectInversion(Inversion):
+class DirectInversion(ToldApart):
     """Adds what the source row lacks to the pivot after every step, before any blend; targets run free.
 
     Where the whole of it is added the source row *is* the pivot, whatever the guidance, and needs no
@@ -30,14 +33,18 @@ class DirectInversion(Inversion):
         scale: Part of the correction that is added, in [0, 1].
         interval: It is added at every `interval`-th step, from the first; at least 1.
         targets: Add the source's correction to the targets too.
-        pivot: "ddim", or "noise": the image under one random noise at every step, without inversion.
+        pivot: What the source follows. "ddim": the inverted path; "noise": the image under one random noise
+            at every step, without inversion; "reconstruction": the path of DDIM from the end of the inverted
+            path back, by the same prompt without guidance, one more pass a step; "reconstruction_ahead": the
+            same as the released code of plug-and-play takes it, always a step further than the level it is
+            taken for, where all rows start too.
     """
 
     guidance: Annotated[float, AtLeast(0)] = 1.0
     scale: Annotated[float, Between(0, 1)] = 1.0
     interval: Annotated[int, AtLeast(1)] = 1
     targets: bool = False
-    pivot: Literal["ddim", "noise"] = "ddim"
+    pivot: Literal["ddim", "noise", "reconstruction", "reconstruction_ahead"] = "ddim"
 
     def __post_init__(self) -> None:
         """Checks the values.
@@ -67,6 +74,11 @@ class DirectInversion(Inversion):
         else:
             trajectory = ddim_trajectory(model, sources, steps, self.guidance, tick)
             rows = steps * passes(model, self.guidance)
+        if self.pivot in ("reconstruction", "reconstruction_ahead"):
+            trajectory = reconstruction(model, sources, trajectory[-1], steps)
+            rows += steps
+        if self.pivot == "reconstruction_ahead":
+            trajectory = [trajectory[0], *trajectory[:-1]]
         return [DirectReplay(self, one, rows) for one in torch.stack(trajectory, 1)]
 
 
@@ -111,6 +123,24 @@ class DirectReplay(Replay):
         correction = self.method.scale * (pivot - latents[source])
         corrected = [self.method.targets or role == "source" for role in roles]
         return latents + correction * latents.new_tensor(corrected)[:, None, None, None]
+
+
+@torch.no_grad()
+def reconstruction(
+    model: DiffusionModel, sources: Sources, start: Float[Tensor, "n c h w"], steps: int
+) -> list[Float[Tensor, "n c h w"]]:
+    """Latents of DDIM sampling without guidance, from its result (first) to its start (last).
+
+    Args:
+        model: The model.
+        sources: The images, whose prompts are followed.
+        start: What sampling starts from.
+        steps: Number of steps.
+    """
+    path = [start]
+    for here, there in pairwise(model.ladder(steps)):
+        path.append(ddim_step(guided(model, path[-1], here, sources.conditioning, 1.0), here, there))
+    return path[::-1]
 
 
 def noise_trajectory(model: DiffusionModel, sources: Sources, steps: int) -> list[Float[Tensor, "n c h w"]]:

@@ -19,7 +19,6 @@ from torch import Tensor
 from p2p_bench.attention.terms import Role
 from p2p_bench.fields import AtLeast, Between, check_fields
 from p2p_bench.inversion.base import (
-    Inversion,
     Sampling,
     Sources,
     StepProgress,
@@ -28,6 +27,7 @@ from p2p_bench.inversion.base import (
     tick_all,
 )
 from p2p_bench.inversion.ddim import guided, passes
+from p2p_bench.inversion.told import ToldInversion
 from p2p_bench.models.conditioning import Conditioning
 from p2p_bench.models.level import Level
 from p2p_bench.models.model import DiffusionModel
@@ -142,7 +142,7 @@ class EDICTReplay(Replay):
 
 
 @dataclass(frozen=True)
-class EDICTInversion(Inversion):
+class EDICTInversion(ToldInversion):
     """Exact inversion with guidance, by two sequences that are each predicted from the other.
 
     Exact up to rounding, which mixing back amplifies by up to 1 / p a step.

@@ -18,7 +18,6 @@ from torch import Tensor
 from p2p_bench.attention.terms import Role
 from p2p_bench.fields import AtLeast, Between, check_fields
 from p2p_bench.inversion.base import (
-    Inversion,
     Sampling,
     Sources,
     StepProgress,
@@ -27,6 +26,7 @@ from p2p_bench.inversion.base import (
     tick_all,
 )
 from p2p_bench.inversion.ddim import StartReplay, guided, passes
+from p2p_bench.inversion.told import ToldInversion
 from p2p_bench.models.level import Level, Prediction
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.sampling.ddim import DDIM, ddim_sigma, ddim_step
@@ -83,7 +83,7 @@ class EditFriendlyReplay(StartReplay):
 
 
 @dataclass(frozen=True)
-class EditFriendlyInversion(Inversion):
+class EditFriendlyInversion(ToldInversion):
     """Finds the noise with which DDPM sampling rebuilds the image.
 
     Published settings: 100 steps, 36 skipped, guidance 3.5 / 15 without attention control; 100 steps, 12

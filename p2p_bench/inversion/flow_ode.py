@@ -18,8 +18,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from p2p_bench.fields import AtLeast, check_fields
-from p2p_bench.inversion.base import Inversion, Sources, StepProgress, no_tick
+from p2p_bench.inversion.base import Sources, StepProgress, no_tick
 from p2p_bench.inversion.ddim import StartReplay, guided, passes
+from p2p_bench.inversion.told import ToldInversion
 from p2p_bench.models.level import Level
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.models.spec import Capability
@@ -28,7 +29,7 @@ from p2p_bench.sampling.replay import Replay
 
 
 @dataclass(frozen=True)
-class FlowPath(Inversion):
+class FlowPath(ToldInversion):
     """What inversions that walk a flow from the image to the noise have in common.
 
     Attributes:

@@ -18,14 +18,16 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from p2p_bench.attention.kernels import attention_by
 from p2p_bench.attention.terms import Role
 from p2p_bench.errors import P2PError
 from p2p_bench.fields import AtLeast, check_fields
-from p2p_bench.inversion.base import Inversion, Sources, StepProgress, no_tick
+from p2p_bench.inversion.base import Sources, StepProgress, no_tick
 from p2p_bench.inversion.ddim import StartReplay, ddim_trajectory
 from p2p_bench.inversion.descent import Descent
 from p2p_bench.inversion.direct import noise_trajectory
 from p2p_bench.inversion.memory import checkpointed
+from p2p_bench.inversion.told import ToldInversion
 from p2p_bench.models.conditioning import TEXT, Conditioning, repeated
 from p2p_bench.models.level import Denoised, Prediction
 from p2p_bench.models.model import DiffusionModel
@@ -85,7 +87,7 @@ class NullTextReplay(StartReplay):
 
 
 @dataclass(frozen=True)
-class NullTextInversion(Inversion):
+class NullTextInversion(ToldInversion):
     """Null-text inversion, several images at once.
 
     Step i of 50 takes up to `inner_steps` updates with Adam at `learning_rate * (1 - i / 100)`, from where
@@ -183,7 +185,9 @@ class NullTextInversion(Inversion):
         tick = _every(-(-len(sources) // self.batch_size), tick)
         replays: list[Replay] = []
         # Tensors made in inference mode cannot be differentiated through; everything here is made outside.
-        with torch.inference_mode(False), torch.no_grad():
+        # Activations that are computed again have to come from the same kernel.
+        kernel = None if model.call is None else model.call.kernel
+        with torch.inference_mode(False), torch.no_grad(), attention_by(kernel):
             for first in range(0, len(sources), self.batch_size):
                 part = sources.part(range(first, min(first + self.batch_size, len(sources))))
                 pivot = self._pivot(model, part, steps)

@@ -1,8 +1,8 @@
 """Inversions that were made before: found again by all that decides them, and by nothing else.
 
-The key of an entry is a digest of the image's pixels, its prompt, the model's files, noise levels and number
-format, the method with all its settings, the number of steps, the sample's seed where the method draws noise,
-and the code that inverts. Target prompts, controllers and schedules are no part of it.
+The key of an entry is a digest of the image's pixels, its prompt, the model's files, noise levels, number
+format and way of rounding, the method with all its settings, the number of steps, the sample's seed where the
+method draws noise, and the code that inverts. Target prompts, controllers and schedules are no part of it.
 """
 
 import dataclasses
@@ -108,7 +108,7 @@ def replay_key(inversion: Inversion, model: DiffusionModel, sources: Sources, pl
             "prompt": [prompt.text, list(prompt.ids)],
             "model": [model.spec.checksum, model.spec.prediction_type, model.spec.unprompted],
             "levels": [[level.timestep, level.alpha, level.sigma] for level in model.ladder(steps)],
-            "dtype": str(model.dtype),
+            "dtype": [str(model.dtype), *model.roundings],
             "method": settings_of(inversion.for_model(model.spec)),
             "seed": sources.seeds[place] if inversion.draws_noise else None,
             "code": _code_of(inversion),

@@ -22,8 +22,9 @@ from torch import Tensor
 
 from p2p_bench.errors import ConfigError
 from p2p_bench.fields import AtLeast, check_fields
-from p2p_bench.inversion.base import Inversion, Sources, StepProgress, no_tick
+from p2p_bench.inversion.base import Sources, StepProgress, no_tick
 from p2p_bench.inversion.ddim import StartReplay, guided, passes
+from p2p_bench.inversion.told import ToldInversion
 from p2p_bench.models.conditioning import Conditioning, select
 from p2p_bench.models.level import Level
 from p2p_bench.models.model import DiffusionModel
@@ -47,7 +48,7 @@ class ReNoiseReplay(StartReplay):
 
 
 @dataclass(frozen=True)
-class ReNoiseInversion(Inversion):
+class ReNoiseInversion(ToldInversion):
     """Fixed-point refinement of every step of DDIM inversion.
 
     The paper, for models of one to four steps, takes 9 refinements and averages the last two predictions

@@ -22,6 +22,18 @@ from p2p_bench.weights import readable, refuse_damaged, refuse_foreign, tensor_k
 
 _CONFIG = "open_clip_config.json"
 _WEIGHTS = "open_clip_model.safetensors"
+_TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "spiece.model",
+    "config.json",
+)
+"""What decides a tokenizer of transformers, where a folder brings its own."""
 _FOLDER = "local-dir:"
 _BATCH = 32
 _REMEMBERED = 512
@@ -47,6 +59,14 @@ class ClipFiles:
     def file(self) -> Path:
         """The safetensors file, wherever it lies."""
         return self.weights or Path(self.name.removeprefix(_FOLDER)) / _WEIGHTS
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that decide what it computes: of a folder its configuration and tokenizer too."""
+        if self.weights is not None:
+            return (self.weights,)
+        beside = (self.file.parent / name for name in (_CONFIG, *_TOKENIZER))
+        return (self.file, *(path for path in beside if path.is_file()))
 
 
 def locate_clip(model: str | None, weights: str | Path | None) -> ClipFiles:
@@ -217,7 +237,7 @@ def shared_clip(model: str | None, weights: str | Path | None, device: torch.dev
         ConfigError: The arguments do not go together.
     """
     files = locate_clip(model, weights)
-    network = shared_network("CLIP", files.file, str(files), lambda: ClipNetwork(files, device))
+    network = shared_network("CLIP", files.files, str(files), lambda: ClipNetwork(files, device))
     network.to(device)
     return network
 

@@ -65,6 +65,12 @@ def locate_dino(weights: str | Path | None) -> Path:
     )
 
 
+def dino_files(weights: str | Path | None) -> tuple[Path, ...]:
+    """What decides the network: its weights, found by `locate_dino`, and its configuration."""
+    file = locate_dino(weights)
+    return file, file.parent / _CONFIG
+
+
 def dino_input(
     image: Float[Tensor, "3 h w"], antialias: bool = True, scale: float = 1.0
 ) -> Float[Tensor, "3 y x"]:
@@ -130,8 +136,8 @@ def shared_dino(weights: str | Path | None, device: torch.device) -> DinoNetwork
     Raises:
         MissingWeightsError: Its file is absent, or not the network's.
     """
-    file = locate_dino(weights)
-    network = shared_network("DINO", file, "", lambda: DinoNetwork(file, device))
+    file, config = dino_files(weights)
+    network = shared_network("DINO", (file, config), "", lambda: DinoNetwork(file, device))
     network.to(device)
     return network
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from p2p_bench.metrics.base import EditView, MetricColumn
-from p2p_bench.metrics.dino_backbone import DinoNetwork, dino_input, locate_dino, shared_dino
+from p2p_bench.metrics.dino_backbone import DinoNetwork, dino_files, dino_input, shared_dino
 from p2p_bench.metrics.networks import NetworkMetric
 
 BACKBONE = "dino-vitb8"
@@ -47,8 +47,8 @@ class DinoImage(NetworkMetric[DinoNetwork]):
         self.weights = weights
 
     def files(self) -> tuple[Path, ...]:
-        """The network's file."""
-        return (locate_dino(self.weights),)
+        """The network's files."""
+        return dino_files(self.weights)
 
     def shared(self, device: torch.device) -> DinoNetwork:
         """See `NetworkMetric`."""

@@ -106,7 +106,7 @@ def shared_lpips(net: str, trunk: str | Path | None) -> LpipsNetwork:
     file = path / WEIGHTS if net == WORLD else path
     return shared_network(
         "LPIPS",
-        file,
+        (file,),
         net,
         lambda: LpipsNetwork(load_trunk(path) if net == WORLD else load_lpips(net, path)),
     )

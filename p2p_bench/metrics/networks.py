@@ -20,17 +20,17 @@ N = TypeVar("N")
 _LOADED: "WeakValueDictionary[Any, Any]" = WeakValueDictionary()
 
 
-def shared_network(kind: str, file: Path, settings: str, load: Callable[[], N]) -> N:
-    """A network that stays loaded as long as a metric holds it; the same for all that ask for the same file.
+def shared_network(kind: str, files: Sequence[Path], settings: str, load: Callable[[], N]) -> N:
+    """A network that stays loaded as long as a metric holds it; the same for all that ask for the same files.
 
     Args:
         kind: What it is, such as "CLIP".
-        file: Its weights; a file that has changed since is another network.
+        files: What decides it, its weights first; where one has changed since, it is another network.
         settings: Whatever else decides what it computes.
         load: Loads it.
     """
-    facts = file.stat()
-    key = (kind, str(file.resolve()), settings, facts.st_mtime_ns, facts.st_size)
+    states = tuple((str(file.resolve()), file.stat().st_mtime_ns, file.stat().st_size) for file in files)
+    key = (kind, settings, states)
     with LOADING:
         network = _LOADED.get(key)
         if network is None:

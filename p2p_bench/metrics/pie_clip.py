@@ -74,8 +74,8 @@ class PieClip(NetworkMetric[ClipNetwork]):
         )
 
     def files(self) -> tuple[Path, ...]:
-        """The network's file."""
-        return (locate_clip(self.model, self.weights).file,)
+        """The network's files."""
+        return locate_clip(self.model, self.weights).files
 
     def shared(self, device: torch.device) -> ClipNetwork:
         """See `NetworkMetric`."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from p2p_bench.metrics.base import EditView, MetricColumn
-from p2p_bench.metrics.dino_backbone import DinoNetwork, dino_input, locate_dino, shared_dino
+from p2p_bench.metrics.dino_backbone import DinoNetwork, dino_files, dino_input, shared_dino
 from p2p_bench.metrics.networks import NetworkMetric
 from p2p_bench.metrics.pie import NOTE, released_images
 from p2p_bench.metrics.structure import structure_distance
@@ -44,8 +44,8 @@ class PieStructure(NetworkMetric[DinoNetwork]):
         self.jpeg = jpeg
 
     def files(self) -> tuple[Path, ...]:
-        """The network's file."""
-        return (locate_dino(self.weights),)
+        """The network's files."""
+        return dino_files(self.weights)
 
     def shared(self, device: torch.device) -> DinoNetwork:
         """See `NetworkMetric`."""

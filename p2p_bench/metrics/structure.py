@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from p2p_bench.metrics.base import EditView, MetricColumn
-from p2p_bench.metrics.dino_backbone import DinoNetwork, dino_input, locate_dino, shared_dino
+from p2p_bench.metrics.dino_backbone import DinoNetwork, dino_files, dino_input, shared_dino
 from p2p_bench.metrics.networks import NetworkMetric
 
 BACKBONE = "dino-vitb8"
@@ -58,7 +58,7 @@ class StructureDistance(NetworkMetric[DinoNetwork]):
 
     def files(self) -> tuple[Path, ...]:
         """The network's file."""
-        return (locate_dino(self.weights),)
+        return dino_files(self.weights)
 
     def shared(self, device: torch.device) -> DinoNetwork:
         """See `NetworkMetric`."""

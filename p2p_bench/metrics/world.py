@@ -15,6 +15,7 @@ from p2p_bench.metrics.base import LOADING, UNDEFINED, EditView, MetricColumn, U
 from p2p_bench.metrics.embedded import WORLD, embedded_weights
 from p2p_bench.metrics.networks import Memo, content
 from p2p_bench.metrics.oracle import (
+    CONFIG,
     LABELS,
     PAIRS,
     WEIGHTS,
@@ -254,6 +255,11 @@ class WorldAttributes:
             MissingWeightsError: They are not there.
         """
         self._locate()
+
+    def files(self) -> tuple[Path, ...]:
+        """The oracle's weights, and its settings: what it misreads decides what it is asked."""
+        folder = self._locate()
+        return tuple(folder / name for name in (WEIGHTS, CONFIG) if (folder / name).is_file())
 
     def load(self) -> None:
         """Loads the oracle.

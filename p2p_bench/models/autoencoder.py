@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from p2p_bench.hashing import digest
+from p2p_bench.models.settings import Autoencoding
 from p2p_bench.models.spec import ModelSpec
 
 _BATCH = 8
@@ -49,3 +51,16 @@ def decoded_latents(
         scaled = part.to(device=device, dtype=vae.dtype) / spec.vae_scaling + spec.vae_shift
         parts.append(vae.decode(scaled, return_dict=False)[0].float())
     return (torch.cat(parts) / 2 + 0.5).clamp(0, 1)
+
+
+def set_way(vae: Any, way: Autoencoding) -> None:
+    """Sets how images go through a VAE, see `UNetCheckpoint`."""
+    if way == "sliced":
+        vae.enable_slicing()
+    if way == "tiled":
+        vae.enable_tiling()
+
+
+def way_checksum(checksum: str, way: Autoencoding) -> str:
+    """The checksum of a model's files with the way of its VAE, where that changes images."""
+    return digest({"checkpoint": checksum, "vae": way}) if way == "tiled" else checksum

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -13,6 +13,8 @@ from p2p_bench.attention.sites import unet_sites
 from p2p_bench.errors import ConfigError, MissingWeightsError
 from p2p_bench.fields import Above, AtLeast, OneOf, check_fields
 from p2p_bench.hashing import digest
+from p2p_bench.models.autoencoder import set_way
+from p2p_bench.models.calls import Calling
 from p2p_bench.models.files import (
     check_complete,
     checkpoint_checksum,
@@ -28,13 +30,23 @@ from p2p_bench.models.model import DiffusionModel
 from p2p_bench.models.parts import PartConfig, check_headers, load_part, usable_device
 from p2p_bench.models.schedule import NoiseSchedule, schedule_from_config
 from p2p_bench.models.sdxl import StableDiffusionXL, TwoClipReader
-from p2p_bench.models.settings import DTYPES, SIDE, Dtype, Size, sizes
+from p2p_bench.models.settings import (
+    DTYPES,
+    SIDE,
+    AttentionBackend,
+    Autoencoding,
+    Dtype,
+    Offload,
+    Size,
+    called,
+    sizes,
+)
 from p2p_bench.models.spec import DIFFUSION, INSTRUCTED, ModelSpec, Unprompted
 from p2p_bench.models.stable_diffusion import StableDiffusion
 from p2p_bench.models.textual_inversion import LearntWord, add_embeddings, add_tokens, read_words
 from p2p_bench.models.tokenizer import TokenizerReader, clip_columns, load_bert_tokenizer, load_tokenizer
 from p2p_bench.models.unet import LatentUNet
-from p2p_bench.models.unet_config import check_blocks, check_together, latent_size
+from p2p_bench.models.unet_config import check_blocks, check_together, latent_size, unet_features
 from p2p_bench.models.vocabulary import read_vocabulary
 from p2p_bench.pinned import with_pinned_settings
 from p2p_bench.prompts.words import PromptReader
@@ -89,6 +101,11 @@ class UNetCheckpoint:
             images.
         channels_last: Weights and activations of convolutions lie channel by channel, which accelerators that
             compute in half precision prefer.
+        compile: Whether the network is compiled (`torch.compile`), see `CompiledNetwork`.
+        attention_backend: The only kernel of attention: "flash", "efficient", "cudnn" or "math", where device
+            and number format have it; None: torch chooses.
+        offload: Which weights rest in main memory until they are needed: "none"; "model", all but those of
+            the network that computes; "sequential", all but those of the layer that does, without gradients.
     """
 
     path: Path | str
@@ -106,8 +123,11 @@ class UNetCheckpoint:
     consistency: bool | None = None
     lora: Path | str | list[Any] | None = None
     embeddings: Path | str | list[Any] | None = None
-    vae: Literal["whole", "sliced", "tiled"] = "whole"
+    vae: Autoencoding = "whole"
     channels_last: bool = False
+    compile: bool = False
+    attention_backend: AttentionBackend = None
+    offload: Offload = "none"
 
     def __post_init__(self) -> None:
         """Checks the values.
@@ -153,9 +173,13 @@ class UNetCheckpoint:
             timesteps=schedule.layout,
             null_text_learning_rate=self.null_text_learning_rate,
             unprompted=self._unprompted(directory, layout),
-            capabilities=INSTRUCTED
-            if layout.reads_image
-            else DIFFUSION - ({"unconditional"} if told else set()),
+            capabilities=called(
+                INSTRUCTED
+                if layout.reads_image
+                else (DIFFUSION | unet_features(unet)) - ({"unconditional"} if told else set()),
+                self.offload,
+                self.compile,
+            ),
             guided_by="input" if told else "passes",
             consistency=(told or bool(self.lora)) if self.consistency is None else self.consistency,
         )
@@ -193,15 +217,16 @@ class UNetCheckpoint:
         Raises:
             MissingWeightsError: A file is missing or cannot be read, or holds other tensors than the network
                 needs, or damaged ones.
-            ConfigError: The device is not there, or does not compute in the number format.
+            ConfigError: The device is not there, or cannot do what the settings ask of it.
         """
         spec = self.spec()
         directory, layout = self._place()
         dtype = dtype or DTYPES[self.dtype]
         device = usable_device(device, dtype)
+        calling = Calling(self.name, device, dtype, self.compile, self.attention_backend, self.offload)
 
         def part(kind: Any, folder: str, number_format: torch.dtype = dtype) -> Any:
-            return load_part(kind, directory / folder, self.name, device, number_format, self.variant)
+            return load_part(kind, directory / folder, self.name, calling.home, number_format, self.variant)
 
         overflows = dtype == torch.float16 and self._config(directory, layout.vae).values.get("force_upcast")
         reader = self.reader()
@@ -213,12 +238,16 @@ class UNetCheckpoint:
         for place, (encoder, tokenizer) in enumerate(zip(encoders, tokenizers_of(reader), strict=True)):
             add_embeddings(encoder, place, tokenizer, words)
         vae = part(AutoencoderKL, layout.vae, torch.float32 if overflows else dtype)
-        save_memory(unet, vae, self.vae, self.channels_last)
+        set_way(vae, self.vae)
+        for network in (unet, vae) if self.channels_last else ():
+            network.to(memory_format=torch.channels_last)
+        sites = unet_sites(unet)
         return FAMILIES[layout.family](
             spec=spec,
             reader=reader,
             schedule=self._schedule(directory, layout),
-            sites=unet_sites(unet),
+            sites=sites,
+            call=calling.of(unet, sites, encoders, vae),
             unet=unet,
             vae=vae,
             encoders=encoders,
@@ -301,17 +330,6 @@ def tokenizers_of(reader: PromptReader) -> list[Any]:
     """The tokenizer of each text encoder."""
     readers = (reader.first, reader.second) if isinstance(reader, TwoClipReader) else (reader,)
     return [one.tokenizer for one in readers if isinstance(one, TokenizerReader)]
-
-
-def save_memory(unet: Any, vae: Any, way: Literal["whole", "sliced", "tiled"], channels_last: bool) -> None:
-    """Sets how images go through the VAE, and how tensors lie in memory; see `UNetCheckpoint`."""
-    if way == "sliced":
-        vae.enable_slicing()
-    if way == "tiled":
-        vae.enable_tiling()
-    if channels_last:
-        for network in (unet, vae):
-            network.to(memory_format=torch.channels_last)
 
 
 def _self_fraction(side: int) -> float:

@@ -12,14 +12,15 @@ from transformers import T5EncoderModel
 from p2p_bench.attention.sites import unet_sites
 from p2p_bench.errors import ConfigError, MissingWeightsError
 from p2p_bench.fields import Above, AtLeast, check_fields
+from p2p_bench.models.calls import Calling
 from p2p_bench.models.deepfloyd_if import DeepFloydIF
 from p2p_bench.models.files import check_complete, checkpoint_checksum, checkpoint_directory, read_layout
 from p2p_bench.models.layouts import DEEPFLOYD, SCHEDULER_FILE
 from p2p_bench.models.level import Thresholding
 from p2p_bench.models.parts import PartConfig, check_headers, load_part, usable_device
 from p2p_bench.models.schedule import NoiseSchedule, schedule_from_config
-from p2p_bench.models.settings import DTYPES, SIDE, Dtype
-from p2p_bench.models.spec import ModelSpec
+from p2p_bench.models.settings import DTYPES, SIDE, AttentionBackend, Dtype, Offload, called
+from p2p_bench.models.spec import DIFFUSION, ModelSpec
 from p2p_bench.models.t5 import (
     MAX_TOKENS,
     SharedT5Tokenizer,
@@ -28,6 +29,7 @@ from p2p_bench.models.t5 import (
     keep_outputs_wide,
     load_t5_tokenizer,
 )
+from p2p_bench.models.unet_config import unet_features
 from p2p_bench.pinned import with_pinned_settings
 
 
@@ -49,6 +51,11 @@ class DeepFloydCheckpoint:
         variant: Infix of the weight files, such as "fp16" for `model.fp16.safetensors`.
         null_text_learning_rate: Where null-text inversion starts on this model, unless it is told another.
         revision: Branch, tag or commit of `owner/name`; None: its main branch, as it was when fetched.
+        compile: Whether the network is compiled (`torch.compile`), see `CompiledNetwork`.
+        attention_backend: The only kernel of attention: "flash", "efficient", "cudnn" or "math", where device
+            and number format have it; None: torch chooses.
+        offload: Which weights rest in main memory until they are needed: "none"; "model", all but those of
+            the network that computes; "sequential", all but those of the layer that does, without gradients.
     """
 
     path: Path | str
@@ -61,6 +68,9 @@ class DeepFloydCheckpoint:
     variant: str | None = None
     null_text_learning_rate: Annotated[float, Above(0)] = 1e-2
     revision: str | None = None
+    compile: bool = False
+    attention_backend: AttentionBackend = None
+    offload: Offload = "none"
 
     def __post_init__(self) -> None:
         """Checks the values.
@@ -101,6 +111,7 @@ class DeepFloydCheckpoint:
             checksum=checkpoint_checksum(directory, DEEPFLOYD, self.variant),
             timesteps=schedule.layout,
             null_text_learning_rate=self.null_text_learning_rate,
+            capabilities=called(DIFFUSION | unet_features(unet), self.offload, self.compile),
         )
 
     def tokenizer(self) -> SharedT5Tokenizer:
@@ -132,25 +143,28 @@ class DeepFloydCheckpoint:
         Raises:
             MissingWeightsError: A file is missing or cannot be read, or holds other tensors than the network
                 needs, or damaged ones.
-            ConfigError: The device is not there, or does not compute in the number format.
+            ConfigError: The device is not there, or cannot do what the settings ask of it.
         """
         spec, directory = self.spec(), self._directory()
         dtype = dtype or DTYPES[self.dtype]
         device = usable_device(device, dtype)
+        calling = Calling(self.name, device, dtype, self.compile, self.attention_backend, self.offload)
         tokenizer = self.tokenizer()
         schedule, thresholding = self._schedule(directory)
         encoder, unet = (
-            load_part(kind, directory / folder, self.name, device, dtype, self.variant)
+            load_part(kind, directory / folder, self.name, calling.home, dtype, self.variant)
             for kind, folder in ((T5EncoderModel, "text_encoder"), (UNet2DConditionModel, "unet"))
         )
         if dtype == torch.float16:
             keep_outputs_wide(encoder)
+        sites = unet_sites(unet)
         return DeepFloydIF(
             spec=spec,
             tokenizer=tokenizer,
             schedule=schedule,
             thresholding=thresholding,
-            sites=unet_sites(unet),
+            sites=sites,
+            call=calling.of(unet, sites, (encoder,)),
             unet=unet,
             text_encoder=encoder,
             device=device,

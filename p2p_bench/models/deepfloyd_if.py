@@ -55,7 +55,7 @@ class DeepFloydIF(DDPMUNet):
         """See `DiffusionModel.predict`."""
         extra = {} if plan is None else {"cross_attention_kwargs": {"plan": plan}}
         inputs, text = latents.to(self.dtype), conditioning[TEXT].to(self.dtype)
-        output = self.unet(inputs, level.timestep, encoder_hidden_states=text, return_dict=False, **extra)[0]
+        output = self.ask(inputs, level.timestep, encoder_hidden_states=text, return_dict=False, **extra)[0]
         # Behind the channels of the noise are those of its variance.
         predicted = output[:, : latents.shape[1]].to(latents.dtype)
         epsilon = self.schedule.to_epsilon(predicted, latents, level)

@@ -12,7 +12,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 from p2p_bench.errors import MissingWeightsError
 from p2p_bench.hashing import digest, sha256_file
-from p2p_bench.models.layouts import Layout, layout_of
+from p2p_bench.models.layouts import TOKENIZER_SETTINGS, Layout, layout_of
 
 TRANSFORMERS_STEM = "model"
 """How transformers calls weight files; diffusers calls its own otherwise."""
@@ -190,7 +190,7 @@ def checkpoint_checksum(directory: Path, layout: Layout, variant: str | None) ->
     tokenizers = [
         f"{folder}/{file}"
         for folder in layout.tokenizers
-        for file in ("tokenizer.json", *layout.files_of(folder))
+        for file in ("tokenizer.json", *layout.files_of(folder), *TOKENIZER_SETTINGS)
     ]
     files = [directory / file for file in (*layout.config_files, *tokenizers)]
     for component, stem in layout.weights.items():

@@ -13,6 +13,7 @@ from p2p_bench.attention.plan import StepPlan
 from p2p_bench.attention.processor import folded_attention
 from p2p_bench.attention.sites import Site
 from p2p_bench.models.autoencoder import decoded_latents, encoded_images
+from p2p_bench.models.calls import NetworkCall
 from p2p_bench.models.conditioning import Conditioning, EncodedPrompts
 from p2p_bench.models.flow_levels import FlowLayout
 from p2p_bench.models.level import Denoised, Level
@@ -36,6 +37,7 @@ class FlowTransformer(DiffusionModel):
         device: Where the weights are.
         dtype: Number format of the transformer and the encoders.
         encoded: The prompts that were encoded before.
+        call: How the network is called; None: as it is.
     """
 
     spec: ModelSpec
@@ -47,6 +49,7 @@ class FlowTransformer(DiffusionModel):
     device: torch.device
     dtype: torch.dtype
     encoded: EncodedPrompts = field(default_factory=EncodedPrompts)
+    call: NetworkCall | None = None
 
     @abstractmethod
     def velocity(

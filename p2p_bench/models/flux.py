@@ -76,7 +76,7 @@ class Flux(FlowTransformer):
         height, width = latents.shape[-2:]
         if attention is not None:
             attention = {**attention, "text_length": text.shape[1]}
-        answer = self.transformer(
+        answer = self.ask(
             hidden_states=packed(latents),
             # As in the pipeline, which divides in the network's number format; the network multiplies again.
             timestep=torch.full((len(latents),), level.timestep, device=latents.device).to(self.dtype) / 1000,

@@ -12,12 +12,14 @@ from transformers import CLIPTextModel, T5EncoderModel
 from p2p_bench.attention.sites import transformer_sites
 from p2p_bench.errors import ConfigError
 from p2p_bench.fields import Above, AtLeast, Between, check_fields
+from p2p_bench.models.autoencoder import set_way, way_checksum
+from p2p_bench.models.calls import Calling
 from p2p_bench.models.files import check_complete, checkpoint_checksum, checkpoint_directory, read_layout
 from p2p_bench.models.flow_parts import check_size, read_levels, read_t5
 from p2p_bench.models.flux import Flux, T5AndClipReader
 from p2p_bench.models.layouts import FLUX, Layout
 from p2p_bench.models.parts import PartConfig, check_headers, load_part, usable_device
-from p2p_bench.models.settings import DTYPES, SIDE, Dtype
+from p2p_bench.models.settings import DTYPES, SIDE, AttentionBackend, Autoencoding, Dtype, Offload, called
 from p2p_bench.models.spec import Capability, GuidedBy, ModelSpec
 from p2p_bench.models.t5 import MOST_TOKENS, T5Reader, check_t5_tokenizer, keep_outputs_wide
 from p2p_bench.models.tokenizer import TokenizerReader, clip_columns, load_tokenizer
@@ -55,6 +57,12 @@ class FluxCheckpoint:
         true_cfg: Whether guidance acts on the difference to a pass without the prompt, as the pipeline's
             `true_cfg_scale` with an empty negative prompt; [dev] is told `embedded` then.
         embedded: Guidance that [dev] is told where `true_cfg` is on.
+        vae: How images go through the VAE, see `UNetCheckpoint`.
+        compile: Whether the network is compiled (`torch.compile`), see `CompiledNetwork`.
+        attention_backend: The only kernel of attention: "flash", "efficient", "cudnn" or "math", where device
+            and number format have it; None: torch chooses.
+        offload: Which weights rest in main memory until they are needed: "none"; "model", all but those of
+            the network that computes; "sequential", all but those of the layer that does, without gradients.
     """
 
     path: Path | str
@@ -71,6 +79,10 @@ class FluxCheckpoint:
     size: Annotated[int, AtLeast(1)] = 1024
     true_cfg: bool = False
     embedded: Annotated[float, AtLeast(0)] = 3.5
+    vae: Autoencoding = "whole"
+    compile: bool = False
+    attention_backend: AttentionBackend = None
+    offload: Offload = "none"
 
     def __post_init__(self) -> None:
         """Checks the values.
@@ -112,10 +124,12 @@ class FluxCheckpoint:
             record_fraction=self.record_fraction,
             vae_scaling=vae.number("scaling_factor"),
             vae_shift=vae.offset("shift_factor"),
-            checksum=checkpoint_checksum(directory, FLUX, self.variant),
+            checksum=way_checksum(checkpoint_checksum(directory, FLUX, self.variant), self.vae),
             timesteps=read_levels(directory, self.name, side * side // _PACKED, from_one=True),
             null_text_learning_rate=self.null_text_learning_rate,
-            capabilities=_CAPABILITIES | ({"unconditional"} if self.true_cfg else set()),
+            capabilities=called(
+                _CAPABILITIES | ({"unconditional"} if self.true_cfg else set()), self.offload
+            ),
             guided_by=guided_by,
         )
 
@@ -151,27 +165,31 @@ class FluxCheckpoint:
         Raises:
             MissingWeightsError: A file is missing or cannot be read, or holds other tensors than the network
                 needs, or damaged ones.
-            ConfigError: The device is not there, or does not compute in the number format.
+            ConfigError: The device is not there, or cannot do what the settings ask of it.
         """
         spec, directory = self.spec(), self._directory()
         dtype = dtype or DTYPES[self.dtype]
         device = usable_device(device, dtype)
+        calling = Calling(self.name, device, dtype, self.compile, self.attention_backend, self.offload)
 
         def part(kind: Any, folder: str) -> Any:
-            return load_part(kind, directory / folder, self.name, device, dtype, self.variant)
+            return load_part(kind, directory / folder, self.name, calling.home, dtype, self.variant)
 
         reader = self.reader()
         clip, t5 = part(CLIPTextModel, "text_encoder"), part(T5EncoderModel, "text_encoder_2")
         if dtype == torch.float16:
             keep_outputs_wide(t5)
         transformer = part(FluxTransformer2DModel, FLUX.network)
+        vae, sites = part(AutoencoderKL, FLUX.vae), transformer_sites(transformer)
+        set_way(vae, self.vae)
         told = self.embedded if self.true_cfg else spec.guidance
         return Flux(
             spec=spec,
             reader=reader,
-            sites=transformer_sites(transformer),
+            sites=sites,
+            call=calling.of(transformer, sites, (clip, t5), vae),
             transformer=transformer,
-            vae=part(AutoencoderKL, FLUX.vae),
+            vae=vae,
             encoders=(clip, t5),
             device=device,
             dtype=dtype,

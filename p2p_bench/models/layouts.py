@@ -10,6 +10,8 @@ Family = Literal["sd", "sdxl", "ldm", "ip2p", "if", "sd3", "flux"]
 CLIP_FILES = ("vocab.json", "merges.txt")
 BERT_FILES = ("vocab.txt",)
 T5_FILES = ("spiece.model",)
+TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+"""What a tokenizer's folder may hold besides; padding, case and words added to it decide tokens too."""
 
 
 @dataclass(frozen=True)

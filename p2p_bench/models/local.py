@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 
@@ -15,7 +15,7 @@ from p2p_bench.models.flux_checkpoint import FluxCheckpoint
 from p2p_bench.models.layouts import Family
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.models.sd3_checkpoint import SD3Checkpoint
-from p2p_bench.models.settings import SIDE, Dtype, Size
+from p2p_bench.models.settings import SIDE, AttentionBackend, Autoencoding, Dtype, Offload, Size
 from p2p_bench.models.spec import ModelSpec
 from p2p_bench.models.t5 import MOST_TOKENS
 from p2p_bench.prompts.words import PromptReader
@@ -58,8 +58,13 @@ class LocalCheckpoint:
         consistency: Whether it was distilled for the sampler of latent consistency models.
         lora: A LoRA, as `[path, scale]`, or a list of such, in families that take it.
         embeddings: Words that were learnt by textual inversion, in families that take them.
-        vae: How images go through the VAE, in families that leave a choice.
+        vae: How images go through the VAE, in families that have one.
         channels_last: How tensors lie in memory, in families that leave a choice.
+        compile: Whether the network is compiled (`torch.compile`), see `CompiledNetwork`.
+        attention_backend: The only kernel of attention: "flash", "efficient", "cudnn" or "math", where device
+            and number format have it; None: torch chooses.
+        offload: Which weights rest in main memory until they are needed: "none"; "model", all but those of
+            the network that computes; "sequential", all but those of the layer that does, without gradients.
         true_cfg: Whether guidance takes a pass without the prompt, in families distilled to do without.
     """
 
@@ -80,9 +85,12 @@ class LocalCheckpoint:
     consistency: bool | None = None
     lora: Path | str | list[Any] | None = None
     embeddings: Path | str | list[Any] | None = None
-    vae: Literal["whole", "sliced", "tiled"] | None = None
+    vae: Autoencoding | None = None
     channels_last: bool | None = None
     true_cfg: bool | None = None
+    compile: bool = False
+    attention_backend: AttentionBackend = None
+    offload: Offload = "none"
 
     def __post_init__(self) -> None:
         """Checks the values.

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from p2p_bench.attention.plan import StepPlan
 from p2p_bench.attention.sites import Site
 from p2p_bench.errors import ConfigError
+from p2p_bench.models.calls import NetworkCall
 from p2p_bench.models.conditioning import Conditioning, EncodedPrompts, without_prompt
 from p2p_bench.models.level import Denoised, Level
 from p2p_bench.models.spec import ModelSpec
@@ -33,6 +34,7 @@ class DiffusionModel(ABC):
         encoded: The prompts that were encoded before.
         device: Where the weights are.
         dtype: Number format of the weights.
+        call: How the network is called; None: as it is.
     """
 
     spec: ModelSpec
@@ -40,6 +42,7 @@ class DiffusionModel(ABC):
     encoded: EncodedPrompts
     device: torch.device
     dtype: torch.dtype
+    call: NetworkCall | None = None
 
     @property
     @abstractmethod
@@ -127,6 +130,15 @@ class DiffusionModel(ABC):
     @abstractmethod
     def decode_latents(self, latents: Float[Tensor, "n c k l"]) -> Float[Tensor, "n 3 h w"]:
         """Images of latents: float32 in [0, 1], on the model's device."""
+
+    def ask(self, *arguments: Any, **named: Any) -> Any:
+        """What the network answers, called as `call` says."""
+        return (self.network if self.call is None else self.call)(*arguments, **named)
+
+    @property
+    def roundings(self) -> tuple[str, ...]:
+        """What makes predictions differ, by rounding, from those of the same weights; see `NetworkCall`."""
+        return () if self.call is None else self.call.roundings
 
     @property
     def state_dtype(self) -> torch.dtype:

@@ -73,7 +73,7 @@ class StableDiffusion3(FlowTransformer):
     ) -> Float[Tensor, "n c h w"]:
         """See `FlowTransformer.velocity`."""
         timestep = torch.full((len(latents),), level.timestep, device=latents.device)
-        answer: Tensor = self.transformer(
+        answer: Tensor = self.ask(
             hidden_states=latents,
             timestep=timestep,
             encoder_hidden_states=conditioning[TEXT].to(self.dtype),

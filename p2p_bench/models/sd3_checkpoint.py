@@ -12,13 +12,15 @@ from transformers import CLIPTextModelWithProjection, T5EncoderModel
 from p2p_bench.attention.sites import transformer_sites
 from p2p_bench.errors import ConfigError
 from p2p_bench.fields import Above, AtLeast, Between, check_fields
+from p2p_bench.models.autoencoder import set_way, way_checksum
+from p2p_bench.models.calls import Calling
 from p2p_bench.models.files import check_complete, checkpoint_checksum, checkpoint_directory, read_layout
 from p2p_bench.models.flow_parts import check_size, read_levels, read_t5
 from p2p_bench.models.layouts import STABLE_DIFFUSION_3, Layout
 from p2p_bench.models.parts import PartConfig, check_headers, load_part, usable_device
 from p2p_bench.models.sd3 import ClipAndT5Reader, StableDiffusion3
 from p2p_bench.models.sdxl import TwoClipReader
-from p2p_bench.models.settings import DTYPES, SIDE, Dtype
+from p2p_bench.models.settings import DTYPES, SIDE, AttentionBackend, Autoencoding, Dtype, Offload, called
 from p2p_bench.models.spec import DIFFUSION, ModelSpec
 from p2p_bench.models.t5 import (
     MOST_TOKENS,
@@ -57,6 +59,12 @@ class SD3Checkpoint:
             pipeline with `text_encoder_3=None`.
         t5_tokens: Text columns of T5; the pipeline's `max_sequence_length`.
         size: Side of a square image in pixels; None is that of the checkpoint.
+        vae: How images go through the VAE, see `UNetCheckpoint`.
+        compile: Whether the network is compiled (`torch.compile`), see `CompiledNetwork`.
+        attention_backend: The only kernel of attention: "flash", "efficient", "cudnn" or "math", where device
+            and number format have it; None: torch chooses.
+        offload: Which weights rest in main memory until they are needed: "none"; "model", all but those of
+            the network that computes; "sequential", all but those of the layer that does, without gradients.
     """
 
     path: Path | str
@@ -72,6 +80,10 @@ class SD3Checkpoint:
     t5: bool = True
     t5_tokens: Annotated[int, Between(1, MOST_TOKENS)] = 256
     size: Annotated[int | None, AtLeast(1)] = None
+    vae: Autoencoding = "whole"
+    compile: bool = False
+    attention_backend: AttentionBackend = None
+    offload: Offload = "none"
 
     def __post_init__(self) -> None:
         """Checks the values.
@@ -112,10 +124,10 @@ class SD3Checkpoint:
             record_fraction=self.record_fraction,
             vae_scaling=vae.number("scaling_factor"),
             vae_shift=vae.offset("shift_factor"),
-            checksum=checkpoint_checksum(directory, layout, self.variant),
+            checksum=way_checksum(checkpoint_checksum(directory, layout, self.variant), self.vae),
             timesteps=read_levels(directory, self.name, (latent[0] // patch) * (latent[1] // patch)),
             null_text_learning_rate=self.null_text_learning_rate,
-            capabilities=DIFFUSION | {"flow"},
+            capabilities=called(DIFFUSION | {"flow"}, self.offload, self.compile),
         )
 
     def tokenizer(self) -> Any:
@@ -151,27 +163,31 @@ class SD3Checkpoint:
         Raises:
             MissingWeightsError: A file is missing or cannot be read, or holds other tensors than the network
                 needs, or damaged ones.
-            ConfigError: The device is not there, or does not compute in the number format.
+            ConfigError: The device is not there, or cannot do what the settings ask of it.
         """
         spec = self.spec()
         directory, layout = self._place()
         dtype = dtype or DTYPES[self.dtype]
         device = usable_device(device, dtype)
+        calling = Calling(self.name, device, dtype, self.compile, self.attention_backend, self.offload)
 
         def part(kind: Any, folder: str) -> Any:
-            return load_part(kind, directory / folder, self.name, device, dtype, self.variant)
+            return load_part(kind, directory / folder, self.name, calling.home, dtype, self.variant)
 
         reader = self.reader()
         encoders = tuple(part(_KINDS[kind], folder) for folder, kind in layout.encoders.items())
         if layout.t5 is not None and dtype == torch.float16:
             keep_outputs_wide(encoders[layout.t5])
         transformer = part(SD3Transformer2DModel, layout.network)
+        vae, sites = part(AutoencoderKL, layout.vae), transformer_sites(transformer)
+        set_way(vae, self.vae)
         return StableDiffusion3(
             spec=spec,
             reader=reader,
-            sites=transformer_sites(transformer),
+            sites=sites,
+            call=calling.of(transformer, sites, encoders, vae),
             transformer=transformer,
-            vae=part(AutoencoderKL, layout.vae),
+            vae=vae,
             encoders=encoders,
             device=device,
             dtype=dtype,

@@ -1,14 +1,25 @@
 """Settings that checkpoints of several families have."""
 
-from typing import Annotated
+from collections.abc import Set
+from typing import Annotated, Literal
 
 import torch
 
 from p2p_bench.errors import ConfigError
 from p2p_bench.fields import Between, OneOf
+from p2p_bench.models.spec import Capability
 
 Dtype = Annotated[str, OneOf(("float64", "float32", "bfloat16", "float16"))]
 """Number formats of weights."""
+
+AttentionBackend = Annotated[str | None, OneOf(("flash", "efficient", "cudnn", "math"))]
+"""The only kernel of attention, see `attention.kernels`; None: torch chooses."""
+
+Offload = Literal["none", "model", "sequential"]
+"""Which weights rest in main memory: none; those of all networks but one at a time; of all layers but one."""
+
+Autoencoding = Literal["whole", "sliced", "tiled"]
+"""How images go through the VAE."""
 
 SIDE = Between(0, 1, "a fraction of the latent side", open_low=True)
 """What sizes of attention maps are given in."""
@@ -51,3 +62,14 @@ def sizes(
             f"{wanted[0]} and {wanted[1]}; the nearest are [{near[0]},{near[1]}]"
         )
     return (wanted[0] // factor, wanted[1] // factor), wanted
+
+
+def called(
+    capabilities: Set[Capability], offload: Offload = "none", compiled: bool = False
+) -> frozenset[Capability]:
+    """What is left of capabilities of a network that is called so.
+
+    Weights that come layer by layer are gone before gradients need them, and what was compiled runs no hooks.
+    """
+    lost = {"gradient"} if offload == "sequential" else set()
+    return frozenset(capabilities) - lost - ({"features"} if compiled else set())

@@ -14,6 +14,7 @@ from p2p_bench.attention.plan import StepPlan
 from p2p_bench.attention.processor import folded_attention
 from p2p_bench.attention.sites import Site
 from p2p_bench.models.autoencoder import decoded_latents, encoded_images
+from p2p_bench.models.calls import NetworkCall
 from p2p_bench.models.conditioning import GUIDANCE, TEXT, Conditioning, EncodedPrompts
 from p2p_bench.models.level import Denoised, Level
 from p2p_bench.models.model import DiffusionModel
@@ -35,6 +36,7 @@ class DDPMUNet(DiffusionModel):
         device: Where the weights are.
         dtype: Number format of the U-Net and of what encodes text.
         encoded: The prompts that were encoded before.
+        call: How the network is called; None: as it is.
     """
 
     spec: ModelSpec
@@ -44,6 +46,7 @@ class DDPMUNet(DiffusionModel):
     device: torch.device
     dtype: torch.dtype
     encoded: EncodedPrompts = field(default_factory=EncodedPrompts)
+    call: NetworkCall | None = None
 
     @property
     def network(self) -> nn.Module:
@@ -122,7 +125,7 @@ class LatentUNet(DDPMUNet):
         if plan is not None:
             extra["cross_attention_kwargs"] = {"plan": plan}
         inputs, text = self.given(latents, conditioning).to(self.dtype), conditioning[TEXT].to(self.dtype)
-        output = self.unet(inputs, level.timestep, encoder_hidden_states=text, return_dict=False, **extra)[0]
+        output = self.ask(inputs, level.timestep, encoder_hidden_states=text, return_dict=False, **extra)[0]
         return Denoised(latents, level, self.schedule.to_epsilon(output.to(latents.dtype), latents, level))
 
     def encode_images(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c k l"]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from p2p_bench.errors import ConfigError
 from p2p_bench.models.layouts import Layout
 from p2p_bench.models.parts import PartConfig
+from p2p_bench.models.spec import Capability
 
 _ADDED = {"sdxl": "text_time"}
 """What the U-Net of a family adds to its time embedding, `addition_embed_type`."""
@@ -54,6 +55,13 @@ def check_blocks(layout: Layout, unet: PartConfig) -> None:
             raise ConfigError(
                 f"model {unet.model!r}: the U-Net has blocks that are not known here: {key}={values.get(key)}"
             )
+
+
+def unet_features(unet: PartConfig) -> frozenset[Capability]:
+    """The capability "features" of a U-Net with the residual block that `attention.features` names."""
+    blocks = unet.values.get("up_block_types")
+    # A block of the decoder has one residual block more than `layers_per_block`, and so two at least.
+    return frozenset({"features"}) if isinstance(blocks, list) and len(blocks) > 1 else frozenset()
 
 
 def check_together(

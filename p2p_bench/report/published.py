@@ -9,7 +9,7 @@ import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -62,7 +62,10 @@ RULES = (
     "are left out of means and counted, none is a 0",
     "Edited images go through the JPEG of the released code; Stable Diffusion 1.4 in float32, 50 steps, "
     "guidance 7.5, seed 1234, cross 0.4, self 0.6",
-    "InstructPix2Pix: 50 steps of Euler's ancestral sampler, guidance 7.5 by instruction, 1.5 by image",
+    "MasaCtrl: the source is told nothing, there and back; both passes of the target, from step 4, layer 10",
+    "Plug-and-play: Stable Diffusion 1.5; the source is told nothing on the way back, targets a negative "
+    "prompt; with DDIM its features are those of the reconstruction, a step ahead, as released",
+    "InstructPix2Pix: 50 steps of Euler's ancestral sampler, guidance 7.5 by instruction, 1.5 by the image",
     "Tolerances: the largest differences of an outside rerun of two methods from this table",
 )
 
@@ -98,6 +101,25 @@ def published_rows() -> tuple[Published, ...]:
     return tuple(_row(line) for line in csv.DictReader(io.StringIO(asset("published/pie_bench.csv"))))
 
 
+@dataclass(frozen=True)
+class Protocol:
+    """How a row of the published table was made, besides what all were.
+
+    Attributes:
+        inversion: Settings of its inversion.
+        controller: Settings of its controller; None: its schedules say them.
+        model: The model.
+        tau_cross: Cross-attention schedule as rows have it.
+        tau_self: Self-attention schedule likewise.
+    """
+
+    inversion: Mapping[str, Any]
+    controller: Mapping[str, Any] | None = None
+    model: str = "sd14"
+    tau_cross: str = "0.4"
+    tau_self: str = "0.6"
+
+
 _SETS = ("pie_bench", "pie_bench_pp")
 """Data sets that are PIE-Bench."""
 
@@ -107,21 +129,56 @@ INVERSIONS: Mapping[str, Mapping[str, Any]] = {
     "negative_prompt": {"guidance": 1.0},
     "null_text": {"inner_steps": 10, "learning_rate": None, "tolerance": 1e-5},
 }
-"""Settings of the inversions of the published table, by option."""
+"""Settings of the inversions of the published table with Prompt-to-Prompt, by option."""
+
+_MASACTRL = Protocol(
+    {"guidance": 1.0, "inverted_with": "empty"},
+    {"start_step": 4, "layers": 10, "unprompted": True},
+    tau_cross="",
+    tau_self="",
+)
+_PNP = Protocol(
+    {
+        "guidance": 1.0,
+        "replayed_with": "empty",
+        "negative_prompt": "ugly, blurry, black, low res, unrealistic",
+        "pivot": "ddim",
+    },
+    {"self_attn": 0.5, "features": 0.8, "layers": 0.5},
+    model="sd15",
+    tau_cross="",
+    tau_self="0.5",
+)
+PROTOCOLS: Mapping[str, Protocol] = {
+    "DDIM + MasaCtrl": _MASACTRL,
+    "Direct + MasaCtrl": _MASACTRL,
+    "DDIM + PnP": replace(_PNP, inversion={**_PNP.inversion, "pivot": "reconstruction_ahead"}),
+    "Direct + PnP": _PNP,
+}
+"""How the rows with other controllers were made, by method."""
 
 
-def is_setting(settings: Mapping[str, Any], inversion: str) -> bool:
-    """Whether what decided a run's numbers is what the published table was made with.
+def protocol_of(row: Published) -> Protocol:
+    """How a row of the published table was made; one that a run can be."""
+    return PROTOCOLS.get(row.method) or Protocol(INVERSIONS[row.inversion])
+
+
+def is_setting(settings: Mapping[str, Any], protocol: Protocol) -> bool:
+    """Whether what decided a run's numbers is what a row of the published table was made with.
 
     Args:
         settings: Of the run's summary.
-        inversion: The option whose row it would be.
+        protocol: How the row was made.
     """
-    node = settings.get("inversion") or {}
-    if not isinstance(node, Mapping):
+    nodes = {key: settings.get(key) or {} for key in ("inversion", "controller")}
+    if not all(isinstance(node, Mapping) for node in nodes.values()):
         return False
-    own = {key: value for key, value in node.items() if key != "_target_"}
-    return own == INVERSIONS[inversion] and _is_seeded(settings)
+    inversion, controller = (
+        {key: value for key, value in node.items() if key != "_target_"} for node in nodes.values()
+    )
+    return (
+        inversion == protocol.inversion and protocol.controller in (None, controller) and _is_seeded(settings)
+    )
 
 
 def _is_seeded(settings: Mapping[str, Any]) -> bool:
@@ -163,9 +220,15 @@ def is_instructed(settings: Mapping[str, Any], rows: Sequence[Row]) -> bool:
     )
 
 
-def is_protocol(row: Row) -> bool:
+def is_protocol(row: Row, protocol: Protocol) -> bool:
     """Whether an edit was made as those of the published table: model, sampler, schedules and data set."""
-    wanted = {"model": "sd14", "steps": 50, "guidance": 7.5, "tau_cross": "0.4", "tau_self": "0.6"}
+    wanted = {
+        "model": protocol.model,
+        "steps": 50,
+        "guidance": 7.5,
+        "tau_cross": protocol.tau_cross,
+        "tau_self": protocol.tau_self,
+    }
     return row.get("dataset") in _SETS and all(row.get(key) == value for key, value in wanted.items())
 
 
@@ -239,10 +302,11 @@ def _is_run_of(row: Published, entry: Entry) -> bool:
         return False
     if row.controller == INSTRUCTED:
         return is_instructed(settings, rows)
-    if not is_setting(settings, row.inversion):
+    protocol = protocol_of(row)
+    if not is_setting(settings, protocol):
         return False
     wanted = row.controller, row.inversion
-    return all(is_protocol(one) and (one["controller"], one["inversion"]) == wanted for one in rows)
+    return all(is_protocol(one, protocol) and (one["controller"], one["inversion"]) == wanted for one in rows)
 
 
 def _off(figure: Figure, published: float, mean: float | None) -> str:

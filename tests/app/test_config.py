@@ -27,7 +27,8 @@ def test_options_fit_their_classes(group, option):
 
 @pytest.mark.parametrize("option", group_options("experiment"))
 def test_experiments_build(option):
-    missing = ["dataset.path=set"] if option in ("pie_table", "pie_instruct") else []
+    tables = option.startswith("pie_table")
+    missing = ["dataset.path=set"] if tables else []
     config = compose([f"experiment={option}", *missing], keep_hydra=True)
     parts = build(without_hydra(config), chosen_options(config.hydra))
     assert parts.name == option

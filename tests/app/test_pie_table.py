@@ -3,11 +3,20 @@
 import json
 from pathlib import Path
 
+import pyarrow.parquet as pq
+import pytest
 import yaml
 from omegaconf import OmegaConf
 
 from p2p_bench.app.compose import compose
-from p2p_bench.report.published import FIGURES, INVERSIONS, is_instructed, published_rows
+from p2p_bench.report.published import (
+    FIGURES,
+    INVERSIONS,
+    PROTOCOLS,
+    is_instructed,
+    protocol_of,
+    published_rows,
+)
 from tests.app.command import Command
 from tests.app.test_run import rows_of
 from tests.data.fake.pie_bench import make as make_pie
@@ -15,6 +24,38 @@ from tests.models.small_ip2p import small_ip2p
 from tests.models.tiny import tiny_checkpoint
 
 METHODS = ("ddim", "null_text", "negative_prompt", "direct")
+
+
+OTHERS = {
+    "pie_table_masactrl": ("DDIM + MasaCtrl", "Direct + MasaCtrl"),
+    "pie_table_pnp": ("DDIM + PnP", "Direct + PnP"),
+}
+
+
+@pytest.mark.parametrize("experiment", OTHERS)
+def test_the_rows_of_other_controllers_are_run_with_their_protocols(
+    command: Command, experiment: str
+) -> None:
+    done = command(
+        "-m", f"experiment={experiment}", f"dataset.path={make_pie(command.folder / 'pie')}", "model=local",
+        f"model.path={tiny_checkpoint().path}", "model.record_fraction=0.5", "sampler.steps=5",
+        "metrics=pie_parity", "~metrics.pie_structure", "~metrics.pie_lpips", "~metrics.pie_clip",
+        "logger=csv", "trainer.accelerator=cpu", "run.dir=table",
+    )  # fmt: skip
+    jobs = sorted(path for path in (command.folder / "table").iterdir() if path.name.isdecimal())
+    assert len(jobs) == len(OTHERS[experiment]), done.err
+    for job, method in zip(jobs, OTHERS[experiment], strict=True):
+        summary = json.loads((job / "summary.json").read_text(encoding="utf-8"))
+        settings, protocol = summary["settings"], PROTOCOLS[method]
+        for key, wanted in (("inversion", protocol.inversion), ("controller", protocol.controller)):
+            assert {name: value for name, value in settings[key].items() if name != "_target_"} == wanted
+        rows = pq.read_table(job / "results.parquet").to_pylist()
+        assert {row["status"] for row in rows} == {"ok"}, [row["error"] for row in rows]
+        told = {(row["tau_cross"], row["tau_self"]) for row in rows}
+        assert told == {(protocol.tau_cross, protocol.tau_self)}
+    config = compose([f"experiment={experiment}"], keep_hydra=True)
+    assert (config.model.name, config.model.dtype, config.seed) == (protocol.model, "float32", 1234)
+    assert (config.sampler.steps, config.sampler.guidance) == (50, 7.5)
 
 
 def test_every_method_of_the_table_that_is_here_is_run(command: Command) -> None:
@@ -43,7 +84,7 @@ def test_every_method_of_the_table_that_is_here_is_run(command: Command) -> None
 def test_images_are_edited_by_their_instructions(command: Command) -> None:
     pie = make_pie(command.folder / "pie")
     done = command(
-        "experiment=pie_instruct", f"dataset.path={pie}", "model=local", f"model.path={small_ip2p().path}",
+        "experiment=pie_table_instruct", f"dataset.path={pie}", "model=local", f"model.path={small_ip2p().path}",
         "sampler.steps=2", "metrics=pie_parity", "~metrics.pie_structure", "~metrics.pie_lpips",
         "~metrics.pie_clip", "logger=csv", "trainer.accelerator=cpu", "run.dir=told",
     )  # fmt: skip
@@ -52,7 +93,7 @@ def test_images_are_edited_by_their_instructions(command: Command) -> None:
     assert len(rows) == 3
     assert {row["control"] for row in rows.values()} == {"told 'make the circle blue', image guidance 1.5"}
     assert all(row["pie_psnr"] > 0 for key, row in rows.items() if not key[0].startswith("9"))
-    composed = compose(["experiment=pie_instruct"])
+    composed = compose(["experiment=pie_table_instruct"])
     plain = OmegaConf.to_container(composed)
     assert isinstance(plain, dict)
     model, sampler = composed.model, composed.sampler
@@ -69,7 +110,12 @@ def test_the_experiment_has_the_settings_that_a_rerun_is_known_by() -> None:
     assert (config.sampler.steps, config.sampler.guidance) == (50, 7.5)
     assert (config.controller.cross, config.controller.self_attn) == (0.4, 0.6)
     assert config.hydra.sweeper.params.inversion.split(",") == list(METHODS)
-    assert {row.inversion for row in published_rows()} - {""} == set(METHODS)
+    own = [row for row in published_rows() if row.controller == "pie"]
+    assert {row.inversion for row in own} == set(METHODS)
+    assert all(protocol_of(row).inversion == INVERSIONS[row.inversion] for row in own)
+    assert {row.method for row in published_rows() if row.controller} - {row.method for row in own} == {
+        method for methods in OTHERS.values() for method in methods
+    }
     for method in METHODS:
         node = compose([f"inversion={method}"]).inversion
         assert {key: node[key] for key in node if key != "_target_"} == INVERSIONS[method]

@@ -10,7 +10,17 @@ from p2p_bench.attention.columns import as_matrix
 from p2p_bench.attention.plan import RowEdit, build_step_plan
 from p2p_bench.attention.processor import folded_attention
 from p2p_bench.attention.sites import Site, network_sites
-from p2p_bench.controllers import Controller, LocalBlend, Normalised, Refine, Replace, Reweight, SelfAttention
+from p2p_bench.controllers import (
+    Compose,
+    Controller,
+    InjectWords,
+    LocalBlend,
+    Normalised,
+    Refine,
+    Replace,
+    Reweight,
+    SelfAttention,
+)
 from p2p_bench.controllers.bound import BoundP2P
 from p2p_bench.errors import ConfigError
 from tests.attention import test_flux, test_transformer
@@ -145,6 +155,17 @@ def test_what_it_does_not_go_with() -> None:
         Normalised(Reweight({"fog": -1.0}, 1.0)).bind(pair)
     with pytest.raises(ConfigError, match="put local_blend around it"):
         Normalised(LocalBlend(Refine(), words="circle")).bind(pair)
+    for inner, outer in ((Normalised(Refine()), 3.0), (Normalised(Refine()), -1.0)):
+        with pytest.raises(ConfigError, match="put normalised around all of them"):
+            Reweight({"fog": outer}, 1.0, inner=inner).bind(pair)
+    for order in (
+        [Normalised(Refine()), InjectWords("circle")],
+        [Reweight({"fog": -1}), Normalised(Refine())],
+    ):
+        with pytest.raises(ConfigError, match="put normalised around all of them"):
+            Compose(order).bind(pair)
+    with_pixels = Compose([Normalised(Refine(1.0, 0.0)), SelfAttention(0.5)]).bind(pair)
+    assert with_pixels.signature(0) == Normalised(Refine(1.0, 0.5)).bind(pair).signature(0)
     around = LocalBlend(Normalised(Refine(1.0, 0.0)), words="circle").bind(pair)
     assert "normalised" in str(around.signature(0))
     idle = Normalised(SelfAttention(0.5)).bind(pair)

@@ -4,8 +4,10 @@ import doctest
 import hashlib
 import importlib
 import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +20,7 @@ from p2p_bench.metrics import (
     MetricColumn,
     PixelScores,
     Reconstruction,
+    WorldAttributes,
     all_columns,
     evaluate,
 )
@@ -150,3 +153,13 @@ def test_checksums_are_those_of_the_files() -> None:
     assert metric_checksums({"a": Lpips(), "pixel": PixelScores()}) == {
         "metrics.a": hashlib.sha256(file.read_bytes()).hexdigest()
     }
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
+def test_what_a_reader_misreads_is_part_of_its_checksum(tmp_path: Path, file: str) -> None:
+    shipped = resource_path("p2p_bench", "world", "weights", "oracle_b")
+    copy = Path(shutil.copytree(shipped, tmp_path / "oracle"))
+    before = metric_checksums({"a": WorldAttributes(weights=copy)})
+    assert before == metric_checksums({"a": WorldAttributes()})
+    (copy / file).write_bytes((copy / file).read_bytes() + b" ")
+    assert metric_checksums({"a": WorldAttributes(weights=copy)}) != before

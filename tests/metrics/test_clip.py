@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from torchvision.transforms.functional import to_pil_image
 from p2p_bench.errors import ConfigError, MissingWeightsError
 from p2p_bench.metrics import ClipScore, EditView
 from p2p_bench.metrics import clip_backbone as backbone
-from p2p_bench.metrics.base import split_reasons
+from p2p_bench.metrics.base import metric_checksums, split_reasons
 from p2p_bench.metrics.clip import clip_score, directional_similarity
 from p2p_bench.metrics.clip_image import ClipImage
 from p2p_bench.world.training.tokenizer import write_tokenizer
@@ -226,6 +227,24 @@ def test_formulas() -> None:
     assert clip_score(a, -a).item() == -100
     assert directional_similarity(a, b, b, a).item() == pytest.approx(-1)
     assert directional_similarity(a, a, a, b).isnan().all()
+
+
+@pytest.mark.parametrize("file", ["open_clip_config.json", "vocab.json", "tokenizer_config.json"])
+def test_what_decides_scores_beside_the_weights_is_another_network(
+    folder: Path, views: list[EditView], tmp_path: Path, file: str
+) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "clip"))
+    first = ClipScore(backbone="tiny", weights=copy)
+    before, (score, *_) = metric_checksums({"clip": first}), first(views)
+    text = (copy / file).read_text()
+    changed = (
+        text.replace("0.5, 0.4, 0.3", "0.1, 0.4, 0.3") if file == "open_clip_config.json" else text + " "
+    )
+    (copy / file).write_text(changed)
+    second = ClipScore(backbone="tiny", weights=copy)
+    assert metric_checksums({"clip": second}) != before
+    (again, *_) = second(views)
+    assert (again == score) == (file != "open_clip_config.json"), "not the network that was loaded before"
 
 
 def test_pictures_and_the_edited_region(folder: Path, views: list[EditView]) -> None:

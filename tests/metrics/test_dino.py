@@ -113,7 +113,7 @@ def test_absent_and_wrong_weights(folder: Path, tmp_path: Path, monkeypatch: pyt
     with pytest.raises(MissingWeightsError, match=r"are not in .*none"):
         DinoImage(tmp_path / "none").check()
     monkeypatch.setattr(backbone, "try_to_load_from_cache", lambda repository, name: str(folder / name))
-    assert StructureDistance().files() == (folder / "model.safetensors",)
+    assert StructureDistance().files() == (folder / "model.safetensors", folder / "config.json")
     (tmp_path / "few").mkdir()
     with pytest.raises(MissingWeightsError, match="no layer 11"):
         StructureDistance(random_dino(tmp_path / "few", 2)).load()

@@ -105,6 +105,25 @@ def test_checksum_is_of_the_contents(copy: Path) -> None:
     assert UNetCheckpoint(copy).spec().checksum != before
 
 
+@pytest.mark.parametrize("file", ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"])
+def test_checksum_is_of_the_tokenizer_settings_too(copy: Path, file: str) -> None:
+    before = UNetCheckpoint(copy).spec().checksum
+    path = copy / "tokenizer" / file
+    path.write_text(json.dumps({**(json.loads(path.read_text()) if path.is_file() else {}), "pad": "!"}))
+    assert UNetCheckpoint(copy).spec().checksum != before
+
+
+def test_a_changed_padding_token_is_another_model(copy: Path) -> None:
+    before = UNetCheckpoint(copy)
+    read, checksum = before.reader().tokenize("a red circle").ids, before.spec().checksum
+    for file in ("tokenizer_config.json", "special_tokens_map.json"):
+        if (copy / "tokenizer" / file).is_file():
+            change_json(copy / "tokenizer" / file, pad_token="a</w>")
+    after = UNetCheckpoint(copy)
+    assert after.reader().tokenize("a red circle").ids != read
+    assert after.spec().checksum != checksum
+
+
 def test_half_precision_weights_are_loaded_as_asked(copy: Path) -> None:
     for file in copy.rglob("*.safetensors"):
         save_file({key: value.half() for key, value in load_file(file).items()}, file, {"format": "pt"})

@@ -85,6 +85,48 @@ def test_other_settings_are_no_rerun(tmp_path: Path, other: Mapping[str, Any]) -
     assert row_of(published, "Direct + P2P")["verdict"] == "not run"
 
 
+MASACTRL = {
+    "inversion": {"_target_": "x.DDIM", "guidance": 1.0, "inverted_with": "empty"},
+    "controller": {"_target_": "x.Masa", "start_step": 4, "layers": 10, "unprompted": True},
+}
+PNP = {
+    "inversion": {
+        "_target_": "x.Direct", "guidance": 1.0, "replayed_with": "empty", "pivot": "ddim",
+        "negative_prompt": "ugly, blurry, black, low res, unrealistic",
+    },
+    "controller": {"_target_": "x.Pnp", "self_attn": 0.5, "features": 0.8, "layers": 0.5},
+}  # fmt: skip
+AHEAD = {**PNP, "inversion": {**PNP["inversion"], "pivot": "reconstruction_ahead"}}
+MASA_ROWS = {"controller": "masactrl", "inversion": "ddim", "tau_cross": "", "tau_self": ""}
+PNP_ROWS = {"controller": "plug_and_play", "model": "sd15", "tau_cross": "", "tau_self": "0.5"}
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "every"),
+    [
+        ("DDIM + MasaCtrl", MASACTRL, MASA_ROWS),
+        ("Direct + MasaCtrl", MASACTRL, {**MASA_ROWS, "inversion": "direct"}),
+        ("Direct + PnP", PNP, PNP_ROWS),
+        ("DDIM + PnP", AHEAD, PNP_ROWS),
+    ],
+)
+def test_other_controllers_have_protocols_of_their_own(
+    tmp_path: Path, method: str, settings: Mapping[str, Any], every: Mapping[str, Any]
+) -> None:
+    row = next(row for row in published_rows() if row.method == method)
+    run = pie_run(tmp_path / "run", row.values, every=every, settings={**SETTINGS, **settings})
+    verdicts = {one["method"]: one["verdict"] for one in found(tmp_path, run)["rows"] if "verdict" in one}
+    assert {name for name, verdict in verdicts.items() if verdict != "not run"} == {method}
+    assert verdicts[method] == "reproduced"
+    # A setting more or less is another run.
+    for part in ("inversion", "controller"):
+        for key in settings[part].keys() - {"_target_"}:
+            other = {**settings[part], key: "another"}
+            changed = {**SETTINGS, **settings, part: other}
+            again = pie_run(tmp_path / f"{part}-{key}", row.values, every=every, settings=changed)
+            assert row_of(found(tmp_path, again), method)["verdict"] == "not run", key
+
+
 INSTRUCTED = next(row for row in published_rows() if row.method == "InstructPix2Pix")
 INSTRUCT_ROW = {
     "controller": "instruct", "inversion": "none", "model": "instruct_pix2pix",

@@ -272,7 +272,7 @@ def _write(result: "EditResult", image: "Tensor | None", directory: Path) -> Pat
         if not result.attention:  # no maps of that size, or an editor without attention
             continue
         removed, added = changed_words(result.prompts[0], result.prompts[index])
-        for at, words in ((0, removed), (index, added)):
+        for at, words in ((0, removed if result.source_told else ()), (index, added)):
             for word in words:
                 name = f"heatmap_{at}_{word}"
                 heatmaps[name] = heatmap_image(result.images[at], result.heatmap(word, at))
