@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from p2p_bench.app.api import load_model
     from p2p_bench.app.edit import edit
+    from p2p_bench.app.instruct import instruct
     from p2p_bench.controllers import (
         ByEdit,
         Compose,
@@ -114,6 +115,7 @@ __all__ = [
     "UniEdit",
     "UniInvInversion",
     "edit",
+    "instruct",
     "load_model",
     "notebook",
     "paper",
@@ -125,6 +127,7 @@ __all__ = [
 _HOMES = {
     "p2p_bench.app.api": ("load_model",),
     "p2p_bench.app.edit": ("edit",),
+    "p2p_bench.app.instruct": ("instruct",),
     "p2p_bench.controllers": (
         "ByEdit",
         "Compose",

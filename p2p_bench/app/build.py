@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from p2p_bench.app.compose import first_line
+from p2p_bench.app.editor_variants import NO_CONTROL, variants_of_editor
 from p2p_bench.app.instantiate import Signatures, instantiate, node_faults
 from p2p_bench.app.kinds import component_of
 from p2p_bench.app.optional import leave_out
@@ -33,16 +34,9 @@ if TYPE_CHECKING:
     from p2p_bench.bench.loggers import RunLogger
     from p2p_bench.bench.shared_pass import Execution
     from p2p_bench.bench.task import Keep, Limits, Task, Variant
-    from p2p_bench.editors import EditorSettings
 
 RECORDED = ("model", "controller", "tau", "inversion", "editor", "dataset", "sampler", "metrics", "seed")
 """Parts of the configuration that decide the numbers."""
-
-_NO_CONTROL = {
-    "controller": {"_target_": "p2p_bench.controllers.NoControl"},
-    "tau": {"cross": None, "self_attn": None},
-}
-"""What is a variant's own where nothing is controlled."""
 
 _NOT_RECORDED = (("sampler", "max_rows"), ("model", "offload"))
 """What says how much memory is used, and not what is computed."""
@@ -169,7 +163,7 @@ def _task(config: DictConfig, choices: Mapping[str, str], built: Mapping[str, An
     return Task(
         checkpoint=built["model"],
         dataset=built["dataset"],
-        variants=_known_variants(built["editor"]) or _own_variant(config, built) or built["controller"],
+        variants=variants_of_editor(config, built) or built["controller"],
         inversion=built["inversion"],
         inversion_name=choices.get("inversion", ""),
         editor=built["editor"],
@@ -181,43 +175,6 @@ def _task(config: DictConfig, choices: Mapping[str, str], built: Mapping[str, An
         cache=cache_of(config.run, start),
         settings=recorded_settings(config),
     )
-
-
-def _known_variants(editor: "EditorSettings") -> "tuple[Variant, ...]":
-    """The variants of an editor that finds images instead of making them; none where it makes them."""
-    from p2p_bench.bench.task import Variant
-    from p2p_bench.controllers import NoControl
-
-    return tuple(
-        Variant(one.name, NoControl(), one.controller, one.cross, one.self_attn, dict(_NO_CONTROL))
-        for one in editor.known_variants()
-    )
-
-
-def _own_variant(config: DictConfig, built: Mapping[str, Any]) -> "tuple[Variant, ...]":
-    """The variant of an editor that follows no controller and no inversion; none where it is told those.
-
-    Raises:
-        ConfigError: Something is set that such an editor would not do.
-    """
-    from p2p_bench.bench.task import Variant
-    from p2p_bench.controllers import NoControl
-    from p2p_bench.inversion import NoInversion
-
-    own = built["editor"].own_variant()
-    if own is None:
-        return ()
-    controlled = [one for one in built["controller"] if not isinstance(one.controller, NoControl)]
-    if controlled or not isinstance(built["inversion"], NoInversion):
-        raise ConfigError(
-            f"editor: {type(built['editor']).__name__} controls no attention and inverts no image; set "
-            "controller=none inversion=none"
-        )
-    if config.run.baseline:
-        raise ConfigError("run.baseline: there is nothing but what the editor does; leave it out")
-    if config.run.repair == "words":
-        raise ConfigError("run.repair=words: this editor keeps no attention; set run.repair=mask or none")
-    return (Variant(own.name, NoControl(), own.controller, own.cross, own.self_attn, dict(_NO_CONTROL)),)
 
 
 def without_hydra(config: DictConfig) -> DictConfig:
@@ -345,7 +302,7 @@ def build_variants(config: DictConfig, controller_name: str) -> "tuple[Variant, 
     variants: list[Variant] = []
     faults: dict[str, P2PError] = {}
     if config.run.baseline:
-        variants.append(Variant("none", NoControl(), "none", settings=_NO_CONTROL))
+        variants.append(Variant("none", NoControl(), "none", settings=NO_CONTROL))
     for where, point in points:
         try:
             _check_point(where, point)
@@ -397,7 +354,7 @@ def _variant(config: DictConfig, point: DictConfig, controller_name: str, single
     at_point = OmegaConf.merge(config, {"tau": {"cross": point.cross, "self_attn": point.self_attn}})
     controller = component_of(at_point.controller, "controller", "controller")
     if isinstance(controller, NoControl):
-        return Variant("none", controller, controller_name, settings=_NO_CONTROL)
+        return Variant("none", controller, controller_name, settings=NO_CONTROL)
     cross = tau_text(_plain(_schedule(at_point.controller, "cross")))
     self_attn = tau_text(_plain(_schedule(at_point.controller, "self_attn")))
     name = controller_name if single else f"{controller_name} {cross}/{self_attn}"

@@ -112,12 +112,21 @@ def prompts(value: Any) -> list[str]:
     Raises:
         ConfigError: It is something else.
     """
+    return texts("targets", value)
+
+
+def texts(name: str, value: Any) -> list[str]:
+    """A text, or several.
+
+    Raises:
+        ConfigError: It is something else.
+    """
     if isinstance(value, str):
         return [str(value)]
     expected = "a text or a list of texts"
     if isinstance(value, bytes | dict) or not isinstance(value, Iterable):
-        raise wrong("targets", expected, value)
-    return [text(f"targets[{index}]", item) for index, item in enumerate(value)]
+        raise wrong(name, expected, value)
+    return [text(f"{name}[{index}]", item) for index, item in enumerate(value)]
 
 
 def controllers(value: Any, count: int) -> list[Controller]:

@@ -20,7 +20,7 @@ from p2p_bench.editing import hooks
 from p2p_bench.editing.budget import RowBudget, is_out_of_memory, too_large
 from p2p_bench.editing.gather import blank_images, image_error, refused
 from p2p_bench.editing.mending import repaired
-from p2p_bench.editing.request import EditRequest, size_fault
+from p2p_bench.editing.request import EditRequest, noise_fault, raise_all, size_fault
 from p2p_bench.editing.result import EditResult
 from p2p_bench.editing.run import Progress
 from p2p_bench.errors import ConfigError, DataError, NonFiniteLatentError, P2PError
@@ -94,6 +94,8 @@ def read_instructions(
             "there is no instruction, which is what this editor edits by; take a data set that has them "
             '("instruction" in a JSONL file), such as dataset=pie_bench'
         )
+    if not request.targets:
+        raise DataError("instructions: expected at least one, got none")
     prompts = {target.prompt for target in request.targets}
     if len(set(instructions)) < len(prompts):
         raise DataError(
@@ -140,6 +142,8 @@ def run_instructions(
     """
     if (fault := unfit(model.spec)) is not None:
         raise fault
+    if not 0 <= image_guidance < float("inf"):
+        raise ConfigError(f"image_guidance: expected a finite number of at least 0, got {image_guidance}")
     stepper = stepper or DDIM()
     model = model.laid_out(stepper.levels, spacing)
     steps = model.spec.steps if steps is None else steps
@@ -176,8 +180,7 @@ def _prepared(
         P2PError: It cannot be carried out.
     """
     prompts = read_instructions(model, request, request.image is not None, truncate)
-    if (fault := size_fault(model.spec, request)) is not None:
-        raise fault
+    raise_all([one for one in (size_fault(model.spec, request), noise_fault(model.spec, request)) if one])
     scale = model.spec.guidance if guidance is None else guidance
     scale = scale if request.guidance is None else request.guidance
     check_guidance(scale, model.spec)

@@ -235,13 +235,23 @@ def size_fault(spec: ModelSpec, request: EditRequest) -> DataError | None:
     )
 
 
+def noise_fault(spec: ModelSpec, request: EditRequest) -> P2PError | None:
+    """Why the noise of a request is not one of a model; None if it is, or there is none."""
+    shape = (spec.latent_channels, *spec.latent_size)
+    if request.noise is None or tuple(request.noise.shape) == shape:
+        return None
+    return P2PError(
+        f"noise: expected the latent shape {shape} of model {spec.name!r}, got {tuple(request.noise.shape)}"
+    )
+
+
 def told_otherwise(spec: ModelSpec) -> ConfigError | None:
     """Why prompts alone edit nothing with a model; None if they do."""
     if "instruction" not in spec.capabilities:
         return None
     return ConfigError(
         f"model {spec.name!r} edits an image by an instruction, not by a pair of prompts under attention "
-        "control; set editor=instruct controller=none inversion=none"
+        "control; set editor=instruct controller=none inversion=none (p2p_bench.instruct in Python)"
     )
 
 
@@ -262,12 +272,5 @@ def _start_faults(spec: ModelSpec, request: EditRequest, steps: int, stepper: St
     faults += filter(None, [size_fault(spec, request)])
     if request.image is not None and request.noise is not None:
         faults.append(P2PError("noise: a source image brings its own start; give the image or the noise"))
-    shape = (spec.latent_channels, *spec.latent_size)
-    if request.noise is not None and tuple(request.noise.shape) != shape:
-        faults.append(
-            P2PError(
-                f"noise: expected the latent shape {shape} of model {spec.name!r}, "
-                f"got {tuple(request.noise.shape)}"
-            )
-        )
+    faults += filter(None, [noise_fault(spec, request)])
     return faults

@@ -139,13 +139,16 @@ class EditResult:
 
     def __repr__(self) -> str:
         """One line: what was edited into what, and what it cost."""
-        if not self.prompts:
-            return f"EditResult({self.id!r}: {shortened(str(self.error))})"
-        source, *targets = [repr(shortened(prompt.text, most=60)) for prompt in self.prompts]
-        height, width = self.images.shape[-2:]
         failed = sum(error is not None for error in self.errors)
+        if not self.prompts and failed == len(self.errors):
+            return f"EditResult({self.id!r}: {shortened(str(self.error))})"
+        source, *targets = [repr(shortened(prompt.text, most=60)) for prompt in self.prompts] or [
+            repr(self.id)
+        ]
+        what = f"{source} -> {', '.join(targets)}" if targets else source
+        height, width = self.images.shape[-2:]
         return (
-            f"EditResult({source} -> {', '.join(targets)}; {len(self.images)} images of {width} x {height}, "
+            f"EditResult({what}; {len(self.images)} images of {width} x {height}, "
             f"{self.unet_rows} UNet rows{f', {failed} failed' if failed else ''})"
         )
 

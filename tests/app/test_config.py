@@ -27,7 +27,7 @@ def test_options_fit_their_classes(group, option):
 
 @pytest.mark.parametrize("option", group_options("experiment"))
 def test_experiments_build(option):
-    tables = option.startswith("pie_table") or option == "pie_instruct"
+    tables = option.startswith("pie_table")
     missing = ["dataset.path=set"] if tables else []
     config = compose([f"experiment={option}", *missing], keep_hydra=True)
     parts = build(without_hydra(config), chosen_options(config.hydra))

@@ -84,7 +84,7 @@ def test_every_method_of_the_table_that_is_here_is_run(command: Command) -> None
 def test_images_are_edited_by_their_instructions(command: Command) -> None:
     pie = make_pie(command.folder / "pie")
     done = command(
-        "experiment=pie_instruct", f"dataset.path={pie}", "model=local", f"model.path={small_ip2p().path}",
+        "experiment=pie_table_instruct", f"dataset.path={pie}", "model=local", f"model.path={small_ip2p().path}",
         "sampler.steps=2", "metrics=pie_parity", "~metrics.pie_structure", "~metrics.pie_lpips",
         "~metrics.pie_clip", "logger=csv", "trainer.accelerator=cpu", "run.dir=told",
     )  # fmt: skip
@@ -93,7 +93,7 @@ def test_images_are_edited_by_their_instructions(command: Command) -> None:
     assert len(rows) == 3
     assert {row["control"] for row in rows.values()} == {"told 'make the circle blue', image guidance 1.5"}
     assert all(row["pie_psnr"] > 0 for key, row in rows.items() if not key[0].startswith("9"))
-    composed = compose(["experiment=pie_instruct"])
+    composed = compose(["experiment=pie_table_instruct"])
     plain = OmegaConf.to_container(composed)
     assert isinstance(plain, dict)
     model, sampler = composed.model, composed.sampler

@@ -163,6 +163,7 @@ def test_the_source_is_the_image_and_nothing_is_reconstructed(model: DiffusionMo
         (request("bad", "a dog", image=None), "there is no source image"),
         (request("bad", "a dog", "a dog"), "a single instruction for 2 target prompts"),
         (request("bad", "a dog", image=torch.rand(3, 8, 8)), "8 x 8 pixels"),
+        (request("bad", "a dog", noise=torch.zeros(4, 2, 2)), "noise: expected the latent shape"),
         (request("bad", "dog " * 20), "instruction"),
         (request("bad", "a dog", guidance=0.0), "guidance: 0"),
     ],
@@ -220,6 +221,16 @@ def test_a_repair_by_a_mask_keeps_the_image_outside(model: DiffusionModel) -> No
     outside = (result.images[1] - picture()).abs().amax(0) * (1 - mask)
     assert float(outside.max()) == 0
     assert result.known[0]["mask_from"] == "given"
+
+
+def test_from_python_in_one_call(model: DiffusionModel) -> None:
+    result = p2p.instruct(model, picture(), list(ORDERS), seed=3, steps=2)
+    wanted = only(run_instructions(model, [request("x", *ORDERS)], steps=2, stepper=DDIM(1.0, "euler")))
+    assert torch.equal(result.images, wanted.images)
+    assert "3 images of 16 x 16" in repr(result)
+    for bad in ({"image_guidance": -1.0}, {"guidance": 0.0}, {"instructions": []}, {"instructions": " "}):
+        with pytest.raises(p2p.P2PError, match=next(iter(bad)).rstrip("s")):
+            p2p.instruct(model, **{"image": picture(), "instructions": ORDERS[0], **bad})
 
 
 def test_a_model_that_is_shown_no_image_is_refused() -> None:

@@ -12,7 +12,8 @@ from p2p_bench.app.console import result_console
 from p2p_bench.errors import ConfigError, nearest
 
 GROUPS = {
-    "model": "goes with every controller; with the inversions whose needs it meets",
+    "model": "goes with every controller; with the inversions whose needs it meets; instruct_pix2pix with "
+    "editor=instruct alone",
     "controller": "goes with every model and inversion; `auto` picks one for each pair",
     "tau": "read by controllers, as ${tau.cross} and ${tau.self_attn}",
     "inversion": "for pairs with an image; any controller may follow it",
