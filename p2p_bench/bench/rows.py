@@ -280,9 +280,14 @@ def read_part(
     return table, names
 
 
+def is_part(path: Path) -> bool:
+    """Whether a file is called as a part."""
+    return path.suffix == ".parquet" and _PART.fullmatch(path.stem) is not None
+
+
 def part_files(folder: Path) -> list[Path]:
     """The parts in a folder, in the order they were written."""
-    return sorted(path for path in folder.glob("part-*.parquet") if _PART.fullmatch(path.stem))
+    return sorted(path for path in folder.glob("part-*.parquet") if is_part(path))
 
 
 def _part_number(path: Path) -> int:
