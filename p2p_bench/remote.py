@@ -5,6 +5,7 @@ import os
 import re
 import time
 from collections.abc import Callable
+from hashlib import md5
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
@@ -139,6 +140,47 @@ class Remote:
                 raise OSError(f"{name}: {arrived} of {size} bytes arrived")
 
         patiently(sent)
+
+    def read(self, name: str) -> bytes | None:
+        """What a small file holds; None where there is none.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+
+        def found() -> bytes:
+            self._files.invalidate_cache()
+            body: bytes = self._files.cat_file(self._path(name))
+            return body
+
+        try:
+            return patiently(found)
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, body: bytes) -> None:
+        """Writes a small file.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        patiently(lambda: self._files.pipe_file(self._path(name), body))
+
+    def same(self, name: str, local: Path) -> bool:
+        """Whether a file here holds the bytes of one there.
+
+        Raises:
+            FileNotFoundError: It is not there.
+            OSError: One of them cannot be read.
+        """
+        about = patiently(lambda: self._files.info(self._path(name)))
+        if about["size"] != local.stat().st_size:
+            return False
+        body = local.read_bytes()
+        tag = str(about.get("ETag", "")).strip('"')
+        if re.fullmatch(r"[0-9a-f]{32}", tag) and tag == md5(body, usedforsecurity=False).hexdigest():
+            return True  # else it may be a checksum of another kind
+        return self.read(name) == body
 
     def remove(self, name: str) -> None:
         """Removes a file, if it is there.

@@ -5,6 +5,7 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from uuid import uuid4
 
 from cases import Case, Outcome, command, empty_folder, tiny
 from PIL import Image
@@ -28,7 +29,14 @@ SETTINGS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "run.truncate": (("true", "false"), NO_FLAG),
     "run.repair": (("none", "words"), ("wrds", "3", "null", "[none]")),
     "run.repair_feather": (("0", "1.5"), (*NO_NUMBER, "-1")),
-    "run.cache": (("true", "false", "kept"), ("3", "[a]", "''", "{a: b}")),
+    "run.cache": (
+        ("true", "false", "kept", "memory://fuzz/cache"),
+        ("3", "[a]", "''", "{a: b}", "nowhere://bucket/cache", "s4://bucket"),
+    ),
+    "run.output": (
+        ("null", "memory://fuzz/output", "memory://fuzz/ü"),
+        ("bucket/folder", "3", "[a]", "''", "{a: b}", "nowhere://bucket", "://bucket", "s3:bucket"),
+    ),
     "run.cache_gb": (("0.1", "4"), (*NO_NUMBER, "0", "-1")),
     "run.name": (("a", "n-1", "'a b'"), ("a/b", "'..'", "''", "'a\\b'", "[a]", "null")),
     "tau.cross": (("0", "1", "0.5", "[0.2,0.8]", "{default_: 0.5}"), (*NO_SHARE, "{default_: 2}", "[]")),
@@ -182,9 +190,10 @@ def _case(kind: str, lines: Sequence[str], valid: bool, names: tuple[str, ...]) 
 
 
 def _run(lines: Sequence[str]) -> Outcome:
+    store = f"memory://{uuid4().hex}"  # which outlives a case
     with empty_folder() as folder:
         write_pairs(folder)
-        return command(*base(folder), *lines)
+        return command(*base(folder), *(line.replace("memory://fuzz", store) for line in lines))
 
 
 def base(folder: Path) -> list[str]:

@@ -13,8 +13,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-INNER = ("basic", "joblib", "submitit_local", "submitit_slurm")
-"""Launchers of which there is a variant `shared_*`; all but the first come with plugins of their own."""
+INNER = ("basic", "joblib", "ray", "submitit_local", "submitit_slurm")
+"""Launchers of which there is a variant `shared_*`; all but `basic` and `ray` come with plugins of others."""
 
 
 class SharedLauncher(Launcher):

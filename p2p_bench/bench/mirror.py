@@ -3,11 +3,13 @@
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from p2p_bench.bench.directory import ASIDE
-from p2p_bench.errors import CannotWriteError
+from p2p_bench.bench.rows import is_part
+from p2p_bench.bench.url_lock import UrlLock
+from p2p_bench.errors import CannotWriteError, ConfigError
 from p2p_bench.remote import Remote
 
 _EVERY = 5.0
@@ -27,11 +29,13 @@ class Mirror:
     Args:
         folder: The directory.
         remote: Where the copy lies.
+        lock: What says that this run writes there; None takes that for granted.
     """
 
-    def __init__(self, folder: Path, remote: Remote) -> None:
+    def __init__(self, folder: Path, remote: Remote, lock: UrlLock | None = None) -> None:
         self.folder = folder
         self.remote = remote
+        self.lock = lock
         self._copied: dict[str, tuple[int, int]] = {}
 
     def pull(self) -> int:
@@ -43,12 +47,15 @@ class Mirror:
         Raises:
             OSError: The URL cannot be read.
             DataError: A name there leads out of the folder.
+            ConfigError: A part there is not the one of that name here: one would replace the other.
         """
         fetched = 0
         for name in self.remote.names():
             local = self.folder / name
             if local.exists():
                 self._copied[name] = _ANOTHER
+                if is_part(local):
+                    self._compare(name)
                 if local.suffix == ".log":
                     self._keep_log(name)
             else:
@@ -56,6 +63,19 @@ class Mirror:
                 self._copied[name] = _state(local)
                 fetched += 1
         return fetched
+
+    def _compare(self, name: str) -> None:
+        """Parts never change, so one that differs is of another run, unless it was set aside here."""
+        local = self.folder / name
+        if self.remote.same(name, local):
+            self._copied[name] = _state(local)
+            return
+        aside = (self.folder / ASIDE).glob(f"*/{name}")
+        if not any(self.remote.same(name, before) for before in aside):
+            raise ConfigError(
+                f"run.output: {self.remote.url} and {self.folder} both hold a {name}, and they differ: rows "
+                "were computed in both; choose another run.dir to go on from the URL, or another URL"
+            )
 
     def _keep_log(self, name: str) -> None:
         """Fetches a log under another name, unless the one here, which takes its place, goes on from it."""
@@ -79,6 +99,7 @@ class Mirror:
 
         Raises:
             OSError: One could not be copied; the others are.
+            CannotWriteError: Another run writes there meanwhile.
         """
         failed: list[OSError] = []
         number = 0
@@ -86,6 +107,8 @@ class Mirror:
             name = local.relative_to(self.folder).as_posix()
             if any(part.startswith(".") for part in PurePosixPath(name).parts) or not local.is_file():
                 continue
+            if self.lock is not None:
+                self.lock.hold()
             try:
                 state = _state(local)
                 if self._copied.get(name) == state:
@@ -120,21 +143,46 @@ def mirrored(folder: Path, url: str | None, tell: Callable[[str], None]) -> Iter
         tell: Called with a line on what was fetched or copied.
 
     Raises:
-        ConfigError: The URL cannot be used.
+        ConfigError: The URL cannot be used, another run writes there, or a part there and one here differ.
         CannotWriteError: The URL cannot be read at the start, or not be written at the end.
         DataError: What is there cannot be the files of a run.
     """
     if url is None:
         yield
         return
-    mirror = Mirror(folder, Remote(url, "run.output"))
-    mirror.remote.check()
+    remote = Remote(url, "run.output")
+    remote.check()
+    with _held(remote) as lock:
+        mirror = Mirror(folder, remote, lock)
+        try:
+            fetched = mirror.pull()
+        except OSError as error:
+            raise CannotWriteError(f"run.output: {url} cannot be read ({error})") from error
+        if fetched:
+            tell(f"fetched {fetched} files from {url}")
+        with _copying(mirror):
+            yield
+    tell(f"copied to {url}")
+
+
+@contextmanager
+def _held(remote: Remote) -> Iterator[UrlLock]:
+    """Holds a URL; what goes wrong when it is let go is no fault of the run."""
+    lock = UrlLock(remote, _EVERY)
     try:
-        fetched = mirror.pull()
+        lock.__enter__()
     except OSError as error:
-        raise CannotWriteError(f"run.output: {url} cannot be read ({error})") from error
-    if fetched:
-        tell(f"fetched {fetched} files from {url}")
+        raise CannotWriteError(f"run.output: {remote.url} cannot be read ({error})") from error
+    try:
+        yield lock
+    finally:
+        with suppress(OSError):
+            lock.__exit__(None, None, None)
+
+
+@contextmanager
+def _copying(mirror: Mirror) -> Iterator[None]:
+    """Copies what the directory gets meanwhile, and in the end what is left."""
     ended = threading.Event()
     helper = threading.Thread(target=_keep_copying, args=(mirror, ended), daemon=True)
     helper.start()
@@ -147,16 +195,19 @@ def mirrored(folder: Path, url: str | None, tell: Callable[[str], None]) -> Iter
             mirror.push()
         except OSError as error:
             raise CannotWriteError(
-                f"run.output: {url}: not everything could be copied there ({error}); all of it is in "
-                f"{folder}, and the same command with run.dir={folder} copies what is missing"
+                f"run.output: {mirror.remote.url}: not everything could be copied there ({error}); all of it "
+                f"is in {mirror.folder}, and the same command with run.dir={mirror.folder} copies what is "
+                "missing"
             ) from error
-    tell(f"copied to {url}")
 
 
 def _keep_copying(mirror: Mirror, ended: threading.Event) -> None:
     while not ended.wait(_EVERY):
         try:
             mirror.push()
+        except CannotWriteError as error:
+            log.error("%s", error)
+            return
         except OSError as error:
             log.warning("%s: some files could not be copied yet: %s", mirror.remote.url, error)
 

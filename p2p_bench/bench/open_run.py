@@ -12,7 +12,7 @@ from p2p_bench.bench.directory import Resume, claim, locked, set_aside
 from p2p_bench.bench.lint import lint, refuse_if_hopeless
 from p2p_bench.bench.records import RowMaker
 from p2p_bench.bench.references import ReferenceWriter, open_references
-from p2p_bench.bench.rows import Key, RowWriter, key_of, read_rows, row_schema
+from p2p_bench.bench.rows import Key, RowWriter, key_of, read_rows, row_columns, row_schema
 from p2p_bench.bench.task import Keep, Task, Variant
 from p2p_bench.controllers.blend import fixed_masks
 from p2p_bench.data.base import PairDataset, all_pairs, content_checksum
@@ -24,6 +24,9 @@ from p2p_bench.models import ModelSpec
 from p2p_bench.raster import shortened
 from p2p_bench.sampling.sampler import check_guidance
 from p2p_bench.types import EditPair
+
+_WANTED = ("run_id", "status", "source_checksum")
+"""What decides whether a row that is there is one of this run."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ def opened(
     with locked(run_dir):
         faults = _faults(task, facts)
         run_id = _run_id(task, facts)
-        before = read_rows(run_dir)
+        before = read_rows(run_dir, _WANTED)
         other = any(row["run_id"] != run_id for row in before)
         if resume == "force" and (other or changed_sources(task.dataset, facts.pairs, before)):
             set_aside(run_dir)
@@ -112,7 +115,7 @@ def opened(
         subjects = _subjects(task, facts)
         there = {key_of(row): row["status"] for row in before}
         pending = tuple(key for key in subjects if there.get(key) != "ok")
-        if before and pending and set(before[0]) != set(row_schema(facts.names).names):
+        if before and pending and set(row_columns(run_dir)) != set(row_schema(facts.names).names):
             raise ConfigError(
                 f"{run_dir} holds rows of another version, with other columns; choose another directory with "
                 "run.dir=DIR, or set it aside with run.resume=force"

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from p2p_bench.bench.rows import PartWriter, read_parts, write_atomically
+from p2p_bench.bench.merging import StoredRows, merge
+from p2p_bench.bench.rows import PartWriter, read_parts
 
 REFERENCES = "references.parquet"
 
@@ -34,6 +34,7 @@ Place = tuple[str, int]
 """Sample and target."""
 
 _FOLDER = "references"
+_KEY = ("sample_id", "target_index", "reference")
 
 
 def reference_schema(metric_columns: Sequence[str]) -> pa.Schema:
@@ -97,14 +98,12 @@ def open_references(
     """
     if not finished:
         shutil.rmtree(run_dir / _FOLDER, ignore_errors=True)
-    there = [place_of(row) for row in read_parts(run_dir / _FOLDER)]
+    there = [place_of(row) for row in read_parts(run_dir / _FOLDER, _KEY)]
     wanted = bool(metric_columns) and (bool(there) or not finished)
     return ReferenceWriter(run_dir, metric_columns, [place for place in there if place in finished], wanted)
 
 
-def compact_references(
-    run_dir: Path, metric_columns: Sequence[str], order: Iterable[Place]
-) -> list[dict[str, Any]]:
+def compact_references(run_dir: Path, metric_columns: Sequence[str], order: Iterable[Place]) -> StoredRows:
     """Writes `references.parquet`: the references of the parts, in the order of their samples and targets.
 
     Args:
@@ -115,13 +114,12 @@ def compact_references(
     Returns:
         What was written; where there is nothing, no file is.
     """
-    rows = {(place_of(row), row["reference"]): row for row in read_parts(run_dir / _FOLDER)}
-    keys = [(place, kind) for place in dict.fromkeys(order) for kind in KINDS]
-    ordered = [rows[key] for key in keys if key in rows]
-    if ordered:
-        table = pa.Table.from_pylist(ordered, schema=reference_schema(metric_columns))
-        write_atomically(run_dir / REFERENCES, lambda temporary: pq.write_table(table, temporary))
-    return ordered
+    places = dict.fromkeys(order)
+    keys = ((*place, kind) for place in places for kind in KINDS)
+    numbers = {key: number for number, key in enumerate(keys)}
+    return merge(
+        run_dir / _FOLDER, _KEY, numbers, reference_schema(metric_columns), run_dir / REFERENCES, empty=False
+    )
 
 
 def place_of(row: Mapping[str, Any]) -> Place:

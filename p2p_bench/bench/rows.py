@@ -27,7 +27,7 @@
 import copy
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,9 @@ IMAGE_COLUMNS = (
     "heatmap_source", "heatmap_target", "heatmap_tokens",
 )  # fmt: skip
 RESULTS = "results.parquet"
-_FOLDER = "rows"
+ROWS = "rows"
+"""Folder of the parts in a run directory."""
+
 _PART = re.compile(r"part-\d+(-\d+)?")
 """Number of the part and, of all but the first process that writes, number of the process."""
 
@@ -132,7 +134,7 @@ class PartWriter:
         self._folder = folder
         self._schema = schema
         self._suffix = f"-{process:04d}" if process else ""
-        self._next = 1 + max((_part_number(path) for path in _parts(folder)), default=-1)
+        self._next = 1 + max((_part_number(path) for path in part_files(folder)), default=-1)
 
     def of_process(self, process: int) -> "PartWriter":
         """A writer of the same rows for another process."""
@@ -170,7 +172,7 @@ class RowWriter:
     """
 
     def __init__(self, run_dir: Path, metric_columns: Sequence[str], process: int = 0) -> None:
-        self._parts = PartWriter(run_dir / _FOLDER, row_schema(metric_columns), process)
+        self._parts = PartWriter(run_dir / ROWS, row_schema(metric_columns), process)
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes rows as one new part; they are on the disk when this returns.
@@ -187,65 +189,105 @@ class RowWriter:
         return other
 
 
-def read_rows(run_dir: Path) -> list[dict[str, Any]]:
+def read_rows(run_dir: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """The rows of a run from its parts, the latest of each key, in the order they were first written.
+
+    Args:
+        run_dir: The run directory.
+        columns: Columns to read besides those of the key, as far as there are such; None reads all.
 
     Raises:
         DataError: A part cannot be read, is no rows of a run, or the parts do not share their columns.
     """
-    rows = read_parts(run_dir / _FOLDER)
-    if rows and (lacking := {"run_id", "status", *KEY_COLUMNS} - set(rows[0])):
-        raise DataError(
-            f"{run_dir / _FOLDER}: its parts are no rows of a run, they lack {', '.join(sorted(lacking))}; "
-            "use a new run directory"
-        )
-    return list({key_of(row): row for row in rows}.values())
+    found: dict[Key, dict[str, Any]] = {}
+    wanted = None if columns is None else tuple(dict.fromkeys([*KEY_COLUMNS, *columns]))
+    for row in each_row(run_dir, wanted):
+        found[key_of(row)] = row
+    return list(found.values())
 
 
-def read_parts(folder: Path) -> list[dict[str, Any]]:
+def each_row(run_dir: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    """All rows of a run in the order they were written, a part at a time; a key may come more than once.
+
+    Args:
+        run_dir: The run directory.
+        columns: Columns to read, as far as there are such; None reads all.
+
+    Raises:
+        DataError: A part cannot be read, is no rows of a run, or the parts do not share their columns.
+    """
+    before: list[str] | None = None
+    for path in part_files(run_dir / ROWS):
+        table, names = read_part(path, columns, before)
+        if before is None and (lacking := {"run_id", "status", *KEY_COLUMNS} - set(names)):
+            raise DataError(
+                f"{run_dir / ROWS}: its parts are no rows of a run, they lack {', '.join(sorted(lacking))}; "
+                "use a new run directory"
+            )
+        before = names
+        yield from table.to_pylist()
+
+
+def row_columns(run_dir: Path) -> list[str]:
+    """Names of the columns that the rows of a run have; none where there are no rows.
+
+    Raises:
+        DataError: The first part cannot be read.
+    """
+    return next((read_part(path, ())[1] for path in part_files(run_dir / ROWS)), [])
+
+
+def read_parts(folder: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """All rows of a folder of parts, in the order they were written.
+
+    Args:
+        folder: The folder.
+        columns: Columns to read, as far as there are such; None reads all.
 
     Raises:
         DataError: A part cannot be read, or the parts do not share their columns.
     """
     rows: list[dict[str, Any]] = []
-    columns: list[str] | None = None
-    for path in _parts(folder):
-        try:
-            table = pq.read_table(path, partitioning=None)
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(
-                f"{path}: not a readable part of rows ({error}); remove it and run again"
-            ) from error
-        if columns is not None and table.column_names != columns:
-            raise DataError(
-                f"{path}: its columns differ from those of the parts before; use a new run directory"
-            )
-        columns = table.column_names
+    names: list[str] | None = None
+    for path in part_files(folder):
+        table, names = read_part(path, columns, names)
         rows += table.to_pylist()
     return rows
 
 
-def compact(run_dir: Path, metric_columns: Sequence[str], order: Iterable[Key]) -> list[dict[str, Any]]:
-    """Writes `results.parquet`: the rows of the parts, in the order of their keys.
+def read_part(
+    path: Path, columns: Sequence[str] | None = None, before: list[str] | None = None
+) -> tuple[pa.Table, list[str]]:
+    """A part, and the names of all its columns.
 
     Args:
-        run_dir: The run directory.
-        metric_columns: Names of the metric columns.
-        order: Keys of the rows that belong to the run; other rows are left out.
+        path: The part.
+        columns: Columns to read, as far as there are such; None reads all.
+        before: Columns of the parts before; None where it is the first.
 
-    Returns:
-        The rows that were written.
+    Raises:
+        DataError: It cannot be read, or has other columns than those before.
     """
-    rows = {key_of(row): row for row in read_rows(run_dir)}
-    ordered = [rows[key] for key in order if key in rows]
-    table = pa.Table.from_pylist(ordered, schema=row_schema(metric_columns))
-    write_atomically(run_dir / RESULTS, lambda temporary: pq.write_table(table, temporary))
-    return ordered
+    try:
+        with pq.ParquetFile(path) as file:
+            names: list[str] = file.schema_arrow.names
+            wanted = None if columns is None else [name for name in columns if name in names]
+            table = file.read(columns=wanted, use_threads=False)  # small: threads would cost more
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: not a readable part of rows ({error}); remove it and run again") from error
+    if before is not None and names != before:
+        raise DataError(f"{path}: its columns differ from those of the parts before; use a new run directory")
+    return table, names
 
 
-def _parts(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("part-*.parquet") if _PART.fullmatch(path.stem))
+def is_part(path: Path) -> bool:
+    """Whether a file is called as a part."""
+    return path.suffix == ".parquet" and _PART.fullmatch(path.stem) is not None
+
+
+def part_files(folder: Path) -> list[Path]:
+    """The parts in a folder, in the order they were written."""
+    return sorted(path for path in folder.glob("part-*.parquet") if is_part(path))
 
 
 def _part_number(path: Path) -> int:

@@ -12,10 +12,10 @@ from rich.console import Console
 from p2p_bench.bench.directory import write_config
 from p2p_bench.bench.finished import FinishedRun
 from p2p_bench.bench.launched import Lead
+from p2p_bench.bench.merging import StoredRows, compact
 from p2p_bench.bench.notes import warn_of_unknown_words
 from p2p_bench.bench.open_run import Facts, OpenRun, joined, opened, read_facts, told
 from p2p_bench.bench.references import compact_references
-from p2p_bench.bench.rows import compact
 from p2p_bench.bench.shared_pass import ALONE, Execution, edit_pending
 from p2p_bench.bench.status import telling
 from p2p_bench.bench.stopping import TooManyErrorsError
@@ -108,7 +108,7 @@ def run_benchmark(
 
 def _conclude(
     task: Task, facts: Facts, run: OpenRun, run_dir: Path, name: str, config: Mapping[str, Any]
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+) -> tuple[StoredRows, dict[str, Any]]:
     """Writes the tables and the summary of what is finished; the rows and the summary."""
     rows = compact(run_dir, facts.names, run.subjects)
     references = compact_references(run_dir, facts.names, ((key[0], key[2]) for key in run.subjects))

@@ -1,12 +1,13 @@
 """Whether the directory of a finished run holds every row that the run promised."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from p2p_bench.bench.rows import KEY_COLUMNS, RESULTS, Key, key_of, read_rows
+from p2p_bench.bench.rows import KEY_COLUMNS, RESULTS, ROWS, Key, each_row, key_of
 from p2p_bench.errors import DataError
 
 
@@ -22,20 +23,21 @@ def shortfall(run_dir: Path, expected: Iterable[Key]) -> str:
     """
     promised = set(expected)
     try:
-        parts = {key_of(row) for row in read_rows(run_dir)}
-        results = {key_of(row) for row in _keys(run_dir / RESULTS)}
+        for place, found in ((ROWS, each_row(run_dir, KEY_COLUMNS)), (RESULTS, _keys(run_dir / RESULTS))):
+            lacking = set(promised)
+            for row in found:
+                lacking.discard(key_of(row))
+            if lacking:
+                return f"{len(lacking)} of {len(promised)} edits are not in {run_dir / place}"
     except (DataError, KeyError) as error:
         return str(error)
-    for place, found in (("rows", parts), (RESULTS, results)):
-        if lacking := len(promised - found):
-            return f"{lacking} of {len(promised)} edits are not in {run_dir / place}"
     return ""
 
 
-def _keys(file: Path) -> list[dict[str, str | int]]:
+def _keys(file: Path) -> Iterator[dict[str, Any]]:
     try:
-        table = pq.read_table(file, columns=list(KEY_COLUMNS), partitioning=None)
-        keys: list[dict[str, str | int]] = table.to_pylist()
+        with pq.ParquetFile(file) as table:
+            for batch in table.iter_batches(columns=list(KEY_COLUMNS), use_threads=False):
+                yield from batch.to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{file}: not a readable table of rows ({error})") from error
-    return keys

@@ -1,12 +1,15 @@
 """Means that carry their counts and their intervals."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
 
 NAN = float("nan")
+
+_BLOCK = 1 << 20
+"""Drawn groups that are in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,13 @@ def mean_interval(
     mean = float(x[defined].mean())
     if number < 2:
         return Mean(mean, count, NAN, NAN)
-    draws = draw_groups(number, seed, resamples)
-    means = sums[draws].sum(axis=1) / sizes[draws].sum(axis=1)
+    even = bool((sizes == sizes[0]).all())  # then every bootstrap sample is of as many values
+    means = np.concatenate(
+        [
+            sums[draws].sum(axis=1) / (sizes[0] * number if even else sizes[draws].sum(axis=1))
+            for draws in _blocks_of_draws(number, seed, resamples)
+        ]
+    )
     low, high = np.percentile(means, [2.5, 97.5])
     return Mean(mean, count, float(low), float(high))
 
@@ -111,18 +119,28 @@ def ratio_interval(
     member, number = _members(names, defined)
     if number < 2:
         return Mean(ratio, count, NAN, NAN)
-    draws = draw_groups(number, seed, resamples)
-    above = np.bincount(member, weights=x[defined], minlength=number)[draws].sum(axis=1)
-    below = np.bincount(member, weights=y[defined], minlength=number)[draws].sum(axis=1)
-    if (below == 0).any():
+    above, below = (np.bincount(member, weights=one[defined], minlength=number) for one in (x, y))
+    drawn = [
+        (above[draws].sum(axis=1), below[draws].sum(axis=1))
+        for draws in _blocks_of_draws(number, seed, resamples)
+    ]
+    over, under = (np.concatenate(part) for part in zip(*drawn, strict=True))
+    if (under == 0).any():
         return Mean(ratio, count, NAN, NAN)
-    low, high = np.percentile(above / below, [2.5, 97.5])
+    low, high = np.percentile(over / under, [2.5, 97.5])
     return Mean(ratio, count, float(low), float(high))
 
 
 def draw_groups(number: int, seed: int, resamples: int) -> Int[np.ndarray, "resamples number"]:
     """Indices of the groups in each bootstrap sample, drawn with replacement."""
     return np.random.default_rng(seed).integers(number, size=(resamples, number))
+
+
+def _blocks_of_draws(number: int, seed: int, resamples: int) -> Iterator[Int[np.ndarray, "block number"]]:
+    """The same as `draw_groups`, some bootstrap samples at a time: those of a million groups take 8 GB."""
+    generator, size = np.random.default_rng(seed), max(1, _BLOCK // number)
+    for first in range(0, resamples, size):
+        yield generator.integers(number, size=(min(size, resamples - first), number))
 
 
 def group_means(

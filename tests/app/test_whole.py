@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 import p2p_bench.app.jobs as jobs
 import p2p_bench.bench.run as bench_run
 from p2p_bench.bench.callbacks import WriteRows
-from p2p_bench.bench.rows import RESULTS, RowWriter, compact, key_of, read_rows
+from p2p_bench.bench.merging import compact
+from p2p_bench.bench.rows import RESULTS, RowWriter, key_of, read_rows
 from p2p_bench.bench.whole import shortfall
 from tests.app.command import PAIRS
 from tests.bench.test_rows import COLUMNS, make_row

@@ -1,6 +1,8 @@
 """A run is copied to a URL as it grows, and goes on from there; a store that fails loses nothing."""
 
 import json
+import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,10 @@ import pytest
 
 from p2p_bench import remote
 from p2p_bench.bench import mirror as module
+from p2p_bench.bench.directory import ASIDE
 from p2p_bench.bench.mirror import Mirror, mirrored
-from p2p_bench.errors import CannotWriteError
+from p2p_bench.bench.url_lock import UrlLock
+from p2p_bench.errors import CannotWriteError, ConfigError
 from p2p_bench.remote import Remote
 from tests.app.command import SWEEP, Command
 from tests.app.test_run import assert_same_rows, rows_of
@@ -170,3 +174,58 @@ def test_what_is_unchanged_is_not_copied_again(tmp_path: Path) -> None:
     assert (other.pull(), other.push()) == (1, 0)
     (tmp_path / "other" / "two").write_text("2")
     assert (other.push(), other.push()) == (1, 0)
+
+
+def test_a_url_that_a_run_writes_to_is_refused_to_another(tmp_path: Path) -> None:
+    far = Remote(f"memory://{uuid4().hex}", "run.output")
+    with mirrored(tmp_path / "one", far.url, lambda line: None):
+        (tmp_path / "one").mkdir()
+        ended = threading.Event()
+        helper = threading.Thread(target=_keep_writing, args=(tmp_path / "one" / "run.log", ended))
+        helper.start()
+        try:
+            with pytest.raises(ConfigError, match=f"process {os.getpid()} on .* writes to {far.url}; wait"):
+                UrlLock(far, 0.2).__enter__()
+        finally:
+            ended.set()
+            helper.join()
+    assert list(contents(far.url)) == ["run.log"]
+
+
+def _keep_writing(log: Path, ended: threading.Event) -> None:
+    number = 0
+    while not ended.wait(0.01):
+        number += 1
+        log.write_text(str(number))
+
+
+def test_the_mark_of_a_dead_writer_is_taken_over_and_a_writer_who_lost_it_copies_nothing(
+    tmp_path: Path,
+) -> None:
+    far = Remote(f"memory://{uuid4().hex}", "run.output")
+    lost = UrlLock(far, 0.01)
+    lost.__enter__()  # and then nothing more, as if its machine had stopped
+    (tmp_path / "late.txt").write_text("late")
+    with UrlLock(far, 0.01):
+        time.sleep(0.01)
+        with pytest.raises(CannotWriteError, match="another run writes to"):
+            Mirror(tmp_path, far, lost).push()
+        lost.__exit__(None, None, None)
+        assert list(contents(far.url)) == [".writer.json"], "the mark of the other one"
+
+
+def test_parts_that_two_machines_wrote_are_not_replaced(tmp_path: Path) -> None:
+    far, part = Remote(f"memory://{uuid4().hex}", "run.output"), "rows/part-000001.parquet"
+    for folder, body in (("one", b"here"), ("stale", b"else"), ("same", b"here"), ("forced", b"new!")):
+        (tmp_path / folder / "rows").mkdir(parents=True)
+        (tmp_path / folder / part).write_bytes(body)
+    Mirror(tmp_path / "one", far).push()
+    with pytest.raises(ConfigError, match="both hold a rows/part-000001"):
+        Mirror(tmp_path / "stale", far).pull()
+    assert Mirror(tmp_path / "same", far).pull() == 0
+    (tmp_path / "forced" / ASIDE / "1" / "rows").mkdir(parents=True)
+    (tmp_path / "forced" / ASIDE / "1" / part).write_bytes(b"here")
+    mirror = Mirror(tmp_path / "forced", far)
+    assert mirror.pull() == 0
+    mirror.push()
+    assert contents(far.url) == {part: b"new!", f"{ASIDE}/1/{part}": b"here"}

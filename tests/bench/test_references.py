@@ -159,7 +159,8 @@ def test_references_come_back_in_the_order_of_the_run(tmp_path):
         ("a", 1, "no_edit"), ("b", 0, "no_edit"), ("b", 0, "vae"),
     ]  # fmt: skip
     assert pq.read_table(tmp_path / REFERENCES).schema.equals(reference_schema(COLUMNS))
-    assert compact_references(tmp_path / "empty", COLUMNS, [("a", 0)]) == []
+    assert list(compact_references(tmp_path / "empty", COLUMNS, [("a", 0)])) == []
+    assert not (tmp_path / "empty").exists()
 
 
 def test_references_without_a_finished_edit_are_not_trusted(tmp_path):

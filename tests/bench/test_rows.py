@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from p2p_bench.bench import rows as rows_module
+from p2p_bench.bench.merging import compact
 from p2p_bench.bench.rows import (
     IMAGE_COLUMNS,
     RowWriter,
-    compact,
     key_of,
     read_rows,
     row_schema,
@@ -68,7 +68,7 @@ def test_compact_orders_and_leaves_out_foreign_rows(tmp_path):
 
 
 def test_an_empty_run_has_an_empty_table(tmp_path):
-    assert compact(tmp_path, COLUMNS, []) == []
+    assert list(compact(tmp_path, COLUMNS, [])) == []
     assert pq.read_table(tmp_path / "results.parquet").num_rows == 0
 
 

@@ -13,9 +13,11 @@ from p2p_bench.stats import (
     area_interval,
     area_under_front,
     compare_paired,
+    draw_groups,
     holm,
     hypervolume,
     mean_interval,
+    means,
     pareto_front,
     ratio_interval,
 )
@@ -191,3 +193,22 @@ def test_ratio_over_ones_is_the_mean() -> None:
     groups = [i // 3 for i in range(30)]
     ratio, mean = ratio_interval(values, [1.0] * 30, groups), mean_interval(values, groups)
     assert (ratio.mean, ratio.low, ratio.high) == pytest.approx((mean.mean, mean.low, mean.high))
+
+
+@pytest.mark.parametrize("block", [1, 50, 1 << 20])
+def test_bootstrap_samples_drawn_block_by_block_are_those_drawn_at_once(monkeypatch, block) -> None:
+    rng = np.random.default_rng(0)
+    values, below = rng.normal(size=30), rng.random(30)
+    groups = rng.integers(9, size=30).tolist()
+    number, names = len(set(groups)), list(dict.fromkeys(groups))
+    member = [names.index(group) for group in groups]
+    sums, unders, sizes = (np.bincount(member, weights=one) for one in (values, below, np.ones(30)))
+    draws = draw_groups(number, 0, 1000)
+    monkeypatch.setattr(means, "_BLOCK", block)
+    mean, ratio = (
+        mean_interval(values.tolist(), groups),
+        ratio_interval(values.tolist(), below.tolist(), groups),
+    )
+    for found, under in ((mean, sizes), (ratio, unders)):
+        drawn = sums[draws].sum(axis=1) / under[draws].sum(axis=1)
+        assert [found.low, found.high] == np.percentile(drawn, [2.5, 97.5]).tolist()
