@@ -37,7 +37,7 @@ class Facts:
         spec: Facts about the model.
         columns: The metric columns.
         pairs: The pairs of the data set.
-        checksums: Of the model and of the pairs.
+        checksums: Of the model, the pairs and the metrics' files.
     """
 
     spec: ModelSpec
@@ -203,8 +203,12 @@ def read_facts(task: Task) -> Facts:
         raise ErrorList(faults)
     checksums = {"model": spec.checksum} if spec.checksum else {}
     checksums |= {"pairs": pairs_checksum(pairs), **sums}
-    checksums |= metric_checksums(task.metrics) | _mask_checksum(task.variants)
-    return Facts(spec, columns, tuple(pairs), checksums)
+    return Facts(spec, columns, tuple(pairs), checksums | metric_checksums(task.metrics))
+
+
+def all_checksums(task: Task, facts: Facts) -> dict[str, str]:
+    """Of what runs that share a pass read alike, and of the masks that this one's variants bring."""
+    return {**facts.checksums, **_mask_checksum(task.variants)}
 
 
 def _own_columns(metrics: Mapping[str, Metric]) -> tuple[MetricColumn, ...]:
@@ -293,7 +297,7 @@ def _mask_checksum(variants: Sequence[Variant]) -> dict[str, str]:
 
 
 def _run_id(task: Task, facts: Facts) -> str:
-    return digest({"settings": task.settings, "checksums": facts.checksums})[:12]
+    return digest({"settings": task.settings, "checksums": all_checksums(task, facts)})[:12]
 
 
 def _subjects(task: Task, facts: Facts) -> dict[Key, tuple[EditPair, Variant]]:

@@ -14,7 +14,7 @@ from p2p_bench.bench.finished import FinishedRun
 from p2p_bench.bench.launched import Lead
 from p2p_bench.bench.merging import StoredRows, compact
 from p2p_bench.bench.notes import warn_of_unknown_words
-from p2p_bench.bench.open_run import Facts, OpenRun, joined, opened, read_facts, told
+from p2p_bench.bench.open_run import Facts, OpenRun, all_checksums, joined, opened, read_facts, told
 from p2p_bench.bench.references import compact_references
 from p2p_bench.bench.shared_pass import ALONE, Execution, edit_pending
 from p2p_bench.bench.status import telling
@@ -119,7 +119,7 @@ def _conclude(
         variants=task.variants,
         columns=facts.columns,
         settings=task.settings,
-        checksums=facts.checksums,
+        checksums=all_checksums(task, facts),
         seed=task.seed,
         objectives=(config.get("run") or {}).get("objectives") or (),
         promised=len(run.subjects),

@@ -1,5 +1,6 @@
 """The shared launcher: a sweep leaves what Hydra's own launcher leaves, for fewer rows of the network."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -176,6 +177,31 @@ def test_a_job_that_fails_does_not_lose_the_others_of_its_group(command):
     good = [(command.folder / "sweep" / str(number) / "summary.json").exists() for number in range(3)]
     assert good == [False, True, True]
     assert "2 of 3 jobs" in outcome.out
+
+
+def test_jobs_with_masks_of_their_own_share_a_pass(command):
+    """The mask of one job is no part of what another computes."""
+    for name, half in (("left", slice(0, 8)), ("right", slice(8, 16))):
+        pixels = np.zeros((16, 16), np.uint8)
+        pixels[:, half] = 255
+        Image.fromarray(pixels).save(command.folder / f"{name}.png")
+    own = (
+        "controller=none,local_blend",
+        "controller.mask=left.png,right.png",
+        "metrics=pixel",
+        "logger=none",
+    )
+    for launcher, name in (("shared", "together"), ("basic", "alone")):
+        done = command.bench("-m", *own, f"run.dir={name}", f"hydra/launcher={launcher}", "run.cache=false")
+        assert done.code == 0, done.stderr
+    for together, alone in zip(
+        *(jobs_of(command.folder / name) for name in ("together", "alone")), strict=True
+    ):
+        assert_same_rows(rows_of(together), rows_of(alone), apart_from=SPENT)
+        sums = [json.loads((job / "summary.json").read_text())["checksums"] for job in (together, alone)]
+        assert sums[0] == sums[1]
+    found = [row["run_id"] for job in jobs_of(command.folder / "together") for row in rows_of(job).values()]
+    assert len(set(found)) == 3
 
 
 def test_a_damaged_job_does_not_lose_the_others_of_its_group(command):
