@@ -48,5 +48,9 @@ class FlakyFileSystem(MemoryFileSystem):
         self._count()
         return super().find(*args, **kwargs)
 
+    def cat_file(self, *args: Any, **kwargs: Any) -> Any:
+        self._count()
+        return super().cat_file(*args, **kwargs)
+
 
 fsspec.register_implementation("flaky", FlakyFileSystem, clobber=True)

@@ -38,7 +38,12 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 def contents(url: str) -> dict[str, bytes]:
     """Files at a URL, by name."""
     files, root = fsspec.core.url_to_fs(url)
-    return {path[len(root) :].lstrip("/"): files.store[path].getvalue() for path in files.find(root)}
+    start = f"{root}/"  # without a call of the store, which may be one of those that fail
+    return {
+        path.removeprefix(start): held.getvalue()
+        for path, held in files.store.items()
+        if path.startswith(start)
+    }
 
 
 def there(folder: Path) -> dict[str, bytes]:

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -212,3 +213,14 @@ def test_bootstrap_samples_drawn_block_by_block_are_those_drawn_at_once(monkeypa
     for found, under in ((mean, sizes), (ratio, unders)):
         drawn = sums[draws].sum(axis=1) / under[draws].sum(axis=1)
         assert [found.low, found.high] == np.percentile(drawn, [2.5, 97.5]).tolist()
+
+
+def test_memory_of_a_bootstrap_does_not_grow_with_its_samples() -> None:
+    values = np.random.default_rng(0).normal(size=50_000).tolist()
+    peaks = []
+    for resamples in (50, 400):
+        tracemalloc.start()
+        mean_interval(values, resamples=resamples)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0]
