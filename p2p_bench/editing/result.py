@@ -48,6 +48,7 @@ class EditResult:
         known: By target, what is known of the edit from elsewhere, by column of its row; empty: nothing.
         mask_from: By target, where the mask of its local blend comes from, "" without one; empty: not known.
         has_source: Whether `images[0]` is an image; edits that were made elsewhere may come without.
+        notes: By target, what a reader should know of how it was made, "" for nothing; empty: nothing.
     """
 
     id: str
@@ -71,6 +72,7 @@ class EditResult:
     known: Sequence[Mapping[str, Any]] = ()
     mask_from: Sequence[str] = ()
     has_source: bool = True
+    notes: Sequence[str] = ()
 
     @classmethod
     def made(
