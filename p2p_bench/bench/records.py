@@ -143,6 +143,7 @@ class RowMaker:
             return {} if result is None or not result.known else dict(result.known[place])
         prompts = (result.prompts[0], result.prompts[1 + place])
         notes = edit_notes(self.spec, edited.loaded.pair, asked.index, asked.variant.controller, prompts)
+        notes = "; ".join(filter(None, (notes, result.notes[place] if result.notes else "")))
         blend = result.mask_from[place] if result.mask_from else ""
         masks = dict.fromkeys(filter(None, (blend, self.task.repair.mask_from)))
         return {"control": result.controls[place], "mask_from": "+".join(masks), "notes": notes}

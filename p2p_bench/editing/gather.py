@@ -7,6 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from p2p_bench.attention.terms import NO_EDIT
+from p2p_bench.controllers import BoundController
+from p2p_bench.controllers.self_edit import NO_SELF_EDIT
 from p2p_bench.editing.attention import AttentionMaps, kept_maps
 from p2p_bench.editing.loop import Sampled
 from p2p_bench.editing.request import EditRequest, PreparedRequest
@@ -72,6 +75,7 @@ def gathered(
     made: Made,
     parts: Sequence[Part],
     vae_reconstruction: Float[Tensor, "3 h w"] | None,
+    steps: int,
 ) -> EditResult:
     """The result of a request. Targets that were not sampled are NaN, with their error.
 
@@ -81,6 +85,7 @@ def gathered(
         made: How it started.
         parts: What was sampled, part after part; at least one.
         vae_reconstruction: A real source image through the VAE and back.
+        steps: Number of steps of the run.
     """
     unsuited = {1 + i: one for i, one in enumerate(prepared.controllers) if isinstance(one, P2PError)}
     errors: dict[int, P2PError | None] = {}
@@ -113,6 +118,27 @@ def gathered(
         ),
         attention=_joined([maps for part in parts for maps in _of_words(part.attention, prepared)]),
         source_told=prepared.told is None,
+        notes=tuple(
+            "" if isinstance(one, P2PError) else idle_note(one, made.replay.first_step, steps)
+            for one in prepared.controllers
+        ),
+    )
+
+
+def idle_note(bound: BoundController, first_step: int, steps: int) -> str:
+    """Says of a control that it is over before the first step that is taken; "" if it is not.
+
+    Args:
+        bound: The control.
+        first_step: Step at which the edit begins.
+        steps: Number of steps of the run.
+    """
+    acting = [step for step in range(steps) if bound.signature(step) != (NO_EDIT, NO_SELF_EDIT)]
+    if not acting or acting[-1] >= first_step:
+        return ""
+    return (
+        f"nothing is controlled: {bound.control} is over after step {acting[-1] + 1} of {steps}, and the "
+        f"edit begins with step {first_step + 1}"
     )
 
 

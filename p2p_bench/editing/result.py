@@ -49,6 +49,7 @@ class EditResult:
         mask_from: By target, where the mask of its local blend comes from, "" without one; empty: not known.
         has_source: Whether `images[0]` is an image; edits that were made elsewhere may come without.
         source_told: Whether the source was told its prompt while it was sampled; else it attends to no word.
+        notes: By target, what a reader should know of how it was made, "" for nothing; empty: nothing.
     """
 
     id: str
@@ -73,6 +74,7 @@ class EditResult:
     mask_from: Sequence[str] = ()
     has_source: bool = True
     source_told: bool = True
+    notes: Sequence[str] = ()
 
     @classmethod
     def made(

@@ -208,7 +208,7 @@ class _Editor:
                 for place, part in zip(places, sampled_parts(self.model, tables[-1], sampled), strict=True):
                     parts[place].append(part)
         return [
-            gathered(self.model, *of_one)
+            gathered(self.model, *of_one, self.steps)
             for of_one in zip(members, made, parts, reconstructions, strict=True)
         ]
 

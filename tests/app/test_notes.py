@@ -4,10 +4,12 @@ import json
 import shutil
 
 import pytest
+from PIL import Image
 
 from p2p_bench.bench import records
 from p2p_bench.metrics.base import Undefined
 from p2p_bench.models.vocabulary import write_vocabulary
+from tests.app.command import PAIRS
 from tests.app.test_run import rows_of
 from tests.models.tiny import tiny_checkpoint
 
@@ -83,3 +85,26 @@ def test_a_pair_whose_edit_is_cut_off_is_an_error_row(command):
     assert (rows["lost"]["status"], rows["kept"]["status"]) == ("error", "ok")
     assert "differ only where they were cut" in rows["lost"]["error"]
     assert rows["kept"]["notes"] == "source prompt cut after 'a'; target prompt cut after 'a'"
+
+
+def test_a_row_says_that_its_control_was_over_before_its_first_step(command):
+    Image.new("RGB", (16, 16), "red").save(command.folder / "real.png")
+    settings = (
+        "inversion=noising",
+        "inversion.strength=0.5",
+        "controller=replace",
+        "metrics=none",
+        "sampler.steps=4",
+    )
+    pairs = [{**PAIRS[0], "image": "real.png"}, PAIRS[0] | {"id": "noise"}]
+    for tau, said in (
+        (0.25, {"replace is over after step 1 of 4, and the edit begins with step 3"}),
+        (0.75, set()),
+    ):
+        name = f"tau{tau}"
+        done = command.bench(*settings, f"tau.cross={tau}", "tau.self_attn=0", f"run.dir={name}", pairs=pairs)
+        assert done.code == 0, done.err
+        notes = {key[0]: row["notes"] for key, row in rows_of(command.folder / name).items()}
+        assert notes == {
+            PAIRS[0]["id"]: "".join(f"nothing is controlled: {one}" for one in said), "noise": "",
+        }  # fmt: skip

@@ -288,7 +288,13 @@ def test_controllers_and_maps_keep_the_indices_of_the_whole_run() -> None:
         return run_edits(tiny_model(), [request], steps=STEPS, **options)[0]
 
     # int(0.4 * 5) = 2: the schedule ends where the sampling begins. int(0.6 * 5) = 3 leaves one step.
-    assert torch.equal(edited(p2p.Replace(0.4, 0.0)).latents, edited(p2p.NoControl()).latents)
+    over = edited(p2p.Replace(0.4, 0.0))
+    assert torch.equal(over.latents, edited(p2p.NoControl()).latents)
+    assert over.notes == (
+        f"nothing is controlled: replace is over after step 2 of {STEPS}, and the edit begins with step 3",
+    )
+    for acting in (p2p.Replace(0.6, 0.0), p2p.Replace(0.0, 0.8), p2p.NoControl(), p2p.Replace(0.0, 0.0)):
+        assert edited(acting).notes == ("",), acting
     assert not torch.allclose(
         edited(p2p.Replace(0.6, 0.0)).latents, edited(p2p.NoControl()).latents, atol=1e-6
     )

@@ -79,6 +79,8 @@ def main(arguments: list[str], debug: bool) -> int:
     saved = result.unet_rows - result.unet_rows_spent
     recalled = f", {saved} of them saved: the image was inverted before" if saved else ""
     console.print(f"{result.unet_rows} UNet rows{recalled}", markup=False)
+    for note in filter(None, result.notes):
+        console.print(f"note: {note}", markup=False)
     console.print(f"pictures: {strip_path}", markup=False)
     if heatmaps is not None:
         console.print(f"attention: {heatmaps}", markup=False)
