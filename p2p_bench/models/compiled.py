@@ -22,7 +22,7 @@ class CompiledNetwork:
     number (see `attention.opaque`); a pass without a plan has an empty one. The number of rows is a symbol to
     it, so that no row is padded: there is one graph for a single row, one for up to 63, and in a U-Net one
     for more, which diffusers' upsampling treats apart, as convolutions on a CPU do 16 and more. A pass
-    that gradients are wanted of is not compiled.
+    that gradients are wanted of is not compiled, nor is one that injects features, which a hook does.
 
     Args:
         network: A diffusers `UNet2DConditionModel`, or a transformer.
@@ -48,14 +48,16 @@ class CompiledNetwork:
             ConfigError: The network cannot be compiled here.
         """
         given = list(_tensors([arguments, named]))
-        if torch.is_grad_enabled() and any(one.requires_grad for one in given):
+        told = named.get(self._told) or {}
+        plan = told.get("plan")
+        hooked = plan is not None and plan.features is not None
+        if hooked or (torch.is_grad_enabled() and any(one.requires_grad for one in given)):
             return self.network(*arguments, **named)
         rows = len(given[0])
         for one in _tensors([arguments, {key: named[key] for key in named.keys() - set(_POSITIONS)}]):
             if one.ndim and len(one) == rows > 1:
                 torch._dynamo.maybe_mark_dynamic(one, 0)
-        told = named.get(self._told) or {}
-        plan = told.get("plan") or StepPlan(rows, {})
+        plan = plan or StepPlan(rows, {})
         with torch.no_grad(), opaque_attention(self.network), numbered(self.network, plan) as number:
             text_length = named["encoder_hidden_states"].shape[1]
             named = {**named, self._told: {**told, "plan": number, "text_length": text_length}}

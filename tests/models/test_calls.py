@@ -80,6 +80,15 @@ def test_a_whole_run_compiles_two_graphs_and_rounds_alike(graphs: Callable[[], i
     assert set(plain.network.attn_processors.values()) == set(model.network.attn_processors.values())
 
 
+def test_features_are_injected_in_passes_that_are_not_compiled(graphs: Callable[[], int]) -> None:
+    plain = tiny_checkpoint().load()
+    model = compiled(plain)
+    edited(model, 1, p2p.Replace(0.5, 0.25))
+    for made in (p2p.PlugAndPlay(0.5, 0.4), p2p.PlugAndPlay(0.0, 1.0)):
+        torch.testing.assert_close(edited(model, 1, made), edited(plain, 1, made), atol=1e-4, rtol=0)
+    assert graphs() == 1
+
+
 @pytest.mark.parametrize("family", ["DeepFloyd IF", "SD 3.5", "FLUX.1"])
 def test_every_kind_of_network_compiles(family: str, graphs: Callable[[], int]) -> None:
     plain = FAMILIES[family]().load()
