@@ -24,8 +24,8 @@ def check_features(spec: ModelSpec, bound: BoundController, steps: int) -> None:
         return
     raise ConfigError(
         f"controller: {bound.control} injects features of a residual block in the decoder of a U-Net, which "
-        f"model {spec.name!r} of family {spec.family!r} does not have, or not where model.compile is on; "
-        "take controller=self_attention or image_qk, or another model"
+        f"model {spec.name!r} of family {spec.family!r} does not have; take controller=self_attention or "
+        "image_qk, or another model"
     )
 
 

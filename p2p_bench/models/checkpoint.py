@@ -38,7 +38,7 @@ from p2p_bench.models.settings import (
     Dtype,
     Offload,
     Size,
-    called,
+    offloaded,
     sizes,
 )
 from p2p_bench.models.spec import DIFFUSION, INSTRUCTED, ModelSpec, Unprompted
@@ -173,12 +173,11 @@ class UNetCheckpoint:
             timesteps=schedule.layout,
             null_text_learning_rate=self.null_text_learning_rate,
             unprompted=self._unprompted(directory, layout),
-            capabilities=called(
+            capabilities=offloaded(
                 INSTRUCTED
                 if layout.reads_image
                 else (DIFFUSION | unet_features(unet)) - ({"unconditional"} if told else set()),
                 self.offload,
-                self.compile,
             ),
             guided_by="input" if told else "passes",
             consistency=(told or bool(self.lora)) if self.consistency is None else self.consistency,

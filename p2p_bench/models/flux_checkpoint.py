@@ -19,7 +19,7 @@ from p2p_bench.models.flow_parts import check_size, read_levels, read_t5
 from p2p_bench.models.flux import Flux, T5AndClipReader
 from p2p_bench.models.layouts import FLUX, Layout
 from p2p_bench.models.parts import PartConfig, check_headers, load_part, usable_device
-from p2p_bench.models.settings import DTYPES, SIDE, AttentionBackend, Autoencoding, Dtype, Offload, called
+from p2p_bench.models.settings import DTYPES, SIDE, AttentionBackend, Autoencoding, Dtype, Offload, offloaded
 from p2p_bench.models.spec import Capability, GuidedBy, ModelSpec
 from p2p_bench.models.t5 import MOST_TOKENS, T5Reader, check_t5_tokenizer, keep_outputs_wide
 from p2p_bench.models.tokenizer import TokenizerReader, clip_columns, load_tokenizer
@@ -127,7 +127,7 @@ class FluxCheckpoint:
             checksum=way_checksum(checkpoint_checksum(directory, FLUX, self.variant), self.vae),
             timesteps=read_levels(directory, self.name, side * side // _PACKED, from_one=True),
             null_text_learning_rate=self.null_text_learning_rate,
-            capabilities=called(
+            capabilities=offloaded(
                 _CAPABILITIES | ({"unconditional"} if self.true_cfg else set()), self.offload
             ),
             guided_by=guided_by,

@@ -20,7 +20,7 @@ from p2p_bench.models.layouts import STABLE_DIFFUSION_3, Layout
 from p2p_bench.models.parts import PartConfig, check_headers, load_part, usable_device
 from p2p_bench.models.sd3 import ClipAndT5Reader, StableDiffusion3
 from p2p_bench.models.sdxl import TwoClipReader
-from p2p_bench.models.settings import DTYPES, SIDE, AttentionBackend, Autoencoding, Dtype, Offload, called
+from p2p_bench.models.settings import DTYPES, SIDE, AttentionBackend, Autoencoding, Dtype, Offload, offloaded
 from p2p_bench.models.spec import DIFFUSION, ModelSpec
 from p2p_bench.models.t5 import (
     MOST_TOKENS,
@@ -127,7 +127,7 @@ class SD3Checkpoint:
             checksum=way_checksum(checkpoint_checksum(directory, layout, self.variant), self.vae),
             timesteps=read_levels(directory, self.name, (latent[0] // patch) * (latent[1] // patch)),
             null_text_learning_rate=self.null_text_learning_rate,
-            capabilities=called(DIFFUSION | {"flow"}, self.offload, self.compile),
+            capabilities=offloaded(DIFFUSION | {"flow"}, self.offload),
         )
 
     def tokenizer(self) -> Any:

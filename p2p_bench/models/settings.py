@@ -64,12 +64,6 @@ def sizes(
     return (wanted[0] // factor, wanted[1] // factor), wanted
 
 
-def called(
-    capabilities: Set[Capability], offload: Offload = "none", compiled: bool = False
-) -> frozenset[Capability]:
-    """What is left of capabilities of a network that is called so.
-
-    Weights that come layer by layer are gone before gradients need them, and what was compiled runs no hooks.
-    """
-    lost = {"gradient"} if offload == "sequential" else set()
-    return frozenset(capabilities) - lost - ({"features"} if compiled else set())
+def offloaded(capabilities: Set[Capability], offload: Offload) -> frozenset[Capability]:
+    """What is left of capabilities: weights that come layer by layer are gone before gradients need them."""
+    return frozenset(capabilities) - ({"gradient"} if offload == "sequential" else set())
