@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 def is_url(text: str) -> bool:
     """Whether a text is a URL and no path of this machine."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]", text) is not None
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]|file:///[^/]", text) is not None
 
 
 class Remote:
