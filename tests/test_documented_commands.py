@@ -73,7 +73,7 @@ LEFT_OUT = {
     "experiment=pie_table_masactrl": "likewise",
     "experiment=pie_table_pnp": "needs PIE-Bench and Stable Diffusion 1.5; likewise",
     "experiment=pie_table": "needs PIE-Bench and Stable Diffusion 1.4; tests/app/test_pie_table.py stands in",
-    "experiment=pie_table_instruct": "needs PIE-Bench and InstructPix2Pix; tests/app/test_pie_table.py stands in",
+    "experiment=pie_table_instruct": "needs PIE-Bench and InstructPix2Pix; likewise",
     "--instruction": "needs InstructPix2Pix; tests/app/test_instruct.py stands in",
     "model=instruct_pix2pix": "likewise",
     "FOLDER": "images that another tool made; tests/app/test_score.py makes some",

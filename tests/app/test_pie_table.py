@@ -84,7 +84,8 @@ def test_every_method_of_the_table_that_is_here_is_run(command: Command) -> None
 def test_images_are_edited_by_their_instructions(command: Command) -> None:
     pie = make_pie(command.folder / "pie")
     done = command(
-        "experiment=pie_table_instruct", f"dataset.path={pie}", "model=local", f"model.path={small_ip2p().path}",
+        "experiment=pie_table_instruct", f"dataset.path={pie}", "model=local",
+        f"model.path={small_ip2p().path}",
         "sampler.steps=2", "metrics=pie_parity", "~metrics.pie_structure", "~metrics.pie_lpips",
         "~metrics.pie_clip", "logger=csv", "trainer.accelerator=cpu", "run.dir=told",
     )  # fmt: skip
