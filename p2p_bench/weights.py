@@ -72,7 +72,7 @@ def refuse_damaged(where: str, tensors: Iterable[tuple[str, Tensor]]) -> None:
         if not tensor.is_floating_point():
             continue
         # A maximum and a minimum, in place of a mask of the tensor's size; NaN goes through both.
-        low, high = (float(value) for value in tensor.aminmax()) if tensor.numel() else (1.0, 1.0)
+        low, high = (float(value) for value in tensor.detach().aminmax()) if tensor.numel() else (1.0, 1.0)
         if not (abs(low) < float("inf") and abs(high) < float("inf")):
             kinds["not finite"].append(name)
         elif low == high == 0 and (tensor.ndim > 1 or name.rpartition(".")[2] == "weight"):

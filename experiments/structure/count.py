@@ -13,6 +13,7 @@ import json
 import sys
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -49,6 +50,8 @@ def main() -> None:
         f"| a JSONL line | its row in `results.parquet` | {len(run)} |",
         f"| `p2p.edit` | pixels | {len(edit)} |",
         "",
+        *by_room(run, edit),
+        "",
         f"Functions over {MOST_LINES} lines: {', '.join(long_functions()) or 'none'}.",
         f"Files over {MOST_FILE} lines: {', '.join(long_files()) or 'none'}.",
     ]
@@ -57,6 +60,16 @@ def main() -> None:
     if "--names" in sys.argv:
         for code in sorted(run, key=lambda code: (code.co_filename, code.co_firstlineno)):
             print(f"{code.co_filename.removeprefix(PACKAGE)}:{code.co_firstlineno} {code.co_qualname}")
+
+
+def by_room(run: set[CodeType], edit: set[CodeType]) -> Iterator[str]:
+    """The same by room of the package, the largest first."""
+    rooms = [
+        Counter(Path(code.co_filename).relative_to(PACKAGE).parts[0] for code in one) for one in (run, edit)
+    ]
+    yield from ("| room | run | edit |", "|---|---|---|")
+    for room, _ in (rooms[0] + rooms[1]).most_common():
+        yield f"| `{room}` | {rooms[0][room]} | {rooms[1][room]} |"
 
 
 def entered(call: Callable[[], object]) -> set[CodeType]:

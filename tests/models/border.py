@@ -8,6 +8,7 @@ import p2p_bench as p2p
 from p2p_bench.app.build import build, chosen_options, without_hydra
 from p2p_bench.app.compose import compose, group_options
 from p2p_bench.bench.task import Task
+from p2p_bench.controllers import EditContext
 from p2p_bench.editing import EditRequest, Record, Target, run_edits
 from p2p_bench.inversion.base import read_sources, unserved
 from p2p_bench.inversion.recall import pack, unpack
@@ -33,8 +34,15 @@ class Border:
 
     @pytest.mark.parametrize("option", group_options("controller"))
     def test_every_controller_edits(self, model: DiffusionModel, option: str) -> None:
+        made = controller(option)
+        prompts = (model.tokenize(text) for text in (SOURCE, TARGET))
+        bound = made.bind(EditContext(*prompts, STEPS, model.spec.self_fraction))
+        if any(map(bound.features, range(STEPS))) and "features" not in model.spec.capabilities:
+            with pytest.raises(p2p.P2PError, match="injects features"):
+                p2p.edit(model, SOURCE, TARGET, made, steps=STEPS)
+            return
         plain = p2p.edit(model, SOURCE, TARGET, seed=3, steps=STEPS)
-        edited = p2p.edit(model, SOURCE, TARGET, controller(option), seed=3, steps=STEPS)
+        edited = p2p.edit(model, SOURCE, TARGET, made, seed=3, steps=STEPS)
         assert distance(edited.latents[0], plain.latents[0]) <= 1e-10
         change = distance(edited.latents[1], plain.latents[1])
         assert change <= 1e-10 if option == "none" else change > 1e-3
