@@ -78,7 +78,9 @@ def test_a_url_that_no_file_system_answers_to() -> None:
 
 def test_what_is_a_url() -> None:
     assert all(map(is_url, ("s3://bucket", "gs://bucket/folder", "memory://x", "file:///folder")))
-    assert not any(map(is_url, ("", "folder", "/folder", "://x", "s3:/x", "s3://", "3s://x", "a b://x", "file:///")))
+    assert not any(
+        map(is_url, ("", "folder", "/folder", "://x", "s3:/x", "s3://", "3s://x", "a b://x", "file:///"))
+    )
 
 
 def test_a_name_that_leads_out_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,11 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
@@ -18,7 +19,8 @@ from p2p_bench.app.console import result_console, status_console
 from p2p_bench.app.study import STUDY, SearchSettings, Study, parameter_of
 from p2p_bench.app.sweep import Sweep
 from p2p_bench.bench.directory import locked
-from p2p_bench.bench.rows import write_atomically
+from p2p_bench.bench.open_run import MASKS
+from p2p_bench.bench.rows import RESULTS, write_atomically
 from p2p_bench.bench.summary import SUMMARY
 from p2p_bench.errors import ConfigError, DataError
 from p2p_bench.metrics.base import all_columns
@@ -141,18 +143,43 @@ def _refuse_changed(directory: Path, trials: Sequence[int]) -> None:
     """Compares what trials read with what the first trial of the search read.
 
     Raises:
-        DataError: The weights or the data set have changed while the search was interrupted.
+        DataError: Weights, the data set, an image or a mask have changed while the search was interrupted.
     """
-    found = [
-        json.loads(path.read_text(encoding="utf-8"))["checksums"]
-        for number in dict.fromkeys([0, *trials])
-        if (path := directory / str(number) / SUMMARY).is_file()
-    ]
-    if any(one != found[0] for one in found):
-        raise DataError(
-            f"{directory}: the model's weights or the data set have changed since the search began; start it "
-            "anew in another directory with run.dir=DIR"
-        )
+    known: dict[Hashable, object] = {}
+    for number in dict.fromkeys([0, *trials]):
+        for what, checksum in _read_by(directory / str(number)):
+            if known.setdefault(what, checksum) != checksum:
+                raise DataError(
+                    f"{directory}: the model's weights, the data set, its images or masks have changed since "
+                    "the search began; start it anew in another directory with run.dir=DIR"
+                )
+
+
+def _read_by(run_dir: Path) -> Iterator[tuple[Hashable, object]]:
+    """What a trial read, and its checksum; nothing where it left none."""
+    if not (run_dir / SUMMARY).is_file():
+        return
+    summary = json.loads((run_dir / SUMMARY).read_text(encoding="utf-8"))
+    checksums = summary["checksums"]
+    masks = checksums.pop(MASKS, None)
+    yield "all", checksums
+    if masks is not None:  # trials may choose among masks
+        yield (MASKS, *_mask_names(summary["settings"].get("controller"))), masks
+    if (run_dir / RESULTS).is_file():
+        table = pq.read_table(run_dir / RESULTS, columns=["sample_id", "source_checksum"], use_threads=False)
+        for row in table.to_pylist():
+            if row["source_checksum"]:
+                yield ("image", row["sample_id"]), row["source_checksum"]
+
+
+def _mask_names(settings: object) -> Iterator[str]:
+    """Files of masks in the settings of a controller and of those that it is composed of."""
+    if isinstance(settings, Mapping):
+        for key, value in settings.items():
+            yield from [str(value)] if key == "mask" else _mask_names(value)
+    elif isinstance(settings, list):
+        for one in settings:
+            yield from _mask_names(one)
 
 
 def _tell_end(study: Study, directory: Path) -> None:

@@ -25,6 +25,9 @@ from p2p_bench.raster import shortened
 from p2p_bench.sampling.sampler import check_guidance
 from p2p_bench.types import EditPair
 
+MASKS = "controller.mask"
+"""Checksum of the masks that users gave with controllers."""
+
 _WANTED = ("run_id", "status", "source_checksum")
 """What decides whether a row that is there is one of this run."""
 
@@ -293,7 +296,7 @@ def _mask_checksum(variants: Sequence[Variant]) -> dict[str, str]:
     """Of the masks that users gave with controllers, whose settings hold the names of their files alone."""
     masks = [mask for variant in variants for mask in fixed_masks(variant.controller)]
     held = [[mask.height, mask.width, hashlib.sha256(mask.data).hexdigest()] for mask in masks]
-    return {"controller.mask": digest(held)} if held else {}
+    return {MASKS: digest(held)} if held else {}
 
 
 def _run_id(task: Task, facts: Facts) -> str:

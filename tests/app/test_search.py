@@ -7,6 +7,8 @@ from pathlib import Path
 from types import ModuleType
 
 import optuna
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -16,8 +18,9 @@ from omegaconf import OmegaConf
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from p2p_bench.app import jobs, search
+from p2p_bench.app import jobs, search, search_sweep
 from p2p_bench.app.compose import with_sweeper_params
+from p2p_bench.errors import DataError
 
 MODULE = "hydra_plugins.p2p_bench_test_sweeper"
 SEARCH = (
@@ -195,6 +198,38 @@ def test_a_search_that_was_killed_ends_as_if_it_had_not_been(command, monkeypatc
     outcome = command.bench(*SEARCHED, "run.dir=again", "sampler.guidance=3.0")
     assert outcome.code == 2
     assert "holds a search with other settings (sampler.guidance: " in outcome.err
+
+
+def trial_left(folder, number, images, mask=None):
+    """What a trial leaves of what it read."""
+    run = folder / str(number)
+    run.mkdir()
+    read = {"model": "w", **({"controller.mask": mask[1]} if mask else {})}
+    settings = {"controller": {"inner": [{"mask": mask[0], "tau": number}]}} if mask else {}
+    (run / "summary.json").write_text(json.dumps({"checksums": read, "settings": settings}))
+    rows = [{"sample_id": name, "source_checksum": checksum} for name, checksum in images.items()]
+    pq.write_table(pa.Table.from_pylist(rows), run / "results.parquet")
+
+
+@pytest.mark.parametrize(
+    ("second", "refused"),
+    [
+        (({"a": "1", "b": "2"}, ("m.png", "5")), False),
+        (({"a": "1", "b": "2"}, ("other.png", "6")), False),
+        (({"a": "1", "b": "2"}, None), False),
+        (({"a": "", "c": "2"}, None), False),  # the edit of "a" failed before its image was read
+        (({"a": "1", "b": "3"}, None), True),
+        (({"a": "1", "b": "2"}, ("m.png", "6")), True),
+    ],
+)
+def test_a_search_goes_on_with_the_images_and_masks_that_it_began_with(tmp_path, second, refused):
+    trial_left(tmp_path, 0, {"a": "1", "b": "2"}, ("m.png", "5"))
+    trial_left(tmp_path, 1, *second)
+    if not refused:
+        search_sweep._refuse_changed(tmp_path, [1, 2])
+        return
+    with pytest.raises(DataError, match="its images or masks have changed since the search began"):
+        search_sweep._refuse_changed(tmp_path, [1, 2])
 
 
 def test_failed_trials_are_told_as_failed_and_tried_again(command):
