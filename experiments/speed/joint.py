@@ -101,9 +101,10 @@ def section(name: str, rounds: list[dict[str, tuple[float, float]]]) -> list[str
     ]
     for way in WAYS:
         ratios = [a / b for a, b in zip(seconds[way], seconds[PLAIN], strict=True)]
-        share = statistics.median(memory[way]) / statistics.median(memory[PLAIN])
+        plain = statistics.median(memory[PLAIN])
+        share = f"{statistics.median(memory[way]) / plain:.2f}" if plain else "none seen"
         middle = statistics.median(ratios)
-        lines.append(f"| {way} | {middle:.2f} ({min(ratios):.2f} to {max(ratios):.2f}) | {share:.2f} |")
+        lines.append(f"| {way} | {middle:.2f} ({min(ratios):.2f} to {max(ratios):.2f}) | {share} |")
     return [*lines, ""]
 
 
