@@ -32,8 +32,14 @@ def edit_ways(built: Built, steps: int) -> dict[str, Callable[[], object]]:
     return ways
 
 
-def plain_way(built: Built, steps: int) -> Callable[[], object]:
-    """The pipeline's own sampling of the source and the target."""
+def plain_way(built: Built, steps: int, encoded: bool = False) -> Callable[[], object]:
+    """The pipeline's own sampling of the source and the target.
+
+    Args:
+        built: The pipeline and its model.
+        steps: Denoising steps.
+        encoded: Whether a flow pipeline is given what the prompts are encoded to, and not the prompts.
+    """
     model, spec = built.model, built.model.spec
     shape = (1, spec.latent_channels, *spec.latent_size)
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(7)).to(model.device, model.dtype)
@@ -41,11 +47,31 @@ def plain_way(built: Built, steps: int) -> Callable[[], object]:
     if spec.family == "flux":
         latents = packed(latents)
 
+    told = {"prompt": [SOURCE, SWAPPED], **built.told}
+    if encoded:
+        told = encoded_prompts(built)
+
     def plain() -> object:
         return built.pipeline(
-            [SOURCE, SWAPPED], latents=latents, num_inference_steps=steps, guidance_scale=spec.guidance,
+            latents=latents, num_inference_steps=steps, guidance_scale=spec.guidance,
             output_type="pt", height=spec.image_size[0], width=spec.image_size[1],
-            **built.told,
+            **told,
         )  # fmt: skip
 
     return plain
+
+
+def encoded_prompts(built: Built) -> dict[str, Any]:
+    """What a flow pipeline is given in the place of the prompts."""
+    with torch.no_grad():
+        if built.model.spec.family == "flux":
+            text, pooled, _ = built.pipeline.encode_prompt([SOURCE, SWAPPED], None, **built.told)
+            return {"prompt_embeds": text, "pooled_prompt_embeds": pooled}
+        given = built.pipeline.encode_prompt([SOURCE, SWAPPED], None, None, **built.told)
+    names = (
+        "prompt_embeds",
+        "negative_prompt_embeds",
+        "pooled_prompt_embeds",
+        "negative_pooled_prompt_embeds",
+    )
+    return dict(zip(names, given, strict=True))
