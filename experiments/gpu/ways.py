@@ -47,9 +47,7 @@ def plain_way(built: Built, steps: int, encoded: bool = False) -> Callable[[], o
     if spec.family == "flux":
         latents = packed(latents)
 
-    told = {"prompt": [SOURCE, SWAPPED], **built.told}
-    if encoded:
-        told = encoded_prompts(built)
+    told = encoded_prompts(built) if encoded else {"prompt": [SOURCE, SWAPPED], **built.told}
 
     def plain() -> object:
         return built.pipeline(

@@ -138,7 +138,7 @@ def measured(editor: str, pairs: int, batch: int, folder: Path) -> dict[str, Any
         memory.append(_memory_mb())
         clock["batches"] = time.perf_counter()
 
-    WriteRows.on_test_batch_end = looked  # type: ignore[method-assign]
+    WriteRows.on_test_batch_end = looked  # type: ignore[method-assign]  # to look on
     began, computed = time.perf_counter(), time.process_time()
     run_dir = folder / "run"
     _run(editor, folder, run_dir, batch)

@@ -26,10 +26,10 @@ import p2p_bench as p2p
 HERE = Path(__file__).resolve().parent
 sys.path += [str(HERE), str(HERE.parent / "gpu")]
 
-from joint_layouts import JOINT_LAYOUTS, TINY_JOINT, build_joint  # noqa: E402  # in the folder beside
-from layouts import Built  # noqa: E402
-from resident import resident_mb  # noqa: E402
-from ways import LONGER, PLAIN, SOURCE, SWAPPED, plain_way  # noqa: E402
+from joint_layouts import JOINT_LAYOUTS, TINY_JOINT, build_joint  # noqa: E402  # found once the path is set
+from layouts import Built  # noqa: E402  # likewise
+from resident import resident_mb  # noqa: E402  # likewise
+from ways import LONGER, PLAIN, SOURCE, SWAPPED, plain_way  # noqa: E402  # likewise
 
 BLOCKS: dict[str, dict[str, int]] = {
     "sd3_medium": {"num_layers": 1}, "flux_dev": {"num_layers": 1, "num_single_layers": 1},

@@ -101,7 +101,7 @@ def keep_to_one_device(folder: Path) -> None:
     Args:
         folder: Folder of the sweep whose processes share the machine.
     """
-    begun = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    begun = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch has no types here
     if _held or begun or (count := torch.cuda.device_count()) < 2:
         return
     device = take_device(folder, count)

@@ -31,4 +31,10 @@ def pair_batches(
         return [load_pair(dataset, pair, size) for pair in batch]
 
     # A list is a data set to torch.
-    return DataLoader(list(pairs), batch_size, shuffle=False, num_workers=0, collate_fn=loaded)  # type: ignore[arg-type]
+    return DataLoader(
+        list(pairs),  # type: ignore[arg-type]  # any sequence serves as a data set
+        batch_size,
+        shuffle=False,
+        num_workers=0,
+        collate_fn=loaded,
+    )

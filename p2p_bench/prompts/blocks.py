@@ -97,5 +97,5 @@ def _by_blocks(
     if len(maps) == 1:
         return maps[0]
     # torch gives `block_diag` no types.
-    whole = torch.block_diag(*(matrix for matrix, _ in maps))  # type: ignore[no-untyped-call]
+    whole = torch.block_diag(*(matrix for matrix, _ in maps))  # type: ignore[no-untyped-call]  # torch has no types
     return whole, torch.cat([aligned for _, aligned in maps])
