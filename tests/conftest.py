@@ -16,8 +16,8 @@ os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("WANDB_SILENT", "true")
 os.environ["WANDB__SAVE_REQUIREMENTS"] = "false"  # the list of what is installed, read anew for each run
 
-# What imports leave is no garbage, and there is a lot of it to look through.
-gc.disable()
+# Imports make hundreds of thousands of objects, all of which stay: looking for garbage among them is rare.
+gc.set_threshold(10_000, 10, 10)
 
 # `python -m pytest` puts the checkout on the path, where its folder `datasets` looks like a package.
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,11 +49,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """All that was imported so far is set apart from what may be garbage."""
+    """What was imported is no garbage and is never looked through again."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 10, 10)
-    gc.enable()
 
 
 def pytest_sessionfinish() -> None:
