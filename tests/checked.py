@@ -1,7 +1,7 @@
 """Checks of types in a test session: jaxtyping's where a shape is annotated, beartype's own elsewhere.
 
 Both are beartype's. What jaxtyping adds binds the arguments and checks them twice, in order to hold sizes
-against each other, which takes a sixth of the session's time where there are no sizes to hold.
+against each other: nine times the cost of a call's check, which is lost where there are no sizes to hold.
 """
 
 import dataclasses
