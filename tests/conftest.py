@@ -1,5 +1,6 @@
 """Set-up of the whole test session."""
 
+import gc
 import os
 import random
 import sys
@@ -13,15 +14,19 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("WANDB_SILENT", "true")
+os.environ["WANDB__SAVE_REQUIREMENTS"] = "false"  # the list of what is installed, read anew for each run
+
+# Imports make hundreds of thousands of objects, all of which stay: looking for garbage among them is rare.
+gc.set_threshold(10_000, 10, 10)
 
 # `python -m pytest` puts the checkout on the path, where its folder `datasets` looks like a package.
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != ROOT]
 
-from jaxtyping import install_import_hook  # noqa: E402  (after the settings above)
+from tests.checked import install_checks  # noqa: E402  (after the settings above)
 
 # Shapes and types of every annotated function are checked, in the tests only.
-install_import_hook("p2p_bench", "beartype.beartype")
+install_checks("p2p_bench")
 
 import pytest  # noqa: E402  (after the hook, like all that may import p2p_bench)
 
@@ -41,6 +46,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         places = {path: drawn.random() for path in sorted({str(item.path) for item in items})}
         order = {item.nodeid: drawn.random() for item in items}
         items.sort(key=lambda item: (places[str(item.path)], order[item.nodeid]))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported is no garbage and is never looked through again."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """What is left at the end is collected, or libraries warn of leaks."""
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,5 +1,6 @@
 """The values that the YAML of an option shows in its first lines, for tests of what needs them."""
 
+import itertools
 import re
 import shlex
 
@@ -20,6 +21,7 @@ def example(group: str, option: str) -> list[str]:
         Overrides of the option's own values, such as `controller.weights={blue: 3.0}`; none if it shows none.
     """
     text = resource_path("conf", group, f"{option}.yaml").read_text(encoding="utf-8")
-    comment = " ".join(re.match(r"(?:#.*\n)*", text).group().replace("#", " ").split())  # type: ignore[union-attr]
+    head = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+    comment = " ".join(" ".join(head).replace("#", " ").split())
     shown = re.search(rf"\b{group}={option}((?: '{group}\.[^']*'| {group}\.\S+)+)", comment)
     return shlex.split(shown[1]) if shown else []

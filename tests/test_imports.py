@@ -13,6 +13,7 @@ import pytest
 
 from p2p_bench.app.instantiate import _imported_signature
 from p2p_bench.app.signatures import source_signature
+from tests.test_documented_commands import first_of
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ("torch", "diffusers", "transformers", "lightning", "torchmetrics", "scipy", "numpy", "open_clip")
@@ -100,9 +101,12 @@ def test_files_are_looked_for_without_torch(tmp_path: Path) -> None:
 
 
 def test_edit_imports_what_the_model_is_made_of_and_no_more(tmp_path: Path) -> None:
+    """In the edit that the pages document first."""
     forbidden = ("lightning", "torchmetrics", "wandb", "open_clip", "lpips", "tensorboard")
-    arguments = ["edit", *EDIT, "sampler.steps=1", "--out", str(tmp_path / "edit"), "run.cache=false"]
+    _, *typed = first_of("edit").words
+    arguments = [*typed, "sampler.steps=1", "--out", str(tmp_path / "edit"), "run.cache=false"]
     imported({"edit": (arguments, 0)}, forbidden, tmp_path)
+    assert (tmp_path / "edit" / "target_1.png").is_file()
 
 
 def test_a_folder_named_datasets_is_not_taken_for_a_package(tmp_path: Path) -> None:

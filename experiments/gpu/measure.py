@@ -139,8 +139,14 @@ def jobs(plan: Plan) -> dict[str, Callable[[], Figures]]:
             ("edit", edit_cost), ("throughput", throughput), ("sweep", sweep_cost), *null_text,
             ("compile", compile_cost),
         ):  # fmt: skip
-            found[f"{name} {kind}"] = lambda name=name, measure=measure: measure(plan, built(name))  # type: ignore[misc]
+            found[f"{name} {kind}"] = functools.partial(_measured, measure, plan, built, name)
     return found
+
+
+def _measured(
+    measure: Callable[[Plan, Built], Figures], plan: Plan, built: Callable[[str], Built], name: str
+) -> Figures:
+    return measure(plan, built(name))
 
 
 def build_any(name: str, layout: Layout | JointLayout, device: str, dtype: torch.dtype) -> Built:

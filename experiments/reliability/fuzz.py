@@ -79,8 +79,11 @@ def main() -> int:
     arguments = parser.parse_args()
     asked = {"cases": arguments.cases, "seed": arguments.seed, "sample": arguments.sample}
     area = partial(kept, folder=arguments.keep, **asked)
-    with ProcessPoolExecutor(arguments.jobs, get_context("spawn")) as processes:
-        found = list(processes.map(area, arguments.only))
+    if arguments.jobs == 1:  # another process would have to import all that this one has
+        found = list(map(area, arguments.only))
+    else:
+        with ProcessPoolExecutor(arguments.jobs, get_context("spawn")) as processes:
+            found = list(processes.map(area, arguments.only))
     counts = sum((one.counts for one in found), Counter[tuple[str, bool, str]]())
     kinds = set().union(*(one.kinds for one in found))
     faults = [fault for one in found for fault in one.faults]

@@ -26,7 +26,7 @@ from torch import Tensor
 from p2p_bench.errors import ConfigError, MissingWeightsError
 from p2p_bench.fields import Above, AtLeast, check_fields
 from p2p_bench.hashing import digest
-from p2p_bench.metrics.base import EditView, MetricColumn, Undefined
+from p2p_bench.metrics.base import EditView, MetricColumn, Role, Undefined
 
 PROMPT = """\
 You compare two pictures. The first is a source picture, described as: "{source}". The second is an edit of
@@ -110,7 +110,7 @@ class Judge:
             f"mean of {self.passes} passes at temperature {self.temperature:g}; prompt "
             f"{digest(self.prompt or PROMPT)[:12]}; a judge's scores are not repeatable to the digit"
         )
-        rows = (
+        rows: tuple[tuple[str, bool, str, Role, tuple[float, float]], ...] = (
             ("judge_follows", True, "judge: follows the request", "editability", (0, 10)),
             ("judge_keeps", True, "judge: keeps the rest", "fidelity", (0, 10)),
             ("judge_quality", True, "judge: quality", "other", (0, 10)),
@@ -125,7 +125,7 @@ class Judge:
             ("judge_failed", False, "judge: failed calls of an edit", "other", (0, self.passes)),
         )
         return tuple(
-            MetricColumn(name, higher, "", label, 1, backbone, role, note=note, range=bounds)  # type: ignore[arg-type]
+            MetricColumn(name, higher, "", label, 1, backbone, role, note=note, range=bounds)
             for name, higher, label, role, bounds in rows
         )
 

@@ -3,6 +3,7 @@
 That nothing heavy is imported for them is held by `tests/test_imports.py`.
 """
 
+import functools
 import inspect
 from pathlib import Path
 from typing import Any, get_args
@@ -139,6 +140,7 @@ REQUIRED: dict[str, Any] = {
 """Arguments without a default, by name."""
 
 
+@functools.cache
 def ruled() -> list[tuple[str, str]]:
     """Every argument with a rule of every component that a YAML names."""
     found = []

@@ -32,6 +32,23 @@ def sweep(command: Command, name: str, launcher: str = "shared", *overrides: str
     return command.bench(*SWEEP, *SETTINGS, f"run.dir={name}", launched, *overrides, pairs=pairs)
 
 
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that several tests run in."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture
+def swept(home, monkeypatch, capsys) -> Command:
+    """The command line in a folder where a sweep was run, `whole`, which no test may change."""
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("COLUMNS", "200")
+    command = Command(home, capsys)
+    if not (home / "whole").exists():
+        assert sweep(command, "whole").code == 0
+    return command
+
+
 def jobs_of(folder: Path) -> list[Path]:
     """Directories of jobs, in order."""
     return sorted(path for path in folder.iterdir() if path.name.isdecimal())
@@ -110,17 +127,15 @@ def test_shared_jobs_equal_jobs_alone(command):
     assert command("report", "shared").code == 0
 
 
-def test_another_launcher_takes_a_group_as_a_job(command):
-    assert sweep(command, "shared").code == 0
-    wrapped = sweep(command, "wrapped", "shared_basic")
+def test_another_launcher_takes_a_group_as_a_job(swept):
+    wrapped = sweep(swept, "wrapped", "shared_basic")
     assert wrapped.code == 0, wrapped.err
     assert wrapped.err.count("loading model") == 2
-    assert_equal_jobs(command.folder / "shared", command.folder / "wrapped")
-    assert (command.folder / "wrapped" / "group-1" / "run.log").is_file()
+    assert_equal_jobs(swept.folder / "whole", swept.folder / "wrapped")
+    assert (swept.folder / "wrapped" / "group-1" / "run.log").is_file()
 
 
-def test_a_killed_sweep_is_resumed(command, monkeypatch):
-    assert sweep(command, "whole").code == 0
+def test_a_killed_sweep_is_resumed(swept, monkeypatch):
     append, calls = RowWriter.append, []
 
     def interrupted(self: RowWriter, rows):
@@ -131,21 +146,21 @@ def test_a_killed_sweep_is_resumed(command, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(RowWriter, "append", interrupted)
-        outcome = sweep(command, "killed")
+        outcome = sweep(swept, "killed")
     assert outcome.code == 75
-    assert f"p2p-bench resume {command.folder / 'killed'}" in outcome.err
-    done = [job.name for job in jobs_of(command.folder / "killed") if (job / "summary.json").exists()]
+    assert f"p2p-bench resume {swept.folder / 'killed'}" in outcome.err
+    done = [job.name for job in jobs_of(swept.folder / "killed") if (job / "summary.json").exists()]
     assert 0 < len(done) < JOBS
 
-    monkeypatch.chdir(command.folder.parent)  # relative paths of the sweep are found from anywhere
-    outcome = command("resume", str(command.folder / "killed"))
+    monkeypatch.chdir(swept.folder.parent)  # relative paths of the sweep are found from anywhere
+    outcome = swept("resume", str(swept.folder / "killed"))
     assert outcome.code == 0, outcome.err
     assert "are there already" in outcome.err
-    whole, killed = (command.folder / name for name in ("whole", "killed"))
+    whole, killed = (swept.folder / name for name in ("whole", "killed"))
     for a, b in zip(jobs_of(whole), jobs_of(killed), strict=True):
         assert_same_rows(rows_of(a), rows_of(b), apart_from=SPENT)
         assert (b / "report.html").is_file()
-    outcome = command("resume", str(command.folder / "killed"))
+    outcome = swept("resume", str(swept.folder / "killed"))
     assert outcome.code == 0
     assert "loading model" not in outcome.err
 

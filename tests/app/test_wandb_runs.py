@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -29,7 +30,7 @@ BAD = {"id": "bad", "source": "a cat", "target": "a dog", "image": "bad.png"}
 
 @pytest.fixture(autouse=True)
 def no_key(monkeypatch, tmp_path):
-    for name in [*filter(lambda name: name.startswith("WANDB_"), os.environ), "NETRC"]:
+    for name in [*filter(re.compile("WANDB_[^_]").match, os.environ), "NETRC"]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
 

@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -13,28 +12,23 @@ from diffusers import FluxTransformer2DModel
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from p2p_bench.attention.columns import Zero, as_matrix, dense
 from p2p_bench.attention.flux import FoldedFluxProcessor
 from p2p_bench.attention.plan import PlanCache, RowEdit, StepPlan, build_step_plan
 from p2p_bench.attention.processor import folded_attention
 from p2p_bench.attention.recorder import Recorder, RecordSpec
 from p2p_bench.attention.sites import Site, transformer_sites
-from p2p_bench.attention.terms import NO_EDIT
 from p2p_bench.controllers import NoControl, Refine, Replace
 from p2p_bench.controllers.bound import BoundP2P
-from p2p_bench.controllers.self_edit import NO_SELF_EDIT
 from p2p_bench.models.flux import positions
+from tests.attention.joint import COLUMNS, PIXELS, Comparison, bound
 from tests.attention.rig import SELF_FRACTION, STEPS, WIDTH, context, tokenizer
 from tests.controllers.cases import CASES, SOURCE, SWAP, Setting
 from tests.flux_oracle import MaterialisedFluxProcessor
 from tests.models.small_flux import small_flux_transformer
 from tests.oracle import MapRow
 
-EXACT = 1e-10
 NAMES = [f"transformer_blocks.{index}.attn" for index in (0, 1)]
 NAMES += [f"single_transformer_blocks.{index}.attn" for index in (0, 1)]
-COLUMNS = ["replace", "refine", "reweight a refinement", "inject words", "replace softly, then keep a word"]
-PIXELS = ["replace", "self-attention", "masactrl", "masactrl, then self-attention"]
 
 
 @cache
@@ -59,13 +53,6 @@ def attention(plan: StepPlan) -> dict[str, Any]:
 
 def setting() -> Setting:
     return Setting(tokenizer(), WIDTH, STEPS, SELF_FRACTION, tuple(NAMES))
-
-
-def bound(name: str) -> BoundP2P:
-    case = CASES[name]
-    made = case.controller.bind(context(case.source, case.target))
-    assert isinstance(made, BoundP2P)
-    return made
 
 
 class _Both:
@@ -121,11 +108,6 @@ def site_differences(
     return {name: one.difference for name, one in both.items()}
 
 
-def differences(name: str, controller: BoundP2P, step: int) -> dict[str, float]:
-    """Of one target: two unconditional rows, the source, and the target."""
-    return site_differences([(3, 2, controller)], [MapRow(3, 2, CASES[name].chain(setting()))], step, 4)
-
-
 def test_the_sites() -> None:
     sites = transformer_sites(transformer())
     assert [site.name for site in sites] == NAMES
@@ -135,52 +117,26 @@ def test_the_sites() -> None:
     assert [site.layer for site in sites] == [0, 1, 2, 3]
 
 
+COMPARISON = Comparison(site_differences, setting, lambda: transformer_sites(transformer()))
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_every_site_equals_the_written_out_maps(name: str) -> None:
-    controller = bound(name)
-    edits = zip(controller.cross, controller.self_edits, strict=True)
-    for step in {edit: step for step, edit in enumerate(edits)}.values():
-        found = differences(name, controller, step)
-        assert len(found) == 4
-        assert max(found.values()) < EXACT, (step, found)
+    COMPARISON.assert_equal(name)
 
 
 @pytest.mark.parametrize("name", COLUMNS)
 def test_one_percent_in_an_edit_is_seen(name: str) -> None:
-    controller = bound(name)
-    step = next(step for step, edit in enumerate(controller.cross) if edit != NO_EDIT)
-    for part in ("L", "R"):
-        edit = controller.cross[step]
-        if isinstance(getattr(edit, part), Zero):
-            continue
-        wrong = edit._replace(**{part: dense(as_matrix(getattr(edit, part), WIDTH) * 1.01)})
-        cross = tuple(wrong if place == step else other for place, other in enumerate(controller.cross))
-        assert min(differences(name, replace(controller, cross=cross), step).values()) > 1e4 * EXACT
+    COMPARISON.assert_one_percent_is_seen(name)
 
 
 @pytest.mark.parametrize("name", PIXELS)
 def test_a_missing_edit_of_pixel_columns_is_seen(name: str) -> None:
-    controller = bound(name)
-    without = replace(controller, self_edits=(NO_SELF_EDIT,) * STEPS)
-    seen = False
-    for step in {edit: step for step, edit in enumerate(controller.self_edits)}.values():
-        found = differences(name, without, step)
-        for site in transformer_sites(transformer()):
-            edited = controller.self_edits[step].pixels(site) != "own"
-            seen = seen or edited
-            assert (found[site.name] > 1e4 * EXACT) == edited, (step, site)
-    assert seen
+    COMPARISON.assert_missing_pixel_edits_are_seen(name)
 
 
 def test_several_sources_and_targets_in_one_batch() -> None:
-    names = ("replace", "none", "refine, then reweight, then masactrl", "notebook", "refine")
-    places = ((4, 3), (5, 3), (7, 6), (8, 6), (9, 3))
-    edits = [(*place, bound(name)) for place, name in zip(places, names, strict=True)]
-    expected = [
-        MapRow(*place, CASES[name].chain(setting())) for place, name in zip(places, names, strict=True)
-    ]
-    for step in (0, 4, 7):
-        assert max(site_differences(edits, expected, step, 10).values()) < EXACT
+    COMPARISON.assert_batches_are_equal()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -14,7 +13,7 @@ from diffusers.models.attention_processor import Attention, AttnAddedKVProcessor
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from p2p_bench.attention.columns import Identity, Zero, as_matrix, dense
+from p2p_bench.attention.columns import Identity, Zero
 from p2p_bench.attention.plan import PlanCache, RowEdit, StepPlan, build_step_plan
 from p2p_bench.attention.processor import FoldedAddedKVProcessor, folded_attention
 from p2p_bench.attention.recorder import Recorder, RecordSpec
@@ -22,16 +21,12 @@ from p2p_bench.attention.sites import Site, unet_sites
 from p2p_bench.attention.terms import NO_EDIT, ColumnEdit, Term, joint_terms
 from p2p_bench.controllers import NoControl, Refine, Replace
 from p2p_bench.controllers.bound import BoundP2P
-from p2p_bench.controllers.self_edit import NO_SELF_EDIT
 from p2p_bench.errors import ConfigError
+from tests.attention.joint import COLUMNS, EXACT, PIXELS, Comparison, bound
 from tests.attention.rig import SELF_FRACTION, STEPS, WIDTH, context, tokenizer
 from tests.controllers.cases import CASES, SOURCE, SWAP, Setting
 from tests.joint_oracle import MaterialisedAddedKVProcessor, materialised_added_kv
 from tests.oracle import Chain, MapRow
-
-EXACT = 1e-10
-COLUMNS = [name for name in CASES if name != "none" and not name.startswith(("masactrl", "self-attention"))]
-PIXELS = ["replace", "notebook", *(name for name in CASES if "masactrl" in name or "self-attention" in name)]
 
 
 @cache
@@ -71,13 +66,6 @@ def setting() -> Setting:
     for hook in hooks:
         hook.remove()
     return Setting(tokenizer(), WIDTH, STEPS, SELF_FRACTION, tuple(seen))
-
-
-def bound(name: str) -> BoundP2P:
-    case = CASES[name]
-    made = case.controller.bind(context(case.source, case.target))
-    assert isinstance(made, BoundP2P)
-    return made
 
 
 class _Both:
@@ -122,60 +110,26 @@ def site_differences(
     return {name: one.difference for name, one in both.items()}
 
 
-def differences(name: str, controller: BoundP2P, step: int, **options: Any) -> dict[str, float]:
-    """Of one target: two unconditional rows, the source, and the target."""
-    expected = [MapRow(3, 2, CASES[name].chain(setting()))]
-    return site_differences([(3, 2, controller)], expected, step, 4, **options)
+COMPARISON = Comparison(site_differences, setting, lambda: unet_sites(joint_unet()))
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_every_site_equals_the_written_out_maps(name: str) -> None:
-    controller = bound(name)
-    for step in range(STEPS):
-        found = differences(name, controller, step)
-        assert len(found) == 7
-        assert max(found.values()) < EXACT, (step, found)
+    COMPARISON.assert_equal(name)
 
 
 @pytest.mark.parametrize("name", COLUMNS)
 def test_one_percent_in_an_edit_is_seen(name: str) -> None:
-    controller = bound(name)
-    steps = {edit: step for step, edit in enumerate(controller.cross) if edit != NO_EDIT}.values()
-    assert steps
-    for step in steps:
-        for part in ("L", "R"):
-            edit = controller.cross[step]
-            if isinstance(getattr(edit, part), Zero):
-                continue
-            wrong = edit._replace(**{part: dense(as_matrix(getattr(edit, part), WIDTH) * 1.01)})
-            cross = tuple(wrong if place == step else other for place, other in enumerate(controller.cross))
-            assert min(differences(name, replace(controller, cross=cross), step).values()) > 1e4 * EXACT
+    COMPARISON.assert_one_percent_is_seen(name)
 
 
 @pytest.mark.parametrize("name", PIXELS)
 def test_a_missing_edit_of_pixel_columns_is_seen(name: str) -> None:
-    controller = bound(name)
-    without = replace(controller, self_edits=(NO_SELF_EDIT,) * STEPS)
-    seen = False
-    for step in {edit: step for step, edit in enumerate(controller.self_edits)}.values():
-        found = differences(name, without, step)
-        for site in unet_sites(joint_unet()):
-            edited = controller.self_edits[step].pixels(site) != "own"
-            seen = seen or edited
-            assert (found[site.name] > 1e4 * EXACT) == edited, (step, site)
-    assert seen
+    COMPARISON.assert_missing_pixel_edits_are_seen(name)
 
 
 def test_several_sources_and_targets_in_one_batch() -> None:
-    """Three unconditional rows, two sources, then targets of either source, not in order."""
-    names = ("replace", "none", "refine, then reweight, then masactrl", "notebook", "refine")
-    places = ((4, 3), (5, 3), (7, 6), (8, 6), (9, 3))
-    edits = [(*place, bound(name)) for place, name in zip(places, names, strict=True)]
-    expected = [
-        MapRow(*place, CASES[name].chain(setting())) for place, name in zip(places, names, strict=True)
-    ]
-    for step in (0, 4, 7):
-        assert max(site_differences(edits, expected, step, 10).values()) < EXACT
+    COMPARISON.assert_batches_are_equal()
 
 
 @pytest.mark.parametrize("name", ["refine", "notebook", "masactrl"])
@@ -183,7 +137,7 @@ def test_text_masks_follow_the_text_keys(name: str) -> None:
     mask = torch.ones(4, WIDTH, dtype=torch.bool)
     mask[2, 9:] = False
     mask[3, 12:] = False
-    found = [differences(name, bound(name), step, encoder_attention_mask=mask) for step in (0, 4)]
+    found = [COMPARISON.of(name, bound(name), step, encoder_attention_mask=mask) for step in (0, 4)]
     assert max(max(one.values()) for one in found) < EXACT
 
 

@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -12,25 +11,20 @@ from diffusers import SD3Transformer2DModel
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from p2p_bench.attention.columns import Zero, as_matrix, dense
 from p2p_bench.attention.joint import FoldedJointProcessor
 from p2p_bench.attention.plan import PlanCache, RowEdit, StepPlan, build_step_plan
 from p2p_bench.attention.processor import FoldedAttnProcessor, folded_attention
 from p2p_bench.attention.recorder import Recorder, RecordSpec
 from p2p_bench.attention.sites import Site, transformer_sites
-from p2p_bench.attention.terms import NO_EDIT
 from p2p_bench.controllers import NoControl, Refine, Replace
 from p2p_bench.controllers.bound import BoundP2P
-from p2p_bench.controllers.self_edit import NO_SELF_EDIT
 from p2p_bench.errors import ConfigError
+from tests.attention.joint import COLUMNS, PIXELS, Comparison, bound
 from tests.attention.rig import SELF_FRACTION, STEPS, WIDTH, context, tokenizer
 from tests.controllers.cases import CASES, SOURCE, SWAP, Setting
 from tests.oracle import MapRow
 from tests.transformer_oracle import MaterialisedJointProcessor, materialised_joint
 
-EXACT = 1e-10
-COLUMNS = [name for name in CASES if name != "none" and not name.startswith(("masactrl", "self-attention"))]
-PIXELS = ["replace", "notebook", *(name for name in CASES if "masactrl" in name or "self-attention" in name)]
 LAYERS = 4
 
 
@@ -74,13 +68,6 @@ def setting() -> Setting:
     return Setting(tokenizer(), WIDTH, STEPS, SELF_FRACTION, layers)
 
 
-def bound(name: str) -> BoundP2P:
-    case = CASES[name]
-    made = case.controller.bind(context(case.source, case.target))
-    assert isinstance(made, BoundP2P)
-    return made
-
-
 class _Both:
     """Runs the folded and the written-out processor on the same inputs and keeps their difference."""
 
@@ -117,12 +104,6 @@ def site_differences(
     return {name: one.difference for name, one in both.items()}
 
 
-def differences(name: str, controller: BoundP2P, step: int) -> dict[str, float]:
-    """Of one target: two unconditional rows, the source, and the target."""
-    expected = [MapRow(3, 2, CASES[name].chain(setting()))]
-    return site_differences([(3, 2, controller)], expected, step, 4)
-
-
 def test_the_sites() -> None:
     sites = transformer_sites(transformer())
     joint, own = ([site for site in sites if site.kind == kind] for kind in ("cross", "self"))
@@ -136,56 +117,26 @@ def test_the_sites() -> None:
     assert len(transformer_sites(transformer(None))) == LAYERS
 
 
+COMPARISON = Comparison(site_differences, setting, lambda: transformer_sites(transformer()))
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_every_site_equals_the_written_out_maps(name: str) -> None:
-    controller = bound(name)
-    edits = zip(controller.cross, controller.self_edits, strict=True)
-    for step in {edit: step for step, edit in enumerate(edits)}.values():
-        found = differences(name, controller, step)
-        assert len(found) == 2 * LAYERS
-        assert max(found.values()) < EXACT, (step, found)
+    COMPARISON.assert_equal(name)
 
 
 @pytest.mark.parametrize("name", COLUMNS)
 def test_one_percent_in_an_edit_is_seen(name: str) -> None:
-    controller = bound(name)
-    steps = {edit: step for step, edit in enumerate(controller.cross) if edit != NO_EDIT}.values()
-    assert steps
-    for step in steps:
-        for part in ("L", "R"):
-            edit = controller.cross[step]
-            if isinstance(getattr(edit, part), Zero):
-                continue
-            wrong = edit._replace(**{part: dense(as_matrix(getattr(edit, part), WIDTH) * 1.01)})
-            cross = tuple(wrong if place == step else other for place, other in enumerate(controller.cross))
-            found = differences(name, replace(controller, cross=cross), step)
-            assert min(found[site] for site in setting().layers) > 1e4 * EXACT
+    COMPARISON.assert_one_percent_is_seen(name)
 
 
 @pytest.mark.parametrize("name", PIXELS)
 def test_a_missing_edit_of_pixel_columns_is_seen(name: str) -> None:
-    controller = bound(name)
-    without = replace(controller, self_edits=(NO_SELF_EDIT,) * STEPS)
-    seen = False
-    for step in {edit: step for step, edit in enumerate(controller.self_edits)}.values():
-        found = differences(name, without, step)
-        for site in transformer_sites(transformer()):
-            edited = controller.self_edits[step].pixels(site) != "own"
-            seen = seen or edited
-            assert (found[site.name] > 1e4 * EXACT) == edited, (step, site)
-    assert seen
+    COMPARISON.assert_missing_pixel_edits_are_seen(name)
 
 
 def test_several_sources_and_targets_in_one_batch() -> None:
-    """Three unconditional rows, two sources, then targets of either source, not in order."""
-    names = ("replace", "none", "refine, then reweight, then masactrl", "notebook", "refine")
-    places = ((4, 3), (5, 3), (7, 6), (8, 6), (9, 3))
-    edits = [(*place, bound(name)) for place, name in zip(places, names, strict=True)]
-    expected = [
-        MapRow(*place, CASES[name].chain(setting())) for place, name in zip(places, names, strict=True)
-    ]
-    for step in (0, 4, 7):
-        assert max(site_differences(edits, expected, step, 10).values()) < EXACT
+    COMPARISON.assert_batches_are_equal()
 
 
 @pytest.mark.parametrize("norm", [None, "rms_norm"])

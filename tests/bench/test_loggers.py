@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import socket
 from dataclasses import replace
 from importlib.util import find_spec
@@ -48,7 +49,7 @@ def single(finished):
 @pytest.fixture(autouse=True)
 def no_key(monkeypatch, tmp_path):
     """A machine without a key or a proxy."""
-    for name in (*filter(lambda name: name.startswith("WANDB_"), os.environ), *ELSEWHERE):
+    for name in (*filter(re.compile("WANDB_[^_]").match, os.environ), *ELSEWHERE):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
 
