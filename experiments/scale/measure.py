@@ -299,10 +299,15 @@ def predicted(costs: Costs, rows: int, parts: int) -> dict[str, float]:
     }
 
 
+def shares(run: Mapping[str, Any]) -> tuple[float, float]:
+    """Parts of a run's time that it waits for the disk, and that it would if it waited for each part."""
+    working = run["editing"] - run["waiting"]
+    return run["waiting"] / run["editing"], run["writing"] / (working + run["writing"])
+
+
 def page(long: Mapping[str, Any], costs: Costs, wide: Mapping[str, Any], told: Mapping[str, Any]) -> str:
     """The tables."""
-    share = long["waiting"] / long["editing"]
-    instead = long["writing"] / (long["editing"] - long["waiting"] + long["writing"])
+    (share, instead), (wide_share, wide_instead) = shares(long), shares(wide)
     quarters = ", ".join(f"{one:.0f}" for one in long["memory"])
     drift = long["memory"][3] / long["memory"][1] - 1
     guess = predicted(costs, wide["rows"], wide["parts"])
@@ -339,6 +344,9 @@ def page(long: Mapping[str, Any], costs: Costs, wide: Mapping[str, Any], told: M
                 ("merging, s, one process", "merging", 1),
             )
         ),
+        f"| part of the time that it waits for rows to be on the disk | | {wide_share:.2%} | |",
+        f"| the same if it waited for each part | | {wide_instead:.2%} | |",
+        f"| memory by quarter of the run, MB | | {', '.join(f'{one:.0f}' for one in wide['memory'])} | |",
         f"| memory before merging, MB | | {wide['before_merging_mb']:.0f} | |",
         f"| memory while merging, MB | | {wide['peak_mb']:.0f} | |",
         "",
