@@ -1,15 +1,17 @@
 """Measures what a long run costs besides editing: time and bytes of its rows, parts, merging, memory.
 
-    python experiments/scale/measure.py [--long 10000] [--wide 100000] [--out DIR]
+    python experiments/scale/measure.py [--long 10000] [--wide 100000] [--out DIR] [--keep DIR]
 
 1. A run of `--long` pairs on a very small checkpoint in the real format, two steps: memory over the run, and
-   the part of its time that goes into writing rows.
+   the part of its time that it waits for rows to be on the disk.
 2. Runs of the same code whose network is a stub, of 2,000 pairs with batches of 1 and of 16: what a part and
    a row cost. From these the cost of `--wide` pairs is predicted, and that of a million on 256 devices.
 3. The stub's run of `--wide` pairs, against the prediction.
+4. What is told of that run afterwards, in a process of its own: the page, and figures for dashboards.
 
 Writes measured.json and results.md beside this file, unless another directory is given; `--only` measures
-some runs again and takes the others from there. It takes a process for each run.
+some runs again and takes the others from there; `--keep` keeps the last run's directory and tells of the one
+that is there where `--only told`. It takes a process for each run.
 """
 
 import argparse
@@ -20,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,7 @@ QUARTERS = 4
 WORLD_STEPS = 4
 """Steps of the embedded model where it is the network."""
 
-RUNS = ("long", "single", "several", "wide")
+RUNS = ("long", "single", "several", "wide", "told")
 MILLION, DEVICES, SECONDS_PER_PAIR = 1_000_000, 256, 6.0
 """What the prediction is for; the seconds are a guess for 50 steps of a large model and are divided out."""
 
@@ -62,12 +64,23 @@ def main() -> None:
     parser.add_argument("--wide", type=int, default=100_000)
     parser.add_argument("--only", nargs="*", choices=RUNS, default=RUNS, help="what to measure again")
     parser.add_argument("--out", type=Path, default=HERE)
+    parser.add_argument("--keep", type=Path, help="folder for the run of --wide pairs")
+    parser.add_argument("--tell", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--one", nargs=4, metavar=("EDITOR", "PAIRS", "BATCH", "DIR"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         editor, pairs, batch, folder = arguments.one
         print(json.dumps(measured(editor, int(pairs), int(batch), Path(folder))))
         return
+    if arguments.tell:
+        print(json.dumps(told(arguments.tell)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        measure(arguments, arguments.keep or Path(folder))
+
+
+def measure(arguments: argparse.Namespace, folder: Path) -> None:
+    """Runs what is asked for, prints and writes the tables; the widest run goes into the folder."""
     arguments.out.mkdir(parents=True, exist_ok=True)
     kept = arguments.out / "measured.json"
     found = json.loads(kept.read_text()) if kept.is_file() else {}
@@ -79,24 +92,53 @@ def main() -> None:
     }
     for name, run in runs.items():
         if name in arguments.only or name not in found:
-            found[name] = apart(*run)
+            found[name] = apart(*run, folder if name == "wide" else None)
             kept.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    text = page(found["long"], fitted(found["single"], found["several"]), found["wide"])
+    if "told" in arguments.only:
+        found["told"] = in_process("--tell", str(folder))
+        kept.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    text = page(found["long"], fitted(found["single"], found["several"]), found["wide"], found["told"])
     print(text)
     (arguments.out / "results.md").write_text(text, encoding="utf-8")
 
 
-def apart(editor: str, pairs: int, batch: int) -> dict[str, Any]:
-    """A run in a process of its own, so that its memory is its own."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, __file__, "--one", editor, str(pairs), str(batch), folder]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        ended = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    found: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
-    print(
-        editor, pairs, batch, {key: found[key] for key in ("seconds", "writing", "merging")}, file=sys.stderr
-    )
+def apart(editor: str, pairs: int, batch: int, folder: Path | None = None) -> dict[str, Any]:
+    """A run in a process of its own, so that its memory is its own; in a folder that stays, if given."""
+    with tempfile.TemporaryDirectory() as other:
+        (folder or Path(other)).mkdir(parents=True, exist_ok=True)
+        found = in_process("--one", editor, str(pairs), str(batch), str(folder or other))
+    shown = {key: found[key] for key in ("seconds", "writing", "waiting", "merging")}
+    print(editor, pairs, batch, shown, file=sys.stderr)
     return found
+
+
+def in_process(*arguments: str) -> dict[str, Any]:
+    """What this script finds by itself, with these arguments."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, __file__, *arguments]
+    ended = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+    return found
+
+
+def told(folder: Path) -> dict[str, Any]:
+    """Time and memory of what is told of a run in a folder: figures of its variant, then the page."""
+    sys.path.insert(0, str(ROOT))
+    from p2p_bench.bench.finished import FinishedRun, figures_of
+    from p2p_bench.bench.merging import StoredRows
+    from p2p_bench.report import write_report
+
+    run_dir = folder / "run"
+    rows = StoredRows(run_dir / "results.parquet")
+    summary = json.loads((run_dir / "summary.json").read_text())
+    found: dict[str, Any] = {"rows": len(rows), "before_mb": _peak_mb()}
+    clock = {"figures": 0.0, "page": 0.0}
+    _called(
+        clock, "figures", lambda: figures_of(FinishedRun(run_dir, "", "", "", "", {}, summary, rows), "none")
+    )
+    found["figures_mb"] = _peak_mb()
+    _called(clock, "page", lambda: write_report(run_dir))
+    return {**found, "page_mb": _peak_mb(), **clock, "page_bytes": (run_dir / "report.html").stat().st_size}
 
 
 def measured(editor: str, pairs: int, batch: int, folder: Path) -> dict[str, Any]:
@@ -112,6 +154,7 @@ def measured(editor: str, pairs: int, batch: int, folder: Path) -> dict[str, Any
     import torch
 
     from p2p_bench.bench import run as bench_run
+    from p2p_bench.bench.background import Background
     from p2p_bench.bench.callbacks import WriteRows
     from p2p_bench.bench.rows import PartWriter
     from tests.models.tiny import make_tiny_checkpoint
@@ -126,9 +169,10 @@ def measured(editor: str, pairs: int, batch: int, folder: Path) -> dict[str, Any
                 f"a {COLOURS[(number + 1) % 4]} circle on {place}",
             )
             file.write(json.dumps({"id": f"pair {number}", "source": source, "target": target}) + "\n")
-    clock = {"writing": 0.0, "merging": 0.0, "batches": 0.0}
+    clock = {"writing": 0.0, "waiting": 0.0, "merging": 0.0, "batches": 0.0}
     memory: list[float] = []
     _timed(PartWriter, "append", clock, "writing")
+    _timed(Background, "wait", clock, "waiting")
     _timed(bench_run, "compact", clock, "merging")
     _timed(bench_run, "compact_references", clock, "merging")
     end = WriteRows.on_test_batch_end
@@ -155,10 +199,11 @@ def measured(editor: str, pairs: int, batch: int, folder: Path) -> dict[str, Any
         "cpu_seconds": computed,
         "editing": clock["batches"] - began,
         "writing": clock["writing"],
+        "waiting": clock["waiting"],
         "merging": clock["merging"],
         "memory": [sum(part) / len(part) for part in _quarters(memory)],
         "before_merging_mb": memory[-1],
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_mb": _peak_mb(),
     }
 
 
@@ -202,13 +247,21 @@ def _timed(owner: Any, name: str, clock: dict[str, float], key: str) -> None:
     function = getattr(owner, name)
 
     def timed(*arguments: Any, **named: Any) -> Any:
-        began = time.perf_counter()
-        try:
-            return function(*arguments, **named)
-        finally:
-            clock[key] += time.perf_counter() - began
+        return _called(clock, key, lambda: function(*arguments, **named))
 
     setattr(owner, name, timed)
+
+
+def _called(clock: dict[str, float], key: str, function: Callable[[], Any]) -> Any:
+    began = time.perf_counter()
+    try:
+        return function()
+    finally:
+        clock[key] += time.perf_counter() - began
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _memory_mb() -> float:
@@ -246,9 +299,15 @@ def predicted(costs: Costs, rows: int, parts: int) -> dict[str, float]:
     }
 
 
-def page(long: Mapping[str, Any], costs: Costs, wide: Mapping[str, Any]) -> str:
+def shares(run: Mapping[str, Any]) -> tuple[float, float]:
+    """Parts of a run's time that it waits for the disk, and that it would if it waited for each part."""
+    working = run["editing"] - run["waiting"]
+    return run["waiting"] / run["editing"], run["writing"] / (working + run["writing"])
+
+
+def page(long: Mapping[str, Any], costs: Costs, wide: Mapping[str, Any], told: Mapping[str, Any]) -> str:
     """The tables."""
-    share = long["writing"] / long["editing"]
+    (share, instead), (wide_share, wide_instead) = shares(long), shares(wide)
     quarters = ", ".join(f"{one:.0f}" for one in long["memory"])
     drift = long["memory"][3] / long["memory"][1] - 1
     guess = predicted(costs, wide["rows"], wide["parts"])
@@ -257,8 +316,10 @@ def page(long: Mapping[str, Any], costs: Costs, wide: Mapping[str, Any]) -> str:
         f"## A run of {long['pairs']:,} pairs, two steps of a very small model\n",
         "| what | measured |",
         "|---|---|",
-        f"| seconds until the last batch was on the disk | {long['editing']:.0f} |",
-        f"| of these in writing rows and references | {long['writing']:.1f} ({share:.2%}) |",
+        f"| seconds until the last batch was edited | {long['editing']:.0f} |",
+        f"| of these in waiting for rows to be on the disk | {long['waiting']:.1f} ({share:.2%}) |",
+        f"| seconds of writing them, while the next batch was edited | {long['writing']:.1f} |",
+        f"| share of a run that waits for each part instead | {instead:.2%} |",
         f"| memory by quarter of the run, MB | {quarters} |",
         f"| last quarter against the second | {drift:+.2%} |",
         "",
@@ -283,8 +344,19 @@ def page(long: Mapping[str, Any], costs: Costs, wide: Mapping[str, Any]) -> str:
                 ("merging, s, one process", "merging", 1),
             )
         ),
+        f"| part of the time that it waits for rows to be on the disk | | {wide_share:.2%} | |",
+        f"| the same if it waited for each part | | {wide_instead:.2%} | |",
+        f"| memory by quarter of the run, MB | | {', '.join(f'{one:.0f}' for one in wide['memory'])} | |",
         f"| memory before merging, MB | | {wide['before_merging_mb']:.0f} | |",
         f"| memory while merging, MB | | {wide['peak_mb']:.0f} | |",
+        "",
+        f"## What is told of {told['rows']:,} rows afterwards\n",
+        "| | seconds | memory it takes, MB | bytes a row |",
+        "|---|---|---|---|",
+        f"| figures for dashboards | {told['figures']:.1f} | "
+        f"{told['figures_mb'] - told['before_mb']:.0f} | |",
+        f"| the page | {told['page']:.1f} | {told['page_mb'] - told['figures_mb']:.0f} | "
+        f"{told['page_bytes'] / told['rows']:.0f} |",
         "",
     ]
     return "\n".join(lines)

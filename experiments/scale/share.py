@@ -1,4 +1,4 @@
-"""Measures what part of a run's time goes into writing rows, with the embedded model and few steps.
+"""Measures how long a run waits for rows to be on the disk, with the embedded model and few steps.
 
     python experiments/scale/share.py [--pairs 160]
 
@@ -8,7 +8,7 @@ Writes share.md beside this file.
 import argparse
 from pathlib import Path
 
-from measure import HERE, WORLD_STEPS, apart
+from measure import HERE, WORLD_STEPS, apart, shares
 
 BATCH = 8
 """The batch of a run where none is given."""
@@ -23,13 +23,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE)
     arguments = parser.parse_args()
     lines = [
-        "| batch | pairs | steps | seconds until the last batch was on the disk | writing, s | share |",
-        "|---|---|---|---|---|---|",
+        "| batch | pairs | steps | seconds until the last batch was edited | waiting, s | share | writing, s "
+        "| share of a run that waits for each part |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     found = apart("world", arguments.pairs, BATCH)
-    figures = (BATCH, arguments.pairs, WORLD_STEPS, f"{found['editing']:.0f}", f"{found['writing']:.2f}")
-    share = found["writing"] / found["editing"]
-    lines.append(f"| {' | '.join(map(str, figures))} | {share:.2%} |")
+    figures = (BATCH, arguments.pairs, WORLD_STEPS, f"{found['editing']:.0f}", f"{found['waiting']:.2f}")
+    share, instead = shares(found)
+    told = (*map(str, figures), f"{share:.2%}", f"{found['writing']:.2f}", f"{instead:.2%}")
+    lines.append(f"| {' | '.join(told)} |")
     text = "\n".join(lines) + "\n"
     print(text)
     (arguments.out / "share.md").write_text(text, encoding="utf-8")

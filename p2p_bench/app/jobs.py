@@ -61,6 +61,12 @@ class Job:
     name: str = ""
     start: Path = field(default_factory=Path.cwd)
 
+    @property
+    def output(self) -> str | None:
+        """URL that its directory is copied to; each job of a sweep has a folder there."""
+        url: str | None = self.config.run.output
+        return f"{url.rstrip('/')}/{self.run_dir.name}" if url is not None and self.group else url
+
     def parts(self) -> Parts:
         """What the configuration describes.
 
@@ -148,10 +154,7 @@ def run_job(job: Job) -> Outcome:
         member = Member(parts.task, job.run_dir, {}, parts.keep)
         help_along([member], trainer=parts.trainer, batch_size=parts.batch_size, execution=execution)
         return Outcome(0)
-    output = job.config.run.output
-    if output is not None and job.group:
-        output = f"{output.rstrip('/')}/{job.run_dir.name}"
-    with mirrored(job.run_dir, output, lambda line: status_console().print(line, markup=False)):
+    with mirrored(job.run_dir, job.output, lambda line: status_console().print(line, markup=False)):
         return _run_here(job, parts)
 
 

@@ -251,11 +251,12 @@ def _prefill(sweep: Sweep, group: Sequence[Numbered]) -> None:
 
 def _pass(sweep: Sweep, group: Sequence[Numbered]) -> None:
     from p2p_bench.app.jobs import job_of
+    from p2p_bench.bench.mirror import mirrored_together
     from p2p_bench.bench.run import Member, help_along, prefill
 
     hydra = sweep.config.hydra
     swept = swept_keys(with_sweeper_params(hydra.overrides.task, hydra))
-    members, all_parts = [], []
+    members, all_parts, places = [], [], []
     for numbered in group:
         config = sweep.composed(numbered.number, numbered.overrides)
         with _current(config, Path()):
@@ -263,12 +264,15 @@ def _pass(sweep: Sweep, group: Sequence[Numbered]) -> None:
             job = job_of(config, config.hydra, run_dir, swept)
             all_parts.append(job.parts())
             members.append(Member(all_parts[-1].task, job.run_dir, job.record(), all_parts[-1].keep))
+            places.append((job.run_dir, job.output))
     trainer, batch_size = all_parts[0].trainer, all_parts[0].batch_size
     execution = all_parts[0].execution()
     if execution.helps:
         help_along(members, trainer=trainer, batch_size=batch_size, execution=execution)
         return
-    prefill(members, trainer=trainer, batch_size=batch_size, console=status_console(), execution=execution)
+    console = status_console()
+    with mirrored_together(places, lambda line: console.print(line, markup=False)):
+        prefill(members, trainer=trainer, batch_size=batch_size, console=console, execution=execution)
 
 
 @contextmanager

@@ -1,13 +1,14 @@
 """A finished run, and what a dashboard is told of one variant: its settings, figures from its own rows."""
 
 import math
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from p2p_bench.bench.rows import Key
-from p2p_bench.bench.summary import totals
+from p2p_bench.bench.tally import Totals
 from p2p_bench.stats import mean_interval
 
 COSTS = ("count", "failed", "unet_rows", "unet_rows_spent", "seconds")
@@ -48,9 +49,9 @@ class FinishedRun:
     promised: tuple[Key, ...] = ()
 
 
-def rows_of(run: FinishedRun, variant: str) -> list[Mapping[str, Any]]:
-    """The rows of a variant."""
-    return [row for row in run.rows if row["variant"] == variant]
+def rows_of(run: FinishedRun, variant: str) -> Iterator[Mapping[str, Any]]:
+    """The rows of a variant, one after another: there may be more than fit in memory."""
+    return (row for row in run.rows if row["variant"] == variant)
 
 
 def settings_of(run: FinishedRun, variant: str) -> dict[str, Any]:
@@ -99,15 +100,17 @@ def figures_of(run: FinishedRun, variant: str) -> dict[str, int | float]:
         schedules that are one number; `totals/*` of the variant; `run_totals/*` of all variants.
     """
     facts = run.summary["variants"][variant]
-    rows = rows_of(run, variant)
-    good = [row for row in rows if row["status"] == "ok"]
+    whole, categories = Totals(), _Categories(list(facts["metrics"]))
+    for row in rows_of(run, variant):
+        whole.add(row)
+        categories.add(row)
     figures: dict[str, Any] = {key: _number(facts[key]) for key in ("tau_cross", "tau_self")}
     figures |= {cost: facts[cost] for cost in COSTS}
     for name, mean in facts["metrics"].items():
         ends = {f"{name}/{key}": mean[key] for key in ("low", "high", "count")}
         figures |= {name: mean["mean"], **ends, f"{name}/missing": facts["count"] - mean["count"]}
-    figures |= _by_category(good, list(facts["metrics"]))
-    figures |= {f"totals/{key}": value for key, value in totals(rows).items()}
+    figures |= categories.figures()
+    figures |= {f"totals/{key}": value for key, value in whole.figures().items()}
     figures |= {f"run_totals/{key}": value for key, value in run.summary["totals"].items()}
     return {name: value for name, value in figures.items() if _is_finite(value)}
 
@@ -134,16 +137,31 @@ def flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
             yield f"{prefix}{key}", value
 
 
-def _by_category(good: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> dict[str, int | float]:
-    found: dict[str, int | float] = {}
-    for category in dict.fromkeys(row["category"] for row in good if row["category"]):
-        part = [row for row in good if row["category"] == category]
-        for name in metrics:
-            mean = mean_interval([row[name] for row in part], resamples=1)
-            if mean.count:
-                found[f"category/{category}/{name}"] = mean.mean
-                found[f"category/{category}/{name}/count"] = mean.count
-    return found
+class _Categories:
+    """Means of each category, of rows that did not fail."""
+
+    def __init__(self, metrics: Sequence[str]) -> None:
+        self._metrics = metrics
+        self._values: dict[str, dict[str, array[float]]] = {}
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """One more row."""
+        if row["status"] != "ok" or not row["category"]:
+            return
+        fresh = {name: array("d") for name in self._metrics}
+        for name, values in self._values.setdefault(row["category"], fresh).items():
+            values.append(math.nan if row[name] is None else row[name])
+
+    def figures(self) -> dict[str, int | float]:
+        """The means with their counts, as far as there are values."""
+        found: dict[str, int | float] = {}
+        for category, metrics in self._values.items():
+            for name, values in metrics.items():
+                mean = mean_interval(values, resamples=1)
+                if mean.count:
+                    found[f"category/{category}/{name}"] = mean.mean
+                    found[f"category/{category}/{name}/count"] = mean.count
+        return found
 
 
 def _number(text: str) -> float | str | None:

@@ -2,8 +2,9 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from p2p_bench.bench.directory import ASIDE
@@ -14,6 +15,9 @@ from p2p_bench.remote import Remote
 
 _EVERY = 5.0
 """Seconds between two looks for files to copy."""
+
+_TOGETHER = 32
+"""URLs that are asked at the same time."""
 
 _ANOTHER = (-1, -1)
 """State of a copy that is not known to be the same."""
@@ -163,6 +167,42 @@ def mirrored(folder: Path, url: str | None, tell: Callable[[str], None]) -> Iter
         with _copying(mirror):
             yield
     tell(f"copied to {url}")
+
+
+@contextmanager
+def mirrored_together(
+    places: Sequence[tuple[Path, str | None]], tell: Callable[[str], None]
+) -> Iterator[None]:
+    """As `mirrored` for several directories, which wait at the same time for marks that dead runs left.
+
+    Args:
+        places: Directories of runs and their URLs.
+        tell: Called with a line on what was fetched or copied.
+
+    Raises:
+        ConfigError: See `mirrored`.
+        CannotWriteError: See `mirrored`.
+        DataError: See `mirrored`.
+    """
+    with ExitStack() as stack:
+        with ThreadPoolExecutor(_TOGETHER) as pool:
+            begun = [pool.submit(_begun, *place, tell) for place in places if place[1] is not None]
+        faults = []
+        for one in begun:
+            if (fault := one.exception()) is None:
+                stack.enter_context(one.result())
+            else:
+                faults.append(fault)
+        if faults:
+            raise faults[0]
+        yield
+
+
+def _begun(folder: Path, url: str | None, tell: Callable[[str], None]) -> ExitStack:
+    """What ends `mirrored`, which has begun."""
+    with ExitStack() as stack:
+        stack.enter_context(mirrored(folder, url, tell))
+        return stack.pop_all()
 
 
 @contextmanager

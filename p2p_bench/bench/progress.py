@@ -25,7 +25,7 @@ class Display(Protocol):
         """
 
     def batch_done(self, pairs: int) -> None:
-        """A batch of so many pairs is on the disk."""
+        """A batch of so many pairs is edited and scored."""
 
 
 class ProgressDisplay:
@@ -77,7 +77,7 @@ class ProgressDisplay:
         self._show(self._finished + sum(self._in_hand.values(), 0.0), f"step {step}/{steps}")
 
     def batch_done(self, pairs: int, process: int = 0) -> None:
-        """A batch of so many pairs is on the disk."""
+        """A batch of so many pairs is edited and scored."""
         self._finished += pairs
         self._in_hand.pop(process, None)
         self._show(self._finished + sum(self._in_hand.values(), 0.0), "", last=self._finished >= self._total)

@@ -78,14 +78,6 @@ def summarise(
     }
 
 
-def totals(rows: Iterable[Row]) -> dict[str, int | float]:
-    """Costs and counts of some rows."""
-    whole = Totals()
-    for row in rows:
-        whole.add(row)
-    return whole.figures()
-
-
 def write_summary(run_dir: Path, summary: Mapping[str, Any]) -> Path:
     """Writes `summary.json`; undefined numbers become null."""
     path = run_dir / SUMMARY

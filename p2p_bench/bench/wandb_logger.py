@@ -3,9 +3,10 @@
 import netrc
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from shutil import rmtree
 from typing import Annotated, Any
@@ -153,9 +154,9 @@ class WandbLogger:
         active.summary.update(figures)
         active.log({"edits": self._table(run, rows_of(run, variant))})
 
-    def _table(self, run: FinishedRun, rows: Sequence[Mapping[str, Any]]) -> wandb.Table:
+    def _table(self, run: FinishedRun, rows: Iterable[Mapping[str, Any]]) -> wandb.Table:
         metrics = list(run.summary["metrics"])
-        shown = [row for row in rows if any(row[column] for column in IMAGE_COLUMNS)]
+        shown = (row for row in rows if any(row[column] for column in IMAGE_COLUMNS))
         return wandb.Table(
             columns=[*_TEXTS, *IMAGE_COLUMNS, *metrics],
             data=[
@@ -164,7 +165,7 @@ class WandbLogger:
                     *(wandb.Image(str(run.dir / row[name])) if row[name] else None for name in IMAGE_COLUMNS),
                     *(None if undefined(row[name]) else row[name] for name in metrics),
                 ]
-                for row in shown[: self.max_table_rows]
+                for row in islice(shown, self.max_table_rows)
             ],
         )
 

@@ -3,9 +3,12 @@
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from lightning import Callback, Trainer
+from torch.utils.data import DataLoader
 
+from p2p_bench.bench.background import Background
 from p2p_bench.bench.callbacks import WriteRows
 from p2p_bench.bench.module import Asked, EditModule
 from p2p_bench.bench.open_run import Facts, OpenRun
@@ -104,14 +107,23 @@ def edit_work(
     load_networks(work.task.metrics)
     module = EditModule(work.task, work.asked, record, display.step, work.limits.timeout)
     data = pair_batches(work.task.dataset, work.pairs, work.batch_size, work.size)
-    write = WriteRows(work.runs, display)
+    with Background() as background:
+        write = WriteRows(work.runs, display, background)
 
-    def failures() -> int:
-        failed(write.failed)
-        return write.failed
+        def failures() -> int:
+            failed(write.failed)
+            return write.failed
 
-    end = EndBetweenBatches(stop, failures, work.limits.max_errors)
-    runner = make_trainer(trainer, [write, end])
+        end = EndBetweenBatches(stop, failures, work.limits.max_errors)
+        _tested(make_trainer(trainer, [write, end]), module, data)
+
+
+def _tested(runner: Trainer, module: EditModule, data: DataLoader[Any]) -> None:
+    """Hands all batches to the module.
+
+    Raises:
+        KeyboardInterrupt: Interrupted.
+    """
     try:
         runner.test(module, dataloaders=data, verbose=False)
     except SystemExit as error:

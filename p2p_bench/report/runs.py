@@ -21,6 +21,9 @@ NO_CONTROL = "none"
 
 _NO_INVERSION = ("", "none")
 
+_BLOCK = 1024
+"""Rows that are decoded together."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -88,12 +91,52 @@ def read_run(path: Path) -> Run:
     return Run(path=path, summary=summary, rows=rows, references=tuple(found))
 
 
-def _read_table(file: Path) -> list[dict[str, Any]]:
+class TableRow(Mapping[str, Any]):
+    """A row of a table; all its rows share the places of the columns, and texts that are equal.
+
+    Args:
+        places: Where the value of each column stands.
+        values: The values.
+    """
+
+    __slots__ = ("_places", "_values")
+
+    def __init__(self, places: Mapping[str, int], values: tuple[Any, ...]) -> None:
+        self._places = places
+        self._values = values
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[self._places[name]]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """See `Mapping`."""
+        place = self._places.get(name)
+        return default if place is None else self._values[place]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+def _read_table(file: Path) -> list[Row]:
+    """The rows of a table, a block at a time: texts are made once, however many rows hold them."""
+    rows: list[Row] = []
+    texts: dict[str, str] = {}
     try:
-        rows: list[dict[str, Any]] = pq.read_table(file, partitioning=None).to_pylist()
+        with pq.ParquetFile(file) as table:
+            places = {name: place for place, name in enumerate(table.schema_arrow.names)}
+            for block in table.iter_batches(_BLOCK, use_threads=False):
+                columns = (_shared(column.to_pylist(), texts) for column in block.columns)
+                rows += [TableRow(places, values) for values in zip(*columns, strict=True)]
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise DataError(f"{file}: not a readable table of rows ({error}); remove it and run again") from error
     return rows
+
+
+def _shared(values: list[Any], texts: dict[str, str]) -> list[Any]:
+    return [texts.setdefault(value, value) if isinstance(value, str) else value for value in values]
 
 
 def _read_summary(path: Path) -> Mapping[str, Any]:

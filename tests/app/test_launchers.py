@@ -30,20 +30,23 @@ def needs(plugin: str, extra: str) -> pytest.MarkDecorator:
 without_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs ray, the extra p2p_bench[ray]")
 
 LAUNCHERS = [
-    pytest.param("joblib", "n_jobs=2", marks=needs("hydra_joblib_launcher", "launchers")),
+    pytest.param("shared_joblib", "inner.n_jobs=2", marks=needs("hydra_joblib_launcher", "launchers")),
+    pytest.param("shared_ray", "inner.init.num_cpus=2", marks=without_ray),
     pytest.param("ray", "init.num_cpus=2", marks=without_ray),
-    pytest.param("submitit_local", "timeout_min=10", marks=needs("hydra_submitit_launcher", "launchers")),
+    pytest.param(
+        "shared_submitit_local", "inner.timeout_min=10", marks=needs("hydra_submitit_launcher", "launchers")
+    ),
 ]
-"""Launchers that start processes, and a setting of theirs."""
+"""Launchers that start processes, and a setting of theirs. A cluster for Ray is started here and stopped."""
 
 
-@pytest.mark.parametrize(("inner", "setting"), LAUNCHERS)
-def test_groups_in_other_processes_leave_what_jobs_here_leave(command, inner, setting, monkeypatch):
+@pytest.mark.parametrize(("launcher", "setting"), LAUNCHERS)
+def test_jobs_in_other_processes_leave_what_jobs_here_leave(command, launcher, setting, monkeypatch):
     assert command.bench(*JOBS, "hydra/launcher=basic", "run.dir=here", pairs=[PAIRS[1]]).code == 1
     # In a process of its own: what pytest hangs on this one cannot be pickled.
     settings = tiny_overrides(command.folder / "pairs.jsonl")
-    launcher = (f"hydra/launcher=shared_{inner}", f"hydra.launcher.inner.{setting}", "run.dir=there")
-    typed = [sys.executable, "-m", "p2p_bench", *settings, *JOBS, *launcher]
+    there = (f"hydra/launcher={launcher}", f"hydra.launcher.{setting}", "run.dir=there")
+    typed = [sys.executable, "-m", "p2p_bench", *settings, *JOBS, *there]
     with tempfile.TemporaryDirectory(prefix="ray") as sockets:  # the paths of sockets have to be short
         monkeypatch.setenv("RAY_TMPDIR", sockets)
         ended = subprocess.run(typed, cwd=command.folder, capture_output=True, text=True, check=False)

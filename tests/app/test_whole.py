@@ -56,6 +56,7 @@ def test_rows_lost_during_a_run_are_no_success(command, monkeypatch, harm, momen
     def harmed(self, trainer, module, outputs, batch, batch_idx, dataloader_idx=0):
         end(self, trainer, module, outputs, batch, batch_idx, dataloader_idx)
         if batch_idx == moment:
+            self.background.wait()
             harm(command.folder / "out")
 
     with monkeypatch.context() as patch:

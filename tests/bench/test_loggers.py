@@ -5,6 +5,8 @@ import json
 import os
 import re
 import socket
+import weakref
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 
@@ -13,7 +15,7 @@ import wandb
 from PIL import Image
 
 from p2p_bench.bench import loggers, wandb_logger
-from p2p_bench.bench.finished import FinishedRun
+from p2p_bench.bench.finished import FinishedRun, figures_of
 from p2p_bench.bench.loggers import CSVLogger, TensorBoardLogger, hyperparameters
 from p2p_bench.bench.wandb_logger import WandbLogger, wandb_key_present
 from p2p_bench.errors import ConfigError
@@ -52,6 +54,40 @@ def no_key(monkeypatch, tmp_path):
     for name in (*filter(re.compile("WANDB_[^_]").match, os.environ), *ELSEWHERE):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+
+class Passing(Sequence):
+    """Rows that are made when they are looked at, and how many of them were there at once."""
+
+    class Row(dict):
+        """One that can be watched."""
+
+        __hash__ = object.__hash__
+
+    def __init__(self, number: int) -> None:
+        self.number, self.most, self.there = number, 0, weakref.WeakSet()
+
+    def __len__(self) -> int:
+        return self.number
+
+    def __getitem__(self, index):
+        row = self.Row(make_row(f"s{index}", "none", psnr=float(index), category=("a", "b")[index % 2]))
+        self.there.add(row)
+        self.most = max(self.most, len(self.there))
+        return row
+
+    def __iter__(self):
+        return map(self.__getitem__, range(self.number))
+
+
+def test_figures_and_tables_need_few_rows_at_once(finished):
+    rows = Passing(50)
+    run = replace(finished, rows=rows)
+    figures = figures_of(run, "none")
+    assert (figures["category/a/psnr"], figures["category/b/psnr/count"]) == (24.0, 25)
+    assert figures["totals/edits"] == 50
+    WandbLogger().write(run)
+    assert rows.most <= 3
 
 
 def test_the_csv_table(finished):

@@ -14,7 +14,7 @@ import pytest
 from p2p_bench import remote
 from p2p_bench.bench import mirror as module
 from p2p_bench.bench.directory import ASIDE
-from p2p_bench.bench.mirror import Mirror, mirrored
+from p2p_bench.bench.mirror import Mirror, mirrored, mirrored_together
 from p2p_bench.bench.url_lock import UrlLock
 from p2p_bench.errors import CannotWriteError, ConfigError
 from p2p_bench.remote import Remote
@@ -82,6 +82,62 @@ def test_each_job_of_a_sweep_has_a_folder(command: Command) -> None:
     assert command.bench("-m", "tau.cross=0.2,0.8", *more).code == 0
     for job in ("0", "1"):
         assert contents(f"{url}/{job}") == there(command.folder / "sweep" / job)
+
+
+def test_a_sweep_goes_on_from_the_url(command: Command) -> None:
+    """On another machine, whose directory is empty: the pass that jobs share makes only what is missing."""
+    url = f"memory://{uuid4().hex}"
+    more = ("run.batch_size=1", "run.images=0", "logger=none", f"run.output={url}")
+    assert command.bench("-m", "tau.cross=0.2,0.8", *more, "run.dir=here").code == 0
+    here = {job: contents(f"{url}/{job}") for job in ("0", "1")}
+    files, root = fsspec.core.url_to_fs(f"{url}/1")
+    lost = sorted(name for name in here["1"] if name.startswith("rows/"))[-1]
+    files.rm_file(f"{root}/{lost}")
+
+    again = command.bench("-m", "tau.cross=0.2,0.8", *more, "run.dir=elsewhere")
+    assert again.code == 0, again.err
+    assert again.err.count("loading model") == 1
+    assert "1 edits of 1 pairs to make" in again.err
+    for job, before in here.items():
+        now = contents(f"{url}/{job}")
+        assert now == there(command.folder / "elsewhere" / job)
+        assert all(now[name] == before[name] for name in before if name.startswith("rows/") and name != lost)
+        one, other = (rows_of(command.folder / sweep / job) for sweep in ("here", "elsewhere"))
+        assert_same_rows(one, other, apart_from=("unet_rows_spent",))
+
+
+def test_the_pass_of_a_sweep_is_at_the_url_when_it_is_interrupted(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"memory://{uuid4().hex}"
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("p2p_bench.bench.run.compact", interrupted)  # no job is summarised
+    more = ("run.images=0", "logger=none", f"run.output={url}", "run.dir=out")
+    assert command.bench("-m", "tau.cross=0.2,0.8", *more).code == 75
+    for job in ("0", "1"):
+        parts = [name for name in contents(f"{url}/{job}") if name.startswith("rows/")]
+        assert sorted(parts) == sorted(
+            f"rows/{one.name}" for one in (command.folder / "out" / job / "rows").iterdir()
+        )
+
+
+def test_urls_that_fail_let_the_others_go(tmp_path: Path) -> None:
+    url = f"memory://{uuid4().hex}"
+    places = [
+        (tmp_path / "one", f"{url}/one"),
+        (tmp_path / "two", "nowhere://two"),
+        (tmp_path / "three", None),
+    ]
+    with pytest.raises(ConfigError, match="nowhere://two"), mirrored_together(places, print):
+        pytest.fail("one of them cannot be used")
+    assert contents(url) == {}  # no mark is left either
+    with mirrored_together(places[::2], print):
+        (tmp_path / "one").mkdir()
+        (tmp_path / "one" / "file.txt").write_text("whole")
+    assert contents(url) == {"one/file.txt": b"whole"}
 
 
 def test_other_settings_there_are_refused_or_set_aside(command: Command) -> None:

@@ -20,6 +20,7 @@ from p2p_bench.report import summary_table, write_report
 from p2p_bench.report.changes import highlighted
 from p2p_bench.report.columns import Column, main_metrics
 from p2p_bench.report.page import script_json
+from p2p_bench.report.runs import read_run
 from p2p_bench.report.tradeoff import Axes, choose_axes, level_metrics
 from tests.report.fake_run import METRICS, NOTE, NOTES, VAE, VARIANTS, fake_run
 
@@ -94,6 +95,18 @@ def test_pictures_of_one_content_are_held_once_and_exactly(run: Path) -> None:
         Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))).tobytes() for uri, _, _ in pictures
     ]
     assert embedded.count(pixels) == 1
+
+
+def test_rows_of_a_table_are_its_rows_and_share_equal_texts(run: Path) -> None:
+    """Of a hundred thousand rows nearly all texts are the same few."""
+    rows, table = read_run(run).rows, pq.read_table(run / "results.parquet").to_pylist()
+    assert repr([dict(row) for row in rows]) == repr(table)  # by text: NaN is no NaN's equal
+    first, second = rows[:2]
+    assert (first["dataset"], list(first), len(first)) == (table[0]["dataset"], list(table[0]), len(table[0]))
+    assert first["dataset"] is second["dataset"]
+    assert (first.get("nothing", 3), first.get("dataset")) == (3, table[0]["dataset"])
+    with pytest.raises(KeyError, match="nothing"):
+        first["nothing"]
 
 
 def test_large_pictures_become_thumbnails_with_a_link(tmp_path: Path) -> None:
