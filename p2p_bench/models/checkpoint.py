@@ -176,7 +176,8 @@ class UNetCheckpoint:
             capabilities=offloaded(
                 INSTRUCTED
                 if layout.reads_image
-                else (DIFFUSION | unet_features(unet)) - ({"unconditional"} if told else set()),
+                else (DIFFUSION | {"maps", "noise"} | unet_features(unet))
+                - ({"unconditional"} if told else set()),
                 self.offload,
             ),
             guided_by="input" if told else "passes",

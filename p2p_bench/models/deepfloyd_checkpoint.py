@@ -111,7 +111,7 @@ class DeepFloydCheckpoint:
             checksum=checkpoint_checksum(directory, DEEPFLOYD, self.variant),
             timesteps=schedule.layout,
             null_text_learning_rate=self.null_text_learning_rate,
-            capabilities=offloaded(DIFFUSION | unet_features(unet), self.offload),
+            capabilities=offloaded(DIFFUSION | {"noise"} | unet_features(unet), self.offload),
         )
 
     def tokenizer(self) -> SharedT5Tokenizer:
