@@ -129,12 +129,11 @@ class Pix2PixZeroInversion(Inversion):
             pivot.append(ddim_inverse_step(x_prev, white, here, there))
             tick()
         rows = steps * passes(model, self.guidance)
-        paths = torch.stack(pivot, 1)
+        conditioning = [row_of(sources.conditioning, place) for place in range(len(sources))]
+        paths = torch.stack(pivot, 1) if self.direct else [None] * len(sources)
         return [
-            Pix2PixZeroReplay(
-                path[-1], rows, row_of(sources.conditioning, place), path if self.direct else None
-            )
-            for place, path in enumerate(paths)
+            Pix2PixZeroReplay(start, rows, told, path)
+            for start, told, path in zip(pivot[-1], conditioning, paths, strict=True)
         ]
 
     def _regularised(

@@ -12,6 +12,7 @@ from torch import Tensor
 import p2p_bench as p2p
 from p2p_bench.inversion.base import Sources, read_sources, unserved
 from p2p_bench.inversion.noise_losses import auto_correlation, drawn_shifts, kl_divergence
+from p2p_bench.inversion.recall import pack, unpack
 from tests.controllers.released_zero import SAID, ReleasedZero
 from tests.models.small_sd3 import small_sd3_model
 from tests.models.tiny import tiny_model
@@ -75,6 +76,13 @@ def test_shifts_are_a_samples_own_unless_they_are_told() -> None:
     assert own.draws_noise
     assert not p2p.Pix2PixZeroInversion(shift_seed=1).draws_noise
     assert not p2p.Pix2PixZeroInversion(lambda_ac=0.0).draws_noise
+
+
+def test_a_path_can_be_kept() -> None:
+    method = p2p.Pix2PixZeroInversion(direct=True)
+    (replay,) = method.invert(tiny_model(), sources(0), STEPS)
+    kept = pack(replay)
+    assert pack(unpack(kept, method, tiny_model().device)) == kept
 
 
 def test_without_regularisation_it_is_ddim_inversion() -> None:
