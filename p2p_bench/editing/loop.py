@@ -1,6 +1,6 @@
 """The sampling loop: the rows of a table, from their starts to the final latents."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -222,9 +222,7 @@ class _Network:
         references = {half: Half(self.table.rows[half.row].source, half.unprompted) for half in halves}
         told = {half: self._told(half, step, scales) for half in (*halves, *references.values())}
         moved = descended(self.model, x_t, level, references, told, amounts)
-        self._count([half.row for half in moved.asked])
-        for half in halves:
-            self.unet_rows_backward[half.row] += 1
+        self._count_descent(moved.shown)
         return moved
 
     def _told(self, half: Half, step: int, scales: Sequence[float]) -> Conditioning:
@@ -239,6 +237,17 @@ class _Network:
         for owner in owners:
             self.unet_rows[owner] += 1
             self.unet_rows_spent[owner] += 1 / max(1, len(self.table.rows[owner].targets))
+
+    def _count_descent(self, shown: Mapping[Half, Half]) -> None:
+        """Counts the passes of a descent; those of sources belong to the rows that they are made for."""
+        self._count([half.row for half in shown])
+        for half in shown:
+            self.unet_rows_backward[half.row] += 1
+        for reference in set(shown.values()):
+            users = {half.row for half, other in shown.items() if other == reference}
+            for row in users:
+                self.unet_rows[row] += 1
+                self.unet_rows_spent[row] += 1 / len(users) / len(self.table.rows[row].targets)
 
     def _guidance(self, step: int, as_sources: Sequence[int] | None = None) -> tuple[list[float], list[int]]:
         """Guidance of each row, and the rows that take an unconditional pass; or of some rows as sources."""

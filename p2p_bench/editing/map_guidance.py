@@ -44,12 +44,12 @@ class Descended:
         latents: What the step goes on from, of all rows: of a row that takes a pass without the prompt the
             latents of that pass, as released.
         conditional: Latents of the passes with the prompt, of all rows.
-        asked: The passes that it took; each of a row that descended went backward as well.
+        shown: For each pass that went forward and backward, the pass that showed it the maps of the source.
     """
 
     latents: Float[Tensor, "n c h w"]
     conditional: Float[Tensor, "n c h w"]
-    asked: tuple[Half, ...]
+    shown: Mapping[Half, Half]
 
 
 def descended(
@@ -102,7 +102,7 @@ def descended(
     at = [[moved.get(Half(row, unprompted)) for row in range(len(x_t))] for unprompted in (False, True)]
     conditional = torch.stack([x_t[row] if one is None else one for row, one in enumerate(at[0])])
     latents = torch.stack([conditional[row] if one is None else one for row, one in enumerate(at[1])])
-    return Descended(latents, conditional, (*asked, *halves))
+    return Descended(latents, conditional, dict(zip(halves, shown, strict=True)))
 
 
 def _distinct(shown: list[Half], told: Mapping[Half, Conditioning]) -> list[Half]:

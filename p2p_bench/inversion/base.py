@@ -29,7 +29,7 @@ _WORDS: Mapping[Capability, str] = {
     "flow": "velocities of a rectified flow",
     "features": "features of a residual block in the decoder of a U-Net",
     "maps": "cross-attention to the text alone",
-    "noise": "a prediction of the noise, which diffusion models give and flows do not",
+    "noise": "a prediction of noise as diffusion models give it",
 }
 
 

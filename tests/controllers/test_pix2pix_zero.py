@@ -99,9 +99,9 @@ def test_it_equals_the_released_script(rig: Callable[[], Rig], direct: bool) -> 
     wrong = on.released(direct=direct, maps=1.01)
     assert distance(result.latents[1], wrong[1]) > SEEN
     steps = on.steps
-    # The source's maps are asked for once a step, its step once more; the target descends in both passes.
+    # The target descends in both passes, to maps that one pass of the source shows, and is sampled in both.
     rows = result.inversion_rows, result.source_rows, *result.target_rows
-    assert rows == (steps, 2 * steps, 4 * steps)
+    assert rows == (steps, steps, 5 * steps)
     assert result.target_rows_backward == (2 * steps,)
     assert result.inversion_rows_backward == 0
 
@@ -133,7 +133,8 @@ def test_the_pass_without_the_prompt_follows_that_of_the_source(inversion: Any) 
     expected = on.released(path, direct=direct, negative="")
     result = on.edited(inversion)
     assert distance(result.latents, expected) <= EXACT
-    assert result.source_rows == 4 * STEPS
+    # A source with passes that are told different things shows the maps of both.
+    assert (result.source_rows, result.target_rows) == (2 * STEPS, (6 * STEPS,))
 
 
 def test_an_edit_into_itself_is_the_source_and_direct_inversion_rebuilds_it() -> None:
@@ -151,7 +152,7 @@ def test_an_edit_into_itself_is_the_source_and_direct_inversion_rebuilds_it() ->
 def test_guidance_1_descends_in_the_one_pass_there_is() -> None:
     on = tiny()
     result, plain = on.edited(guidance=1.0), on.edited(guidance=1.0, controller=p2p.SelfAttention(0.0))
-    assert result.target_rows == (2 * STEPS,)
+    assert result.target_rows == (3 * STEPS,)
     assert result.target_rows_backward == (STEPS,)
     assert distance(result.latents[1], plain.latents[1]) > SEEN
 
@@ -182,6 +183,10 @@ def test_neighbours_and_parts_change_nothing() -> None:
     controllers = [amounts[0], p2p.Refine(0.5), amounts[1], p2p.PlugAndPlay()]
     together = on.edited(inversion, controllers, targets)
     assert together.target_rows_backward == (2 * STEPS, 0, 2 * STEPS, 0)
+    # One pass of the source shows its maps to both that descend.
+    assert together.target_rows == (5 * STEPS, 2 * STEPS, 5 * STEPS, 2 * STEPS)
+    assert sum(together.target_rows_spent) == pytest.approx(13 * STEPS)
+    assert together.source_rows == STEPS
     asked = tuple(p2p.Target(*one) for one in zip(targets, controllers, strict=True))
     request = p2p.EditRequest("x", SOURCE, asked, image=on.image, inversion=inversion)
     (parts,) = p2p.run_edits(on.model, [request], steps=STEPS, guidance=7.5, max_rows=4)

@@ -120,7 +120,7 @@ def test_it_works_where_gradients_are_off() -> None:
 @pytest.mark.parametrize("spec", [small_sd3_model().spec, FlowCheckpoint().spec()], ids=["sd3", "flow"])
 def test_flows_are_refused(spec: p2p.ModelSpec) -> None:
     refused = unserved(p2p.Pix2PixZeroInversion(), spec)
-    assert "Pix2PixZeroInversion needs a prediction of the noise" in str(refused)
+    assert "Pix2PixZeroInversion needs a prediction of noise" in str(refused)
 
 
 def test_values_out_of_range_are_refused() -> None:
