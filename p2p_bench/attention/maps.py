@@ -94,4 +94,5 @@ def written_map(
     """
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(2, 3)
     scores = scores if mask is None else scores + mask
-    return scores.to(torch.promote_types(scores.dtype, torch.float32)).softmax(-1)
+    maps: Tensor = scores.to(torch.promote_types(scores.dtype, torch.float32)).softmax(-1)
+    return maps

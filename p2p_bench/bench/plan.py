@@ -151,7 +151,7 @@ def _prepared(
     several = len(pair.target_prompts) > 1
     edits = [(variant, index) for variant in task.variants for index in range(len(pair.target_prompts))]
     try:
-        prepared = prepared_pair(pair, edits, reader, facts.spec, steps, task.truncate)
+        prepared = prepared_pair(pair, edits, reader, facts.spec, steps, task.truncate, task.inversion)
     except P2PError:
         return None, []
     names = [

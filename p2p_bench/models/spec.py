@@ -20,6 +20,12 @@ image beside the latents, of which the prompt says what is to be changed ("instr
 DIFFUSION: frozenset[Capability] = frozenset({"unconditional", "ladder", "cross", "gradient"})
 """What a latent diffusion model with guidance can do."""
 
+NOISE: frozenset[Capability] = frozenset({"noise"})
+"""What a diffusion can do besides, and a flow cannot."""
+
+MAPS: frozenset[Capability] = frozenset({"maps"})
+"""What a network can do besides that attends to the text apart from the pixels."""
+
 INSTRUCTED: frozenset[Capability] = frozenset({"instruction"})
 """What a model can do that edits an image by an instruction: without an image it was hardly trained, so that
 nothing that samples or inverts by a prompt alone serves it."""
