@@ -72,6 +72,7 @@ SCRIPTS: Mapping[str, tuple[str, ...]] = {
 LEFT_OUT = {
     "experiment=pie_table_masactrl": "likewise",
     "experiment=pie_table_pnp": "needs PIE-Bench and Stable Diffusion 1.5; likewise",
+    "experiment=pie_table_p2p_zero": "needs PIE-Bench and Stable Diffusion 1.4; likewise",
     "experiment=pie_table": "needs PIE-Bench and Stable Diffusion 1.4; tests/app/test_pie_table.py stands in",
     "experiment=pie_table_instruct": "needs PIE-Bench and InstructPix2Pix; likewise",
     "--instruction": "needs InstructPix2Pix; tests/app/test_instruct.py stands in",

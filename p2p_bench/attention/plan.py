@@ -13,6 +13,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from p2p_bench.attention.columns import ColumnMap, Dense, Diagonal, Identity, Zero, as_matrix
+from p2p_bench.attention.maps import MapReader
 from p2p_bench.attention.mass import MassPlan, mass_plan
 from p2p_bench.attention.recorder import Recorder
 from p2p_bench.attention.sites import Site
@@ -158,11 +159,13 @@ class StepPlan:
         num_rows: Rows of the network batch the plan was made for.
         sites: Plans by site name; a site that is absent attends as usual.
         features: For each row, the row whose features it goes on with, see `injected_features`.
+        maps: Reads the maps of cross-attention to the text alone; None: they are not written out.
     """
 
     num_rows: int
     sites: Mapping[str, SitePlan]
     features: Int64[Tensor, " rows"] | None = None
+    maps: MapReader | None = None
 
 
 class _RowTerm(NamedTuple):
@@ -356,10 +359,8 @@ def _record_plan(
     dtype: torch.dtype,
 ) -> RecordPlan:
     """One entry per recorded term and chunk of `head_dim` columns, so that the call stays fused."""
-    entries: list[int] = []
+    entries, kept, slots = list[int](), list[int](), list[int]()
     values: list[Tensor] = []
-    kept: list[int] = []
-    slots: list[int] = []
     for position, term in enumerate(terms):
         columns = recorder.columns(term.row)
         matrix = as_matrix(term.columns, recorder.width)

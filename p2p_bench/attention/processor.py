@@ -59,6 +59,8 @@ class FoldedAttnProcessor:
         out = scaled_dot_product_attention(query, key, heads(attn, value), attn_mask=mask)
         for record in at.records:
             record_columns(record, self.site, query, key, mask)
+        if plan is not None and plan.maps is not None and self.site.kind == "cross":
+            plan.maps.read(self.site, query, key, mask)
         out = normalised(out, at.mass, query, key, mask=mask)
         return _finished(attn, summed(out, at, len(residual)).to(query.dtype), residual)
 

@@ -8,6 +8,7 @@ from p2p_bench.bench.rows import Key
 from p2p_bench.bench.task import Task, Variant
 from p2p_bench.editing.request import PreparedRequest
 from p2p_bench.errors import DataError, ErrorList, P2PError
+from p2p_bench.inversion import Inversion
 from p2p_bench.models import ModelSpec
 from p2p_bench.prompts.words import PromptReader
 from p2p_bench.raster import is_file, shortened
@@ -35,7 +36,9 @@ def lint(task: Task, pairs: Sequence[EditPair], spec: ModelSpec) -> dict[Key, st
     if task.editor.own_variant() is not None:
         return _lint_own(task, pairs, spec)
     reader, steps = task.checkpoint.reader(), task.sampler.steps_on(spec)
-    return lint_pairs(pairs, task.variants, reader, spec, steps=steps, truncate=task.truncate)
+    return lint_pairs(
+        pairs, task.variants, reader, spec, steps=steps, truncate=task.truncate, inversion=task.inversion
+    )
 
 
 def _lint_own(task: Task, pairs: Sequence[EditPair], spec: ModelSpec) -> dict[Key, str]:
@@ -61,6 +64,7 @@ def lint_pairs(
     *,
     steps: int,
     truncate: bool = False,
+    inversion: Inversion | None = None,
 ) -> dict[Key, str]:
     """Every edit that cannot be made, with the reason; reads no pixel and no weights.
 
@@ -71,6 +75,7 @@ def lint_pairs(
         spec: Facts about the model.
         steps: Number of denoising steps.
         truncate: Prompts that are too long are cut; a fault where the edit goes with what is cut off.
+        inversion: See `prepared_pair`.
 
     Returns:
         Reason by (sample, variant, target).
@@ -80,7 +85,7 @@ def lint_pairs(
         edits = [(variant, index) for variant in variants for index in range(len(pair.target_prompts))]
         try:
             _check_files(pair)
-            reasons = _reasons(prepared_pair(pair, edits, reader, spec, steps, truncate), edits)
+            reasons = _reasons(prepared_pair(pair, edits, reader, spec, steps, truncate, inversion), edits)
         except P2PError as error:
             reasons = [str(error)] * len(edits)
         except Exception as error:  # whatever the words of one pair do, the others are edited

@@ -13,9 +13,10 @@ from p2p_bench.bench.notes import warn_of_unknown_words
 from p2p_bench.bench.open_run import Facts
 from p2p_bench.bench.requests import prepared_pair
 from p2p_bench.bench.task import Task
+from p2p_bench.controllers import BoundController
 from p2p_bench.editing.budget import batches
 from p2p_bench.editing.request import PreparedRequest
-from p2p_bench.editing.rows import edit_tree, suited_targets
+from p2p_bench.editing.rows import Suited, edit_tree, suited_targets
 from p2p_bench.editing.tree import Group, Stretch
 from p2p_bench.errors import P2PError
 from p2p_bench.models import DiffusionModel
@@ -80,10 +81,15 @@ def plan_run(task: Task, facts: Facts) -> Plan:
             continue
         (batch,) = batches([(0, prepared)], task.sampler.rows, steps)
         passes = prepared.passes
-        trees = [edit_tree(suited_targets(prepared, chunk), 0, steps) for chunk in batch.chunks]
+        edited = [suited_targets(prepared, chunk) for chunk in batch.chunks]
+        trees = [edit_tree(targets, 0, steps) for targets in edited]
         pairs, inverted, edits = pairs + 1, inverted + pair.has_image, edits + len(names)
-        rows += passes * sum(steps + row_steps(tree) for tree in trees)
-        alone += passes * 2 * steps * len(names)
+        pieces = zip(trees, map(_edits, edited), strict=True)
+        descents = sum(guided_steps(tree, bound) for tree, bound in pieces)
+        rows += passes * (descents + sum(steps + row_steps(tree) for tree in trees))
+        bound = _edits(suited_targets(prepared))
+        own = sum(bool(edit.map_guidance(step)) for edit in bound for step in range(steps))
+        alone += passes * 2 * (own + steps * len(names))
         widest = max(widest, batch.rows)
         example = example or _picture(pair, edit_tree(suited_targets(prepared), 0, steps), names)
     return Plan(pairs, inverted, edits, left_out, rows, alone, widest, steps, example)
@@ -103,6 +109,25 @@ def _plan_of_own(task: Task, facts: Facts, steps: int) -> Plan:
 def row_steps(tree: Sequence[Stretch]) -> int:
     """Steps of all rows of a tree together, its source apart."""
     return sum((stretch.stop - stretch.start) * len(stretch.groups) for stretch in tree)
+
+
+def guided_steps(tree: Sequence[Stretch], edits: Sequence[BoundController]) -> int:
+    """Steps before which rows of a tree descend to the source's maps, and those in which it shows them.
+
+    Args:
+        tree: The tree.
+        edits: Of its targets, in their order.
+    """
+    count = 0
+    for stretch in tree:
+        for step in range(stretch.start, stretch.stop):
+            rows = sum(bool(edits[group[0]].map_guidance(step)) for group in stretch.groups)
+            count += rows + bool(rows)
+    return count
+
+
+def _edits(targets: Suited) -> list[BoundController]:
+    return [edit for _, edit in targets.values()]
 
 
 @torch.no_grad()
@@ -126,7 +151,7 @@ def _prepared(
     several = len(pair.target_prompts) > 1
     edits = [(variant, index) for variant in task.variants for index in range(len(pair.target_prompts))]
     try:
-        prepared = prepared_pair(pair, edits, reader, facts.spec, steps, task.truncate)
+        prepared = prepared_pair(pair, edits, reader, facts.spec, steps, task.truncate, task.inversion)
     except P2PError:
         return None, []
     names = [

@@ -213,6 +213,7 @@ def _costs(result: EditResult | None, place: int) -> dict[str, float | str]:
         return {}
     alone = result.inversion_rows + result.source_rows + result.target_rows[place]
     own = result.target_rows_spent[place]
+    backward = result.inversion_rows_backward + (*result.target_rows_backward, *[0] * (1 + place))[place]
     computed = "network" if result.inversion_rows + result.inversion_rows_backward else ""
     shared = result.source_rows * result.source_passes
     shared += 0 if result.inversion_recalled else result.inversion_rows
@@ -220,5 +221,5 @@ def _costs(result: EditResult | None, place: int) -> dict[str, float | str]:
         "inversion_from": "cache" if result.inversion_recalled else computed,
         "unet_rows": float(alone),
         "unet_rows_spent": shared / len(result.target_rows) + own,
-        "unet_rows_backward": float(result.inversion_rows_backward),
+        "unet_rows_backward": float(backward),
     }

@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from p2p_bench.bench.task import Task, Variant
-from p2p_bench.controllers import EditContext
+from p2p_bench.controllers import BoundController, EditContext
 from p2p_bench.controllers.binding import changes_itself
 from p2p_bench.data.base import LoadedPair
 from p2p_bench.editing import EditRequest, Target
 from p2p_bench.editing.request import PreparedRequest, prepare
-from p2p_bench.errors import PromptError
+from p2p_bench.editing.suited import check_untold
+from p2p_bench.errors import P2PError, PromptError
 from p2p_bench.hashing import noise_seed
+from p2p_bench.inversion import Inversion
 from p2p_bench.models import ModelSpec
 from p2p_bench.prompts.words import PromptReader
 from p2p_bench.types import EditPair
@@ -65,6 +67,7 @@ def prepared_pair(
     spec: ModelSpec,
     steps: int,
     truncate: bool = False,
+    inversion: Inversion | None = None,
 ) -> PreparedRequest:
     """Edits of a pair, prepared; one that cannot be made has its error among the controllers.
 
@@ -75,6 +78,7 @@ def prepared_pair(
         spec: Facts about the model.
         steps: Number of denoising steps.
         truncate: Prompts that are too long are cut.
+        inversion: How images become start latents, for what it tells of a source; None is not asked.
 
     Raises:
         P2PError: None of the edits can be made.
@@ -82,6 +86,8 @@ def prepared_pair(
     prepared = prepare(reader, spec, edit_request(pair, edits), steps, truncate=truncate)
     source = prepared.prompts[0]
     made = list(prepared.controllers)
+    if inversion is not None and pair.has_image and inversion.prompts.replayed_empty:
+        made = [bound if isinstance(bound, P2PError) else _untold(bound, steps) for bound in made]
     for place, (target, bound) in enumerate(zip(prepared.prompts[1:], made, strict=True)):
         meant = source.text != target.text or bool(pair.word_weights)
         if isinstance(bound, Exception) or meant:
@@ -92,3 +98,12 @@ def prepared_pair(
                 "nothing to edit; write what the edit is about, or give the pair word_weights"
             )
     return replace(prepared, controllers=tuple(made))
+
+
+def _untold(bound: BoundController, steps: int) -> BoundController | P2PError:
+    """An edit of a source that is told nothing; the error of one that takes something from its words."""
+    try:
+        check_untold(bound, steps)
+    except P2PError as error:
+        return error
+    return bound

@@ -62,6 +62,13 @@ class BoundController(ABC):
         """Whether features of the source take the place of the target's at a step, in the passes it edits."""
         return False
 
+    def map_guidance(self, step: int) -> float:
+        """How far the target's latents go, before a step, toward the source's cross-attention maps.
+
+        A factor of the gradient, see `p2p_bench.editing.map_guidance`; 0: not at all.
+        """
+        return 0.0
+
     def changes(self) -> Sequence[int] | None:
         """Steps whose signature may differ from that of the step before; None: any may."""
         return None

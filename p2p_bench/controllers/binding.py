@@ -59,7 +59,8 @@ def _check_bound(bound: object, name: str, context: EditContext) -> None:
     told: dict[Hashable, tuple[int, object]] = {}
     for step in range(context.steps):
         edits = [bound.site_edit(step, site) for site in (_ANY_CROSS, _ANY_SELF)]
-        rest = bound.unprompted(step), bound.unprompted_edit(step, _ANY_SELF), bound.features(step)
+        passes = bound.unprompted(step), bound.unprompted_edit(step, _ANY_SELF)
+        rest = passes, bound.features(step), bound.map_guidance(step)
         if edits[0] is not None and (fault := _terms_fault(edits[0], context.target.width)):
             raise ConfigError(f"controller: {name}: the terms of step {step}: {fault}")
         first, known = told.setdefault(bound.signature(step), (step, [edits, rest]))

@@ -50,6 +50,7 @@ class BoundP2P(BoundController):
         feature_steps: Steps at which the source's features take the place of the target's, half-open.
         pass_edit: What becomes of the target's pass without the prompt, where self-attention or features are
             edited; cross-attention is left alone there.
+        map_amount: How far latents go toward the source's cross-attention maps before each step.
     """
 
     title: str
@@ -59,6 +60,7 @@ class BoundP2P(BoundController):
     normalised: bool = False
     feature_steps: tuple[int, int] = (0, 0)
     pass_edit: Unprompted = "plain"
+    map_amount: float = 0.0
 
     def __post_init__(self) -> None:
         """Checks the edits, which are anybody's.
@@ -107,6 +109,10 @@ class BoundP2P(BoundController):
         start, stop = self.feature_steps
         return start <= step < stop
 
+    def map_guidance(self, step: int) -> float:
+        """See `BoundController`."""
+        return self.map_amount
+
     def _normalises(self, step: int) -> bool:
         """Whether rows are normalised at a step: where columns are edited, the others add up to 1."""
         return self.normalised and self.cross[step] != NO_EDIT
@@ -127,7 +133,7 @@ class BoundP2P(BoundController):
     def needs_source(self, step: int) -> bool:
         """See `BoundController`."""
         own = self.self_edits[step] != NO_SELF_EDIT or self.features(step)
-        return own or not isinstance(self.cross[step].L, Zero)
+        return own or bool(self.map_amount) or not isinstance(self.cross[step].L, Zero)
 
     def signature(self, step: int) -> Hashable:
         """See `BoundController`."""
@@ -136,6 +142,8 @@ class BoundP2P(BoundController):
             edits = (*edits, "normalised")
         if self.features(step):
             edits = (*edits, "features")
+        if self.map_amount:
+            edits = (*edits, ("maps", self.map_amount))
         halves = self.unprompted(step)
         return edits if halves == "plain" else (*edits, halves)
 
@@ -161,6 +169,8 @@ class BoundP2P(BoundController):
         on = [self.features(step) for step in range(self.context.steps)]
         if any(on):
             lines.append(f"  features of the source at {ranges(on)}")
+        if self.map_amount:
+            lines.append(f"  latents toward the source's cross-attention maps, times {self.map_amount:g}")
         if any(self.unprompted(step) != "plain" for step in range(self.context.steps)):
             lines.append(f"  the pass without the prompt likewise, by {_PASSES[self.pass_edit]}")
         return "\n".join(lines)
@@ -244,7 +254,7 @@ def then(first: BoundP2P, second: BoundP2P) -> BoundP2P:
     """`second` applied to the result of `first` at each step.
 
     Cross edits follow the law of composition; of two edits of self-attention at one site the second counts,
-    and of two injections of features the second.
+    and of two injections of features the second, as of two descents toward the source's maps.
 
     Raises:
         ConfigError: They edit the pass without the prompt in different ways.
@@ -263,6 +273,7 @@ def then(first: BoundP2P, second: BoundP2P) -> BoundP2P:
         normalised=first.normalised or second.normalised,
         feature_steps=second.feature_steps if any(second.feature_steps) else first.feature_steps,
         pass_edit=passes.pop() if passes else "plain",
+        map_amount=second.map_amount or first.map_amount,
     )
 
 

@@ -162,6 +162,10 @@ class BoundLocalBlend(BoundController):
         """That of the inner controller."""
         return self.inner.features(step)
 
+    def map_guidance(self, step: int) -> float:
+        """That of the inner controller."""
+        return self.inner.map_guidance(step)
+
     def needs_source(self, step: int) -> bool:
         """See `BoundController`."""
         return self.blend.records or step >= self.blend.start or self.inner.needs_source(step)

@@ -29,6 +29,7 @@ class Part:
         latents: Final latents.
         rows: UNet rows taken.
         spent: Share of the UNet rows that went through the network.
+        backward: UNet rows that went backward.
         errors: What went wrong, or None.
         attention: Recorded maps.
     """
@@ -37,6 +38,7 @@ class Part:
     latents: Mapping[int, Float[Tensor, "c k l"]]
     rows: Mapping[int, int]
     spent: Mapping[int, float]
+    backward: Mapping[int, int]
     errors: Mapping[int, P2PError | None]
     attention: tuple[AttentionMaps, ...]
 
@@ -59,6 +61,7 @@ def sampled_parts(model: DiffusionModel, table: RowTable, sampled: Sampled) -> l
                 latents={image: sampled.latents[row] for image, row in row_of.items()},
                 rows={image: sampled.unet_rows[row] for image, row in row_of.items()},
                 spent={image: sampled.unet_rows_spent[row] for image, row in row_of.items()},
+                backward={image: sampled.unet_rows_backward[row] for image, row in row_of.items()},
                 errors={
                     image: sampled.errors[row] or image_error(model, sample.id, images[row])
                     for image, row in row_of.items()
@@ -90,11 +93,12 @@ def gathered(
     unsuited = {1 + i: one for i, one in enumerate(prepared.controllers) if isinstance(one, P2PError)}
     errors: dict[int, P2PError | None] = {}
     images, latents = blank_images(model, len(prepared.prompts), parts[0].latents[0].dtype)
-    rows, spent = [0] * len(images), [0.0] * len(images)
+    rows, spent, backward = [0] * len(images), [0.0] * len(images), [0] * len(images)
     for part in parts:
         for image in part.images:
             images[image], latents[image] = part.images[image], part.latents[image]
             rows[image], spent[image] = part.rows[image], part.spent[image]
+            backward[image] = part.backward[image]
             # The source is sampled in every part; what it broke in one is broken.
             errors[image] = errors.get(image) or part.errors[image]
     return EditResult(
@@ -108,6 +112,7 @@ def gathered(
         source_passes=len(parts),
         target_rows=tuple(rows[1:]),
         target_rows_spent=tuple(spent[1:]),
+        target_rows_backward=tuple(backward[1:]),
         errors=tuple(unsuited.get(image) or errors.get(image) for image in range(len(images))),
         vae_reconstruction=vae_reconstruction,
         prompts=prepared.prompts,

@@ -1,8 +1,8 @@
 """The sampling loop: the rows of a table, from their starts to the final latents."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -16,10 +16,11 @@ from p2p_bench.attention.terms import Role
 from p2p_bench.editing import hooks
 from p2p_bench.editing.attention import Record, forked, recorders
 from p2p_bench.editing.blend import Blender
+from p2p_bench.editing.map_guidance import Descended, Half, descended
 from p2p_bench.editing.rows import RowTable
 from p2p_bench.errors import NonFiniteLatentError, P2PError
 from p2p_bench.models import DiffusionModel
-from p2p_bench.models.conditioning import Conditioning, joined, select, told_guidance
+from p2p_bench.models.conditioning import Conditioning, joined, row_of, select, told_guidance
 from p2p_bench.models.level import Denoised, Level, Prediction, stacked
 from p2p_bench.sampling import RowState, StepContext, Stepper, classifier_free, select_rows
 
@@ -32,6 +33,7 @@ class Sampled:
         latents: Final latents of each row of the last table; NaN in rows with an error.
         unet_rows: Passes of the network each row took, those before it was forked included.
         unet_rows_spent: The same, each divided by the number of targets that shared it.
+        unet_rows_backward: Passes of each row that went backward as well.
         errors: What went wrong with each row, or None.
         recorders: What was recorded.
     """
@@ -39,6 +41,7 @@ class Sampled:
     latents: Float[Tensor, "n c h w"]
     unet_rows: tuple[int, ...]
     unet_rows_spent: tuple[float, ...]
+    unet_rows_backward: tuple[int, ...]
     errors: tuple[NonFiniteLatentError | None, ...]
     recorders: tuple[Recorder, ...]
 
@@ -78,11 +81,13 @@ def sample_rows(
                 errors = [errors[parent] for parent in table.parents]
             for step in range(table.start, table.stop):
                 asked: list[Prediction] = []
+                moved = network.descended(state[0], ladder[step], step)
+                state = state if moved is None else (moved.latents, *state[1:])
                 context = StepContext(
                     step=step,
                     steps=steps,
                     sources=network.sources,
-                    predict=partial(network.predict, step=step, asked=asked),
+                    predict=partial(network.predict, step=step, asked=asked, moved=moved),
                     noise=_step_noise(model, table, step) if stepper.stochastic else None,
                     before=ladder[step - 1] if step > tables[0].start else None,
                     predict_as_sources=partial(network.predict_as_sources, step=step),
@@ -97,7 +102,7 @@ def sample_rows(
                     progress()
     broken = torch.tensor([error is not None for error in errors], device=model.device)
     latents = state[0].masked_fill(broken[:, None, None, None], torch.nan)
-    costs = tuple(network.unet_rows), tuple(network.unet_rows_spent)
+    costs = tuple(network.unet_rows), tuple(network.unet_rows_spent), tuple(network.unet_rows_backward)
     return Sampled(latents, *costs, tuple(errors), tuple(network.recorders))
 
 
@@ -115,12 +120,14 @@ class _Network:
     blender: Blender
     unet_rows: list[int] = field(init=False)
     unet_rows_spent: list[float] = field(init=False)
+    unet_rows_backward: list[int] = field(init=False)
     sources: Int64[Tensor, " n"] = field(init=False)
     _plans: dict[Hashable, PlanCache] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.unet_rows = [0] * len(self.table.rows)
         self.unet_rows_spent = [0.0] * len(self.table.rows)
+        self.unet_rows_backward = [0] * len(self.table.rows)
         self.sources = torch.tensor([row.source for row in self.table.rows], device=self.model.device)
         self._recorded = (*self.recorders, *self.blender.recorders.values())
         self._conditional = self.model.encode([row.prompt for row in self.table.rows])
@@ -131,15 +138,23 @@ class _Network:
         other = _Network(self.model, table, recorders, Blender(self.model.spec, table, self.blender))
         other.unet_rows = [self.unet_rows[parent] for parent in table.parents]
         other.unet_rows_spent = [self.unet_rows_spent[parent] for parent in table.parents]
+        other.unet_rows_backward = [self.unet_rows_backward[parent] for parent in table.parents]
         return other
 
     def predict(
-        self, x_t: Float[Tensor, "n c h w"], level: Level, step: int, asked: list[Prediction]
+        self,
+        x_t: Float[Tensor, "n c h w"],
+        level: Level,
+        step: int,
+        asked: list[Prediction],
+        moved: Descended | None = None,
     ) -> Prediction:
         """What is in the latents of all rows; added to what was asked in this step."""
         for recorder in self._recorded:
             recorder.begin(step)
-        unconditional, conditional, scale = self._pass(x_t, level, step, range(len(x_t)))
+        # Passes with the prompt have latents of their own where the step begins, and nowhere else.
+        told = moved.conditional if moved is not None and x_t is moved.latents else None
+        unconditional, conditional, scale = self._pass(x_t, level, step, range(len(x_t)), told_at=told)
         parts = []
         for sample in self.table.samples:
             at = sample.rows.start, sample.rows.stop
@@ -160,6 +175,7 @@ class _Network:
         step: int,
         rows: Sequence[int],
         as_sources: bool = False,
+        told_at: Float[Tensor, "n c h w"] | None = None,
     ) -> tuple[Denoised, Denoised, Float[Tensor, "m 1 1 1"]]:
         """Predictions without and with the prompt, and the guidance, of some rows; counts the pass.
 
@@ -169,6 +185,7 @@ class _Network:
             step: Index from 0.
             rows: The rows that pass.
             as_sources: By the prompts of their sources and unedited, in place of their own.
+            told_at: Latents of the passes with the prompt, where these are others.
         """
         guidance, wanted = self._guidance(step, rows if as_sources else None)
         role: Role | None = "source" if as_sources else None
@@ -179,18 +196,58 @@ class _Network:
         # The conditional half comes first, so that a row keeps its place whatever else is computed.
         owners = [*rows, *wanted]
         inputs = x_t.index_select(0, torch.tensor(owners, device=x_t.device))
+        if told_at is not None:
+            inputs = torch.cat([told_at, inputs[len(rows) :]])
         plan = None if as_sources else self._plan(wanted, step)
         with injected_features(self.model.network, plan.features) if plan is not None else nullcontext():
             predicted = self.model.predict(inputs, level, told, plan)
         hooks.check_prediction(self.model, inputs, predicted)
-        for owner in owners:
-            self.unet_rows[owner] += 1
-            self.unet_rows_spent[owner] += 1 / max(1, len(self.table.rows[owner].targets))
+        self._count(owners)
         conditional = predicted.rows(0, len(rows))
+        if told_at is not None:
+            conditional = replace(conditional, x_t=x_t)
         without = conditional.output.clone()
         without[[rows.index(row) for row in wanted]] = predicted.output[len(rows) :]
         scale = torch.tensor(guidance, dtype=x_t.dtype, device=x_t.device)[:, None, None, None]
         return conditional.with_output(without), conditional, scale
+
+    def descended(self, x_t: Float[Tensor, "n c h w"], level: Level, step: int) -> Descended | None:
+        """The latents after the descent of controllers toward the maps of sources; None where none asks."""
+        amounts = self.table.map_guidance(step)
+        if not amounts:
+            return None
+        scales, wanted = self._guidance(step)
+        halves = [Half(row, False) for row in amounts]
+        halves += [Half(row, True) for row in amounts if row in wanted]
+        references = {half: Half(self.table.rows[half.row].source, half.unprompted) for half in halves}
+        told = {half: self._told(half, step, scales) for half in (*halves, *references.values())}
+        moved = descended(self.model, x_t, level, references, told, amounts)
+        self._count_descent(moved.shown)
+        return moved
+
+    def _told(self, half: Half, step: int, scales: Sequence[float]) -> Conditioning:
+        """What one pass of a row is told, a single row."""
+        if half.unprompted:
+            return self._unconditional(half.row, step)
+        told = row_of(self._conditional, half.row)
+        return told_guidance(told, [scales[half.row]]) if self.model.spec.guided_by == "input" else told
+
+    def _count(self, owners: Sequence[int]) -> None:
+        """Counts a pass of each of some rows."""
+        for owner in owners:
+            self.unet_rows[owner] += 1
+            self.unet_rows_spent[owner] += 1 / max(1, len(self.table.rows[owner].targets))
+
+    def _count_descent(self, shown: Mapping[Half, Half]) -> None:
+        """Counts the passes of a descent; those of sources belong to the rows that they are made for."""
+        self._count([half.row for half in shown])
+        for half in shown:
+            self.unet_rows_backward[half.row] += 1
+        for reference in set(shown.values()):
+            users = {half.row for half, other in shown.items() if other == reference}
+            for row in users:
+                self.unet_rows[row] += 1
+                self.unet_rows_spent[row] += 1 / len(users) / len(self.table.rows[row].targets)
 
     def _guidance(self, step: int, as_sources: Sequence[int] | None = None) -> tuple[list[float], list[int]]:
         """Guidance of each row, and the rows that take an unconditional pass; or of some rows as sources."""

@@ -12,7 +12,7 @@ from p2p_bench.controllers import BoundController, Controller, EditContext, NoCo
 from p2p_bench.controllers.binding import bind_edit
 from p2p_bench.editing.masks import check_blend
 from p2p_bench.editing.repair import Repair
-from p2p_bench.editing.suited import check_features, check_untold, told_faults
+from p2p_bench.editing.suited import check_features, check_maps, check_untold, told_faults
 from p2p_bench.errors import ConfigError, DataError, ErrorList, P2PError
 from p2p_bench.inversion import Inversion
 from p2p_bench.inversion.base import Prompts, no_step_left, not_sampled, unserved
@@ -217,6 +217,7 @@ def _bound(
         if bound.blend is not None:
             check_blend(spec, sites, bound.blend)
         check_features(spec, bound, context.steps)
+        check_maps(spec, bound, context.steps)
         if untold:
             check_untold(bound, context.steps)
         return bound

@@ -36,6 +36,7 @@ class EditResult:
         target_rows_spent: Its share of what was spent: targets that are edited alike so far share a row.
         errors: Error of each image, or None; source first.
         inversion_rows_backward: Rows that went backward through the network; in no other count.
+        target_rows_backward: The same of each target while it was sampled; empty: none.
         source_passes: How often the source was sampled: once per part of the targets that fits the budget.
         inversion_recalled: The inversion came from a cache, so none of its rows were spent.
         vae_reconstruction: A real source image through the VAE and back: what no edit can exceed.
@@ -62,6 +63,7 @@ class EditResult:
     target_rows_spent: tuple[float, ...]
     errors: tuple[P2PError | None, ...]
     inversion_rows_backward: int = 0
+    target_rows_backward: tuple[int, ...] = ()
     source_passes: int = 1
     inversion_recalled: bool = False
     vae_reconstruction: Float[Tensor, "3 h w"] | None = None

@@ -119,6 +119,15 @@ class RowTable:
             if row.controller is not None
         )
 
+    def map_guidance(self, step: int) -> dict[int, float]:
+        """By row, how far it goes toward the source's maps before a step; rows that do not are left out."""
+        amounts = {
+            index: row.controller.map_guidance(step)
+            for index, row in enumerate(self.rows)
+            if row.controller is not None
+        }
+        return {index: amount for index, amount in amounts.items() if amount}
+
     def unprompted_edits(self, wanted: Sequence[int], step: int) -> tuple[RowEdit, ...]:
         """Controllers of the rows after those, which are passes without the prompt.
 

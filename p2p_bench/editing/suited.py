@@ -29,6 +29,30 @@ def check_features(spec: ModelSpec, bound: BoundController, steps: int) -> None:
     )
 
 
+def check_maps(spec: ModelSpec, bound: BoundController, steps: int) -> None:
+    """See that a model has the maps that the latents of an edit descend to, and gradients of them.
+
+    Args:
+        spec: Facts about the model.
+        bound: The edit.
+        steps: Number of denoising steps.
+
+    Raises:
+        ConfigError: It has not.
+    """
+    lacking = {"maps", "gradient"} - spec.capabilities
+    if not lacking or not any(bound.map_guidance(step) for step in range(steps)):
+        return
+    needed = (
+        "differentiable passes" if lacking == {"gradient"} else "maps of cross-attention to the text alone"
+    )
+    raise ConfigError(
+        f"controller: {bound.control} descends by gradients to the source's cross-attention maps and needs "
+        f"{needed}, which model {spec.name!r} of family {spec.family!r} does not have; take "
+        "controller=self_attention or image_qk, or another model"
+    )
+
+
 def check_untold(bound: BoundController, steps: int) -> None:
     """See that an edit takes nothing from the source's words, for a source that is told none.
 
@@ -39,10 +63,11 @@ def check_untold(bound: BoundController, steps: int) -> None:
     Raises:
         ConfigError: It does.
     """
+    guided = any(bound.map_guidance(step) for step in range(steps))
     blend = bound.blend
     blends = blend is not None and blend.records and bool(blend.source_columns)
     edits = (bound.site_edit(step, _ANY_CROSS) or () for step in range(steps))
-    if blends or any(term.key == "source" for edit in edits for term in edit):
+    if guided or blends or any(term.key == "source" for edit in edits for term in edit):
         raise ConfigError(
             f"controller: {bound.control} takes the source's attention to its words, and inversion."
             "inverted_with or replayed_with=empty tells the source none; take controller=masactrl, "

@@ -12,6 +12,7 @@ from p2p_bench.inversion.negative_prompt import NegativePromptInversion
 from p2p_bench.inversion.noising import NoisingInversion
 from p2p_bench.inversion.none import NoInversion
 from p2p_bench.inversion.null_text import NullTextInversion
+from p2p_bench.inversion.pix2pix_zero import Pix2PixZeroInversion
 from p2p_bench.inversion.proximal import ProximalInversion
 from p2p_bench.inversion.renoise import ReNoiseInversion
 from p2p_bench.inversion.rf_inversion import RFInversion
@@ -32,6 +33,7 @@ __all__ = [
     "NoInversion",
     "NoisingInversion",
     "NullTextInversion",
+    "Pix2PixZeroInversion",
     "ProximalInversion",
     "RFInversion",
     "RFSolverInversion",

@@ -28,6 +28,8 @@ _WORDS: Mapping[Capability, str] = {
     "gradient": "differentiable passes",
     "flow": "velocities of a rectified flow",
     "features": "features of a residual block in the decoder of a U-Net",
+    "maps": "cross-attention to the text alone",
+    "noise": "a prediction of noise as diffusion models give it",
 }
 
 

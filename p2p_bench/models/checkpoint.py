@@ -42,7 +42,7 @@ from p2p_bench.models.settings import (
     offloaded,
     sizes,
 )
-from p2p_bench.models.spec import DIFFUSION, INSTRUCTED, ModelSpec, Unprompted
+from p2p_bench.models.spec import DIFFUSION, INSTRUCTED, MAPS, NOISE, ModelSpec, Unprompted
 from p2p_bench.models.stable_diffusion import StableDiffusion
 from p2p_bench.models.textual_inversion import LearntWord, add_embeddings, add_tokens, read_words
 from p2p_bench.models.tokenizer import TokenizerReader, clip_columns, load_bert_tokenizer, load_tokenizer
@@ -177,7 +177,8 @@ class UNetCheckpoint:
             capabilities=offloaded(
                 INSTRUCTED
                 if layout.reads_image
-                else (DIFFUSION | unet_features(unet)) - ({"unconditional"} if told else set()),
+                else (DIFFUSION | NOISE | MAPS | unet_features(unet))
+                - ({"unconditional"} if told else set()),
                 self.offload,
             ),
             guided_by="input" if told else "passes",

@@ -22,7 +22,8 @@ class CompiledNetwork:
     number (see `attention.opaque`); a pass without a plan has an empty one. The number of rows is a symbol to
     it, so that no row is padded: there is one graph for a single row, one for up to 63, and in a U-Net one
     for more, which diffusers' upsampling treats apart, as convolutions on a CPU do 16 and more. A pass
-    that gradients are wanted of is not compiled, nor is one that injects features, which a hook does.
+    that gradients are wanted of is not compiled, nor is one that injects features, which a hook does, or one
+    whose maps are read.
 
     Args:
         network: A diffusers `UNet2DConditionModel`, or a transformer.
@@ -50,7 +51,7 @@ class CompiledNetwork:
         given = list(_tensors([arguments, named]))
         told = named.get(self._told) or {}
         plan = told.get("plan")
-        hooked = plan is not None and plan.features is not None
+        hooked = plan is not None and (plan.features is not None or plan.maps is not None)
         if hooked or (torch.is_grad_enabled() and any(one.requires_grad for one in given)):
             return self.network(*arguments, **named)
         rows = len(given[0])

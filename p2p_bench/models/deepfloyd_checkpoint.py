@@ -21,7 +21,7 @@ from p2p_bench.models.level import Thresholding
 from p2p_bench.models.parts import PartConfig, check_headers, load_part
 from p2p_bench.models.schedule import NoiseSchedule, schedule_from_config
 from p2p_bench.models.settings import DTYPES, SIDE, AttentionBackend, Dtype, Offload, offloaded
-from p2p_bench.models.spec import DIFFUSION, ModelSpec
+from p2p_bench.models.spec import DIFFUSION, NOISE, ModelSpec
 from p2p_bench.models.t5 import (
     MAX_TOKENS,
     SharedT5Tokenizer,
@@ -112,7 +112,7 @@ class DeepFloydCheckpoint:
             checksum=checkpoint_checksum(directory, DEEPFLOYD, self.variant),
             timesteps=schedule.layout,
             null_text_learning_rate=self.null_text_learning_rate,
-            capabilities=offloaded(DIFFUSION | unet_features(unet), self.offload),
+            capabilities=offloaded(DIFFUSION | NOISE | unet_features(unet), self.offload),
         )
 
     def tokenizer(self) -> SharedT5Tokenizer:

@@ -7,15 +7,24 @@ from p2p_bench.errors import ConfigError
 from p2p_bench.models.flow_levels import FlowLayout
 from p2p_bench.models.timesteps import LevelKind, Spacing, TimestepLayout
 
-Capability = Literal["unconditional", "ladder", "cross", "gradient", "flow", "features", "instruction"]
+Capability = Literal[
+    "unconditional", "ladder", "cross", "gradient", "flow", "features", "maps", "noise", "instruction",
+]  # fmt: skip
 """What a method may need of a model: a pass without the prompt ("unconditional"); noise levels that a
 deterministic step can be taken along and back ("ladder"); attention sites with a column per token ("cross");
 differentiable passes ("gradient"); velocities of a rectified flow, at any level ("flow"); a residual block in
-the decoder whose features can be put into other rows ("features"); an image beside the latents, of which the
-prompt says what is to be changed ("instruction")."""
+the decoder whose features can be put into other rows ("features"); cross-attention to the text alone, whose
+maps can be compared ("maps"); a prediction of the noise, which diffusions give and flows do not ("noise"); an
+image beside the latents, of which the prompt says what is to be changed ("instruction")."""
 
 DIFFUSION: frozenset[Capability] = frozenset({"unconditional", "ladder", "cross", "gradient"})
 """What a latent diffusion model with guidance can do."""
+
+NOISE: frozenset[Capability] = frozenset({"noise"})
+"""What a diffusion can do besides, and a flow cannot."""
+
+MAPS: frozenset[Capability] = frozenset({"maps"})
+"""What a network can do besides that attends to the text apart from the pixels."""
 
 INSTRUCTED: frozenset[Capability] = frozenset({"instruction"})
 """What a model can do that edits an image by an instruction: without an image it was hardly trained, so that

@@ -65,6 +65,8 @@ RULES = (
     "MasaCtrl: the source is told nothing, there and back; both passes of the target, from step 4, layer 10",
     "Plug-and-play: Stable Diffusion 1.5; the source is told nothing on the way back, targets a negative "
     "prompt; with DDIM its features are those of the reconstruction, a step ahead, as released",
+    "pix2pix-zero: the levels and shifts of the released inversion; the source prompt stands for the caption "
+    "that BLIP writes there, and the mean of the VAE's posterior for a sample of it",
     "InstructPix2Pix: 50 steps of Euler's ancestral sampler, guidance 7.5 by instruction, 1.5 by the image",
     "Tolerances: the largest differences of an outside rerun of two methods from this table",
 )
@@ -149,11 +151,28 @@ _PNP = Protocol(
     tau_cross="",
     tau_self="0.5",
 )
+_ZERO = Protocol(
+    {
+        "guidance": 1.0,
+        "lambda_ac": 20.0,
+        "lambda_kl": 20.0,
+        "num_reg_steps": 5,
+        "num_ac_rolls": 5,
+        "as_released": True,
+        "shift_seed": 1234,
+        "direct": True,
+    },
+    {"guidance_amount": 0.1},
+    tau_cross="",
+    tau_self="",
+)
 PROTOCOLS: Mapping[str, Protocol] = {
     "DDIM + MasaCtrl": _MASACTRL,
     "Direct + MasaCtrl": _MASACTRL,
     "DDIM + PnP": replace(_PNP, inversion={**_PNP.inversion, "pivot": "reconstruction_ahead"}),
     "Direct + PnP": _PNP,
+    "DDIM + P2P-Zero": replace(_ZERO, inversion={**_ZERO.inversion, "direct": False}),
+    "Direct + P2P-Zero": _ZERO,
 }
 """How the rows with other controllers were made, by method."""
 

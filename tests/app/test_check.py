@@ -13,6 +13,27 @@ def check(command: Command, *typed: str, pairs=PAIRS):
     return command("check", *typed, *tiny_overrides(path))
 
 
+UNTOLD = "takes the source's attention to its words"
+
+
+def test_an_edit_by_words_that_the_source_is_not_told_is_refused_beforehand(command: Command) -> None:
+    """Not as rows of errors of a run."""
+    asked = (
+        "dataset=world_real", "dataset.limit=1", "controller=refine", "inversion=ddim",
+        "inversion.replayed_with=empty", "logger=none",
+    )  # fmt: skip
+    checked = command("check", *asked)
+    assert checked.code == 2
+    assert UNTOLD in checked.out + checked.err
+    planned = command(*asked, "run.plan=true")
+    assert "0 edits of 0 pairs, 1 cannot be made" in planned.out
+    run = command(*asked, "run.dir=out")
+    assert run.code == 2
+    assert UNTOLD in run.err
+    kept = command("check", *asked, "controller=masactrl")
+    assert kept.code == 0, kept.err
+
+
 def test_good_pairs(command: Command) -> None:
     done = check(command, "controller=refine")
     assert done.code == 0, done.err

@@ -29,6 +29,7 @@ METHODS = ("ddim", "null_text", "negative_prompt", "direct")
 OTHERS = {
     "pie_table_masactrl": ("DDIM + MasaCtrl", "Direct + MasaCtrl"),
     "pie_table_pnp": ("DDIM + PnP", "Direct + PnP"),
+    "pie_table_p2p_zero": ("DDIM + P2P-Zero", "Direct + P2P-Zero"),
 }
 
 

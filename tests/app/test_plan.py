@@ -32,6 +32,22 @@ def test_a_plan_tells_the_rows_that_the_run_takes(command: Command, max_rows: in
     assert spent < alone
 
 
+@pytest.mark.parametrize("max_rows", [64, 4])
+def test_descents_to_the_maps_of_the_source_are_planned(command: Command, max_rows: int) -> None:
+    settings = (
+        "controller=pix2pix_zero", "controller.guidance_amount=0.001", "run.baseline=true",
+        "sampler.steps=3", f"sampler.max_rows={max_rows}",
+    )  # fmt: skip
+    plan = command.bench(*settings, "run.plan=true")
+    assert command.bench(*settings, "run.dir=out", "logger=none", "run.images=0").code == 0
+    rows = rows_of(command.folder / "out").values()
+    ((spent, alone),) = rows_in(plan.out)
+    assert sum(row["unet_rows_spent"] for row in rows) == pytest.approx(spent)
+    assert sum(row["unet_rows"] for row in rows) == alone
+    backward = {(row["controller"], row["unet_rows_backward"]) for row in rows}
+    assert backward == {("pix2pix_zero", 6.0), ("none", 0.0)}
+
+
 def test_a_sweep_is_planned_in_groups(command: Command) -> None:
     sweep = ("-m", "tau.cross=0.0,0.5,1.0", "seed=0,1", "run.plan=true", "sampler.steps=10")
     shared = command.bench(*sweep, "hydra/launcher=shared")

@@ -41,6 +41,10 @@ class Border:
             with pytest.raises(p2p.P2PError, match="injects features"):
                 p2p.edit(model, SOURCE, TARGET, made, steps=STEPS)
             return
+        if any(map(bound.map_guidance, range(STEPS))) and "maps" not in model.spec.capabilities:
+            with pytest.raises(p2p.P2PError, match="needs maps of cross-attention"):
+                p2p.edit(model, SOURCE, TARGET, made, steps=STEPS)
+            return
         plain = p2p.edit(model, SOURCE, TARGET, seed=3, steps=STEPS)
         edited = p2p.edit(model, SOURCE, TARGET, made, seed=3, steps=STEPS)
         assert distance(edited.latents[0], plain.latents[0]) <= 1e-10

@@ -96,6 +96,15 @@ PNP = {
     },
     "controller": {"_target_": "x.Pnp", "self_attn": 0.5, "features": 0.8, "layers": 0.5},
 }  # fmt: skip
+ZERO = {
+    "inversion": {
+        "_target_": "x.Zero", "guidance": 1.0, "lambda_ac": 20.0, "lambda_kl": 20.0, "num_reg_steps": 5,
+        "num_ac_rolls": 5, "as_released": True, "shift_seed": 1234, "direct": True,
+    },
+    "controller": {"_target_": "x.Zero", "guidance_amount": 0.1},
+}  # fmt: skip
+ZERO_ALONE = {**ZERO, "inversion": {**ZERO["inversion"], "direct": False}}
+ZERO_ROWS = {"controller": "pix2pix_zero", "inversion": "pix2pix_zero", "tau_cross": "", "tau_self": ""}
 AHEAD = {**PNP, "inversion": {**PNP["inversion"], "pivot": "reconstruction_ahead"}}
 MASA_ROWS = {"controller": "masactrl", "inversion": "ddim", "tau_cross": "", "tau_self": ""}
 PNP_ROWS = {"controller": "plug_and_play", "model": "sd15", "tau_cross": "", "tau_self": "0.5"}
@@ -108,6 +117,8 @@ PNP_ROWS = {"controller": "plug_and_play", "model": "sd15", "tau_cross": "", "ta
         ("Direct + MasaCtrl", MASACTRL, {**MASA_ROWS, "inversion": "direct"}),
         ("Direct + PnP", PNP, PNP_ROWS),
         ("DDIM + PnP", AHEAD, PNP_ROWS),
+        ("Direct + P2P-Zero", ZERO, ZERO_ROWS),
+        ("DDIM + P2P-Zero", ZERO_ALONE, ZERO_ROWS),
     ],
 )
 def test_other_controllers_have_protocols_of_their_own(

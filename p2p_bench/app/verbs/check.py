@@ -138,7 +138,7 @@ def _alignments(task: "Task") -> "Iterator[Alignment]":
     for pair in task.dataset.pairs()[:_ALIGNED]:
         edits = [(variant, index) for variant in task.variants for index in range(len(pair.target_prompts))]
         try:
-            prepared = prepared_pair(pair, edits, reader, spec, steps, task.truncate)
+            prepared = prepared_pair(pair, edits, reader, spec, steps, task.truncate, task.inversion)
         except P2PError:
             continue  # an error above says why
         tables = {
