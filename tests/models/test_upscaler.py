@@ -13,7 +13,7 @@ from diffusers import DDPMScheduler, IFSuperResolutionPipeline
 from diffusers.pipelines.deepfloyd_if import pipeline_if_superresolution as their_pipeline
 from diffusers.schedulers import scheduling_ddpm as their_scheduler
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 import p2p_bench as p2p
 from p2p_bench.editing import EditRequest, Target, finishing, run_edits
@@ -22,9 +22,11 @@ from p2p_bench.editing.repair import Repair
 from p2p_bench.errors import ConfigError, MissingWeightsError
 from p2p_bench.hashing import noise_seed
 from p2p_bench.models import DeepFloydCheckpoint, LocalCheckpoint
+from p2p_bench.models.calls import Calling
 from p2p_bench.models.conditioning import TEXT
 from p2p_bench.models.deepfloyd_if import DeepFloydIF
 from p2p_bench.models.level import Denoised, Level, Thresholding
+from p2p_bench.models.offload import PartsInTurn
 from p2p_bench.models.schedule import Variance, variance_from_config
 from p2p_bench.models.upscaler import Upscaler
 from p2p_bench.sampling import initial_noise
@@ -289,6 +291,39 @@ def test_a_kernel_of_attention_is_for_both() -> None:
     assert call is not None
     assert call.kernel == "math"
     assert distance(edit(model, TARGET).images, edit(small_cascade_model(), TARGET).images) <= 1e-5
+
+
+@pytest.mark.parametrize("offload", ["model", "sequential"])
+def test_its_weights_rest_elsewhere_as_the_others(offload: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU, where it is refused, they come from where they are."""
+    monkeypatch.setattr(Calling, "__post_init__", lambda self: None)
+    model, taken = cascade(small_upscaler(), offload=offload).load(dtype=torch.float64), []
+    take = PartsInTurn._take
+
+    def noted(self: PartsInTurn, part: nn.Module) -> None:
+        taken.append(part)
+        take(self, part)
+
+    monkeypatch.setattr(PartsInTurn, "_take", noted)
+    weight = next(upscaler_of(model).unet.parameters())
+    resting, seen = weight.data_ptr(), set()
+    upscaler_of(model).unet.conv_in.register_forward_hook(
+        lambda *_: seen.add(weight.data_ptr()), prepend=True
+    )
+    images = edit(model, TARGET).images
+    assert distance(images, edit(small_cascade_model(), TARGET).images) <= ROUNDING
+    assert seen
+    assert resting not in seen
+    if offload == "model":
+        assert {id(one) for one in taken} == {
+            id(one) for one in (model.unet, model.text_encoder, upscaler_of(model).unet)
+        }
+
+
+def test_half_precision_gives_images() -> None:
+    result = edit(cascade(small_upscaler(), dtype="bfloat16").load(), TARGET)
+    assert bool(result.images.isfinite().all())
+    assert float((result.images - edit(small_cascade_model(), TARGET).images).abs().mean()) < 0.1
 
 
 @pytest.mark.parametrize(
