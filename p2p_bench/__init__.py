@@ -7,7 +7,13 @@ Example:
 """
 
 import importlib
+import os
+import sys
 from typing import TYPE_CHECKING, Any
+
+if sys.platform == "darwin":
+    # Read when torch is imported: what Apple's device cannot compute yet is computed on the CPU.
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 
 if TYPE_CHECKING:
     from p2p_bench.app.api import load_model

@@ -19,6 +19,7 @@ FLOORS = {
     "p2p_bench.raster": 1,
     "p2p_bench.fields": 1,
     "p2p_bench.pinned": 1,
+    "p2p_bench.precision": 1,
     "p2p_bench.shared": 1,
     "p2p_bench.weights": 1,
     "p2p_bench.writes": 1,

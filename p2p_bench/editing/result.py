@@ -15,6 +15,7 @@ from p2p_bench.attention.recorder import Detail
 from p2p_bench.editing.attention import AttentionMaps
 from p2p_bench.editing.pictures import heatmap_image, strip, to_uint8, whole_factor
 from p2p_bench.errors import P2PError, PromptError, nearest
+from p2p_bench.precision import wide
 from p2p_bench.prompts.words import TokenizedPrompt, columns_of
 from p2p_bench.raster import shortened
 
@@ -312,7 +313,7 @@ class EditResult:
         if not 1 <= count <= columns:
             raise P2PError(f"self_components: expected 1 to {columns} components, got {count}")
         # A row per query: what a position attends to.
-        attention = map_.flatten(1).T.double()
+        attention = wide(map_.flatten(1).T)
         components = torch.linalg.svd(attention - attention.mean(1, keepdim=True))[2][:count]
         largest = components.gather(1, components.abs().argmax(1, keepdim=True))
         components = components * largest.sign()

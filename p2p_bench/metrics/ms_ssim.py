@@ -9,6 +9,7 @@ from torch.nn.functional import avg_pool2d
 
 from p2p_bench.metrics.base import EditView, MetricColumn, Undefined
 from p2p_bench.metrics.pixel import SSIM_WINDOW, contrast_map, ssim_map
+from p2p_bench.precision import wide
 
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Exponents of the five scales, finest first, as published."""
@@ -33,7 +34,7 @@ def ms_ssim(a: Float[Tensor, "n 3 h w"], b: Float[Tensor, "n 3 h w"]) -> Float[T
     """
     if min(a.shape[-2:]) < SMALLEST:
         raise ValueError(f"ms_ssim: images must be at least {SMALLEST} pixels wide and high")
-    x, y = a.double(), b.double()
+    x, y = wide(a), wide(b)
     result = torch.ones(len(x), dtype=x.dtype, device=x.device)
     for weight in WEIGHTS[:-1]:
         result = result * contrast_map(x, y).mean(dim=(1, 2, 3)).clamp_min(0) ** weight

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from p2p_bench.metrics.base import UNDEFINED, EditView, MetricColumn
+from p2p_bench.precision import wide
 
 MAX_PSNR = 100.0
 """PSNR of (nearly) identical images, in dB.
@@ -30,7 +31,7 @@ def mse(a: Float[Tensor, "n 3 h w"], b: Float[Tensor, "n 3 h w"]) -> Float[Tenso
     >>> mse(torch.zeros(1, 3, 2, 2), torch.full((1, 3, 2, 2), 0.5))
     tensor([0.2500], dtype=torch.float64)
     """
-    return (a.double() - b.double()).square().mean(dim=(1, 2, 3))
+    return (wide(a) - wide(b)).square().mean(dim=(1, 2, 3))
 
 
 def mse_outside(
@@ -45,8 +46,8 @@ def mse_outside(
     >>> mse_outside(a, torch.tensor([0.5, 1.0]).expand(1, 3, 1, 2), torch.tensor([[[0.0, 1.0]]]))
     tensor([0.2500], dtype=torch.float64)
     """
-    kept = (mask < 0.5).double()
-    error = (a.double() - b.double()).square().mean(dim=1)
+    kept = wide(mask < 0.5)
+    error = (wide(a) - wide(b)).square().mean(dim=1)
     number = kept.sum(dim=(1, 2))
     mean = (error * kept).sum(dim=(1, 2)) / number
     return mean.where(number < kept.shape[1] * kept.shape[2], UNDEFINED)
@@ -93,7 +94,7 @@ def ssim_map(a: Float[Tensor, "n 3 h w"], b: Float[Tensor, "n 3 h w"]) -> Float[
     Raises:
         ValueError: The images are smaller than the window.
     """
-    mu_x, mu_y, var_x, var_y, cov = _moments(a.double(), b.double())
+    mu_x, mu_y, var_x, var_y, cov = _moments(wide(a), wide(b))
     return (2 * mu_x * mu_y + _C_1) * (2 * cov + _C_2) / ((mu_x**2 + mu_y**2 + _C_1) * (var_x + var_y + _C_2))
 
 
@@ -103,7 +104,7 @@ def contrast_map(a: Float[Tensor, "n 3 h w"], b: Float[Tensor, "n 3 h w"]) -> Fl
     Raises:
         ValueError: The images are smaller than the window.
     """
-    _, _, var_x, var_y, cov = _moments(a.double(), b.double())
+    _, _, var_x, var_y, cov = _moments(wide(a), wide(b))
     return (2 * cov + _C_2) / (var_x + var_y + _C_2)
 
 

@@ -9,6 +9,7 @@ from torch.nn.functional import max_pool2d
 
 from p2p_bench.metrics.base import UNDEFINED, EditView, MetricColumn, Undefined
 from p2p_bench.metrics.pixel import MAX_PSNR, SSIM_WINDOW, psnr_from_mse, ssim_map
+from p2p_bench.precision import wide
 
 NO_MASK = "there is no mask"
 UNDIVIDED = "the mask is empty or covers the whole image"
@@ -21,7 +22,7 @@ def l1(a: Float[Tensor, "n 3 h w"], b: Float[Tensor, "n 3 h w"]) -> Float[Tensor
     >>> l1(torch.zeros(1, 3, 2, 2), torch.full((1, 3, 2, 2), 0.5))
     tensor([0.5000], dtype=torch.float64)
     """
-    return (a.double() - b.double()).abs().mean(dim=(1, 2, 3))
+    return (wide(a) - wide(b)).abs().mean(dim=(1, 2, 3))
 
 
 def region_mean(values: Float[Tensor, "c h w"], region: Bool[Tensor, "h w"]) -> float:
@@ -30,7 +31,10 @@ def region_mean(values: Float[Tensor, "c h w"], region: Bool[Tensor, "h w"]) -> 
     >>> region_mean(torch.tensor([[[0.25, 1.0]]]), torch.tensor([[True, False]]))
     0.25
     """
-    return values.double()[:, region].mean().item() if bool(region.any()) else UNDEFINED
+    if not bool(region.any()):
+        return UNDEFINED
+    values = wide(values)
+    return values[:, region.to(values.device)].mean().item()
 
 
 def whole_windows(region: Bool[Tensor, "h w"]) -> Bool[Tensor, "y x"]:
@@ -80,7 +84,7 @@ class RegionScores:
         regions = divided(view)
         if isinstance(regions, Undefined):
             return {column.name: regions for column in self.columns if column.name != "l1"}
-        error = view.source.double() - view.edited.double()
+        error = wide(view.source) - wide(view.edited)
         mse_inside = region_mean(error.square(), regions["inside"])
         similarity = ssim_map(view.source[None], view.edited[None])[0]
         return {

@@ -15,6 +15,7 @@ from p2p_bench.fields import Above, AtLeast, OneOf, check_fields
 from p2p_bench.hashing import digest
 from p2p_bench.models.autoencoder import set_way
 from p2p_bench.models.calls import Calling
+from p2p_bench.models.device import usable_device
 from p2p_bench.models.files import (
     check_complete,
     checkpoint_checksum,
@@ -27,7 +28,7 @@ from p2p_bench.models.latent_diffusion import LatentDiffusion
 from p2p_bench.models.layouts import SCHEDULER_FILE, Family, Layout
 from p2p_bench.models.lora import fuse, read_loras
 from p2p_bench.models.model import DiffusionModel
-from p2p_bench.models.parts import PartConfig, check_headers, load_part, usable_device
+from p2p_bench.models.parts import PartConfig, check_headers, load_part
 from p2p_bench.models.schedule import NoiseSchedule, schedule_from_config
 from p2p_bench.models.sdxl import StableDiffusionXL, TwoClipReader
 from p2p_bench.models.settings import (

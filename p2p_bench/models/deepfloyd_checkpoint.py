@@ -14,10 +14,11 @@ from p2p_bench.fields import Above, AtLeast, Between, check_fields
 from p2p_bench.hashing import digest
 from p2p_bench.models.calls import Calling
 from p2p_bench.models.deepfloyd_if import DeepFloydIF
+from p2p_bench.models.device import usable_device
 from p2p_bench.models.files import check_complete, checkpoint_checksum, checkpoint_directory, read_layout
 from p2p_bench.models.layouts import DEEPFLOYD, SCHEDULER_FILE
 from p2p_bench.models.level import Thresholding
-from p2p_bench.models.parts import PartConfig, check_headers, load_part, usable_device
+from p2p_bench.models.parts import PartConfig, check_headers, load_part
 from p2p_bench.models.pixels import pixel_schedule, thresholding_from_config
 from p2p_bench.models.schedule import NoiseSchedule
 from p2p_bench.models.settings import DTYPES, SIDE, AttentionBackend, Dtype, Offload, offloaded

@@ -14,11 +14,12 @@ from p2p_bench.errors import ConfigError
 from p2p_bench.fields import Above, AtLeast, Between, check_fields
 from p2p_bench.models.autoencoder import set_way, way_checksum
 from p2p_bench.models.calls import Calling
+from p2p_bench.models.device import usable_device
 from p2p_bench.models.files import check_complete, checkpoint_checksum, checkpoint_directory, read_layout
 from p2p_bench.models.flow_parts import check_size, read_levels, read_t5
 from p2p_bench.models.flux import Flux, T5AndClipReader
 from p2p_bench.models.layouts import FLUX, Layout
-from p2p_bench.models.parts import PartConfig, check_headers, load_part, usable_device
+from p2p_bench.models.parts import PartConfig, check_headers, load_part
 from p2p_bench.models.settings import DTYPES, SIDE, AttentionBackend, Autoencoding, Dtype, Offload, offloaded
 from p2p_bench.models.spec import Capability, GuidedBy, ModelSpec
 from p2p_bench.models.t5 import MOST_TOKENS, T5Reader, check_t5_tokenizer, keep_outputs_wide

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from p2p_bench.errors import ConfigError, MissingWeightsError, nearest
+from p2p_bench.errors import ConfigError, MissingWeightsError
 from p2p_bench.models.files import index_file, read_json, weight_files, weight_map
 from p2p_bench.models.layouts import Layout
 from p2p_bench.weights import readable, refuse_damaged, refuse_foreign, tensor_keys
@@ -155,32 +155,6 @@ def load_part(
     module = nn.Module.to(module, dtype)
     refuse_damaged(f"{where} ({folder})", chain(module.named_parameters(), module.named_buffers()))
     return module.to(device).eval().requires_grad_(False)
-
-
-def usable_device(device: torch.device | str, dtype: torch.dtype) -> torch.device:
-    """The device, once it is known to be there and to compute in the number format.
-
-    Raises:
-        ConfigError: It is not, or cannot.
-    """
-    try:
-        place = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        known = ("cpu", "cuda", "mps")
-        raise ConfigError(
-            f"device: expected {', '.join(known)} or one with a number such as cuda:0, got {device!r}."
-            + nearest(str(device), known)
-        ) from error
-    try:
-        one = torch.ones(2, 2, dtype=dtype, device=place)
-        float(torch.nn.functional.conv2d((one @ one)[None, None], one[None, None]))
-    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
-        raise ConfigError(
-            f"device {str(place)!r} cannot compute in {str(dtype).removeprefix('torch.')} here ({reason}); "
-            "take another device, or another number format (model.dtype)"
-        ) from error
-    return place
 
 
 @contextmanager

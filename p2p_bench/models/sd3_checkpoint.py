@@ -14,10 +14,11 @@ from p2p_bench.errors import ConfigError
 from p2p_bench.fields import Above, AtLeast, Between, check_fields
 from p2p_bench.models.autoencoder import set_way, way_checksum
 from p2p_bench.models.calls import Calling
+from p2p_bench.models.device import usable_device
 from p2p_bench.models.files import check_complete, checkpoint_checksum, checkpoint_directory, read_layout
 from p2p_bench.models.flow_parts import check_size, read_levels, read_t5
 from p2p_bench.models.layouts import STABLE_DIFFUSION_3, Layout
-from p2p_bench.models.parts import PartConfig, check_headers, load_part, usable_device
+from p2p_bench.models.parts import PartConfig, check_headers, load_part
 from p2p_bench.models.sd3 import ClipAndT5Reader, StableDiffusion3
 from p2p_bench.models.sdxl import TwoClipReader
 from p2p_bench.models.settings import DTYPES, SIDE, AttentionBackend, Autoencoding, Dtype, Offload, offloaded

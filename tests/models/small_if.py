@@ -5,8 +5,10 @@ import tempfile
 from pathlib import Path
 
 import torch
+import transformers
 from diffusers import DDPMScheduler, IFPipeline, UNet2DConditionModel
-from transformers import T5Config, T5EncoderModel, T5Tokenizer
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import T5Config, T5EncoderModel, T5Tokenizer, T5TokenizerFast
 
 from p2p_bench.models import DeepFloydCheckpoint
 from p2p_bench.models.deepfloyd_if import DeepFloydIF
@@ -37,7 +39,18 @@ def small_t5_tokenizer() -> T5Tokenizer:
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -9.0)]
     pieces += [(f"▁{word}", -3.0) for word in WORDS]
     pieces += [(letter, -9.0) for letter in "abcdefghijklmnopqrstuvwxyz,.-'!0123456789"]
-    return T5Tokenizer(vocab=pieces, extra_ids=2)
+    if int(transformers.__version__.split(".")[0]) >= 5:
+        return T5Tokenizer(vocab=pieces, extra_ids=2)
+    # Before, the class with a vocabulary of its own needed sentencepiece.
+    whole = Tokenizer(models.Unigram(pieces, unk_id=2))
+    whole.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")]
+    )
+    whole.decoder = decoders.Metaspace(prepend_scheme="always")
+    whole.post_processor = processors.TemplateProcessing(
+        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
+    )
+    return T5TokenizerFast(tokenizer_object=whole, extra_ids=2)
 
 
 def _pipeline() -> IFPipeline:

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import DDPMScheduler, IFSuperResolutionPipeline, UNet2DConditionModel
@@ -39,6 +40,11 @@ def small_cascade() -> DeepFloydCheckpoint:
 def small_cascade_model(dtype: torch.dtype = torch.float64) -> DeepFloydIF:
     """A model that is loaded once per session; nothing may change it."""
     return small_cascade().load(dtype=dtype)
+
+
+def cascade(upscaler: Path | str, **settings: Any) -> DeepFloydCheckpoint:
+    """Stage I with another stage II, or with other settings of it."""
+    return dataclasses.replace(small_cascade(), upscaler=upscaler, **settings)
 
 
 def _pipeline() -> IFSuperResolutionPipeline:
