@@ -120,7 +120,13 @@ def _check_model(config: DictConfig) -> None:
         MissingWeightsError: It is not there.
         ConfigError: It serves no run of so many steps.
     """
-    from p2p_bench.models.files import check_complete, checkpoint_directory, read_json, read_layout
+    from p2p_bench.models.files import (
+        check_complete,
+        checkpoint_directory,
+        read_json,
+        read_layout,
+        upscaler_directory,
+    )
     from p2p_bench.models.flow_levels import flow_layout
     from p2p_bench.models.timesteps import layout_from_config
     from p2p_bench.resources import resource_path
@@ -144,6 +150,9 @@ def _check_model(config: DictConfig) -> None:
         )
     except ConfigError as error:
         raise MissingWeightsError(f"model {model['name']!r} in {file.parent}: {error}") from error
+    if family.family == "if" and model.get("upscaler") is not None:
+        upscaler = _placed(model["upscaler"])
+        upscaler_directory(upscaler, model["name"], model["variant"], model["upscaler_revision"])
     kind = _LEVELS.get(source_name(config.sampler["_target_"]).removeprefix("p2p_bench.sampling.sampler."))
     sampler = _arguments(config.sampler)
     if kind is None or sampler.get("karras"):

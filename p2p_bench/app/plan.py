@@ -12,7 +12,7 @@ from p2p_bench.app.compose import compose, one_job_each, searches, swept_keys
 from p2p_bench.app.console import result_console, status_console
 from p2p_bench.app.sweep import group_key
 from p2p_bench.bench.open_run import read_facts
-from p2p_bench.bench.plan import Plan, plan_run, rows_per_second
+from p2p_bench.bench.plan import Plan, plan_run, rows_per_second, upscaler_rows_per_second
 from p2p_bench.bench.task import Task
 from p2p_bench.errors import ConfigError, P2PError
 
@@ -68,6 +68,8 @@ def _show(members: Sequence[tuple[str, DictConfig]]) -> None:
         f"UNet rows: {plan.rows} spent, {plan.alone} if every edit ran alone: {plan.saving:.0%} saved",
         markup=False,
     )
+    if plan.upscaler_rows:
+        result.print(f"{plan.upscaler_rows} of them are the upscaler's, which are larger", markup=False)
     if plan.inverted:
         result.print(f"besides: {plan.inverted} inversions, as far as the cache lacks them", markup=False)
     result.print(_time(task, members[0][1], plan), markup=False)
@@ -96,10 +98,14 @@ def _time(task: Task, config: DictConfig, plan: Plan) -> str:
         return f"time: not estimated, since the model could not be loaded ({error})"
     at_once = max(plan.widest, min(task.sampler.rows, plan.widest * config.run.batch_size))
     rate = rows_per_second(model, at_once)
-    seconds = plan.rows / rate
+    seconds, besides = (plan.rows - plan.upscaler_rows) / rate, ""
+    if model.upscaler is not None:
+        of_upscaler = upscaler_rows_per_second(model, model.upscaler)
+        seconds += plan.upscaler_rows / of_upscaler
+        besides = f", {of_upscaler:.2g} of the upscaler"
     return (
-        f"time: about {_duration(seconds)} of sampling, at {rate:.0f} rows a second, measured here with "
-        f"{at_once} rows at once; loading, inversions, decoding and metrics come on top"
+        f"time: about {_duration(seconds)} of sampling, at {rate:.0f} rows a second{besides}, measured here "
+        f"with {at_once} rows at once; loading, inversions, decoding and metrics come on top"
     )
 
 

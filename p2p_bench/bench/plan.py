@@ -1,12 +1,13 @@
 """What a run would compute and what that would cost, without computing it."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from rich.text import Text
 from rich.tree import Tree
+from torch import Tensor
 
 from p2p_bench.bench.lint import lint
 from p2p_bench.bench.notes import warn_of_unknown_words
@@ -21,6 +22,7 @@ from p2p_bench.editing.tree import Group, Stretch
 from p2p_bench.errors import P2PError
 from p2p_bench.models import DiffusionModel
 from p2p_bench.models.conditioning import repeated
+from p2p_bench.models.upscaler import Upscaler
 from p2p_bench.prompts.words import PromptReader
 from p2p_bench.types import EditPair
 
@@ -38,6 +40,7 @@ class Plan:
         edits: Edits that can be made.
         left_out: Edits that cannot.
         rows: What is spent: edits share rows as long as they agree.
+        upscaler_rows: Those of them that go through an upscaler, after sampling.
         alone: What the edits would take one by one, each with its source.
         widest: Rows through the network at once for one pair, at most.
         steps: Number of steps.
@@ -49,6 +52,7 @@ class Plan:
     edits: int
     left_out: int
     rows: int
+    upscaler_rows: int
     alone: int
     widest: int
     steps: int
@@ -72,7 +76,8 @@ def plan_run(task: Task, facts: Facts) -> Plan:
         return _plan_of_own(task, facts, steps)
     reader = task.checkpoint.reader()
     warn_of_unknown_words(facts.spec, facts.pairs)
-    pairs = inverted = edits = left_out = rows = alone = widest = 0
+    pairs = inverted = edits = left_out = rows = enlarging = alone = widest = 0
+    per_image = 0 if facts.spec.upscaler is None else facts.spec.upscaler.rows
     example: Tree | None = None
     for pair in facts.pairs:
         prepared, names = _prepared(task, facts, pair, reader, steps)
@@ -86,13 +91,15 @@ def plan_run(task: Task, facts: Facts) -> Plan:
         pairs, inverted, edits = pairs + 1, inverted + pair.has_image, edits + len(names)
         pieces = zip(trees, map(_edits, edited), strict=True)
         descents = sum(guided_steps(tree, bound) for tree, bound in pieces)
-        rows += passes * (descents + sum(steps + row_steps(tree) for tree in trees))
+        enlarged = per_image * sum(1 + len(tree[-1].groups) for tree in trees)
+        rows += passes * (descents + sum(steps + row_steps(tree) for tree in trees)) + enlarged
+        enlarging += enlarged
         bound = _edits(suited_targets(prepared))
         own = sum(bool(edit.map_guidance(step)) for edit in bound for step in range(steps))
-        alone += passes * 2 * (own + steps * len(names))
+        alone += 2 * (passes * (own + steps * len(names)) + per_image * len(names))
         widest = max(widest, batch.rows)
         example = example or _picture(pair, edit_tree(suited_targets(prepared), 0, steps), names)
-    return Plan(pairs, inverted, edits, left_out, rows, alone, widest, steps, example)
+    return Plan(pairs, inverted, edits, left_out, rows, enlarging, alone, widest, steps, example)
 
 
 def _plan_of_own(task: Task, facts: Facts, steps: int) -> Plan:
@@ -103,7 +110,7 @@ def _plan_of_own(task: Task, facts: Facts, steps: int) -> Plan:
     pairs = len({sample for sample, _ in asked} - {sample for sample, _, _ in faults})
     rows = edits * task.editor.own_rows(steps)
     widest = task.editor.own_rows(1) if edits else 0
-    return Plan(pairs, 0, edits, left_out, rows, rows, widest, steps, None)
+    return Plan(pairs, 0, edits, left_out, rows, 0, rows, widest, steps, None)
 
 
 def row_steps(tree: Sequence[Stretch]) -> int:
@@ -136,12 +143,29 @@ def rows_per_second(model: DiffusionModel, rows: int, repeats: int = 2) -> float
     shape = (rows, model.spec.latent_channels, *model.spec.latent_size)
     latents = torch.zeros(shape, dtype=model.dtype, device=model.device)
     conditioning, noisiest = repeated(model.unconditional(), rows), model.ladder(model.spec.steps)[0]
+    return rows * _per_second(lambda: model.predict(latents, noisiest, conditioning).output, repeats)
+
+
+@torch.no_grad()
+def upscaler_rows_per_second(model: DiffusionModel, upscaler: Upscaler, repeats: int = 2) -> float:
+    """Speed of an upscaler's network, measured likewise on one image at a time."""
+    image = torch.zeros(1, 3, *upscaler.size, dtype=model.dtype, device=model.device)
+    empty, noisiest = model.unconditional(), upscaler.ladder()[0]
+
+    def passed() -> Tensor:
+        return upscaler.predict(image, noisiest, image, empty, empty)[0].output
+
+    return upscaler.settings.passes * _per_second(passed, repeats)
+
+
+def _per_second(compute: Callable[[], Tensor], repeats: int) -> float:
+    """How often a second something is computed, after a first time."""
     for count in (1, repeats):
         started = time.perf_counter()
         for _ in range(count):
-            float(model.predict(latents, noisiest, conditioning).output.sum())  # waits for the device
+            float(compute().sum())  # waits for the device
         seconds = time.perf_counter() - started
-    return rows * repeats / seconds
+    return repeats / seconds
 
 
 def _prepared(

@@ -18,7 +18,7 @@
 | `source_checksum` | start of the SHA-256 of what image and mask were decoded from; "" without an image |
 | metric columns | float64, NaN where undefined |
 | `seconds` | wall time of the batch, shared out by UNet rows |
-| `unet_rows`, `unet_rows_spent` | what the edit costs alone, and its share here |
+| `unet_rows`, `unet_rows_spent` | what the edit costs alone, and its share here; an upscaler's rows too |
 | `unet_rows_backward` | rows that it or its inversion sends backward through the network; in no other count |
 | `peak_memory_mb` | of the accelerator, or of the process |
 | `image_*`, `heatmap_*` | paths relative to the run directory, or `""` |

@@ -43,15 +43,17 @@ class Part:
     attention: tuple[AttentionMaps, ...]
 
 
-def sampled_parts(model: DiffusionModel, table: RowTable, sampled: Sampled) -> list[Part]:
+def sampled_parts(
+    model: DiffusionModel, table: RowTable, sampled: Sampled, images: Float[Tensor, "n 3 h w"]
+) -> list[Part]:
     """The part of every sample of a batch.
 
     Args:
-        model: Decodes the latents.
+        model: The model.
         table: The rows at the end.
         sampled: What the loop left of them.
+        images: Their images; NaN where a row has an error.
     """
-    images = _decoded(model, sampled)
     parts = []
     for sample in table.samples:
         row_of = sample.row_of
@@ -169,27 +171,19 @@ def blank_images(
     return images, torch.full((count, spec.latent_channels, *spec.latent_size), torch.nan, dtype=dtype)
 
 
-def _decoded(model: DiffusionModel, sampled: Sampled) -> Float[Tensor, "n 3 h w"]:
-    """Images of all rows; NaN where a row has an error."""
-    images = torch.full((len(sampled.latents), 3, *model.spec.image_size), torch.nan)
-    fine = [index for index, error in enumerate(sampled.errors) if error is None]
-    if fine:
-        images[fine] = model.decode_latents(sampled.latents[fine]).cpu()
-    return images
-
-
 def image_error(model: DiffusionModel, sample: str, image: Float[Tensor, "3 h w"]) -> P2PError | None:
-    """Why a decoded image is none; None if it is one.
+    """Why an image of finite latents is none; None if it is one.
 
     Args:
-        model: Which decoded it.
+        model: Which made it.
         sample: Id of the sample.
         image: The image.
     """
     if bool(image.isfinite().all()):
         return None
+    maker = "VAE" if model.upscaler is None else "upscaler"
     return P2PError(
-        f"sample {sample!r}: the VAE of model {model.spec.name!r} made a non-finite image of finite "
+        f"sample {sample!r}: the {maker} of model {model.spec.name!r} made a non-finite image of finite "
         "latents; set model.dtype=float32 or bfloat16"
     )
 

@@ -29,7 +29,7 @@ class EditResult:
     Attributes:
         id: Of the request.
         images: Source first, float32 in [0, 1]; NaN where the row has an error.
-        latents: Final latents, same order.
+        latents: Final latents, same order; those before the upscaler, where there is one.
         inversion_rows: UNet rows that inverting the source image takes.
         source_rows: UNet rows of the source.
         target_rows: UNet rows of each target. A target alone would cost this, the source and the inversion.
@@ -39,7 +39,8 @@ class EditResult:
         target_rows_backward: The same of each target while it was sampled; empty: none.
         source_passes: How often the source was sampled: once per part of the targets that fits the budget.
         inversion_recalled: The inversion came from a cache, so none of its rows were spent.
-        vae_reconstruction: A real source image through the VAE and back: what no edit can exceed.
+        vae_reconstruction: A real source image through the VAE and back: what no edit can exceed; None also
+            where an upscaler makes the images.
         prompts: Tokenized prompts, source first; empty if the request could not be read.
         attention: Recorded maps, cross-attention before self-attention.
         controls: What was done to the attention of each target, in a few words; "" where it has an error.

@@ -11,6 +11,7 @@ from torch import Tensor
 from p2p_bench.cache import Cache
 from p2p_bench.editing.attention import Record, check_record
 from p2p_bench.editing.budget import Batch, RowBudget, batches, is_out_of_memory, too_large
+from p2p_bench.editing.finishing import finished
 from p2p_bench.editing.gather import Part, gathered, refused, sampled_parts
 from p2p_bench.editing.loop import sample_rows
 from p2p_bench.editing.mending import repaired
@@ -101,7 +102,8 @@ def run_edits(
             if whole:
                 raise
             results[place] = refused(model, request, [error])
-    editor = _Editor(model, steps, stepper, kept, cache, _Ticker(progress, steps))
+    ticker = _Ticker(progress, steps, 0 if model.upscaler is None else model.upscaler.settings.steps)
+    editor = _Editor(model, steps, stepper, kept, cache, ticker)
     results |= editor.run_all(prepared, budget)
     return [
         results[place] if one.repair is None else repaired(results[place], one.repair, one.image)
@@ -121,9 +123,10 @@ def can_record(model: DiffusionModel) -> bool:
 class _Ticker:
     """Counts steps, for whoever wants to see how far things are."""
 
-    def __init__(self, progress: Progress | None, steps: int) -> None:
+    def __init__(self, progress: Progress | None, steps: int, upscaling: int) -> None:
         self._progress = progress
         self._steps = steps
+        self._upscaling = upscaling
         self._total = 0
         self.done = 0
 
@@ -132,7 +135,8 @@ class _Ticker:
         self.done = self._total = done
         for batch in batches:
             inverted = batch.members[0].request.inversion is not None
-            self._total += self._steps * (inverted + max(1, len(batch.chunks)))
+            chunks = max(1, len(batch.chunks))
+            self._total += self._steps * (inverted + chunks) + self._upscaling * chunks
 
     def __call__(self) -> None:
         """One more step was taken."""
@@ -161,7 +165,7 @@ class _Editor:
         self.tick.expect(0, waiting)
         while waiting:
             batch, done = waiting.pop(0), self.tick.done
-            made = self.run(batch)
+            made = self.run(batch, budget.rows)
             if made is not None:
                 results.update(zip(batch.places, made, strict=True))
                 continue
@@ -171,11 +175,11 @@ class _Editor:
             self.tick.expect(done, waiting)
         return results
 
-    def run(self, batch: Batch) -> list[EditResult] | None:
+    def run(self, batch: Batch, max_rows: int) -> list[EditResult] | None:
         """Results of the batch's requests; None where memory did not suffice and smaller batches may fit."""
         try:
             with self.model.at_work():
-                return self._run(batch)
+                return self._run(batch, max_rows)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -187,7 +191,7 @@ class _Editor:
             torch.cuda.empty_cache()
         return None
 
-    def _run(self, batch: Batch) -> list[EditResult]:
+    def _run(self, batch: Batch, max_rows: int) -> list[EditResult]:
         members = batch.members
         try:
             made, reconstructions = self._started(members)
@@ -205,7 +209,11 @@ class _Editor:
                 for _ in range(first_step):
                     self.tick()
                 sampled = sample_rows(self.model, tables, self.steps, kind, self.record, self.tick)
-                for place, part in zip(places, sampled_parts(self.model, tables[-1], sampled), strict=True):
+                table, budget = tables[-1], (max_rows, self.tick)
+                images, sampled = finished(self.model, table, sampled, together, *budget)
+                for place, part in zip(
+                    places, sampled_parts(self.model, table, sampled, images), strict=True
+                ):
                     parts[place].append(part)
         return [
             gathered(self.model, *of_one, self.steps)
@@ -225,4 +233,6 @@ class _Editor:
         prompts, seeds = [one.inversion_prompt for one in members], [one.seed for one in asked]
         sources = read_sources(self.model, images, prompts, seeds)
         made = invert_or_recall(inversion, self.model, sources, self.steps, self.tick, self.cache)
+        if self.model.upscaler is not None:  # what it would make of the image is not asked for
+            return made, [None] * len(asked)
         return made, list(self.model.decode_latents(sources.latents).cpu())

@@ -107,7 +107,7 @@ class Calling:
         Args:
             network: The network.
             sites: Its attention sites.
-            encoders: The text encoders.
+            encoders: The text encoders, and what else computes in turn with the network.
             vae: The autoencoder; None: there is none.
 
         Raises:
@@ -125,6 +125,19 @@ class Calling:
         if not self.compile and self.attention_backend is None and parts is None:
             return None
         return NetworkCall(network, self._compiled(network), self.attention_backend, parts)
+
+    def of_other(self, network: nn.Module, sites: Sequence[Site]) -> NetworkCall | None:
+        """How a network is called that is among the others of `of`; None: as it is. It is not compiled.
+
+        Args:
+            network: The network.
+            sites: Its attention sites.
+
+        Raises:
+            ConfigError: The kernel does not serve heads of these sizes.
+        """
+        self._check_kernel(sorted({site.head_dim for site in sites}))
+        return None if self.attention_backend is None else NetworkCall(network, kernel=self.attention_backend)
 
     def _compiled(self, network: nn.Module) -> "CompiledNetwork | None":
         if not self.compile:

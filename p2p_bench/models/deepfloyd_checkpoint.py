@@ -1,9 +1,8 @@
-"""Checkpoints of DeepFloyd IF, stage I, in the `IFPipeline` directory format."""
+"""Checkpoints of DeepFloyd IF, stage I, in the `IFPipeline` directory format; stage II may go with them."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -11,7 +10,8 @@ from transformers import T5EncoderModel
 
 from p2p_bench.attention.sites import unet_sites
 from p2p_bench.errors import ConfigError, MissingWeightsError
-from p2p_bench.fields import Above, AtLeast, check_fields
+from p2p_bench.fields import Above, AtLeast, Between, check_fields
+from p2p_bench.hashing import digest
 from p2p_bench.models.calls import Calling
 from p2p_bench.models.deepfloyd_if import DeepFloydIF
 from p2p_bench.models.device import usable_device
@@ -19,7 +19,8 @@ from p2p_bench.models.files import check_complete, checkpoint_checksum, checkpoi
 from p2p_bench.models.layouts import DEEPFLOYD, SCHEDULER_FILE
 from p2p_bench.models.level import Thresholding
 from p2p_bench.models.parts import PartConfig, check_headers, load_part
-from p2p_bench.models.schedule import NoiseSchedule, schedule_from_config
+from p2p_bench.models.pixels import pixel_schedule, thresholding_from_config
+from p2p_bench.models.schedule import NoiseSchedule
 from p2p_bench.models.settings import DTYPES, SIDE, AttentionBackend, Dtype, Offload, offloaded
 from p2p_bench.models.spec import DIFFUSION, NOISE, ModelSpec
 from p2p_bench.models.t5 import (
@@ -31,6 +32,7 @@ from p2p_bench.models.t5 import (
     load_t5_tokenizer,
 )
 from p2p_bench.models.unet_config import unet_features
+from p2p_bench.models.upscaler_checkpoint import UpscalerCheckpoint
 from p2p_bench.pinned import with_pinned_settings
 
 
@@ -57,6 +59,12 @@ class DeepFloydCheckpoint:
             and number format have it; None: torch chooses.
         offload: Which weights rest in main memory until they are needed: "none"; "model", all but those of
             the network that computes; "sequential", all but those of the layer that does, without gradients.
+        upscaler: Stage II, which enlarges source and edits alike after they are made: a directory of an
+            `IFSuperResolutionPipeline`, or `owner/name` in the cache; None: images are those of stage I.
+        upscaler_steps: Number of its denoising steps.
+        upscaler_guidance: Its guidance scale; 1 takes no pass without the prompt.
+        upscaler_noise_level: Timestep whose noise is added to the image that it is shown.
+        upscaler_revision: Branch, tag or commit of its `owner/name`.
     """
 
     path: Path | str
@@ -72,14 +80,26 @@ class DeepFloydCheckpoint:
     compile: bool = False
     attention_backend: AttentionBackend = None
     offload: Offload = "none"
+    upscaler: Path | str | None = None
+    upscaler_steps: Annotated[int, AtLeast(1)] = 50
+    upscaler_guidance: Annotated[float, AtLeast(1)] = 4.0
+    upscaler_noise_level: Annotated[int, Between(0, 999)] = 250
+    upscaler_revision: str | None = None
 
     def __post_init__(self) -> None:
         """Checks the values.
 
         Raises:
-            ConfigError: One is out of range.
+            ConfigError: One is out of range, or is about an upscaler where there is none.
         """
         check_fields(self, "model.")
+        about = [field for field in fields(self) if field.name.startswith("upscaler_")]
+        idle = [field.name for field in about if getattr(self, field.name) != field.default]
+        if self.upscaler is None and idle:
+            raise ConfigError(
+                f"model.{idle[0]}: there is no upscaler that it could be about; set model.upscaler=DIR too, "
+                "or leave it out"
+            )
 
     def spec(self) -> ModelSpec:
         """Reads configuration files and headers; a checkpoint that is absent, cut short or mixed shows here.
@@ -96,12 +116,18 @@ class DeepFloydCheckpoint:
         _check_network(unet, text)
         schedule, _ = self._schedule(directory)
         sides = unet.integers("sample_size")
+        small, checksum = (sides[0], sides[-1]), checkpoint_checksum(directory, DEEPFLOYD, self.variant)
+        upscaler, upscaling = self._upscaler(), None
+        if upscaler is not None:
+            upscaling = upscaler.spec(small, unet.integer("encoder_hid_dim"))
+            checksum = digest({"checkpoint": checksum, "upscaler": upscaler.checksum()})
+        factor = 1 if upscaling is None else upscaling.factor
         return ModelSpec(
             name=self.name,
             family="if",
             latent_channels=unet.integer("in_channels"),
-            latent_size=(sides[0], sides[-1]),
-            image_size=(sides[0], sides[-1]),
+            latent_size=small,
+            image_size=(factor * small[0], factor * small[1]),
             max_tokens=MAX_TOKENS,
             prediction_type=schedule.prediction_type,
             guidance=self.guidance,
@@ -109,10 +135,11 @@ class DeepFloydCheckpoint:
             self_fraction=self.self_fraction,
             record_fraction=self.record_fraction,
             vae_scaling=1.0,
-            checksum=checkpoint_checksum(directory, DEEPFLOYD, self.variant),
+            checksum=checksum,
             timesteps=schedule.layout,
             null_text_learning_rate=self.null_text_learning_rate,
             capabilities=offloaded(DIFFUSION | NOISE | unet_features(unet), self.offload),
+            upscaler=upscaling,
         )
 
     def tokenizer(self) -> SharedT5Tokenizer:
@@ -158,19 +185,32 @@ class DeepFloydCheckpoint:
         )
         if dtype == torch.float16:
             keep_outputs_wide(encoder)
-        sites = unet_sites(unet)
+        sites, upscaler = unet_sites(unet), self._upscaler()
+        second = None
+        if upscaler is not None and spec.upscaler is not None:
+            second = upscaler.load(spec.upscaler, calling)
+        others = (encoder,) if second is None else (encoder, second.unet)
         return DeepFloydIF(
             spec=spec,
             tokenizer=tokenizer,
             schedule=schedule,
             thresholding=thresholding,
             sites=sites,
-            call=calling.of(unet, sites, (encoder,)),
+            call=calling.of(unet, sites, others),
             unet=unet,
             text_encoder=encoder,
             device=device,
             dtype=dtype,
+            upscaler=second,
         )
+
+    def _upscaler(self) -> UpscalerCheckpoint | None:
+        if self.upscaler is None:
+            return None
+        return UpscalerCheckpoint(
+            self.upscaler, self.name, self.upscaler_steps, self.upscaler_guidance, self.upscaler_noise_level,
+            self.variant, self.upscaler_revision,
+        )  # fmt: skip
 
     def _directory(self) -> Path:
         directory = checkpoint_directory(self.path, self.name, self.revision)
@@ -191,40 +231,6 @@ class DeepFloydCheckpoint:
             return pixel_schedule(config.values), thresholding_from_config(config.values)
         except ConfigError as error:
             raise MissingWeightsError(f"model {self.name!r} in {config.file.parent}: {error}") from error
-
-
-def pixel_schedule(config: Mapping[str, Any]) -> NoiseSchedule:
-    """The levels of a `scheduler_config.json` as `DDIMScheduler.from_config` reads it, which forces nothing.
-
-    Raises:
-        ConfigError: The schedule is of a kind this project does not know.
-    """
-    # What is refused for latents is right for pixels, see `thresholding_from_config`.
-    pixels = {"thresholding": False, "clip_sample": False}
-    return schedule_from_config({"set_alpha_to_one": True, **config, **pixels}, offset=None)
-
-
-def thresholding_from_config(config: Mapping[str, Any]) -> Thresholding | None:
-    """What a `scheduler_config.json` does to predicted images; plain clipping is thresholding at 1.
-
-    Raises:
-        ConfigError: A value is out of range.
-    """
-    if not config.get("thresholding"):
-        clipped = config.get("clip_sample", True)
-        if clipped and config.get("clip_sample_range", 1.0) != 1.0:
-            raise ConfigError("scheduler_config.json: clip_sample_range: expected 1, the range of pixels")
-        return Thresholding(1.0, 1.0) if clipped else None
-    ratio, most = config.get("dynamic_thresholding_ratio", 0.995), config.get("sample_max_value", 1.0)
-    for key, value, low, high in (
-        ("dynamic_thresholding_ratio", ratio, 0, 1),
-        ("sample_max_value", most, 1, 1e6),
-    ):
-        if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
-            raise ConfigError(
-                f"scheduler_config.json: {key} is {value!r}, expected a number from {low} to {high:g}"
-            )
-    return Thresholding(float(ratio), float(most))
 
 
 def _check_network(unet: PartConfig, text: PartConfig) -> None:

@@ -11,6 +11,7 @@ from p2p_bench.models.conditioning import TEXT, Conditioning
 from p2p_bench.models.level import Denoised, Level, Thresholding
 from p2p_bench.models.t5 import SharedT5Tokenizer, T5Reader
 from p2p_bench.models.unet import DDPMUNet
+from p2p_bench.models.upscaler import Upscaler
 from p2p_bench.prompts.words import TokenizedPrompt
 
 
@@ -27,11 +28,13 @@ class DeepFloydIF(DDPMUNet):
         tokenizer: T5's tokenizer; its `model_max_length` is `spec.max_tokens`.
         thresholding: What is done to predicted images; None: nothing.
         text_encoder: Tokens to embeddings, a `T5EncoderModel`.
+        upscaler: Stage II; None: images are those of stage I.
     """
 
     tokenizer: SharedT5Tokenizer
     thresholding: Thresholding | None
     text_encoder: nn.Module
+    upscaler: Upscaler | None = None
 
     def tokenize(
         self, text: str, truncate: bool = False, allow_empty: bool = False, role: str = "prompt"
@@ -62,8 +65,11 @@ class DeepFloydIF(DDPMUNet):
         return Denoised(latents, level, epsilon, thresholding=self.thresholding)
 
     def encode_images(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c k l"]:
-        """The images in [-1, 1]."""
-        return (2 * images.to(self.device) - 1).to(self.state_dtype)
+        """The images in [-1, 1]; at the size of stage I, each pixel the mean of those in its place."""
+        pixels = (2 * images.to(self.device) - 1).to(self.state_dtype)
+        if self.upscaler is None:
+            return pixels
+        return nn.functional.avg_pool2d(pixels, self.upscaler.settings.factor)
 
     def decode_latents(self, latents: Float[Tensor, "n c k l"]) -> Float[Tensor, "n 3 h w"]:
         """Images of pixels in [-1, 1]: float32 in [0, 1], on the model's device."""

@@ -12,7 +12,13 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 from p2p_bench.errors import MissingWeightsError
 from p2p_bench.hashing import digest, sha256_file
-from p2p_bench.models.layouts import TOKENIZER_SETTINGS, Layout, layout_of
+from p2p_bench.models.layouts import (
+    DEEPFLOYD_UPSCALER,
+    TOKENIZER_SETTINGS,
+    Layout,
+    check_upscaler_layout,
+    layout_of,
+)
 
 TRANSFORMERS_STEM = "model"
 """How transformers calls weight files; diffusers calls its own otherwise."""
@@ -20,7 +26,9 @@ TRANSFORMERS_STEM = "model"
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
-def checkpoint_directory(path: Path | str, name: str, revision: str | None = None) -> Path:
+def checkpoint_directory(
+    path: Path | str, name: str, revision: str | None = None, setting: str = "model.path"
+) -> Path:
     """The directory of a checkpoint.
 
     Args:
@@ -28,22 +36,24 @@ def checkpoint_directory(path: Path | str, name: str, revision: str | None = Non
             Nothing is downloaded.
         name: Name of the model, for the message.
         revision: Branch, tag or commit of `owner/name`; None: its main branch.
+        setting: What the path was given as, for the message.
 
     Raises:
         MissingWeightsError: Neither is there.
     """
+    where = f"model {name!r}" if setting == "model.path" else f"model {name!r}: {setting}"
     directory = Path(path).expanduser()
     if directory.is_dir():
         return directory.resolve()
-    if directory.is_file():
+    if directory.is_file() and setting == "model.path":
         raise MissingWeightsError(
-            f"model {name!r}: {directory.name} is a single file, expected a directory in diffusers' format; "
+            f"{where}: {directory.name} is a single file, expected a directory in diffusers' format; "
             f"make it one, once and without the network: `p2p-bench convert {directory} NEW_DIR`, then "
             "model.path=NEW_DIR"
         )
     if not _REPOSITORY.fullmatch(str(path)):
         raise MissingWeightsError(
-            f"model {name!r}: no directory {str(path)!r}; give the directory of a checkpoint in diffusers' "
+            f"{where}: no directory {str(path)!r}; give the directory of a checkpoint in diffusers' "
             "format (the one that holds model_index.json)"
         )
     try:
@@ -51,8 +61,8 @@ def checkpoint_directory(path: Path | str, name: str, revision: str | None = Non
     except LocalEntryNotFoundError as error:
         wanted = f"{path} --revision {revision}" if revision else str(path)
         raise MissingWeightsError(
-            f"model {name!r}: {path} is neither a directory nor in the local Hugging Face cache; "
-            f"fetch it once with `hf download {wanted}`, or give its directory (model.path=DIR)"
+            f"{where}: {path} is neither a directory nor in the local Hugging Face cache; "
+            f"fetch it once with `hf download {wanted}`, or give its directory ({setting}=DIR)"
         ) from error
 
 
@@ -80,7 +90,31 @@ def check_complete(directory: Path, name: str, variant: str | None, t5: bool = T
         ConfigError: It is of a family that is not known here.
     """
     layout = read_layout(directory, name)
-    layout = layout if t5 else layout.without_t5()
+    _check_files(directory, layout if t5 else layout.without_t5(), name, variant)
+
+
+def upscaler_directory(
+    path: Path | str, name: str, variant: str | None = None, revision: str | None = None
+) -> Path:
+    """The directory of an upscaler of DeepFloyd IF, once every file of it is known to be there.
+
+    Args:
+        path: A directory, or `owner/name` in the local Hugging Face cache.
+        name: Name of the model that it belongs to, for messages.
+        variant: Infix of the weight files.
+        revision: Branch, tag or commit of `owner/name`; None: its main branch.
+
+    Raises:
+        MissingWeightsError: It is not there or not whole, or its weights are pickles.
+        ConfigError: It is no upscaler of the family.
+    """
+    directory = checkpoint_directory(path, name, revision, "model.upscaler")
+    check_upscaler_layout(read_json(directory / "model_index.json", name), name)
+    _check_files(directory, DEEPFLOYD_UPSCALER, name, variant)
+    return directory
+
+
+def _check_files(directory: Path, layout: Layout, name: str, variant: str | None) -> None:
     missing = [file for file in layout.config_files if not (directory / file).is_file()]
     folders = (folder for folder in layout.tokenizers if not has_tokenizer(directory / folder, layout))
     missing += [f"{one}/tokenizer.json (or {' with '.join(layout.files_of(one))})" for one in folders]
@@ -95,10 +129,10 @@ def check_complete(directory: Path, name: str, variant: str | None, t5: bool = T
         else:
             missing.append(f"{component}/{_weight_stem(stem, variant)}.safetensors")
     if unsafe:
+        remedy = "`p2p-bench convert DIR NEW_DIR` reads its tensors alone and writes them as safetensors"
         raise MissingWeightsError(
             f"model {name!r} in {directory}: {', '.join(unsafe)} would be read through pickle, which can run "
-            "code, so it is refused; `p2p-bench convert DIR NEW_DIR` reads its tensors alone and writes them "
-            "as safetensors"
+            f"code, so it is refused; {remedy if layout.encoders else 'get it as safetensors'}"
         )
     if missing:
         left_out = " (model.t5=false does without T5)" if layout.t5_optional else ""

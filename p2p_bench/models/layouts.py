@@ -35,6 +35,7 @@ class Layout:
         reads_image: Whether the network is given an image's latents beside those that it denoises.
         own_spacing: Whether its pipeline samples with the scheduler of the checkpoint, so that a spacing that
             the file does not say is that scheduler's.
+        other_files: Configuration files besides those of networks and the scheduler.
     """
 
     family: Family
@@ -52,6 +53,7 @@ class Layout:
     t5_optional: bool = False
     reads_image: bool = False
     own_spacing: bool = False
+    other_files: tuple[str, ...] = ()
     weights: Mapping[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -67,7 +69,12 @@ class Layout:
     def config_files(self) -> tuple[str, ...]:
         """The configuration files, relative to the checkpoint."""
         parts = (*self._networks, *self.encoders)
-        return ("model_index.json", *(f"{part}/config.json" for part in parts), SCHEDULER_FILE)
+        return (
+            "model_index.json",
+            *(f"{part}/config.json" for part in parts),
+            SCHEDULER_FILE,
+            *self.other_files,
+        )
 
     def files_of(self, tokenizer: str) -> tuple[str, ...]:
         """What the folder of a tokenizer holds where it has no `tokenizer.json`."""
@@ -84,6 +91,8 @@ class Layout:
 
 
 SCHEDULER_FILE = "scheduler/scheduler_config.json"
+NOISING_FILE = "image_noising_scheduler/scheduler_config.json"
+"""What noise is added to the image that an upscaler is shown."""
 
 STABLE_DIFFUSION = Layout(
     "sd", "Stable Diffusion 1.x / 2.x", ("StableDiffusionPipeline", "LatentConsistencyModelPipeline"),
@@ -108,6 +117,11 @@ DEEPFLOYD = Layout(
     "if", "DeepFloyd IF", ("IFPipeline",), {"text_encoder": "T5EncoderModel"}, vae="",
     tokenizer_files=T5_FILES, steps=100,
 )  # fmt: skip
+DEEPFLOYD_UPSCALER = Layout(
+    "if", "DeepFloyd IF, stage II", ("IFSuperResolutionPipeline",), {}, vae="", tokenizers=(),
+    other_files=(NOISING_FILE,),
+)  # fmt: skip
+"""No family: it enlarges what stage I makes, and reads a prompt as that encodes it."""
 
 STABLE_DIFFUSION_3 = Layout(
     "sd3", "Stable Diffusion 3.x", ("StableDiffusion3Pipeline",),
@@ -143,16 +157,34 @@ def layout_of(index: Mapping[str, Any], name: str) -> Layout:
     for layout in LAYOUTS:
         if kind in layout.pipelines:
             return layout.without_t5() if _lacks_t5(layout, index) else layout
-    if kind == "IFSuperResolutionPipeline":
+    if kind in DEEPFLOYD_UPSCALER.pipelines:
         raise ConfigError(
             f"model {name!r}: this is stage II or III of DeepFloyd IF, which enlarges an image; edits are "
-            "made with stage I (an IFPipeline)"
+            "made with stage I (an IFPipeline), to which stage II goes as model.upscaler=DIR"
         )
     known = [layout.pipelines[0] for layout in LAYOUTS]
     raise ConfigError(
         f"model {name!r}: model_index.json names a {kind}, expected one of {', '.join(known)}."
         + nearest(kind, known)
     )
+
+
+def check_upscaler_layout(index: Mapping[str, Any], name: str) -> None:
+    """Refuses a checkpoint that is no upscaler of DeepFloyd IF.
+
+    Args:
+        index: Its `model_index.json`.
+        name: Name of the model, for the message.
+
+    Raises:
+        ConfigError: It is of another pipeline.
+    """
+    kind = str(index.get("_class_name"))
+    if kind not in DEEPFLOYD_UPSCALER.pipelines:
+        raise ConfigError(
+            f"model {name!r}: model.upscaler: model_index.json names a {kind}, expected an "
+            f"{DEEPFLOYD_UPSCALER.pipelines[0]}, such as DeepFloyd/IF-II-L-v1.0"
+        )
 
 
 def _lacks_t5(layout: Layout, index: Mapping[str, Any]) -> bool:

@@ -65,6 +65,11 @@ class LocalCheckpoint:
             and number format have it; None: torch chooses.
         offload: Which weights rest in main memory until they are needed: "none"; "model", all but those of
             the network that computes; "sequential", all but those of the layer that does, without gradients.
+        upscaler: The stage that enlarges images, in a family of cascades.
+        upscaler_steps: Number of its denoising steps.
+        upscaler_guidance: Its guidance scale; at least 1.
+        upscaler_noise_level: Timestep whose noise is added to the image that it is shown.
+        upscaler_revision: Branch, tag or commit of its `owner/name`.
         true_cfg: Whether guidance takes a pass without the prompt, in families distilled to do without.
     """
 
@@ -91,6 +96,11 @@ class LocalCheckpoint:
     compile: bool = False
     attention_backend: AttentionBackend = None
     offload: Offload = "none"
+    upscaler: Path | str | None = None
+    upscaler_steps: Annotated[int | None, AtLeast(1)] = None
+    upscaler_guidance: Annotated[float | None, AtLeast(1)] = None
+    upscaler_noise_level: Annotated[int | None, Between(0, 999)] = None
+    upscaler_revision: str | None = None
 
     def __post_init__(self) -> None:
         """Checks the values.

@@ -17,6 +17,7 @@ from p2p_bench.models.conditioning import Conditioning, EncodedPrompts, without_
 from p2p_bench.models.level import Denoised, Level
 from p2p_bench.models.spec import ModelSpec
 from p2p_bench.models.timesteps import LevelKind, Spacing
+from p2p_bench.models.upscaler import Upscaler
 from p2p_bench.prompts.words import PromptReader, TokenizedPrompt
 
 
@@ -35,6 +36,7 @@ class DiffusionModel(ABC):
         device: Where the weights are.
         dtype: Number format of the weights.
         call: How the network is called; None: as it is.
+        upscaler: What enlarges its images once they are sampled; None: nothing does.
     """
 
     spec: ModelSpec
@@ -43,6 +45,7 @@ class DiffusionModel(ABC):
     device: torch.device
     dtype: torch.dtype
     call: NetworkCall | None = None
+    upscaler: Upscaler | None = None
 
     @property
     @abstractmethod
@@ -110,7 +113,7 @@ class DiffusionModel(ABC):
 
     @abstractmethod
     def encode_images(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c k l"]:
-        """Latents of images in [0, 1], in `state_dtype`."""
+        """Latents of images in [0, 1], of the size `spec.image_size`, in `state_dtype`."""
 
     def shown(self, images: Float[Tensor, "n 3 h w"]) -> Conditioning:
         """What tells the network which images to edit, a row each, beside what `encode` gives.
@@ -125,7 +128,7 @@ class DiffusionModel(ABC):
 
     @abstractmethod
     def decode_latents(self, latents: Float[Tensor, "n c k l"]) -> Float[Tensor, "n 3 h w"]:
-        """Images of latents: float32 in [0, 1], on the model's device."""
+        """Images of latents, before any upscaler: float32 in [0, 1], on the model's device."""
 
     def ask(self, *arguments: Any, **named: Any) -> Any:
         """What the network answers, called as `call` says."""

@@ -36,6 +36,16 @@ _OTHER_BETAS = {
     ),
 }
 """Kind, first and last of the betas where the file of a scheduler does not say them, and others' own."""
+Variance = Literal["fixed_small", "fixed_large", "learned_range"]
+"""Of the noise that a step of DDPM adds: the least and the most that it can be (beta-tilde and beta), or what
+the network says between the two."""
+_VARIANCES: Mapping[str, Variance] = {
+    "fixed_small": "fixed_small",
+    "fixed_small_log": "fixed_small",
+    "fixed_large": "fixed_large",
+    "learned_range": "learned_range",
+}
+"""By their names in diffusers."""
 _REFUSED = ("use_flow_sigmas", "sigma_min", "sigma_max")
 """Settings by which levels are others than those of the betas; none may be on."""
 
@@ -180,6 +190,21 @@ def schedule_from_config(
         timestep_spacing=layout.spacing,
         steps_offset=layout.offset,
     )
+
+
+def variance_from_config(config: Mapping[str, Any]) -> Variance:
+    """The variance of the steps of a `DDPMScheduler`, which a `scheduler_config.json` has to be of.
+
+    Raises:
+        ConfigError: It is of another class, or the variance is of a kind this project does not know.
+    """
+    kind = config.get("_class_name")
+    if kind != "DDPMScheduler":
+        raise ConfigError(
+            f"scheduler_config.json: _class_name is {kind}, expected DDPMScheduler, which the pipeline "
+            "samples with"
+        )
+    return _VARIANCES[known_value(config, "variance_type", "fixed_small", tuple(_VARIANCES))]
 
 
 def _check_levels(config: Mapping[str, Any], kind: Any) -> None:

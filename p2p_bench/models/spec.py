@@ -40,6 +40,33 @@ input of the network, which was distilled to it ("input"); not at all, in one di
 
 
 @dataclass(frozen=True)
+class Upscaling:
+    """What the stage of a model does that enlarges the images of the stage before it.
+
+    Attributes:
+        steps: Number of its denoising steps.
+        guidance: Its guidance scale; 1 takes no pass without the prompt.
+        noise_level: Timestep whose noise is added to the enlarged image that its network is shown.
+        factor: Times that it makes the sides longer.
+    """
+
+    steps: int
+    guidance: float
+    noise_level: int
+    factor: int
+
+    @property
+    def passes(self) -> int:
+        """Rows through its network for one image at one step."""
+        return 2 if self.guidance > 1 else 1
+
+    @property
+    def rows(self) -> int:
+        """Rows through its network for one image."""
+        return self.steps * self.passes
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """Facts about a model that data, controllers and plans need.
 
@@ -48,7 +75,7 @@ class ModelSpec:
         family: Kind of network, for people; what a method asks is `capabilities`.
         latent_channels: Channels of a latent.
         latent_size: Height and width of a latent.
-        image_size: Height and width of an image, in pixels.
+        image_size: Height and width of an image, in pixels; after the upscaler, where there is one.
         max_tokens: Text columns W: tokens of a prompt with begin, end and padding.
         prediction_type: What the network returns.
         guidance: Default guidance scale.
@@ -65,6 +92,7 @@ class ModelSpec:
         consistency: Whether it was distilled for the sampler of latent consistency models.
         vae_shift: What is taken from the VAE's mean first.
         guided_by: How a guidance scale acts, see `GuidedBy`.
+        upscaler: The stage that enlarges its images; None: there is none.
     """
 
     name: str
@@ -88,6 +116,7 @@ class ModelSpec:
     consistency: bool = False
     vae_shift: float = 0.0
     guided_by: GuidedBy = "passes"
+    upscaler: Upscaling | None = None
 
     def laid_out(self, kind: LevelKind, spacing: Spacing | None = None) -> "ModelSpec":
         """The same with the noise levels of another sampler, see `LevelKind`.

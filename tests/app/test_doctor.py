@@ -7,6 +7,8 @@ import pytest
 
 from p2p_bench.app.verbs import doctor
 from p2p_bench.hashing import sha256_file
+from tests.models.small_if import small_if
+from tests.models.small_if_upscaler import small_upscaler
 
 
 @pytest.fixture
@@ -31,6 +33,21 @@ def test_all_well(command, weights):
     text = " ".join(outcome.out.split())
     assert "needs model.path=..." in text
     assert "needs metrics.judge.checksum=..., metrics.judge.model=..., metrics.judge.url=..." in text
+
+
+def test_a_model_with_an_upscaler_is_at_hand_with_it(tmp_path, monkeypatch):
+    settings = f"_target_: p2p_bench.models.LocalCheckpoint\npath: {small_if().path}\nupscaler: "
+    for name, upscaler in (("whole", small_upscaler()), ("half", tmp_path / "nowhere"), ("plain", "null")):
+        path = tmp_path / "model" / f"{name}.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"{settings}{upscaler}\n")
+    monkeypatch.setattr(doctor, "config_dir", lambda: tmp_path)
+    monkeypatch.setattr(doctor, "group_options", lambda group: ["whole", "half", "plain"])
+    whole, half, plain = doctor._models()
+    assert whole[1].startswith("at hand: 32 x 32 pixels, enlarged from 16 by an upscaler, checksum")
+    assert plain[1].startswith("at hand: 16 x 16 pixels, checksum")
+    assert "absent: model 'local': model.upscaler: no directory" in half[1]
+    assert [whole[2], half[2], plain[2]] == [True, False, True]
 
 
 def test_absent_metric_weights_are_named_with_the_way_to_get_them(command, weights, monkeypatch):

@@ -22,6 +22,8 @@ from p2p_bench.bench.open_run import read_facts
 from p2p_bench.controllers import Replace
 from p2p_bench.errors import ErrorList, P2PError
 from p2p_bench.fields import Rule, fault_of, fits
+from tests.models.small_if import small_if
+from tests.models.small_if_upscaler import small_upscaler
 from tests.test_imports import targets
 
 FAULTY = {
@@ -88,6 +90,18 @@ def test_faults_are_told_early_as_they_are_late(
     (tmp_path / "pairs.jsonl").write_text("{}")
     assert told_early(*overrides) == told_late(*overrides)
     assert told_early(*overrides)
+
+
+def test_an_upscaler_is_looked_for_as_the_model_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    model = ["model=local", f"model.path={small_if().path}"]
+    for folder in ("nowhere", "./nowhere", "nobody/nothing", "empty", small_if().path):
+        (told,) = told_early(*model, f"model.upscaler={folder}")
+        assert "model 'local'" in told
+        assert [told] == told_late(*model, f"model.upscaler={folder}")
+    assert told_early(*model, f"model.upscaler={small_upscaler()}") == []
+    assert "at least 1" in told_early("model=if_cascade", "model.upscaler_steps=0")[0]
 
 
 @pytest.mark.parametrize(

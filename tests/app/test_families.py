@@ -12,15 +12,16 @@ from tests.app.test_run import assert_same_rows, rows_of
 from tests.models.small import SMALL, small_checkpoint
 from tests.models.small_flux import IMAGE, T5_WIDTH, small_flux
 from tests.models.small_if import small_if
+from tests.models.small_if_upscaler import small_cascade, small_upscaler
 from tests.models.small_sd3 import small_sd3
 
 PAIR = {"id": "swap", "source": "a red circle on grass", "target": "a blue circle on grass"}
 TAUS = ("0.2", "0.5", "0.8")
-FAMILIES = (*SMALL, "if", "sd3", "flux")
+FAMILIES = (*SMALL, "if", "if with stage II", "sd3", "flux")
 
 
 def checkpoint(family: str) -> UNetCheckpoint | DeepFloydCheckpoint | SD3Checkpoint | FluxCheckpoint:
-    others = {"if": small_if, "sd3": small_sd3, "flux": small_flux}
+    others = {"if": small_if, "if with stage II": small_cascade, "sd3": small_sd3, "flux": small_flux}
     return others[family]() if family in others else small_checkpoint(family)
 
 
@@ -28,6 +29,8 @@ def settings(command: Command, family: str) -> list[str]:
     """A run on a real image, in three steps."""
     # The files of FLUX name no size, and its usual number of columns is large.
     sized = [f"model.size={IMAGE}", f"model.t5_tokens={T5_WIDTH}"] if family == "flux" else []
+    if family == "if with stage II":
+        sized = [f"model.upscaler={small_upscaler()}", "model.upscaler_steps=4"]
     side = checkpoint(family).spec().image_size
     Image.fromarray((np.indices((*side, 3)).sum(0) * 5).astype(np.uint8)).save(command.folder / "real.png")
     pairs = write_pairs(command.folder / "pairs.jsonl", [{**PAIR, "image": "real.png"}])

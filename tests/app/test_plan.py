@@ -6,6 +6,8 @@ import pytest
 
 from tests.app.command import PAIRS, Command
 from tests.app.test_run import rows_of
+from tests.models.small_if import small_if
+from tests.models.small_if_upscaler import small_upscaler
 from tests.models.tiny import tiny_checkpoint
 
 
@@ -46,6 +48,29 @@ def test_descents_to_the_maps_of_the_source_are_planned(command: Command, max_ro
     assert sum(row["unet_rows"] for row in rows) == alone
     backward = {(row["controller"], row["unet_rows_backward"]) for row in rows}
     assert backward == {("pix2pix_zero", 6.0), ("none", 0.0)}
+
+
+def test_an_upscaler_is_planned_with(command: Command) -> None:
+    """Its rows are those of the last images: edits that are one row to the end are enlarged once."""
+    cascade = (
+        f"model.path={small_if().path}",
+        f"model.upscaler={small_upscaler()}",
+        "model.upscaler_steps=2",
+    )
+    sweep = (
+        "tau.sweep=[{cross: 0.0, self_attn: 0.0}, {cross: 0.0, self_attn: 0.1}, {cross: 1.0, self_attn: 0.5}]"
+    )
+    settings = (*cascade, "sampler.steps=4", "controller=replace", sweep)
+    plan = command.bench(*settings, "run.plan=true", pairs=PAIRS[:1])
+    assert plan.code == 0, plan.err
+    ((spent, alone),) = rows_in(plan.out)
+    assert f"\n{3 * 4} of them are the upscaler's" in plan.out
+    assert re.search(r"at \d+ rows a second, [\d.e+]+ of the upscaler, measured", plan.out)
+    done = command.bench(*settings, "run.dir=out", "logger=none", "run.images=0", pairs=PAIRS[:1])
+    assert done.code == 0, done.err
+    rows = rows_of(command.folder / "out").values()
+    assert sum(row["unet_rows_spent"] for row in rows) == pytest.approx(spent)
+    assert sum(row["unet_rows"] for row in rows) == alone
 
 
 def test_a_sweep_is_planned_in_groups(command: Command) -> None:

@@ -16,10 +16,10 @@ from p2p_bench.controllers import EditContext
 from p2p_bench.errors import ConfigError, MissingWeightsError, PromptError
 from p2p_bench.models import DeepFloydCheckpoint, LocalCheckpoint, UNetCheckpoint
 from p2p_bench.models.conditioning import TEXT
-from p2p_bench.models.deepfloyd_checkpoint import pixel_schedule, thresholding_from_config
 from p2p_bench.models.deepfloyd_if import DeepFloydIF
 from p2p_bench.models.layouts import DEEPFLOYD
 from p2p_bench.models.level import Denoised, Level, Thresholding
+from p2p_bench.models.pixels import pixel_schedule, thresholding_from_config
 from p2p_bench.prompts.alignment import refinement_map
 from p2p_bench.sampling import initial_noise
 from tests.examples import SOURCE, TARGET

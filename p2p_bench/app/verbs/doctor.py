@@ -115,7 +115,12 @@ def _models() -> Iterator[Finding]:
             yield option, f"absent: {error}", False
         else:
             height, width = spec.image_size
-            yield option, f"at hand: {width} x {height} pixels, checksum {spec.checksum[:12]}", True
+            stage = "" if spec.upscaler is None else f", enlarged from {spec.latent_size[1]} by an upscaler"
+            yield (
+                option,
+                f"at hand: {width} x {height} pixels{stage}, checksum {spec.checksum[:12]}",
+                True,
+            )
 
 
 def _metrics() -> Iterator[Finding]:
