@@ -88,8 +88,8 @@ def word_factors(target: TokenizedPrompt, weights: Mapping[str, float | int]) ->
             other = named.setdefault(column, word)
             if weights[other] != factor:
                 raise PromptError(
-                    f"weights: {other!r} x {weights[other]:g} and {word!r} x {factor:g} are both of one word of "
-                    f"{target.text!r}; give each word one factor"
+                    f"weights: {other!r} x {weights[other]:g} and {word!r} x {factor:g} are both of one word "
+                    f"of {target.text!r}; give each word one factor"
                 )
             factors[column] = factor
     return factors

@@ -134,7 +134,9 @@ class WebDataset(CaptionedSet):
 
     def _read(self, key: str, said: Mapping[str, Any], path: Path) -> EditPair:
         """What a JSONL line says, with those prompts that there are; all of its faults in one."""
-        source, target = (None if _is_blank(said.get(key)) else said[key] for key in (self.source, self.target))
+        source, target = (
+            None if _is_blank(said.get(key)) else said[key] for key in (self.source, self.target)
+        )
         name = "target_prompts" if isinstance(target, list) else "target_prompt"
         line = {"id": key, "source_prompt": _ABSENT if source is None else source}
         line |= {name: _ABSENT if target is None else target}

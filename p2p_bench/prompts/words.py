@@ -327,7 +327,7 @@ def _mark_in(prompt: str, own: Sequence[int], tokenizer: TextTokenizer) -> str |
 def _unread(
     prompt: str, words: Sequence[WordSpan], ids: Sequence[int], cut: bool, tokenizer: TextTokenizer
 ) -> tuple[str, ...]:
-    """Words of a prompt that its tokenizer cannot read, each once; of a prompt that was cut, of those read."""
+    """Words of a prompt that its tokenizer cannot read, each once; of one that was cut, of those left."""
     unknown = _marks(tokenizer).get("unk_token")
     number = None if unknown is None else _id_of(unknown, tokenizer)
     found = [word.bare for word in words if any(ids[column] == number for column in word.columns)]

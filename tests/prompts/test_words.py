@@ -96,7 +96,7 @@ def test_a_prompt_may_fill_the_model_and_not_a_token_more() -> None:
 
 @pytest.mark.parametrize("text", ["a red circle<|endoftext|>", "a <|endoftext|> circle", "<|startoftext|> a"])
 def test_marks_of_the_tokenizer_are_no_text(text: str) -> None:
-    # as tokens they end the text, or are padding: the edit of "a circle" into "a circle<|endoftext|>" was none
+    # as tokens they end the text or pad it: the edit of "a circle" into "a circle<|endoftext|>" was none
     with pytest.raises(PromptError, match=r"target prompt .* holds '<\|(end|start)oftext\|>'.* leave it out"):
         tokenize(text, tokenizer(), role="target prompt", truncate=True)
 
