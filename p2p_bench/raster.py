@@ -271,8 +271,10 @@ def array_rgb(array: np.ndarray, name: str, channels_first: bool = False) -> Flo
         channels_first: The layout is (channels, h, w), of 1 or 3 channels, as tensors have it.
 
     Raises:
-        DataError: It has another layout, or values out of range.
+        DataError: It has another layout, masked pixels, or values out of range.
     """
+    if np.ma.is_masked(array):
+        raise DataError(f"{name}: some pixels of the array are masked, so they have no value; fill them")
     pixels = array[0] if array.ndim == 4 and len(array) == 1 else array
     if channels_first and pixels.ndim == 3:
         pixels = np.moveaxis(pixels, 0, -1)

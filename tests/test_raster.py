@@ -204,6 +204,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "16-bit colour": (np.zeros((4, 4, 3), np.uint16), "got uint16"),
     "int32": (np.zeros((4, 4), np.int32), "got int32"),
     "complex": (torch.zeros(3, 4, 4, dtype=torch.complex64), "got complex64"),
+    "masked pixels": (np.ma.masked_less(np.linspace(0, 1, 48).reshape(4, 4, 3), 0.5), "are masked"),
     "objects": (np.full((4, 4), None), "got object"),
     "no values": (torch.zeros(3, 0, 4), "empty"),
     "a scalar": (torch.tensor(0.5), "got float32 ()"),

@@ -37,7 +37,7 @@ class CSVLogger:
     filename: str = "metrics.csv"
 
     def write(self, run: FinishedRun) -> str:
-        """Writes the table; undefined means are empty cells."""
+        """Writes the table; undefined means and unknown costs are empty cells."""
         metrics = list(run.summary["metrics"])
         facts = ["controller", "tau_cross", "tau_self", *COSTS]
         text = io.StringIO(newline="")
@@ -47,7 +47,7 @@ class CSVLogger:
         for name, variant in run.summary["variants"].items():
             means = [variant["metrics"][metric] for metric in metrics]
             cells = [cell for mean in means for cell in (_cell(mean["mean"]), mean["count"])]
-            table.writerow([name, *(variant[fact] for fact in facts), *cells])
+            table.writerow([name, *(_cell(variant[fact]) for fact in facts), *cells])
         path = run.dir / self.filename
         write_atomically(path, lambda temporary: temporary.write_text(text.getvalue(), encoding="utf-8"))
         return f"table: {path}"
@@ -98,5 +98,5 @@ def hyperparameters(run: FinishedRun, variant: str) -> tuple[dict[str, Any], dic
     return settings, scalars
 
 
-def _cell(value: float | None) -> float | str:
-    return "" if value is None or math.isnan(value) else value
+def _cell(value: float | str | None) -> float | str:
+    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value

@@ -31,10 +31,13 @@ def edit_notes(
         notes.append(f"model {spec.name!r} was never trained on {quoted(unknown)}")
     for role, prompt in zip(("source", "target"), prompts, strict=False):
         for number, part in enumerate(prompt.parts):
+            reader = f" by tokenizer {number + 1}" if prompt.blocks else ""
             if part.truncated:
                 last = part.words[-1].text if part.words else ""
-                reader = f" by tokenizer {number + 1}" if prompt.blocks else ""
                 notes.append(f"{role} prompt cut{reader} after {last!r}")
+            if part.unread:
+                reader = f"tokenizer {number + 1}" if prompt.blocks else "the tokenizer"
+                notes.append(f"{reader} has no token for {quoted(part.unread)} of the {role} prompt")
     if pair.word_weights and controller.for_pair(pair.word_weights) == controller.for_pair({}):
         notes.append("the pair's word weights are not used by this controller")
     return "; ".join(notes)

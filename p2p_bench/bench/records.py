@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +82,10 @@ class RowMaker:
         rows = []
         for (edited, place), reason in zip(mine, reasons, strict=True):
             asked = edited.edits[place]
-            done: dict[str, Any] = {"peak_memory_mb": peak_memory_mb, "mask": edited.loaded.mask_state}
+            done: dict[str, Any] = {"mask": edited.loaded.mask_state}
             done["source_checksum"] = edited.loaded.checksum
-            done |= {} if self._looks_up else _costs(edited.result, place)
+            if not self._looks_up:
+                done |= {"peak_memory_mb": peak_memory_mb, **_costs(edited.result, place)}
             done |= self._what_was_done(edited, place)
             if not reason:
                 values, reason = next(scores)
@@ -126,7 +128,7 @@ class RowMaker:
             **dict.fromkeys(("status", "error", "mask", "mask_from", "source_checksum", "missing"), ""),
             "notes": edit_notes(self.spec, pair, index, variant.controller),
             **{column.name: NAN for column in all_columns(self.task.metrics)},
-            "seconds": 0.0,
+            "seconds": NAN if looks_up else 0.0,
             **dict.fromkeys(_ROWS, NAN if looks_up else 0.0),
             "peak_memory_mb": NAN,
             **dict.fromkeys(IMAGE_COLUMNS, ""),
@@ -189,11 +191,14 @@ class RowMaker:
 
 
 def share_seconds(rows: Sequence[dict[str, Any]], seconds: float) -> None:
-    """Enters the wall time of a batch into its rows, shared out by the UNet rows spent."""
-    total = sum(row["unet_rows_spent"] for row in rows)
-    for row in rows:
-        known = total > 0  # not so where edits were made elsewhere
-        row["seconds"] = seconds * (row["unet_rows_spent"] / total if known else 1 / len(rows))
+    """Enters the wall time of a batch into its rows, shared out by the UNet rows spent.
+
+    Edits that were made elsewhere took a time that nobody knows; theirs stays NaN.
+    """
+    timed = [row for row in rows if not isnan(row["seconds"])]
+    total = sum(row["unet_rows_spent"] for row in timed)
+    for row in timed:
+        row["seconds"] = seconds * (row["unet_rows_spent"] / total if total > 0 else 1 / len(timed))
 
 
 def _error_of(edited: Edited, place: int) -> str:

@@ -12,6 +12,7 @@ from p2p_bench.attention.columns import Zero, diagonal
 from p2p_bench.attention.terms import ColumnEdit
 from p2p_bench.controllers.base import BlendWords, BoundController, Controller, EditContext
 from p2p_bench.controllers.bound import bind_p2p, compose_bound
+from p2p_bench.errors import PromptError
 from p2p_bench.fields import Factors, check_fields
 from p2p_bench.prompts.words import TokenizedPrompt, columns_of
 from p2p_bench.tau import SelfTau, Tau, parse_interval, parse_tau
@@ -54,7 +55,7 @@ class Reweight(Controller):
 
         Raises:
             ConfigError: The inner controller is not an edit of cross-attention columns.
-            PromptError: A weighted word is not in the target prompt.
+            PromptError: A weighted word is not in the target prompt, or has two factors.
         """
         c = diagonal(word_factors(context.target, self.weights))
         title = "reweight " + ", ".join(f"{word} x {factor:g}" for word, factor in self.weights.items())
@@ -78,9 +79,17 @@ def word_factors(target: TokenizedPrompt, weights: Mapping[str, float | int]) ->
     """The factor c of each target column: a word's weight at its columns, 1 elsewhere.
 
     Raises:
-        PromptError: A word is not in the prompt.
+        PromptError: A word is not in the prompt, or has two factors.
     """
     factors = torch.ones(target.width, dtype=torch.float64)
+    named: dict[int, str] = {}
     for word, factor in weights.items():
-        factors[list(columns_of(target, word))] = factor
+        for column in columns_of(target, word):
+            other = named.setdefault(column, word)
+            if weights[other] != factor:
+                raise PromptError(
+                    f"weights: {other!r} x {weights[other]:g} and {word!r} x {factor:g} are both of one word "
+                    f"of {target.text!r}; give each word one factor"
+                )
+            factors[column] = factor
     return factors

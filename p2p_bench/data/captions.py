@@ -76,7 +76,8 @@ class CaptionedSet(FolderSet):
             if name not in ids:
                 hint = nearest(name[:100], sorted(ids)[:2000])
                 raise DataError(f"{path}: the data set has no edit of id {shortened(name)!r}.{hint}")
-            if line.image or line.scene or line.seed is not None or line.category:
+            other = (line.image, line.scene, line.category, line.instruction)
+            if any(other) or line.seed is not None:
                 raise DataError(
                     f"{path}, id {name!r}: a line of captions may have id, source, target, blend_words and "
                     "word_weights; the rest is the data set's"
@@ -109,6 +110,6 @@ def _with(pair: EditPair, line: EditPair) -> EditPair:
         pair,
         source_prompt=line.source_prompt,
         target_prompts=line.target_prompts,
-        blend_words=line.blend_words,
-        word_weights=line.word_weights,
+        blend_words=line.blend_words or pair.blend_words,
+        word_weights=line.word_weights or pair.word_weights,
     )

@@ -12,7 +12,14 @@ from p2p_bench.data.base import PairImages
 from p2p_bench.data.images import load_image, load_masked_image
 from p2p_bench.data.pairs import KEYS, read_line
 from p2p_bench.data.places import needed_file, set_folder
-from p2p_bench.data.records import Faults, FolderSet, fitted_pixels, parse_json, read_text
+from p2p_bench.data.records import (
+    Faults,
+    FolderSet,
+    check_written,
+    fitted_pixels,
+    parse_json,
+    read_text,
+)
 from p2p_bench.errors import DataError, nearest
 from p2p_bench.raster import shortened
 from p2p_bench.types import EditPair
@@ -22,10 +29,6 @@ COLUMNS = ("source", "target", *(key for key in KEYS if key not in ("scene", "ed
 
 _AS_JSON = ("target_prompts", "blend_words", "word_weights", "seed")
 """Columns whose cells are JSON."""
-
-
-_NOT_WRITTEN = ("nan", "NaN", "null", "NULL", "None", "<NA>", "NaT")
-"""What tables are full of that were written with values missing."""
 
 
 @dataclass(frozen=True)
@@ -144,10 +147,7 @@ def _record(cells: dict[str, str]) -> dict[str, Any]:
     """A row as a line of a JSONL file; a blank cell says nothing."""
     record: dict[str, Any] = {key: cell for key, cell in cells.items() if cell.strip()}
     for key, cell in record.items():
-        if cell.strip() in _NOT_WRITTEN:
-            raise DataError(
-                f"{key}: {cell.strip()!r} is what programs write where there is nothing; leave the cell empty"
-            )
+        check_written(key, cell)
     if "image" not in record:
         raise DataError("image: missing; every row needs one")
     for key in _AS_JSON:

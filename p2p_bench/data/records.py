@@ -205,6 +205,22 @@ def optional_text(record: Mapping[str, Any], key: str) -> str | None:
     return value if value.strip() else None
 
 
+_NOT_WRITTEN = ("nan", "NaN", "null", "NULL", "None", "<NA>", "NaT")
+"""What tables are full of that were written with values missing."""
+
+
+def check_written(key: str, text: str | None) -> None:
+    """Refuses what programs write into a table in the place of a missing text.
+
+    Raises:
+        DataError: The text is that.
+    """
+    if text is not None and text.strip() in _NOT_WRITTEN:
+        raise DataError(
+            f"{key}: {text.strip()!r} is what programs write where there is nothing; leave the cell empty"
+        )
+
+
 def integer_of(record: Mapping[str, Any], key: str) -> int:
     """The integer of a record under a key.
 

@@ -31,6 +31,9 @@ from p2p_bench.types import EditPair
 _ALSO = ("category", "seed", "blend_words", "word_weights")
 """Keys of a JSONL line that a sample's JSON may have, with the same meaning."""
 
+_ABSENT = "-"
+"""Stands for a prompt that the side file has, while the rest of the line is read."""
+
 
 @dataclass(frozen=True)
 class WebDataset(CaptionedSet):
@@ -126,23 +129,30 @@ class WebDataset(CaptionedSet):
         said = record_of(parse_json(_text(path, parts[self.json]))) if self.json in parts else {}
         mask = path if self.mask in parts else None
         instruction = optional_text(said, self.instruction)
-        if said.get(self.source) is None or said.get(self.target) is None:
-            source = optional_text(said, self.source) or ""
-            target = said.get(self.target)
-            targets = () if target is None else self._read(key, said, path, source="-").target_prompts
-            return EditPair(key, source, targets, image=path, mask=mask, instruction=instruction)
-        return replace(self._read(key, said, path), image=path, mask=mask, instruction=instruction)
+        pair = self._read(key, said, path)
+        return replace(pair, image=path, mask=mask, instruction=instruction)
 
-    def _read(self, key: str, said: Mapping[str, Any], path: Path, source: str | None = None) -> EditPair:
-        """The prompts of a sample, and what a JSONL line says besides; all of its faults in one."""
-        target = said[self.target]
+    def _read(self, key: str, said: Mapping[str, Any], path: Path) -> EditPair:
+        """What a JSONL line says, with those prompts that there are; all of its faults in one."""
+        source, target = (
+            None if _is_blank(said.get(key)) else said[key] for key in (self.source, self.target)
+        )
         name = "target_prompts" if isinstance(target, list) else "target_prompt"
-        line = {"id": key, "source_prompt": source or said.get(self.source), name: target}
+        line = {"id": key, "source_prompt": _ABSENT if source is None else source}
+        line |= {name: _ABSENT if target is None else target}
         line |= {one: said[one] for one in _ALSO if one in said}
         pair, told = read_line(json.dumps(line).encode(), 1, path.parent)
         if pair is None:
             raise DataError("; ".join(told))
-        return pair
+        return replace(
+            pair,
+            source_prompt="" if source is None else pair.source_prompt,
+            target_prompts=() if target is None else pair.target_prompts,
+        )
+
+
+def _is_blank(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def _text(path: Path, member: Member) -> str:

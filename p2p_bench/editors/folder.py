@@ -106,12 +106,19 @@ class FolderOfImages(EditorSettings):
     def facts(self, dataset: PairDataset) -> Mapping[str, Any]:
         """Where the pictures come from and how good their files are."""
         found = self.places(dataset)
-        used = {one.edited for one in found.values() if isinstance(one, Found)}
-        files = {(self._folder() / name).resolve() for name in self._files()}
         return {
             "from": "folder", "path": str(self.path), "pattern": self.pattern, "fit": self.fit,
-            "masks": "given by the data set", **facts_of(found), "unused": len(files - used),
+            "masks": "given by the data set", **facts_of(found), "unused": len(self.unused(found)),
         }  # fmt: skip
+
+    def unused(self, found: Mapping[Key, Found | str]) -> list[str]:
+        """The pictures that are no edit's, relative to the folder.
+
+        Args:
+            found: As `places` gives it.
+        """
+        folder, used = self._folder(), {one.edited for one in found.values() if isinstance(one, Found)}
+        return [name for name in self._files() if (folder / name).resolve() not in used]
 
     def ready(self, equipment: Equipment, device: torch.device | str = "cpu") -> PictureEditor:
         """See `EditorSettings.ready`; nothing is read before it is asked for."""
@@ -164,7 +171,10 @@ class FolderOfImages(EditorSettings):
         found = [name] if name in files else [] if Pattern(self.pattern).exact else by_stem.get(name, [])
         if not found:
             ending = "" if Pattern(self.pattern).exact else " (.png, .jpg, .jpeg or .webp)"
-            return f"there is no picture {shown}{ending} in {self.path}"
+            names = Pattern(self.pattern).names
+            counted = [f"{{{field}}}" for field in ("index", "target") if field in names]
+            from_0 = f"; {' and '.join(counted)} of score.pattern count from 0" if counted else ""
+            return f"there is no picture {shown}{ending} in {self.path}{from_0}"
         if len(found) > 1:
             return f"there are {len(found)} pictures of it, {', '.join(found)}; leave one"
         try:

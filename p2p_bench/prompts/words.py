@@ -93,6 +93,7 @@ class TokenizedPrompt:
         blocks: The prompt as tokenizers read it that have text columns of their own, one behind the other;
             none where there is one. Of `joined_blocks`: ids and the columns of words are then those of all,
             everything else is the first's.
+        unread: Words, bare, of which the tokenizer has no tokens, or only that of what it does not know.
     """
 
     text: str
@@ -103,6 +104,7 @@ class TokenizedPrompt:
     others: tuple[tuple[int, ...], ...] = ()
     front: int = 1
     blocks: tuple["TokenizedPrompt", ...] = ()
+    unread: tuple[str, ...] = ()
 
     def __hash__(self) -> int:
         """That of the text, which Python keeps: prompts are keys of what is computed once per pair."""
@@ -196,7 +198,8 @@ def tokenize(
         reader: Who reads it, for messages.
 
     Raises:
-        PromptError: The prompt is empty, or longer than the model allows (by how much).
+        PromptError: The prompt is empty, longer than the model allows (by how much), or holds what the
+            tokenizer reads as a mark of its own, such as the end of the text.
     """
     prompt = unicodedata.normalize("NFC", prompt)
     if not prompt.strip() and not allow_empty:
@@ -205,6 +208,11 @@ def tokenize(
     encoded = _encode(prompt, tokenizer)
     front = len(_encode("", tokenizer)) - 1
     most, num_tokens = width - front - 1, len(encoded) - front - 1
+    if (mark := _mark_in(prompt, encoded[front:-1], tokenizer)) is not None:
+        raise PromptError(
+            f"{role} {prompt!r} holds {mark!r}, which {reader} takes for a mark of its own (begin, end or "
+            "padding) and not for text; leave it out"
+        )
     over = num_tokens - most
     if over > 0 and not truncate:
         raise PromptError(
@@ -215,7 +223,15 @@ def tokenize(
     ids = tokenizer(prompt, padding="max_length", max_length=width, truncation=True).input_ids
     num_tokens = min(num_tokens, most)
     words = _words(prompt, encoded[front:-1], num_tokens, front, tokenizer)
-    return TokenizedPrompt(prompt, tuple(ids), num_tokens, words, truncated=over > 0, front=front)
+    return TokenizedPrompt(
+        prompt,
+        tuple(ids),
+        num_tokens,
+        words,
+        truncated=over > 0,
+        front=front,
+        unread=_unread(prompt, words, ids, over > 0, tokenizer),
+    )
 
 
 def occurrences(prompt: TokenizedPrompt, phrase: str) -> tuple[range, ...]:
@@ -294,6 +310,42 @@ def _in_pieces(text: str, vocabulary: Collection[str] | None) -> str:
         f"; it is this long because the model was never trained on {quoted(unknown)} and spells them out: "
         "for such words take a checkpoint that was (model=local model.path=DIR)"
     )
+
+
+def _mark_in(prompt: str, own: Sequence[int], tokenizer: TextTokenizer) -> str | None:
+    """A mark of the tokenizer that is written out in a prompt and read as such; None where there is none.
+
+    Padding by a sign that people write, as by "!" in Stable Diffusion 2, is no such mark.
+    """
+    for token in _marks(tokenizer).values():
+        written = token.lower() in prompt.lower() and any(map(str.isalpha, token))
+        if written and _id_of(token, tokenizer) in own:
+            return token
+    return None
+
+
+def _unread(
+    prompt: str, words: Sequence[WordSpan], ids: Sequence[int], cut: bool, tokenizer: TextTokenizer
+) -> tuple[str, ...]:
+    """Words of a prompt that its tokenizer cannot read, each once; of one that was cut, of those left."""
+    unknown = _marks(tokenizer).get("unk_token")
+    number = None if unknown is None else _id_of(unknown, tokenizer)
+    found = [word.bare for word in words if any(ids[column] == number for column in word.columns)]
+    if not cut:
+        read = {word.bare for word in words}
+        found += [word.bare for word in split_words(prompt) if word.bare not in read]
+    return tuple(dict.fromkeys(word for word in found if any(map(_is_letter, word))))
+
+
+def _marks(tokenizer: TextTokenizer) -> dict[str, str]:
+    """The tokenizer's own tokens that are no text, by what they are for."""
+    named: dict[str, Any] = getattr(tokenizer, "special_tokens_map", {})
+    return {kind: str(token) for kind, token in named.items() if kind.endswith("_token")}
+
+
+def _id_of(token: str, tokenizer: Any) -> int | None:
+    number: int | None = tokenizer.convert_tokens_to_ids(token)
+    return number
 
 
 def _encode(text: str, tokenizer: TextTokenizer) -> list[int]:

@@ -16,6 +16,7 @@ from p2p_bench.report.labels import (
     run_labels,
     setting_labels,
     short_settings,
+    shortest_end,
     without_schedule,
 )
 from p2p_bench.report.runs import NO_CONTROL, Row, Run, plain_generation
@@ -76,7 +77,41 @@ def make_entries(runs: Sequence[Run]) -> tuple[Entry, ...]:
                 name, method = f"{name} · mask: {masks}", f"{method} · mask: {masks}"
             tau = _fraction(first.get("tau_cross")), _fraction(first.get("tau_self"))
             entries.append(Entry(name, run, variant, method, tau, rows, plain))
-    return tuple(entries)
+    return _once_each(entries)
+
+
+def _once_each(entries: Sequence[Entry]) -> tuple[Entry, ...]:
+    """The entries; a method that has a schedule twice is several, which go by their directories or variants.
+
+    Runs of equal settings may differ in what settings do not say, such as the weights or the code, and so may
+    images made elsewhere: no choice of tau is one between them.
+    """
+    methods: dict[str, list[Entry]] = {}
+    for entry in entries:
+        if entry.rows and not entry.plain:
+            methods.setdefault(entry.method, []).append(entry)
+    names: dict[int, str] = {}
+    for method, own in methods.items():
+        schedules = [_schedule(entry) for entry in own]
+        if len(set(schedules)) == len(own):
+            continue
+        runs = [entry.run.path.resolve() for entry in own]
+        parents = [path.parent for path in runs]
+        if len(set(zip(parents, schedules, strict=True))) == len(own):
+            told = [shortest_end(path, parents) for path in parents]
+        elif len(set(zip(runs, schedules, strict=True))) == len(own):
+            told = [shortest_end(path, runs) for path in runs]
+        else:  # the tools whose images were scored, say
+            ends = [f"{shortest_end(path, runs)} · " if len(set(runs)) > 1 else "" for path in runs]
+            told = [f"{end}{entry.variant}" for end, entry in zip(ends, own, strict=True)]
+        names.update({id(entry): f"{method} · {name}" for entry, name in zip(own, told, strict=True)})
+    return tuple(replace(entry, method=names.get(id(entry), entry.method)) for entry in entries)
+
+
+def _schedule(entry: Entry) -> tuple[str, str]:
+    """Cross and self schedule as the rows have them."""
+    row = next(iter(entry.rows.values()))
+    return str(row.get("tau_cross") or ""), str(row.get("tau_self") or "")
 
 
 def masks_of(rows: Iterable[Row]) -> str:

@@ -1,6 +1,7 @@
 """Names for runs among others: the settings in which they differ."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from p2p_bench.report.runs import Run, flatten, text_of
 
@@ -31,13 +32,16 @@ def setting_labels(settings: Sequence[Mapping[str, str]]) -> list[str] | None:
     Returns:
         None where they are none, too many, or not enough to tell any two apart.
     """
-    different: dict[tuple[int, ...], str] = {}
+    different: dict[tuple[int, ...], tuple[str, list[str]]] = {}
     for key in sorted(dict.fromkeys(key for one in settings for key in one), key=len):
-        values = [one.get(key, "–") for one in settings]
+        values = _shown([one.get(key, "–") for one in settings])
         known = list(dict.fromkeys(values))
-        if len(known) > 1 and not any(key.startswith(f"{component}.") for component in different.values()):
-            different.setdefault(tuple(known.index(value) for value in values), key)
-    labels = [" ".join(f"{key}={one.get(key, '–')}" for key in different.values()) for one in settings]
+        if len(known) > 1 and not any(key.startswith(f"{one}.") for one, _ in different.values()):
+            different.setdefault(tuple(known.index(value) for value in values), (key, values))
+    labels = [
+        " ".join(f"{key}={values[place]}" for key, values in different.values())
+        for place in range(len(settings))
+    ]
     distinct = len(set(labels)) == len(settings)
     return labels if different and len(different) <= _MAX_SETTINGS and distinct else None
 
@@ -51,8 +55,16 @@ def short_settings(run: Run) -> dict[str, str]:
             key, text = key.removesuffix("._target_"), text.rpartition(".")[2]
             names = dict.fromkeys(str(row[key]) for row in run.rows if row.get(key) not in (None, "", "none"))
             text = ", ".join(names) or ("none" if key in run.rows[0] else text)
-        settings[key] = text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
+        settings[key] = text
     return settings
+
+
+def _shown(values: Sequence[str]) -> list[str]:
+    """Values for a label, long ones cut at an end that leaves them apart; whole where none does."""
+    heads = [text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…" for text in values]
+    tails = [text if len(text) <= _MAX_TEXT else "…" + text[1 - _MAX_TEXT :] for text in values]
+    known = len(set(values))
+    return next((short for short in (heads, tails) if len(set(short)) == known), list(values))
 
 
 def without_schedule(settings: Mapping[str, str]) -> dict[str, str]:
@@ -66,9 +78,14 @@ def without_schedule(settings: Mapping[str, str]) -> dict[str, str]:
 
 def directory_name(run: Run, runs: Sequence[Run]) -> str:
     """The shortest end of the path that only this run has."""
-    paths = [other.path.resolve().parts for other in runs]
-    own = run.path.resolve().parts
+    return shortest_end(run.path, [other.path for other in runs])
+
+
+def shortest_end(path: Path, paths: Iterable[Path]) -> str:
+    """The shortest end of a path that no other of some paths has."""
+    others = {other.resolve().parts for other in paths}
+    own = path.resolve().parts
     for size in range(1, len(own) + 1):
-        if sum(parts[-size:] == own[-size:] for parts in paths) == 1:
+        if sum(parts[-size:] == own[-size:] for parts in others) == 1:
             return "/".join(own[-size:])
-    return run.path.as_posix()
+    return path.as_posix()

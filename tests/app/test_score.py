@@ -82,15 +82,18 @@ def test_a_folder_of_images_is_scored_like_a_run(command: Command) -> None:
         assert (row["status"], row["model"], row["controller"]) == ("ok", "given", "given")
         # What nobody can know stays empty.
         assert row["steps"] is None
-        assert all(np.isnan(row[name]) for name in ("guidance", "unet_rows", "unet_rows_spent", "recon_psnr"))
+        unknown = ("guidance", "unet_rows", "unet_rows_spent", "recon_psnr", "seconds", "peak_memory_mb")
+        assert all(np.isnan(row[name]) for name in unknown)
         assert row["inversion"] == row["inversion_from"] == ""
     summary = summary_of(command.folder / "scored")
     assert summary["variants"]["tool"]["metrics"]["mse"]["count"] == 3
-    assert summary["variants"]["tool"]["unet_rows"] is None
+    assert summary["variants"]["tool"]["unet_rows"] is summary["variants"]["tool"]["seconds"] is None
     assert summary["pictures"]["formats"] == {"PNG": 3}
     assert "1/510" in summary["pictures"]["note"]
     assert summary["references"]["no_edit"]["metrics"]["psnr"]["mean"] == 100
-    assert all((command.folder / "scored" / name).is_file() for name in ("report.html", "metrics.csv"))
+    assert (command.folder / "scored" / "report.html").is_file()
+    table = (command.folder / "scored" / "metrics.csv").read_text(encoding="utf-8").splitlines()
+    assert table[1].startswith("tool,given,,,3,0,,,,"), "no cost is known"
 
 
 def test_what_is_missing_is_listed_and_the_rest_is_scored(command: Command) -> None:
@@ -117,11 +120,26 @@ def test_what_is_missing_is_listed_and_the_rest_is_scored(command: Command) -> N
     assert summary["variants"]["tool"]["count"] == 2
     assert summary["variants"]["tool"]["failed"] == 4
     assert summary["pictures"]["unused"] == 3
+    told = "2 of 6 edits have no picture, and 3 pictures are no edit's, such as 's2.webp'"
+    assert told in done.err + done.out
     # Nothing is resized unless that is asked for.
     shutil.rmtree(command.folder / "scored")
     again = scored(command, "tool", *sources, "score.fit=resize", "score.size=[48,48]")
     rows = {key[0]: row for key, row in rows_of(command.folder / "scored").items()}
     assert rows["s1"]["status"] == "ok", again.err
+
+
+def test_places_count_from_0(command: Command) -> None:
+    # a tool that counts from 1: every edit but the first has the picture of the one before it
+    sources = dataset(command.folder)
+    for place in range(3):
+        picture(command.folder / "tool" / f"{place + 1}.png", place)
+    done = scored(command, "tool", *sources, "score.pattern={index}")
+    assert done.code == 1
+    said = done.err + done.out
+    assert "1 of 3 edits have no picture, and 1 pictures are no edit's, such as '3.png'" in said
+    (row,) = [row for row in rows_of(command.folder / "scored").values() if row["status"] == "error"]
+    assert "{index} of score.pattern count from 0" in row["error"]
 
 
 def test_without_a_source_image_there_is_what_prompts_alone_give(command: Command) -> None:

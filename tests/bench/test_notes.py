@@ -43,6 +43,9 @@ def test_notes_of_an_edit():
     prompts = [tokenize(text, CHECKPOINT.tokenizer(), truncate=True) for text in ("a cat", LONG)]
     notes = edit_notes(spec, EditPair("a", "a cat", (LONG,)), 0, ByEdit(), prompts)
     assert notes == "target prompt cut after 'a'"
+    prompts = [tokenize(text, CHECKPOINT.tokenizer()) for text in ("a cat", "a \u732b")]
+    notes = edit_notes(spec, EditPair("a", "a cat", ("a \u732b",)), 0, ByEdit(), prompts)
+    assert notes == "the tokenizer has no token for '\u732b' of the target prompt"
 
 
 def test_an_undefined_value_is_nan_with_its_reason():

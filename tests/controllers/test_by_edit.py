@@ -19,6 +19,7 @@ from p2p_bench.controllers import (
     paper,
 )
 from p2p_bench.controllers.bound import BoundP2P
+from p2p_bench.errors import PromptError
 from p2p_bench.models import world_checkpoint
 from p2p_bench.prompts.words import TextTokenizer, TokenizedPrompt, tokenize
 from p2p_bench.world.scenes.captions import CAPTION_WORDS
@@ -126,6 +127,15 @@ def test_a_circle_keeps_its_maps_where_words_move() -> None:
     with pytest.raises(AssertionError):  # the property can fail
         check(by_position)
     assert paper().bind(context(MOSAIC, FOG)).control == "replace", "as released: by word count alone"
+
+
+@pytest.mark.parametrize("weights", [{"circle": 2.0, "Circle,": 3.0}, {"red circle": 2.0, "circle": 3.0}])
+def test_a_word_has_one_factor(weights: dict[str, float]) -> None:
+    # the last one won, while the row's control named both
+    asked = context("a red circle", "a red circle")
+    with pytest.raises(PromptError, match=r"'(red )?circle' x 2 and '[Cc]ircle,?' x 3 are both of one word"):
+        ByEdit(weights=weights).bind(asked)
+    ByEdit(weights=dict.fromkeys(weights, 2.0)).bind(asked)
 
 
 def test_controls_say_what_they_do() -> None:

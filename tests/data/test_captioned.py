@@ -68,6 +68,7 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
         ([line("7-9")], "the data set has no edit of id '7-9'. Did you mean '7-1'?"),
         ([line("7-1", image="x.png")], "id '7-1': a line of captions may have id, source"),
         ([line("7-1", seed=3)], "id '7-1': a line of captions may have id, source"),
+        ([line("7-1", instruction="make it blue")], "id '7-1': a line of captions may have id, source"),
         ([{"id": "7-1", "source": "a"}], "line 1: target_prompt: missing"),
         ([{"id": "7-1", "target": "a"}], "line 1: source_prompt: missing"),
         ([line("7-1"), line("7-1")], "line 2: id: '7-1' is taken by line 1"),

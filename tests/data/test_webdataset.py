@@ -64,6 +64,21 @@ def test_prompts_of_a_side_file(tmp_path: Path) -> None:
     assert [pair.target_prompts for pair in pairs] == [("a fox",), ("a dog",)]
 
 
+@pytest.mark.parametrize("own", [{}, {"source_prompt": "", "target_prompt": "a dog"}, PROMPTS])
+def test_what_a_sample_says_beside_its_prompts_stays(tmp_path: Path, own: dict[str, str]) -> None:
+    # the side file has prompts alone: category, seed, words and weights of the sample were lost with them
+    said = {**own, "category": "swap", "seed": 3, "blend_words": ["cat", "dog"], "word_weights": {"dog": 2}}
+    write(tmp_path / "a.tar", sample("k", 1, json=said))
+    line = {"id": "k", "source": "a cat", "target": "a dog"}
+    (pair,) = WebDataset(tmp_path, captions=captions(tmp_path / "c.jsonl", line)).pairs()
+    assert (pair.source_prompt, pair.target_prompts) == ("a cat", ("a dog",))
+    assert (pair.category, pair.seed) == ("swap", 3)
+    assert (pair.blend_words, dict(pair.word_weights)) == ((("cat",), ("dog",)), {"dog": 2.0})
+    line |= {"blend_words": ["cat", "a dog"], "word_weights": {"a": 3}}
+    (pair,) = WebDataset(tmp_path, captions=captions(tmp_path / "c.jsonl", line)).pairs()
+    assert (pair.blend_words, dict(pair.word_weights)) == ((("cat",), ("a dog",)), {"a": 3.0})
+
+
 @pytest.mark.parametrize(
     ("members", "told"),
     [

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -6,7 +8,7 @@ from transformers import CLIPTokenizer
 from p2p_bench.errors import PromptError
 from p2p_bench.prompts.words import columns_of, tokenize
 from tests.attention.rig import tokenizer
-from tests.prompts.tiny_tokenizer import PIECES
+from tests.prompts.tiny_tokenizer import PIECES, build_tokenizer
 
 words = st.sampled_from([*PIECES, "zebra"])
 before, after = st.sampled_from(["", '"', "("]), st.sampled_from(["", ",", ".", "!)", '"'])
@@ -90,6 +92,24 @@ def test_a_prompt_may_fill_the_model_and_not_a_token_more() -> None:
         tokenize(full + " red", tokenizer())
     with pytest.raises(PromptError, match="is 3 tokens too long"):
         tokenize(full + " striped", tokenizer())
+
+
+@pytest.mark.parametrize("text", ["a red circle<|endoftext|>", "a <|endoftext|> circle", "<|startoftext|> a"])
+def test_marks_of_the_tokenizer_are_no_text(text: str) -> None:
+    # as tokens they end the text or pad it: the edit of "a circle" into "a circle<|endoftext|>" was none
+    with pytest.raises(PromptError, match=r"target prompt .* holds '<\|(end|start)oftext\|>'.* leave it out"):
+        tokenize(text, tokenizer(), role="target prompt", truncate=True)
+
+
+def test_a_sign_that_also_pads_is_text(tmp_path: Path) -> None:
+    padded = build_tokenizer(tmp_path)
+    padded.pad_token = "!"  # as in Stable Diffusion 2
+    assert tokenize("a red circle!", padded).num_tokens == 4
+
+
+def test_words_that_the_tokenizer_cannot_read_are_told() -> None:
+    assert tokenize("a red \u732b and an \u732b on \u96ea.", tokenizer()).unread == ("\u732b", "\u96ea")
+    assert tokenize("a zebra, on sand ...", tokenizer()).unread == ()
 
 
 def test_truncation_keeps_the_words_that_are_left() -> None:

@@ -128,6 +128,7 @@ def _score_folder(folder: Path, typed: Sequence[str], debug: bool) -> int:
         (height, width), _ = sizes.most_common(1)[0]
         base.append(f"model.size=[{height},{width}]")
         _tell_sizes(sizes, editor.panels)
+    _tell_unused(editor.unused(found), found)
     if hasattr(task.dataset, "fit") and not any(text.startswith("dataset.fit=") for text in typed):
         base.append("dataset.fit=error")  # nothing is resized without a word
     return _run([*base, *typed], debug)
@@ -225,6 +226,19 @@ def _run(overrides: Sequence[str], debug: bool) -> int:
 def _number(found: "Mapping[Key, Found | str]", variant: str) -> int:
     """How many edits of a variant have a picture."""
     return sum(key[1] == variant and not isinstance(one, str) for key, one in found.items())
+
+
+def _tell_unused(unused: Sequence[str], found: "Mapping[Key, Found | str]") -> None:
+    """Says which pictures are no edit's where edits lack one: names may be counted or written otherwise."""
+    from p2p_bench.raster import shortened
+
+    lacking = sum(isinstance(one, str) for one in found.values())
+    if unused and lacking:
+        said = (
+            f"warning: {lacking} of {len(found)} edits have no picture, and {len(unused)} pictures are no "
+            f"edit's, such as {shortened(unused[-1])!r}; see that score.pattern gives each edit its own"
+        )
+        status_console().print(said, markup=False)
 
 
 def _tell_sizes(sizes: Mapping[tuple[int, int], int], panels: int) -> None:
