@@ -124,6 +124,7 @@ def edit(
         steps=_optional(arguments.whole, "steps", steps if steps is not None else used.steps),
         guidance=_optional(arguments.number, "guidance", guidance if guidance is not None else used.guidance),
         stepper=used.stepper(),
+        guidance_interval=used.guidance_interval,
         spacing=arguments.one_of("spacing", spacing if spacing is not None else used.spacing, SPACINGS),
         record=_record(model, record),
         truncate=arguments.flag("truncate", truncate),

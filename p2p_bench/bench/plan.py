@@ -18,6 +18,7 @@ from p2p_bench.editing.request import PreparedRequest
 from p2p_bench.editing.rows import edit_tree, suited_targets
 from p2p_bench.editing.tree import Group, Stretch
 from p2p_bench.errors import P2PError
+from p2p_bench.inversion.base import steps_guided
 from p2p_bench.models import DiffusionModel
 from p2p_bench.models.conditioning import repeated
 from p2p_bench.prompts.words import PromptReader
@@ -79,11 +80,10 @@ def plan_run(task: Task, facts: Facts) -> Plan:
         if prepared is None:
             continue
         (batch,) = batches([(0, prepared)], task.sampler.rows, steps)
-        passes = prepared.passes
         trees = [edit_tree(suited_targets(prepared, chunk), 0, steps) for chunk in batch.chunks]
         pairs, inverted, edits = pairs + 1, inverted + pair.has_image, edits + len(names)
-        rows += passes * sum(steps + row_steps(tree) for tree in trees)
-        alone += passes * 2 * steps * len(names)
+        rows += sum(prepared.rows_of(0, steps) + rows_of(prepared, tree) for tree in trees)
+        alone += 2 * prepared.rows_of(0, steps) * len(names)
         widest = max(widest, batch.rows)
         example = example or _picture(pair, edit_tree(suited_targets(prepared), 0, steps), names)
     return Plan(pairs, inverted, edits, left_out, rows, alone, widest, steps, example)
@@ -100,9 +100,9 @@ def _plan_of_own(task: Task, facts: Facts, steps: int) -> Plan:
     return Plan(pairs, 0, edits, left_out, rows, rows, widest, steps, None)
 
 
-def row_steps(tree: Sequence[Stretch]) -> int:
-    """Steps of all rows of a tree together, its source apart."""
-    return sum((stretch.stop - stretch.start) * len(stretch.groups) for stretch in tree)
+def rows_of(prepared: PreparedRequest, tree: Sequence[Stretch]) -> int:
+    """UNet rows of all rows of a tree together, its source apart."""
+    return sum(prepared.rows_of(stretch.start, stretch.stop) * len(stretch.groups) for stretch in tree)
 
 
 @torch.no_grad()
@@ -138,7 +138,8 @@ def _prepared(
         return None, []
     request = replace(prepared.request, inversion=task.inversion if pair.has_image else None)
     guidance = facts.spec.guidance if task.sampler.guidance is None else task.sampler.guidance
-    return replace(prepared, request=request, guidance=guidance), names
+    guided = steps_guided(facts.spec, steps, task.sampler.guidance_interval, request.inversion)
+    return replace(prepared, request=request, guidance=guidance, guided=guided), names
 
 
 def _picture(pair: EditPair, tree: Sequence[Stretch], names: Sequence[str]) -> Tree:
