@@ -24,7 +24,7 @@ import p2p_bench as p2p
 from p2p_bench.data.base import PairImages
 from p2p_bench.data.world import WorldReal
 from p2p_bench.hashing import digest
-from p2p_bench.inversion.base import unserved
+from p2p_bench.inversion.base import steps_guided, unserved
 from p2p_bench.inversion.recall import settings_of
 from p2p_bench.metrics.base import EditView
 from p2p_bench.metrics.pixel import psnr
@@ -121,7 +121,11 @@ class Bench:
         """What a method's rows are known by: weights, settings and reader."""
         controllers = tuple(self.controllers(name).values())
         settings = [settings_of(self.methods[name].inversion), settings_of(controllers)]
-        known = [self.model.spec.checksum, self.model.spec.guidance, self.steps_of(name), READER, *settings]
+        spec, steps = self.model.spec, self.steps_of(name)
+        known = [spec.checksum, spec.guidance, steps, READER, *settings]
+        guided = steps_guided(spec, steps, None, self.methods[name].inversion)
+        if guided != range(steps):
+            known.append([guided.start, guided.stop])
         return digest(known)[:16]
 
 

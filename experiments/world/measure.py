@@ -26,9 +26,11 @@ from torch.nn.functional import interpolate
 
 from p2p_bench import edit
 from p2p_bench.controllers import Replace
+from p2p_bench.guidance import EVERY_STEP, Interval, parse_guidance_interval
 from p2p_bench.metrics.oracle import LABELS, AttributeOracle, load_oracle
 from p2p_bench.models import world_checkpoint, world_flow_checkpoint
 from p2p_bench.resources import resource_path
+from p2p_bench.sampling import DDIMSampler
 from p2p_bench.world.scenes import BACKGROUNDS, SHAPES, Scene, caption, render, sample_scene
 from p2p_bench.world.scenes.textures import COLOUR_RGB
 from p2p_bench.world.training.images import VALIDATION_SEEDS
@@ -80,7 +82,14 @@ class Measurement:
     """Loaded weights, and one method per row of the table."""
 
     def __init__(
-        self, model: Shipped, weights: Path, samples: int, steps: int, guidance: float, out: Path
+        self,
+        model: Shipped,
+        weights: Path,
+        samples: int,
+        steps: int,
+        guidance: float,
+        out: Path,
+        interval: Interval | None = None,
     ) -> None:
         self.model, self.weights, self.samples = model, weights, samples
         self.steps, self.guidance, self.out = steps, guidance, out
@@ -88,13 +97,14 @@ class Measurement:
         self.pipeline = model.pipeline.from_pretrained(folder, use_safetensors=True, **model.absent)
         self.pipeline.to(torch.float32)
         self.checkpoint = model.checkpoint(folder)
+        self.interval = self.checkpoint.spec().guidance_interval if interval is None else interval
         self.selecting = load_oracle(weights / "oracle_a")
         self.judge = load_oracle(weights / "oracle_b")
 
     def draw(self, prompts: Sequence[str], first_seed: int = 0) -> Tensor:
         """Samples one image per prompt."""
         seeds = range(VALIDATION_SEEDS + first_seed, VALIDATION_SEEDS + first_seed + len(prompts))
-        return sample(self.pipeline, prompts, seeds, self.steps, self.guidance)
+        return sample(self.pipeline, prompts, seeds, self.steps, self.guidance, interval=self.interval)
 
     def oracles(self) -> Figures:
         """Accuracy of both oracles on renders never seen."""
@@ -214,7 +224,14 @@ class Measurement:
             colour = ("red", "yellow", "purple", "pink")[number % 4]
             prompt = f"a {colour} {shape} on {background}"
             result = edit(
-                model, prompt, [prompt], seed=number, steps=self.steps, guidance=self.guidance, record=True
+                model,
+                prompt,
+                [prompt],
+                seed=number,
+                steps=self.steps,
+                guidance=self.guidance,
+                sampler=DDIMSampler(guidance_interval=self.interval),
+                record=True,
             )
             goal = torch.tensor(COLOUR_RGB[colour]).view(3, 1, 1)
             inside = (result.images[0] - goal).square().sum(0) < 0.1
@@ -320,6 +337,9 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=512)
     parser.add_argument("--steps", type=int, help="the model's own, unless given")
     parser.add_argument("--guidance", type=float, default=4.0)
+    parser.add_argument(
+        "--guidance-interval", type=float, nargs=2, help="parts of the steps; the model's own, unless given"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, help="this folder, or flow/ in it, unless given")
     parser.add_argument("--only", nargs="+", choices=methods, help="unless given, all that the model decides")
@@ -329,7 +349,9 @@ def main() -> None:
     out = options.out or (here if is_first else here / "flow")
     out.mkdir(parents=True, exist_ok=True)
     steps = options.steps or model.steps
-    measurement = Measurement(model, options.weights, options.samples, steps, options.guidance, out)
+    given = options.guidance_interval
+    interval = None if given is None else parse_guidance_interval(given)
+    measurement = Measurement(model, options.weights, options.samples, steps, options.guidance, out, interval)
     results: Figures = {}
     for name in options.only or [name for name in methods if is_first or name not in JUDGES]:
         started = time.monotonic()
@@ -339,7 +361,9 @@ def main() -> None:
         for key, value in figures.items():
             print(f"{key:28s} {value:8.3f}", flush=True)
         print(f"  {name}: {time.monotonic() - started:.0f} s", flush=True)
-    settings = {"samples": options.samples, "steps": steps, "guidance": options.guidance}
+    settings: dict[str, Any] = {"samples": options.samples, "steps": steps, "guidance": options.guidance}
+    if measurement.interval != EVERY_STEP:
+        settings["guidance_interval"] = list(measurement.interval)
     file = out / "results.json"
     before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     if before.get("settings") == settings:  # a part measured anew

@@ -100,9 +100,7 @@ def edit(
     prompts = arguments.prompts(targets)
     warn_never_seen(model.spec, (arguments.text("source", source), *prompts))
     controllers = arguments.controllers(named("controller", controller), len(prompts))
-    method: Inversion | None = named("inversion", inversion)
-    if method is not None:
-        arguments.instance("inversion", method, Inversion, "an inversion, such as DDIMInversion()")
+    method = _inversion(named("inversion", inversion))
     arguments.one_of("fit", fit, FITS)
     used = _sampler(named("sampler", sampler), arguments.number("eta", eta))
     if progress is not None and not callable(progress):
@@ -124,6 +122,7 @@ def edit(
         steps=_optional(arguments.whole, "steps", steps if steps is not None else used.steps),
         guidance=_optional(arguments.number, "guidance", guidance if guidance is not None else used.guidance),
         stepper=used.stepper(),
+        guidance_interval=used.guidance_interval,
         spacing=arguments.one_of("spacing", spacing if spacing is not None else used.spacing, SPACINGS),
         record=_record(model, record),
         truncate=arguments.flag("truncate", truncate),
@@ -133,6 +132,13 @@ def edit(
     )
     raise_all([error for error in result.errors if error is not None])
     return result
+
+
+def _inversion(given: Any) -> Inversion | None:
+    if given is not None:
+        arguments.instance("inversion", given, Inversion, "an inversion, such as DDIMInversion()")
+    method: Inversion | None = given
+    return method
 
 
 def _sampler(given: Any, eta: float) -> Sampler:

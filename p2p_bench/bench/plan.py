@@ -20,6 +20,7 @@ from p2p_bench.editing.request import PreparedRequest
 from p2p_bench.editing.rows import Suited, edit_tree, suited_targets
 from p2p_bench.editing.tree import Group, Stretch
 from p2p_bench.errors import P2PError
+from p2p_bench.inversion.base import steps_guided
 from p2p_bench.models import DiffusionModel
 from p2p_bench.models.conditioning import repeated
 from p2p_bench.models.upscaler import Upscaler
@@ -85,18 +86,22 @@ def plan_run(task: Task, facts: Facts) -> Plan:
         if prepared is None:
             continue
         (batch,) = batches([(0, prepared)], task.sampler.rows, steps)
-        passes = prepared.passes
         edited = [suited_targets(prepared, chunk) for chunk in batch.chunks]
         trees = [edit_tree(targets, 0, steps) for targets in edited]
         pairs, inverted, edits = pairs + 1, inverted + pair.has_image, edits + len(names)
-        pieces = zip(trees, map(_edits, edited), strict=True)
-        descents = sum(guided_steps(tree, bound) for tree, bound in pieces)
+        source = prepared.rows_of(0, steps)
+        for tree, bound in zip(trees, map(_edits, edited), strict=True):
+            rows += source + rows_of(prepared, tree) + descent_rows(prepared, tree, bound)
         enlarged = per_image * sum(1 + len(tree[-1].groups) for tree in trees)
-        rows += passes * (descents + sum(steps + row_steps(tree) for tree in trees)) + enlarged
+        rows += enlarged
         enlarging += enlarged
-        bound = _edits(suited_targets(prepared))
-        own = sum(bool(edit.map_guidance(step)) for edit in bound for step in range(steps))
-        alone += 2 * (passes * (own + steps * len(names)) + per_image * len(names))
+        own = sum(
+            prepared.rows_of(step, step + 1)
+            for edit in _edits(suited_targets(prepared))
+            for step in range(steps)
+            if edit.map_guidance(step)
+        )
+        alone += 2 * (own + (source + per_image) * len(names))
         widest = max(widest, batch.rows)
         example = example or _picture(pair, edit_tree(suited_targets(prepared), 0, steps), names)
     return Plan(pairs, inverted, edits, left_out, rows, enlarging, alone, widest, steps, example)
@@ -113,15 +118,16 @@ def _plan_of_own(task: Task, facts: Facts, steps: int) -> Plan:
     return Plan(pairs, 0, edits, left_out, rows, 0, rows, widest, steps, None)
 
 
-def row_steps(tree: Sequence[Stretch]) -> int:
-    """Steps of all rows of a tree together, its source apart."""
-    return sum((stretch.stop - stretch.start) * len(stretch.groups) for stretch in tree)
+def rows_of(prepared: PreparedRequest, tree: Sequence[Stretch]) -> int:
+    """UNet rows of all rows of a tree together, its source apart."""
+    return sum(prepared.rows_of(stretch.start, stretch.stop) * len(stretch.groups) for stretch in tree)
 
 
-def guided_steps(tree: Sequence[Stretch], edits: Sequence[BoundController]) -> int:
-    """Steps before which rows of a tree descend to the source's maps, and those in which it shows them.
+def descent_rows(prepared: PreparedRequest, tree: Sequence[Stretch], edits: Sequence[BoundController]) -> int:
+    """UNet rows of descents to the source's maps, those in which the source shows them included.
 
     Args:
+        prepared: What is edited.
         tree: The tree.
         edits: Of its targets, in their order.
     """
@@ -129,7 +135,7 @@ def guided_steps(tree: Sequence[Stretch], edits: Sequence[BoundController]) -> i
     for stretch in tree:
         for step in range(stretch.start, stretch.stop):
             rows = sum(bool(edits[group[0]].map_guidance(step)) for group in stretch.groups)
-            count += rows + bool(rows)
+            count += (rows + bool(rows)) * prepared.rows_of(step, step + 1)
     return count
 
 
@@ -187,7 +193,8 @@ def _prepared(
         return None, []
     request = replace(prepared.request, inversion=task.inversion if pair.has_image else None)
     guidance = facts.spec.guidance if task.sampler.guidance is None else task.sampler.guidance
-    return replace(prepared, request=request, guidance=guidance), names
+    guided = steps_guided(facts.spec, steps, task.sampler.guidance_interval, request.inversion)
+    return replace(prepared, request=request, guidance=guidance, guided=guided), names
 
 
 def _picture(pair: EditPair, tree: Sequence[Stretch], names: Sequence[str]) -> Tree:

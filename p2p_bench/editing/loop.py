@@ -256,7 +256,7 @@ class _Network:
         for index in range(len(self.table.rows)) if as_sources is None else as_sources:
             row = self.table.rows[index]
             sample, role = self.table.samples[row.sample], row.role if as_sources is None else "source"
-            scale = hooks.guidance_of(sample.replay, step, role, sample.guidance)
+            scale = hooks.guidance_of(sample.replay, step, role, sample.guidance_at(step))
             scales.append(scale)
             needed = in_passes and sample.replay.needs_unconditional(step, role, scale)
             if needed and (as_sources is not None or not self._alike(index, step)):

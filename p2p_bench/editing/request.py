@@ -15,7 +15,7 @@ from p2p_bench.editing.repair import Repair
 from p2p_bench.editing.suited import check_features, check_maps, check_untold, told_faults
 from p2p_bench.errors import ConfigError, DataError, ErrorList, P2PError
 from p2p_bench.inversion import Inversion
-from p2p_bench.inversion.base import Prompts, no_step_left, not_sampled, unserved
+from p2p_bench.inversion.base import Prompts, no_step_left, not_sampled, steps_guided, unserved
 from p2p_bench.models import ModelSpec
 from p2p_bench.models.spec import GuidedBy
 from p2p_bench.prompts.words import PromptReader, TokenizedPrompt
@@ -87,6 +87,7 @@ class PreparedRequest:
         prompts: Source first; where a target's prompt could not be read, its text alone.
         controllers: One per target; an error where the prompt cannot be read or does not suit the controller.
         guidance: Guidance scale.
+        guided: The steps at which it acts; at the others it is 1.
         inversion_prompt: What an image is inverted with.
         guided_by: How its guidance acts on the model.
         told: What the source is told while it is sampled; None: its prompt.
@@ -97,6 +98,7 @@ class PreparedRequest:
     prompts: tuple[TokenizedPrompt, ...]
     controllers: tuple[BoundController | P2PError, ...]
     guidance: float
+    guided: range
     inversion_prompt: TokenizedPrompt
     guided_by: GuidedBy = "passes"
     told: TokenizedPrompt | None = None
@@ -111,6 +113,11 @@ class PreparedRequest:
         """
         unguided = self.guidance == 1 and self.request.inversion is None
         return 1 if unguided or self.guided_by != "passes" else 2
+
+    def rows_of(self, start: int, stop: int) -> int:
+        """Rows through the network for one row of the request in steps `start` to `stop`, at most."""
+        guided = len(range(max(start, self.guided.start), min(stop, self.guided.stop)))
+        return stop - start + (self.passes - 1) * guided
 
     @property
     def faults(self) -> list[P2PError]:
@@ -127,6 +134,7 @@ def prepare(
     truncate: bool = False,
     sites: Sequence[Site] | None = None,
     stepper: Stepper | None = None,
+    interval: Sequence[float | int] | None = None,
 ) -> PreparedRequest:
     """The one place that tokenizes and binds; it needs no weights.
 
@@ -139,6 +147,7 @@ def prepare(
         truncate: Cut prompts that are too long instead of refusing them.
         sites: Attention sites of the model, for what blends ask of them; None where it is not loaded.
         stepper: The step function of the run; None is DDIM without noise.
+        interval: Between which parts of the steps guidance acts; None is the model's own.
 
     Returns:
         The request; a target that cannot be edited has an error and leaves the others.
@@ -149,8 +158,10 @@ def prepare(
     run_scale = spec.guidance if guidance is None else guidance
     scale = run_scale if request.guidance is None else request.guidance
     faults = _start_faults(spec, request, steps, stepper or DDIM())
+    guided = range(steps)
     try:
         check_guidance(scale, spec)
+        guided = steps_guided(spec, steps, interval, request.inversion)
     except P2PError as error:
         faults.append(error)
     if not request.targets:
@@ -186,7 +197,9 @@ def prepare(
         for asked, target in zip(request.targets, targets, strict=True)
     ]
     read_as, made = (source, *read_targets), tuple(controllers)
-    return PreparedRequest(request, read_as, made, scale, inverted_with, spec.guided_by, told, negative)
+    return PreparedRequest(
+        request, read_as, made, scale, guided, inverted_with, spec.guided_by, told, negative
+    )
 
 
 def _read(

@@ -57,6 +57,7 @@ class Sample:
         id: Of the request.
         replay: How it starts and what it asks of the loop.
         guidance: Its guidance scale.
+        guided: The steps at which that acts; at the others it is 1.
         rows: Indices of its rows, source first, without gaps.
         roles: Role of each of them.
         row_of: Row of each image: 0 is the source, 1 + i its target i.
@@ -65,9 +66,14 @@ class Sample:
     id: str
     replay: Replay
     guidance: float
+    guided: range
     rows: range
     roles: tuple[Role, ...]
     row_of: Mapping[int, int]
+
+    def guidance_at(self, step: int) -> float:
+        """Its guidance scale at a step."""
+        return self.guidance if step in self.guided else 1.0
 
 
 @dataclass(frozen=True)
@@ -193,7 +199,7 @@ def row_tables(
                 rows.append(Row(number, "target", source, prompt, members, edits, negative=one.negative))
             own = range(source, len(rows))
             roles = tuple(rows[index].role for index in own)
-            samples.append(Sample(one.request.id, replay, one.guidance, own, roles, row_of))
+            samples.append(Sample(one.request.id, replay, one.guidance, one.guided, own, roles, row_of))
         parents = _parents(tables[-1], rows) if tables else ()
         tables.append(RowTable(start, stop, tuple(rows), tuple(samples), parents))
     return tuple(tables)

@@ -19,7 +19,7 @@ from p2p_bench.editing.request import EditRequest, PreparedRequest, prepare, rai
 from p2p_bench.editing.result import EditResult
 from p2p_bench.editing.rows import row_tables
 from p2p_bench.errors import ConfigError, P2PError
-from p2p_bench.inversion.base import read_sources
+from p2p_bench.inversion.base import read_sources, steps_guided
 from p2p_bench.inversion.recall import Made, invert_or_recall
 from p2p_bench.models import DiffusionModel
 from p2p_bench.models.timesteps import Spacing
@@ -40,6 +40,7 @@ def run_edits(
     guidance: float | None = None,
     stepper: Stepper | None = None,
     spacing: Spacing | None = None,
+    guidance_interval: Sequence[float | int] | None = None,
     max_rows: int | RowBudget = 80,
     record: bool | Record = False,
     truncate: bool = False,
@@ -56,6 +57,7 @@ def run_edits(
         guidance: Guidance scale of requests that state none; None is the model's own.
         stepper: Step function; None is DDIM without noise.
         spacing: Layout of the timesteps, see `TimestepLayout`; None is the model's own.
+        guidance_interval: Between which parts of the steps guidance acts; None is the model's own.
         max_rows: Samples through the network at once, conditional and unconditional counted apart. A
             request that is larger is sampled in parts of its targets, each with the source; a single edit
             is never divided. Where memory does not suffice it is halved, in the `RowBudget` too if it is one.
@@ -85,13 +87,16 @@ def run_edits(
     check_steps(steps)
     model.ladder(steps)  # refuses a number that the model cannot serve
     check_guidance(guidance, model.spec)
+    steps_guided(model.spec, steps, guidance_interval)
     if kept is not None:
         check_record(model, kept)
     results: dict[int, EditResult] = {}
     prepared: list[tuple[int, PreparedRequest]] = []
     for place, request in enumerate(requests):
         try:
-            made = prepare(model, model.spec, request, steps, guidance, truncate, model.sites, stepper)
+            made = prepare(
+                model, model.spec, request, steps, guidance, truncate, model.sites, stepper, guidance_interval
+            )
             if whole:
                 raise_all(made.faults)
             if len(made.faults) == len(made.controllers):

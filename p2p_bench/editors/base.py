@@ -131,7 +131,7 @@ class EditorSettings(ABC):
         raise_all(
             prepare(
                 reader, spec, request, sampler.steps_on(spec), sampler.guidance, truncate,
-                stepper=sampler.stepper(),
+                stepper=sampler.stepper(), interval=sampler.guidance_interval,
             ).faults
         )  # fmt: skip
 

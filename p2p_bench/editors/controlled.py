@@ -63,6 +63,7 @@ class ControlledEditor:
             guidance=given.sampler.guidance,
             stepper=given.sampler.stepper(),
             spacing=given.sampler.spacing,
+            guidance_interval=given.sampler.guidance_interval,
             max_rows=self.budget,
             record=can_record(self.model) if given.record is None else given.record,
             truncate=given.truncate,

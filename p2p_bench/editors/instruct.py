@@ -13,6 +13,7 @@ from p2p_bench.editing.run import Progress
 from p2p_bench.editors.base import EditorSettings, Equipment, KnownVariant
 from p2p_bench.errors import ConfigError
 from p2p_bench.fields import AtLeast, check_fields
+from p2p_bench.guidance import EVERY_STEP
 from p2p_bench.models import DiffusionModel, ModelSpec
 from p2p_bench.prompts.words import PromptReader
 from p2p_bench.sampling import Sampler
@@ -64,6 +65,7 @@ class InstructionEditing(EditorSettings):
         truncate: bool = False,
     ) -> None:
         """See `EditorSettings.check`."""
+        _check_interval(sampler)
         read_instructions(reader, request, has_image, truncate)
 
     def loads(self, spec: ModelSpec) -> str:
@@ -75,14 +77,24 @@ class InstructionEditing(EditorSettings):
 
         Raises:
             MissingWeightsError: The model's weights are not there, or damaged.
-            ConfigError: It is shown no image; or the device does not serve it.
+            ConfigError: It is shown no image; the sampler guides some steps alone; or the device does not
+                serve it.
         """
         if (fault := unfit(equipment.checkpoint.spec())) is not None:
             raise fault
+        _check_interval(equipment.sampler)
         model = equipment.checkpoint.load(device)
         most = equipment.sampler.max_rows
         budget = found_budget(model, equipment.cache) if most == "auto" else RowBudget(most)
         return InstructionEditor(model, equipment, budget, self.image_guidance)
+
+
+def _check_interval(sampler: Sampler) -> None:
+    if sampler.guidance_interval not in (None, EVERY_STEP):
+        raise ConfigError(
+            "sampler.guidance_interval: edits by instruction are guided at every step; set "
+            "sampler.guidance_interval=null"
+        )
 
 
 @dataclass(frozen=True, eq=False)

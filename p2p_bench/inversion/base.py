@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from p2p_bench.errors import ConfigError
+from p2p_bench.guidance import EVERY_STEP, guided_steps, parse_guidance_interval
 from p2p_bench.models.conditioning import Conditioning, select
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.models.spec import Capability, ModelSpec
@@ -150,6 +151,11 @@ class Inversion(ABC):
         """What the network is told; by default the source prompt, whatever it is asked for."""
         return Prompts()
 
+    @property
+    def scales_every_step(self) -> bool:
+        """Whether the guidance of every step is its own, so that no interval of the run's applies."""
+        return bool(self.own_scale) and getattr(self, self.own_scale) is not None
+
     def for_guidance(self, guidance: float) -> "Inversion":
         """This method for requests sampled at a guidance scale: itself, unless it depends on that."""
         return self
@@ -235,6 +241,41 @@ def not_sampled(inversion: Inversion, stepper: Stepper) -> ConfigError | None:
             "sampler.eta=0 (and no ancestral sampler), or take another inversion"
         )
     return None
+
+
+def steps_guided(
+    spec: ModelSpec, steps: int, interval: Sequence[float | int] | None, inversion: Inversion | None = None
+) -> range:
+    """The steps at which the guidance of a run acts; at the others it is 1.
+
+    Args:
+        spec: Facts about the model.
+        steps: Number of steps.
+        interval: That of the run; None: the model's own, which methods that scale every step are spared.
+        inversion: The method, if there is one.
+
+    Raises:
+        ConfigError: An interval is asked for that leaves no step, on a model whose guidance is no second
+            pass, or with a method that scales every step.
+    """
+    scaled = inversion is not None and inversion.scales_every_step
+    if interval is None:
+        applies = spec.guided_by == "passes" and not scaled
+        return guided_steps(spec.guidance_interval if applies else EVERY_STEP, steps)
+    parsed = parse_guidance_interval(interval, "sampler.guidance_interval")
+    if parsed == EVERY_STEP:
+        return range(steps)
+    if spec.guided_by != "passes":
+        raise ConfigError(
+            f"sampler.guidance_interval: model {spec.name!r} takes no pass without the prompt that "
+            "could be left out; set sampler.guidance_interval=null"
+        )
+    if scaled:
+        raise ConfigError(
+            f"sampler.guidance_interval: {type(inversion).__name__} is made for one guidance scale at "
+            "every step; set sampler.guidance_interval=null, or take another inversion"
+        )
+    return guided_steps(parsed, steps)
 
 
 def no_step_left(inversion: Inversion, steps: int) -> ConfigError | None:

@@ -167,6 +167,11 @@ class EDICTInversion(ToldInversion):
         """
         check_fields(self, "inversion.")
 
+    @property
+    def scales_every_step(self) -> bool:
+        """Another scale at a step than on the way back would not lead the source back."""
+        return True
+
     def for_guidance(self, guidance: float) -> "EDICTInversion":
         """Without a guidance of its own the method takes that of the request."""
         return self if self.guidance is not None else replace(self, guidance=guidance)

@@ -159,6 +159,11 @@ class NullTextInversion(ToldInversion):
         """Only a pivot of noise is drawn."""
         return self.pivot == "noise"
 
+    @property
+    def scales_every_step(self) -> bool:
+        """Embeddings are made for one guidance scale, at every step."""
+        return True
+
     def for_guidance(self, guidance: float) -> "NullTextInversion":
         """Embeddings are made for one guidance scale."""
         return self if self.guidance is not None else replace(self, guidance=guidance)

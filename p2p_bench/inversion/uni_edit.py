@@ -132,6 +132,11 @@ class UniEdit(Inversion):
         """
         check_fields(self, "inversion.")
 
+    @property
+    def scales_every_step(self) -> bool:
+        """See `Inversion.scales_every_step`."""
+        return self.guidance is not None
+
     def steps_taken(self, steps: int) -> int:
         """See `Inversion.steps_taken`."""
         return part_of(self.strength, steps)

@@ -12,6 +12,7 @@ from transformers import CLIPTextModelWithProjection, T5EncoderModel
 from p2p_bench.attention.sites import transformer_sites
 from p2p_bench.errors import ConfigError
 from p2p_bench.fields import Above, AtLeast, Between, check_fields
+from p2p_bench.guidance import EVERY_STEP, GuidanceInterval, parse_guidance_interval
 from p2p_bench.models.autoencoder import set_way, way_checksum
 from p2p_bench.models.calls import Calling
 from p2p_bench.models.device import usable_device
@@ -66,6 +67,7 @@ class SD3Checkpoint:
             and number format have it; None: torch chooses.
         offload: Which weights rest in main memory until they are needed: "none"; "model", all but those of
             the network that computes; "sequential", all but those of the layer that does, without gradients.
+        guidance_interval: Between which parts of the steps guidance acts, unless a run says otherwise.
     """
 
     path: Path | str
@@ -85,6 +87,7 @@ class SD3Checkpoint:
     compile: bool = False
     attention_backend: AttentionBackend = None
     offload: Offload = "none"
+    guidance_interval: GuidanceInterval = EVERY_STEP
 
     def __post_init__(self) -> None:
         """Checks the values.
@@ -93,6 +96,8 @@ class SD3Checkpoint:
             ConfigError: One is out of range.
         """
         check_fields(self, "model.")
+        interval = parse_guidance_interval(self.guidance_interval, "model.guidance_interval")
+        object.__setattr__(self, "guidance_interval", interval)
 
     def spec(self) -> ModelSpec:
         """Reads configuration files and headers; a checkpoint that is absent, cut short or mixed shows here.
@@ -129,6 +134,7 @@ class SD3Checkpoint:
             timesteps=read_levels(directory, self.name, (latent[0] // patch) * (latent[1] // patch)),
             null_text_learning_rate=self.null_text_learning_rate,
             capabilities=offloaded(DIFFUSION | {"flow"}, self.offload),
+            guidance_interval=parse_guidance_interval(self.guidance_interval),
         )
 
     def tokenizer(self) -> Any:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from p2p_bench.errors import ConfigError
+from p2p_bench.guidance import EVERY_STEP, Interval
 from p2p_bench.models.flow_levels import FlowLayout
 from p2p_bench.models.timesteps import LevelKind, Spacing, TimestepLayout
 
@@ -93,6 +94,7 @@ class ModelSpec:
         vae_shift: What is taken from the VAE's mean first.
         guided_by: How a guidance scale acts, see `GuidedBy`.
         upscaler: The stage that enlarges its images; None: there is none.
+        guidance_interval: Between which parts of the steps guidance acts, unless a run says otherwise.
     """
 
     name: str
@@ -117,6 +119,7 @@ class ModelSpec:
     vae_shift: float = 0.0
     guided_by: GuidedBy = "passes"
     upscaler: Upscaling | None = None
+    guidance_interval: Interval = EVERY_STEP
 
     def laid_out(self, kind: LevelKind, spacing: Spacing | None = None) -> "ModelSpec":
         """The same with the noise levels of another sampler, see `LevelKind`.

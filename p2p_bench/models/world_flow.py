@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 from p2p_bench.fields import Above, AtLeast
+from p2p_bench.guidance import EVERY_STEP, GuidanceInterval
 from p2p_bench.models.sd3_checkpoint import SD3Checkpoint
 from p2p_bench.models.settings import SIDE, Dtype
 from p2p_bench.resources import resource_path
@@ -20,6 +21,7 @@ def world_flow_checkpoint(
     record_fraction: Annotated[float, SIDE] = 0.5,
     dtype: Dtype = "float32",
     null_text_learning_rate: Annotated[float, Above(0)] = 0.1,
+    guidance_interval: GuidanceInterval = EVERY_STEP,
 ) -> SD3Checkpoint:
     """The checkpoint of the embedded flow model, in the `StableDiffusion3Pipeline` directory format.
 
@@ -33,6 +35,7 @@ def world_flow_checkpoint(
         record_fraction: See `SD3Checkpoint`.
         dtype: See `SD3Checkpoint`.
         null_text_learning_rate: See `SD3Checkpoint`.
+        guidance_interval: See `SD3Checkpoint`.
 
     Raises:
         MissingWeightsError: The installation is damaged.
@@ -46,6 +49,7 @@ def world_flow_checkpoint(
         record_fraction=record_fraction,
         dtype=dtype,
         null_text_learning_rate=null_text_learning_rate,
+        guidance_interval=guidance_interval,
         t5=False,
         t5_tokens=_T5_COLUMNS,
     )

@@ -201,8 +201,8 @@ def is_setting(settings: Mapping[str, Any], protocol: Protocol) -> bool:
 
 
 def _is_seeded(settings: Mapping[str, Any]) -> bool:
-    """Whether seed, masks, number format and the scored pictures are those of the published table."""
-    nodes = {key: settings.get(key) or {} for key in ("dataset", "model", "metrics")}
+    """Whether seed, masks, number format, guided steps and scored pictures are the published table's."""
+    nodes = {key: settings.get(key) or {} for key in ("dataset", "model", "metrics", "sampler")}
     if not all(isinstance(node, Mapping) for node in nodes.values()):
         return False
     jpeg = [one.get("jpeg", True) for key, one in nodes["metrics"].items() if key.startswith("pie_")]
@@ -210,6 +210,7 @@ def _is_seeded(settings: Mapping[str, Any]) -> bool:
         settings.get("seed") == 1234
         and nodes["dataset"].get("border", True) is True
         and nodes["model"].get("dtype", "float32") == "float32"
+        and nodes["sampler"].get("guidance_interval") is None
         and all(jpeg)
     )
 

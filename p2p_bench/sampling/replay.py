@@ -64,7 +64,7 @@ class Replay(ABC):
         Args:
             step: Index from 0.
             role: Of the row.
-            default: Guidance of the request.
+            default: Guidance of the request at this step: 1 outside of the interval in which it acts.
         """
         return default
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from p2p_bench.errors import ConfigError
 from p2p_bench.fields import AtLeast, Between, check_fields
+from p2p_bench.guidance import GuidanceInterval, parse_guidance_interval
 from p2p_bench.models.spec import ModelSpec
 from p2p_bench.models.timesteps import Spacing
 from p2p_bench.sampling.consistency import Consistency
@@ -30,12 +31,16 @@ class Sampler(ABC):
         max_rows: Samples through the network at once, conditional and unconditional counted apart. The
             default holds a 6 x 6 grid of taus with its source. "auto": as many as memory takes, found by
             trying and remembered for the model, the device and the number format.
+        guidance_interval: Parts of the steps, from the first on, between which guidance acts, such as
+            (0.15, 1); at the others it is 1, which takes no unconditional pass. None is the model's own, all
+            steps as a rule.
     """
 
     steps: Annotated[int | None, AtLeast(1)] = None
     guidance: Annotated[float | None, AtLeast(0)] = None
     spacing: Spacing | None = None
     max_rows: Annotated[int | Literal["auto"], AtLeast(1)] = ROWS
+    guidance_interval: GuidanceInterval | None = None
 
     def __post_init__(self) -> None:
         """Checks the values.
@@ -44,6 +49,9 @@ class Sampler(ABC):
             ConfigError: One is out of range.
         """
         check_fields(self, "sampler.")
+        if self.guidance_interval is not None:
+            interval = parse_guidance_interval(self.guidance_interval, "sampler.guidance_interval")
+            object.__setattr__(self, "guidance_interval", interval)
         self.check()
 
     def check(self) -> None:  # noqa: B027  # most have nothing to add

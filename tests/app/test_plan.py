@@ -2,10 +2,11 @@
 
 import re
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.app.command import PAIRS, Command
-from tests.app.test_run import rows_of
+from tests.app.test_run import assert_same_rows, rows_of
 from tests.models.small_if import small_if
 from tests.models.small_if_upscaler import small_upscaler
 from tests.models.tiny import tiny_checkpoint
@@ -71,6 +72,29 @@ def test_an_upscaler_is_planned_with(command: Command) -> None:
     rows = rows_of(command.folder / "out").values()
     assert sum(row["unet_rows_spent"] for row in rows) == pytest.approx(spent)
     assert sum(row["unet_rows"] for row in rows) == alone
+
+
+def test_an_interval_of_guidance_is_planned_and_resumed(command: Command) -> None:
+    settings = (
+        "tau=sweep11",
+        "sampler.steps=5",
+        "sampler.guidance_interval=[0.4,1]",
+        "logger=none",
+        "run.images=0",
+    )
+    ((spent, alone),) = rows_in(command.bench(*settings, "run.plan=true").out)
+    assert command.bench(*settings, "run.dir=whole").code == 0
+    rows = rows_of(command.folder / "whole")
+    assert sum(row["unet_rows_spent"] for row in rows.values()) == pytest.approx(spent)
+    assert {row["unet_rows"] for row in rows.values()} == {2 * (5 + 3)}
+    assert alone == 16 * len(rows)
+    file = command.folder / "whole" / "results.parquet"
+    pq.write_table(pq.read_table(file).slice(0, len(rows) // 2), file)
+    assert command.bench(*settings, "run.dir=whole").code == 0
+    assert_same_rows(rows_of(command.folder / "whole"), rows, apart_from=("seconds", "unet_rows_spent"))
+    other = command.bench("tau=sweep11", "sampler.steps=5", "logger=none", "run.images=0", "run.dir=whole")
+    assert other.code == 2
+    assert "sampler.guidance_interval" in other.err
 
 
 def test_a_sweep_is_planned_in_groups(command: Command) -> None:

@@ -49,6 +49,9 @@ def test_what_does_not_go_together_stops_before_weights_are_loaded(command: Comm
         (["sampler=ddim", "sampler.eta=0.5", "inversion=null_text"], "NullTextInversion walks DDIM's steps"),
         (["sampler=lcm", "model.lora=null", "inversion=none"], "not distilled for latent consistency"),
         (["model.size=[21,16]", "inversion=none"], "multiples of 2 pixels"),
+        (["sampler.guidance_interval=[0.5,0.6]", "inversion=none"], "none of 4 steps lies in [0.5, 0.6]"),
+        (["sampler.guidance_interval=[1,0.5]", "inversion=none"], "ends before it starts"),
+        (["sampler.guidance_interval=[0.5,1]", "inversion=null_text"], "made for one guidance scale"),
         (["sampler=dpmpp_2m", "sampler.steps=76", "inversion=none"], "begin at timestep 913"),
     ):
         done = command(*given, *changes, "run.dir=refused")

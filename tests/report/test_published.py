@@ -177,6 +177,7 @@ def test_a_rerun_by_instructions_is_told_from_others(tmp_path: Path) -> None:
         ({}, {"editor": {"image_guidance": 2.0}}),
         ({}, {"sampler": {"ancestral": False, "spacing": None}}),
         ({}, {"sampler": {"ancestral": True, "spacing": "trailing"}}),
+        ({}, {"sampler": {"ancestral": True, "guidance_interval": [0.2, 1.0]}}),
         ({}, {"seed": 0}),
         ({}, {"model": {"dtype": "float16"}}),
         ({}, {"dataset": {"border": False}}),

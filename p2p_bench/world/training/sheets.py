@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from PIL import Image
 from torch import Tensor
 
+from p2p_bench.guidance import EVERY_STEP, Interval, guided_steps
 from p2p_bench.world.training.flow import T5_COLUMNS
 
 log = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ def sample(
     steps: int = 25,
     guidance: float = 4.0,
     batch: int = 32,
+    interval: Interval = EVERY_STEP,
 ) -> Float[Tensor, "n 3 h w"]:
     """Plain samples of the pipeline in [0, 1], one CPU noise per seed.
 
@@ -76,8 +78,10 @@ def sample(
         steps: Of the pipeline's scheduler.
         guidance: Its scale.
         batch: Images at once.
+        interval: Between which parts of the steps guidance acts; other than all for Stable Diffusion 3 alone.
     """
     network, options = _network(pipeline)
+    guided = guided_steps(interval, steps)
     pipeline.set_progress_bar_config(disable=True)
     size, channels = network.config.sample_size, network.config.in_channels
     chunks = []
@@ -86,10 +90,12 @@ def sample(
         noise = [
             torch.randn(channels, size, size, generator=torch.Generator().manual_seed(s)) for s in seeds[part]
         ]
+        own: dict[str, Any] = {"prompt": list(prompts[part]), "guidance_scale": guidance}
+        if interval != EVERY_STEP:
+            own = _guided_in(pipeline, own["prompt"], guidance, guided)
         result = pipeline(  # type: ignore[operator]  # the base class has no call
-            list(prompts[part]),
+            **own,
             num_inference_steps=steps,
-            guidance_scale=guidance,
             latents=torch.stack(noise).to(pipeline.device, pipeline.dtype),
             output_type="pt",
             **options,
@@ -103,6 +109,30 @@ def _network(pipeline: Any) -> tuple[Any, dict[str, Any]]:
     if hasattr(pipeline, "unet"):
         return pipeline.unet, {}
     return pipeline.transformer, {"max_sequence_length": T5_COLUMNS}
+
+
+def _guided_in(pipeline: Any, prompts: Sequence[str], scale: float, guided: range) -> dict[str, Any]:
+    """What a call of Stable Diffusion 3's pipeline takes to guide some steps: a callback switches it."""
+    texts = pipeline.encode_prompt(list(prompts), None, None, max_sequence_length=T5_COLUMNS)
+    prompted, empty, pooled, empty_pooled = texts
+    alone = {"prompt_embeds": prompted, "pooled_prompt_embeds": pooled}
+    both = {
+        "prompt_embeds": torch.cat([empty, prompted]),
+        "pooled_prompt_embeds": torch.cat([empty_pooled, pooled]),
+    }
+
+    def switch(pipe: Any, step: int, timestep: Any, tensors: Any) -> dict[str, Any]:
+        on = step + 1 in guided
+        pipe._guidance_scale = scale if on else 1.0
+        return dict(both if on else alone)
+
+    return {
+        **alone,
+        "negative_prompt_embeds": empty,
+        "negative_pooled_prompt_embeds": empty_pooled,
+        "guidance_scale": scale if 0 in guided else 1.0,
+        "callback_on_step_end": switch,
+    }
 
 
 class SheetObserver(Callback):
