@@ -98,5 +98,5 @@ def hyperparameters(run: FinishedRun, variant: str) -> tuple[dict[str, Any], dic
     return settings, scalars
 
 
-def _cell(value: float | str | None) -> float | str:
+def _cell(value: float | int | str | None) -> float | int | str:
     return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value
