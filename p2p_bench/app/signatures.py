@@ -24,7 +24,7 @@ _KNOWN = {
 }
 """Names in annotations that stand for plain values; other classes fit whatever is given."""
 
-_LIGHT = ("p2p_bench.fields", "p2p_bench.layers", "p2p_bench.tau", "p2p_bench.types")
+_LIGHT = ("p2p_bench.fields", "p2p_bench.layers", "p2p_bench.guidance", "p2p_bench.tau", "p2p_bench.types")
 """Modules that load no torch, and so are imported for the annotations and rules that they define."""
 
 _Definition = ast.ClassDef | ast.FunctionDef

@@ -85,7 +85,6 @@ def test_a_plan_counts_three_rows_a_step(command: Command) -> None:
         ([], "set editor=instruct controller=none inversion=none"),
         (["editor=instruct"], "set controller=none inversion=none"),
         (["editor=instruct", "controller=none"], "set controller=none inversion=none"),
-        ([*INSTRUCT, "sampler.guidance_interval=[0.2,1]"], "are guided at every step"),
         ([*INSTRUCT, "run.baseline=true"], "run.baseline"),
         ([*INSTRUCT, "run.repair=words"], "run.repair=words: this editor keeps no attention"),
         ([*INSTRUCT, "editor.image_guidance=-1"], "editor.image_guidance"),

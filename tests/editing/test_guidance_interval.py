@@ -10,6 +10,7 @@ from torch import Tensor
 import p2p_bench as p2p
 from p2p_bench.controllers import LocalBlend, MasaCtrl
 from p2p_bench.editing import EditRequest, Target, run_edits
+from p2p_bench.editors.instruct import InstructionEditing
 from p2p_bench.errors import ConfigError, P2PError
 from p2p_bench.guidance import EVERY_STEP, guided_steps, parse_guidance_interval
 from p2p_bench.inversion import FlowEdit, UniEdit
@@ -129,6 +130,12 @@ def test_editors_of_flows_are_refused_where_the_scale_is_theirs() -> None:
             steps_guided(spec, 10, INTERVAL, method)
         assert steps_guided(spec, 10, EVERY_STEP, method) == range(10)
     assert steps_guided(spec, 10, INTERVAL, UniEdit(guidance=None)) == range(2, 8)
+
+
+def test_edits_by_instruction_are_refused() -> None:
+    model, request = tiny_model(), EditRequest("one", SOURCE, (Target(SWAPPED),))
+    with pytest.raises(ConfigError, match="are guided at every step"):
+        InstructionEditing().check(request, True, model, model.spec, DDIMSampler(guidance_interval=INTERVAL))
 
 
 @pytest.mark.parametrize("kind", ["dev", "schnell"])
