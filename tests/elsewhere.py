@@ -41,6 +41,7 @@ def another_device() -> Iterator[None]:
     try:
         with (
             patch.object(torch.backends.mps, "is_available", lambda: True),
+            patch.object(torch.accelerator, "synchronize", lambda device: None),
             patch.object(MPSAccelerator, "is_available", there),
             patch.object(FabricMPS, "is_available", there),
             _Dispatch(),

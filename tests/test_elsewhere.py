@@ -32,11 +32,13 @@ from p2p_bench.metrics.reconstruction import Reconstruction
 from p2p_bench.metrics.region import RegionScores
 from p2p_bench.metrics.structure import StructureDistance
 from p2p_bench.models import device
+from p2p_bench.models.device import device_of
 from tests.elsewhere import There, another_device
 from tests.examples import SOURCE, TARGET
 from tests.metrics.dino import random_dino
 from tests.metrics.trunks import random_trunk
 from tests.models.families import FAMILIES
+from tests.models.small_if_upscaler import small_cascade
 from tests.models.tiny import tiny_checkpoint
 
 CONTROLLERS = {
@@ -127,6 +129,21 @@ def test_families(family: str) -> None:
     checkpoint = FAMILIES[family]()
     controllers = {name: CONTROLLERS[name] for name in ("reweight", "local_blend", "image_qk")}
     same_on_both(checkpoint.load, controllers=controllers, record=True)
+
+
+def test_an_upscaler() -> None:
+    same_on_both(small_cascade().load, controllers={"replace": CONTROLLERS["replace"]})
+
+
+def test_pix2pix_zero() -> None:
+    controllers: dict[str, p2p.Controller] = {"pix2pix_zero": p2p.Pix2PixZero(0.01)}
+    same_on_both(tiny_checkpoint().load, controllers=controllers, inversion="pix2pix_zero", image=None)
+
+
+def test_the_device_that_a_trainer_takes() -> None:
+    assert [device_of(name) for name in ("auto", "gpu", "cpu", "mps")] == ["cpu", "cuda", "cpu", "mps"]
+    with another_device():
+        assert [device_of(name) for name in ("auto", "gpu", "cpu", "cuda")] == ["mps", "mps", "cpu", "cuda"]
 
 
 def test_metrics(tmp_path: Path) -> None:

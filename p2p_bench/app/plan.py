@@ -111,12 +111,9 @@ def _time(task: Task, config: DictConfig, plan: Plan) -> str:
 
 def _device(config: DictConfig) -> str:
     """The device that the trainer would take."""
-    accelerator = str(config.trainer.get("accelerator", "auto"))
-    if accelerator not in ("auto", "gpu", "cuda"):
-        return accelerator
-    import torch
+    from p2p_bench.models.device import device_of
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return device_of(str(config.trainer.get("accelerator", "auto")))
 
 
 def _duration(seconds: float) -> str:

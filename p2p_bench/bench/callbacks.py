@@ -17,6 +17,7 @@ from p2p_bench.bench.provenance import peak_memory_mb
 from p2p_bench.bench.records import share_seconds
 from p2p_bench.bench.references import Place, place_of
 from p2p_bench.bench.scoring import score_references
+from p2p_bench.models.device import synchronize
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -64,8 +65,7 @@ class WriteRows(Callback):
     ) -> None:
         """Hands over the rows of the batch; metrics are not part of its time."""
         edited: list[Edited] = outputs
-        if pl_module.device.type == "cuda":
-            torch.cuda.synchronize(pl_module.device)
+        synchronize(pl_module.device)
         seconds = time.perf_counter() - self._started
         memory = peak_memory_mb(pl_module.device)
         rows = [run.maker.rows(edited, memory, pl_module.device) for run in self.runs]

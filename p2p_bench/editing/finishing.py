@@ -21,6 +21,7 @@ from p2p_bench.editing.rows import RowTable
 from p2p_bench.hashing import noise_seed
 from p2p_bench.models import DiffusionModel
 from p2p_bench.models.conditioning import Conditioning, repeated, select
+from p2p_bench.models.device import free_memory
 from p2p_bench.models.level import Level
 from p2p_bench.models.upscaler import Upscaler
 from p2p_bench.prompts.words import TokenizedPrompt
@@ -152,8 +153,7 @@ class _Parts:
                     raise
             # Here the traceback, which holds what had been computed, is gone.
             self._most //= 2
-            if like.device.type == "cuda":
-                torch.cuda.empty_cache()
+            free_memory(like.device)
 
 
 def _counted(table: RowTable, sampled: Sampled, fine: Sequence[int], rows: int) -> Sampled:

@@ -26,6 +26,7 @@ from p2p_bench.editing.run import Progress
 from p2p_bench.errors import ConfigError, DataError, NonFiniteLatentError, P2PError
 from p2p_bench.models import DiffusionModel, ModelSpec
 from p2p_bench.models.conditioning import IMAGE, Conditioning, joined, repeated
+from p2p_bench.models.device import free_memory
 from p2p_bench.models.level import Level, Prediction
 from p2p_bench.models.timesteps import Spacing
 from p2p_bench.pinned import with_pinned_settings
@@ -244,8 +245,7 @@ class _Run:
             if len(edits) == 1:
                 return [too_large(self.model.spec.name, error)]
         # Here the traceback, which holds what had been computed, is gone.
-        if self.model.device.type == "cuda":
-            torch.cuda.empty_cache()
+        free_memory(self.model.device)
         return None
 
     @torch.no_grad()

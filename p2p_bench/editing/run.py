@@ -22,6 +22,7 @@ from p2p_bench.errors import ConfigError, P2PError
 from p2p_bench.inversion.base import read_sources, steps_guided
 from p2p_bench.inversion.recall import Made, invert_or_recall
 from p2p_bench.models import DiffusionModel
+from p2p_bench.models.device import free_memory
 from p2p_bench.models.timesteps import Spacing
 from p2p_bench.pinned import with_pinned_settings
 from p2p_bench.sampling import DDIM, Stepper, noise_replay
@@ -192,8 +193,7 @@ class _Editor:
                 large = too_large(self.model.spec.name, error)
                 return [refused(self.model, one.request, [large]) for one in batch.members]
         # Here the traceback, which holds what had been computed, is gone.
-        if self.model.device.type == "cuda":
-            torch.cuda.empty_cache()
+        free_memory(self.model.device)
         return None
 
     def _run(self, batch: Batch, max_rows: int) -> list[EditResult]:

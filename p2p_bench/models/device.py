@@ -38,6 +38,33 @@ def usable_device(device: torch.device | str, dtype: torch.dtype) -> torch.devic
     return place
 
 
+def device_of(accelerator: str) -> str:
+    """The kind of device that Lightning's trainer takes for an accelerator.
+
+    Args:
+        accelerator: Such as "auto" or "gpu"; what is none of a few is given back.
+    """
+    if accelerator not in ("auto", "gpu"):
+        return accelerator
+    if torch.backends.mps.is_available():
+        return "mps"
+    return "cuda" if accelerator == "gpu" or torch.cuda.is_available() else "cpu"
+
+
+def synchronize(device: torch.device) -> None:
+    """Waits until the device has computed what it was given."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def free_memory(device: torch.device) -> None:
+    """Gives memory that no tensor holds back to the device."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
 def _check_arithmetic(place: torch.device, dtype: torch.dtype) -> None:
     """A small part of every kind that networks are made of, on the device and on the CPU.
 

@@ -239,16 +239,12 @@ def _variant(task: "Task") -> "Variant":
 
 def _device(config: Any) -> str:
     """The device of the trainer's accelerator."""
-    import torch
+    from p2p_bench.models.device import device_of
 
-    accelerator = str(config.trainer.accelerator)
-    if accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available()):
-        return "cuda"
-    if accelerator == "mps" or (accelerator == "auto" and torch.backends.mps.is_available()):
-        return "mps"
-    if accelerator in ("cpu", "auto"):
-        return "cpu"
-    raise ConfigError(f"trainer.accelerator: expected auto, cpu, cuda or mps, got {accelerator!r}")
+    device = device_of(str(config.trainer.accelerator))
+    if device in ("cpu", "cuda", "mps"):
+        return device
+    raise ConfigError(f"trainer.accelerator: expected auto, cpu, cuda or mps, got {device!r}")
 
 
 def _new_directory() -> Path:
