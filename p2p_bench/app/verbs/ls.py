@@ -12,10 +12,10 @@ from p2p_bench.app.console import result_console
 from p2p_bench.errors import ConfigError, nearest
 
 GROUPS = {
-    "model": "goes with the controllers and inversions whose needs it meets, see there; instruct_pix2pix with "
-    "editor=instruct alone",
-    "controller": "goes with every model and inversion, but plug_and_play with U-Nets alone and pix2pix_zero with "
-    "Stable Diffusion 1, 2, XL and Latent Diffusion; `auto` picks one for each pair",
+    "model": "goes with the controllers and inversions whose needs it meets, see there; instruct_pix2pix "
+    "with editor=instruct alone",
+    "controller": "goes with every model and inversion, but plug_and_play with U-Nets alone and pix2pix_zero "
+    "with Stable Diffusion 1, 2, XL and Latent Diffusion; `auto` picks one for each pair",
     "tau": "read by controllers, as ${tau.cross} and ${tau.self_attn}",
     "inversion": "for pairs with an image; any controller may follow it",
     "editor": "`controlled` is attention control; another takes its place, with controller=none",
