@@ -13,13 +13,13 @@ HERE = Path(__file__).resolve().parents[1] / "experiments" / "reliability"
 
 def test_a_sample_ends_as_labelled(tmp_path: Path) -> None:
     """In a process of its own: types are not enforced there, as for a user."""
-    command = [sys.executable, str(HERE / "fuzz.py"), "--cases", "3200", "--sample", "4", "--seed", "7"]
+    command = [sys.executable, str(HERE / "fuzz.py"), "--cases", "3200", "--sample", "6", "--seed", "7"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     rows = re.findall(r"^\| (\w+) \| (\d+) \| (\d+) \| (\d+) \|", done.stdout, re.MULTILINE)
     assert len(rows) == 7
     assert all(int(valid) > 0 and int(invalid) > 0 for _, valid, invalid, _ in rows)
-    assert sum(int(as_labelled) for *_, as_labelled in rows) == 7 * 4
+    assert sum(int(as_labelled) for *_, as_labelled in rows) == 7 * 6
 
 
 @pytest.fixture
