@@ -50,8 +50,8 @@ CONTROLLERS = {
     "image_qk": p2p.ImageQK(),
     "masactrl": p2p.MasaCtrl(),
 }
-OF_DIFFUSIONS = ("direct", "edict", "edit_friendly", "null_text", "proximal")
-OF_FLOWS = ("fireflow", "flowedit", "rf_inversion", "rf_solver", "uni_edit")
+OF_DIFFUSIONS = ("ddim", "direct", "edict", "edit_friendly", "null_text", "proximal", "renoise")
+OF_FLOWS = ("fireflow", "flowedit", "ode", "rf_inversion", "rf_solver", "uni_edit", "uni_inv")
 
 
 def test_the_device_refuses_what_apples_does() -> None:

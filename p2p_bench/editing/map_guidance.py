@@ -18,7 +18,6 @@ from torch import Tensor
 
 from p2p_bench.attention.maps import KeptMaps, MapDistances
 from p2p_bench.attention.plan import StepPlan
-from p2p_bench.errors import P2PError
 from p2p_bench.models import DiffusionModel
 from p2p_bench.models.conditioning import Conditioning, joined
 from p2p_bench.models.level import Level
@@ -73,11 +72,7 @@ def descended(
     Raises:
         P2PError: The model's weights were loaded within `torch.inference_mode`.
     """
-    if any(parameter.is_inference() for parameter in model.network.parameters()):
-        raise P2PError(
-            "controller: cross-attention guidance needs gradients, which weights loaded within "
-            "torch.inference_mode() do not give; load the model outside of it"
-        )
+    model.check_differentiable("controller: cross-attention guidance")
     halves = list(references)
     shown = _distinct([references[half] for half in halves], told)
     asked = list(dict.fromkeys(shown))

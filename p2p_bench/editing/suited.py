@@ -22,11 +22,7 @@ def check_features(spec: ModelSpec, bound: BoundController, steps: int) -> None:
     """
     if "features" in spec.capabilities or not any(bound.features(step) for step in range(steps)):
         return
-    raise ConfigError(
-        f"controller: {bound.control} injects features of a residual block in the decoder of a U-Net, which "
-        f"model {spec.name!r} of family {spec.family!r} does not have; take controller=self_attention or "
-        "image_qk, or another model"
-    )
+    raise _lacking(spec, f"{bound.control} injects features of a residual block in the decoder of a U-Net")
 
 
 def check_maps(spec: ModelSpec, bound: BoundController, steps: int) -> None:
@@ -46,9 +42,14 @@ def check_maps(spec: ModelSpec, bound: BoundController, steps: int) -> None:
     needed = (
         "differentiable passes" if lacking == {"gradient"} else "maps of cross-attention to the text alone"
     )
-    raise ConfigError(
-        f"controller: {bound.control} descends by gradients to the source's cross-attention maps and needs "
-        f"{needed}, which model {spec.name!r} of family {spec.family!r} does not have; take "
+    descent = "descends by gradients to the source's cross-attention maps and needs"
+    raise _lacking(spec, f"{bound.control} {descent} {needed}")
+
+
+def _lacking(spec: ModelSpec, needs: str) -> ConfigError:
+    """What a controller needs, and that the model has none."""
+    return ConfigError(
+        f"controller: {needs}, which model {spec.name!r} of family {spec.family!r} does not have; take "
         "controller=self_attention or image_qk, or another model"
     )
 

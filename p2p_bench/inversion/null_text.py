@@ -20,7 +20,6 @@ from torch import Tensor
 
 from p2p_bench.attention.kernels import attention_by
 from p2p_bench.attention.terms import Role
-from p2p_bench.errors import P2PError
 from p2p_bench.fields import AtLeast, check_fields
 from p2p_bench.inversion.base import Sources, StepProgress, no_tick
 from p2p_bench.inversion.ddim import StartReplay, ddim_trajectory
@@ -181,11 +180,7 @@ class NullTextInversion(ToldInversion):
         Raises:
             P2PError: The model's weights were loaded within `torch.inference_mode`.
         """
-        if any(parameter.is_inference() for parameter in model.network.parameters()):
-            raise P2PError(
-                "inversion: null-text needs gradients, which weights loaded within torch.inference_mode() do "
-                "not give; load the model outside of it"
-            )
+        model.check_differentiable("inversion: null-text")
         method = self.for_model(model.spec)
         tick = _every(-(-len(sources) // self.batch_size), tick)
         replays: list[Replay] = []

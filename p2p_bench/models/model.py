@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from p2p_bench.attention.plan import StepPlan
 from p2p_bench.attention.sites import Site
-from p2p_bench.errors import ConfigError
+from p2p_bench.errors import ConfigError, P2PError
 from p2p_bench.models.calls import NetworkCall
 from p2p_bench.models.conditioning import Conditioning, EncodedPrompts, without_prompt
 from p2p_bench.models.level import Denoised, Level
@@ -137,6 +137,21 @@ class DiffusionModel(ABC):
     def at_work(self) -> AbstractContextManager[object]:
         """Within it passes need not be prepared for one by one; it changes no result."""
         return nullcontext() if self.call is None else self.call.at_work()
+
+    def check_differentiable(self, method: str) -> None:
+        """See that gradients go through the network.
+
+        Args:
+            method: What needs them, for the message.
+
+        Raises:
+            P2PError: Its weights were loaded within `torch.inference_mode`.
+        """
+        if any(parameter.is_inference() for parameter in self.network.parameters()):
+            raise P2PError(
+                f"{method} needs gradients, which weights loaded within torch.inference_mode() do not give; "
+                "load the model outside of it"
+            )
 
     @property
     def roundings(self) -> tuple[str, ...]:

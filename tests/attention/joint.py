@@ -1,6 +1,6 @@
-"""What tests of joint attention share: their edits, and how these compare with written-out maps."""
+"""What tests of folded attention share: their edits, and how these compare with written-out maps."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,10 +14,10 @@ from tests.controllers.cases import CASES, Setting
 from tests.oracle import MapRow
 
 EXACT = 1e-10
-COLUMNS = ("replace", "refine", "reweight a refinement", "inject words", "replace softly, then keep a word")
-"""Cases with every kind of map of text columns; `test_written_out.py` has all cases at separate sites."""
-PIXELS = ("replace", "notebook", "self-attention", "masactrl", "masactrl, then self-attention")
-"""Cases with every kind of edit of pixel columns."""
+COLUMNS = [name for name in CASES if name != "none" and not name.startswith(("masactrl", "self-attention"))]
+"""Cases that edit text columns."""
+PIXELS = ["replace", "notebook", *(name for name in CASES if "masactrl" in name or "self-attention" in name)]
+"""Cases that edit pixel columns."""
 
 Edits = Sequence[tuple[int, int, BoundP2P]]
 """Row, source and controller of each target."""
@@ -34,6 +34,20 @@ def bound(name: str) -> BoundP2P:
 def last_steps(edits: Iterable[Any]) -> list[int]:
     """One step for each edit there is; when they begin and end is no matter of the attention."""
     return list({edit: step for step, edit in enumerate(edits)}.values())
+
+
+def one_percent_off(controller: BoundP2P) -> Iterator[tuple[int, BoundP2P]]:
+    """For each edit of text columns and each of its factors: a step that has it, and the same 1 % off."""
+    steps = [step for step in last_steps(controller.cross) if controller.cross[step] != NO_EDIT]
+    assert steps
+    for step in steps:
+        for part in ("L", "R"):
+            edit = controller.cross[step]
+            if isinstance(getattr(edit, part), Zero):
+                continue
+            wrong = edit._replace(**{part: dense(as_matrix(getattr(edit, part), WIDTH) * 1.01)})
+            cross = tuple(wrong if at == step else other for at, other in enumerate(controller.cross))
+            yield step, replace(controller, cross=cross)
 
 
 @dataclass(frozen=True)
@@ -56,28 +70,19 @@ class Comparison:
         expected = [MapRow(3, 2, CASES[name].chain(self.setting()))]
         return self.compare([(3, 2, controller)], expected, step, 4, **options)
 
-    def assert_equal(self, name: str) -> None:
-        """Every site computes what the written-out maps do."""
+    def assert_equal(self, name: str, steps: Sequence[int] | None = None) -> None:
+        """Every site computes what the written-out maps do, at each step; None: one for each edit."""
         controller = bound(name)
-        for step in last_steps(zip(controller.cross, controller.self_edits, strict=True)):
+        for step in steps or last_steps(zip(controller.cross, controller.self_edits, strict=True)):
             found = self.of(name, controller, step)
             assert found.keys() == {site.name for site in self.sites()}
             assert max(found.values()) < EXACT, (step, found)
 
     def assert_one_percent_is_seen(self, name: str) -> None:
         """Both factors of an edit of text columns count at every site that has some."""
-        controller = bound(name)
-        steps = [step for step in last_steps(controller.cross) if controller.cross[step] != NO_EDIT]
-        assert steps
-        for step in steps:
-            for part in ("L", "R"):
-                edit = controller.cross[step]
-                if isinstance(getattr(edit, part), Zero):
-                    continue
-                wrong = edit._replace(**{part: dense(as_matrix(getattr(edit, part), WIDTH) * 1.01)})
-                cross = tuple(wrong if at == step else other for at, other in enumerate(controller.cross))
-                found = self.of(name, replace(controller, cross=cross), step)
-                assert min(found[site] for site in self.setting().layers) > 1e4 * EXACT
+        for step, wrong in one_percent_off(bound(name)):
+            found = self.of(name, wrong, step)
+            assert min(found[site] for site in self.setting().layers) > 1e4 * EXACT
 
     def assert_missing_pixel_edits_are_seen(self, name: str) -> None:
         """An edit of pixel columns counts at the sites that have it, and there alone."""

@@ -20,13 +20,15 @@ from p2p_bench.attention.sites import Site, transformer_sites
 from p2p_bench.controllers import NoControl, Refine, Replace
 from p2p_bench.controllers.bound import BoundP2P
 from p2p_bench.models.flux import positions
-from tests.attention.joint import COLUMNS, PIXELS, Comparison, bound
+from tests.attention.joint import Comparison, bound
 from tests.attention.rig import SELF_FRACTION, STEPS, WIDTH, context, tokenizer
 from tests.controllers.cases import CASES, SOURCE, SWAP, Setting
 from tests.flux_oracle import MaterialisedFluxProcessor
 from tests.models.small_flux import small_flux_transformer
 from tests.oracle import MapRow
 
+COLUMNS = ("replace", "refine", "reweight a refinement", "inject words", "replace softly, then keep a word")
+PIXELS = ("replace", "notebook", "self-attention", "masactrl", "masactrl, then self-attention")
 NAMES = [f"transformer_blocks.{index}.attn" for index in (0, 1)]
 NAMES += [f"single_transformer_blocks.{index}.attn" for index in (0, 1)]
 

@@ -7,19 +7,17 @@ import pytest
 import torch
 
 import p2p_bench as p2p
-from p2p_bench.attention.columns import Zero, as_matrix, dense
 from p2p_bench.attention.plan import RowEdit, build_step_plan
 from p2p_bench.attention.sites import unet_sites
-from p2p_bench.attention.terms import NO_EDIT
 from p2p_bench.controllers import MasaCtrl, NoControl, SelfAttention, pie
 from p2p_bench.controllers.bound import BoundP2P
 from p2p_bench.controllers.self_edit import NO_SELF_EDIT
 from p2p_bench.sampling import initial_noise
+from tests.attention.joint import EXACT, bound, one_percent_off
 from tests.attention.rig import (
     SELF_FRACTION,
     STEPS,
     WIDTH,
-    context,
     inputs,
     site_differences,
     tiny_unet,
@@ -31,7 +29,6 @@ from tests.editing.published_blend import PublishedBlend
 from tests.models.tiny import tiny_model
 from tests.oracle import Chain, MapRow, Scaling, Timed
 
-EXACT = 1e-10
 LEFT_ALONE = (NoControl, SelfAttention, MasaCtrl)
 CROSS = [
     name
@@ -55,13 +52,6 @@ def tiny_setting(steps: int) -> Setting:
     return Setting(model.tokenizer, model.spec.max_tokens, steps, model.spec.self_fraction, layers)
 
 
-def bound(name: str) -> BoundP2P:
-    case = CASES[name]
-    made = case.controller.bind(context(case.source, case.target))
-    assert isinstance(made, BoundP2P)
-    return made
-
-
 def differences(name: str, controller: BoundP2P, step: int) -> dict[str, float]:
     """Largest difference between the folded controller and the case's oracle, by site."""
     # Two unconditional rows, the source, and the target.
@@ -80,18 +70,9 @@ def test_every_site_equals_the_written_out_maps(name: str) -> None:
 
 @pytest.mark.parametrize("name", CROSS)
 def test_one_percent_in_an_edit_is_seen(name: str) -> None:
-    controller = bound(name)
-    steps = {edit: step for step, edit in enumerate(controller.cross) if edit != NO_EDIT}.values()
-    assert steps
-    for step in steps:
-        for part in ("L", "R"):
-            edit = controller.cross[step]
-            if isinstance(getattr(edit, part), Zero):
-                continue
-            wrong = edit._replace(**{part: dense(as_matrix(getattr(edit, part), WIDTH) * 1.01)})
-            cross = tuple(wrong if place == step else other for place, other in enumerate(controller.cross))
-            found = differences(name, replace(controller, cross=cross), step)
-            assert min(value for site, value in found.items() if ".attn2." in site) > 1e4 * EXACT
+    for step, wrong in one_percent_off(bound(name)):
+        found = differences(name, wrong, step)
+        assert min(value for site, value in found.items() if ".attn2." in site) > 1e4 * EXACT
 
 
 @pytest.mark.parametrize("name", SELF)
