@@ -78,7 +78,7 @@ LEFT_OUT = {
     "--instruction": "needs InstructPix2Pix; tests/app/test_instruct.py stands in",
     "model=instruct_pix2pix": "likewise",
     "FOLDER": "images that another tool made; tests/app/test_score.py makes some",
-    "RUN": "a finished run with pictures; tests/app/test_score.py makes one",
+    "RUN": "a finished run with pictures; tests/app/test_score_runs.py makes one",
     "controller=mine": "the page's own example of what a reader writes",
     "outputs/search/reference": "needs a finished search, which takes an hour",
 }

@@ -1,0 +1,87 @@
+"""`p2p-bench score RUN`: a run's pictures by other metrics; nothing is generated again."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import p2p_bench.editors.controlled as controlled
+from tests.app.command import Command
+from tests.app.test_score import rows_of, scored, summary_of
+
+
+@pytest.fixture
+def run(command: Command, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Runs on rendered and on generated sources, after which nothing can be sampled."""
+    for name in ("world_real", "world_pairs"):
+        done = command(
+            "run", f"dataset={name}", "dataset.limit=2", "metrics=pixel", "sampler.steps=2", "logger=none",
+            "trainer.accelerator=cpu", f"run.dir={name}", "run.images=1", "run.baseline=true", "seed=4",
+        )  # fmt: skip
+        assert done.code == 0, done.err
+    monkeypatch.setattr(controlled.ControlledSampling, "ready", None)
+    return command.folder
+
+
+@pytest.mark.parametrize("name", ["world_real", "world_pairs"])
+def test_a_run_is_scored_afterwards_by_other_metrics(command: Command, run: Path, name: str) -> None:
+    before = rows_of(run / name)
+    untouched = (run / name / "results.parquet").read_bytes()
+    done = scored(command, name, metrics="metrics=[pixel,region]")
+    assert done.code == 1, done.err
+    after = rows_of(run / "scored")
+    assert after.keys() == before.keys()
+    kept = {key for key, row in before.items() if row["image_target"]}
+    assert 0 < len(kept) < len(before)
+    for key, row in after.items():
+        if key not in kept:
+            assert row["status"] == "error"
+            assert "run.images=null" in row["error"]
+            continue
+        same = ("controller", "tau_cross", "inversion", "steps", "guidance", "seed", "unet_rows", "model")
+        assert {name: row[name] for name in same} == {name: before[key][name] for name in same}
+        # Metrics are of 8 bits: the root of the error moves by the rounding of edit and source at most.
+        moved = abs(np.sqrt(row["mse"]) - np.sqrt(before[key]["mse"]))
+        assert 0 < moved <= 2 / 510
+        recon = row["recon_psnr"], before[key]["recon_psnr"]
+        assert np.isnan(recon).all() or recon[0] == pytest.approx(recon[1], abs=0.1)
+    pictures = summary_of(run / "scored")["pictures"]
+    assert pictures["from"] == "run"
+    assert pictures["run_id"] == next(iter(before.values()))["run_id"]
+    assert pictures["checksums"]["model"]
+    assert (run / name / "results.parquet").read_bytes() == untouched
+
+
+def test_a_run_and_its_pictures_copied_score_alike(command: Command, run: Path) -> None:
+    assert scored(command, "world_real").code == 1
+    of_run = rows_of(run / "scored")
+    shutil.rmtree(run / "scored")
+    for key, row in of_run.items():
+        if row["status"] == "ok":
+            file = run / "copied" / key[1] / f"{key[0]}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            before = rows_of(run / "world_real")[key]
+            shutil.copy(run / "world_real" / before["image_target"], file)
+    typed = ("dataset=world_real", "dataset.limit=2", "score.pattern={variant}/{id}.png")
+    assert scored(command, "copied", *typed).code == 1
+    of_folder = rows_of(run / "scored")
+    scores = {key: row["mse"] for key, row in of_run.items() if row["status"] == "ok"}
+    assert {key: of_folder[key]["mse"] for key in scores} == scores
+    # A generated source is in no folder but the run's.
+    shutil.copytree(run / "copied", run / "again")
+    lost = scored(
+        command, "again", "dataset=world_pairs", "dataset.limit=2", "score.pattern={variant}/{id}.png"
+    )
+    assert lost.code != 0
+
+
+def test_runs_that_cannot_be_scored(command: Command, run: Path) -> None:
+    assert "with metrics=..." in command("score", "world_real").err
+    told = scored(command, "world_real", "dataset.limit=1").err
+    assert "pairs and pictures are those of the run" in told
+    for file in (run / "world_real" / "images").rglob("*.png"):
+        file.unlink()
+    gone = scored(command, "world_real")
+    assert gone.code == 2
+    assert "run.images=null" in gone.err
