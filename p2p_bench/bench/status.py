@@ -15,7 +15,7 @@ from typing import Any
 
 from p2p_bench.bench.directory import STATUS
 from p2p_bench.bench.open_run import Facts, OpenRun
-from p2p_bench.bench.rows import write_atomically
+from p2p_bench.bench.rows import ROWS, next_part, write_atomically
 from p2p_bench.errors import CannotWriteError, exit_code_of
 
 RUNNING, FINISHED, INTERRUPTED, FAILED = "running", "finished", "interrupted", "failed"
@@ -39,6 +39,7 @@ def telling(run_dir: Path, name: str, run: OpenRun, facts: Facts) -> Iterator[No
         "process": os.getpid(),
         "promised": len(run.subjects),
         "there": len(run.subjects) - len(run.pending),
+        "first_part": next_part(run_dir / ROWS),
         "variants": list(dict.fromkeys(variant.name for _, variant in run.subjects.values())),
         "metrics": {
             column.name: {key: value for key, value in asdict(column).items() if key != "name"}
