@@ -24,9 +24,9 @@ from p2p_bench.bench.run import Member, help_along, run_benchmark
 from p2p_bench.bench.stopping import TooManyErrorsError
 from p2p_bench.bench.summary import SUMMARY
 from p2p_bench.bench.whole import shortfall
-from p2p_bench.data.base import MASK_NOTES
 from p2p_bench.errors import CannotWriteError, P2PError, ProcessLostError
 from p2p_bench.report import summary_table, write_report
+from p2p_bench.types import MASK_NOTES
 
 STARTED = "started"
 """Key of `config.yaml` under which lies how the job was started, for `p2p-bench resume`."""

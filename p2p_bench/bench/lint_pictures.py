@@ -10,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from p2p_bench import raster
-from p2p_bench.data.base import MASK_NOTES, PairDataset, load_pair
+from p2p_bench.data.base import PairDataset, load_pair
 from p2p_bench.errors import DataError
 from p2p_bench.hashing import sha256_file
-from p2p_bench.types import EditPair
+from p2p_bench.types import MASK_NOTES, EditPair
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 """Endings of files that hold one picture; others, such as tables, hold many."""
