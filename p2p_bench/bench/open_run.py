@@ -230,8 +230,8 @@ def _own_columns(metrics: Mapping[str, Metric]) -> tuple[MetricColumn, ...]:
         for column in all_columns({name: metric}):
             if column.name in taken:
                 raise ConfigError(
-                    f"metrics.{name}: every row has a column {column.name!r} of its own, or every dashboard; call it "
-                    f"otherwise, such as {name}_{column.name}"
+                    f"metrics.{name}: every row has a column {column.name!r} of its own, or every dashboard; "
+                    f"call it otherwise, such as {name}_{column.name}"
                 )
     return all_columns(metrics)
 

@@ -123,7 +123,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _without_rounding(differences: Float[np.ndarray, " n"], largest: float) -> Float[np.ndarray, " n"]:
-    """Differences of values up to `largest`, so that 0.3 - 0.2 and 0.2 - 0.1 tie and 0.1 + 0.2 - 0.3 is none."""
+    """Differences of values up to `largest`: 0.3 - 0.2 and 0.2 - 0.1 are equal, 0.1 + 0.2 - 0.3 is none."""
     unit = _ROUNDING * largest
     return np.round(differences / unit) * unit if 0 < unit < np.inf else differences
 
