@@ -95,7 +95,7 @@ def lint_pixels(dataset: PairDataset, pairs: Sequence[EditPair], size: tuple[int
         if loaded.mask is None:
             continue
         found.masks[loaded.mask_state] += 1
-        found.areas.append(float((loaded.mask > 0.5).float().mean()))
+        found.areas.append(float((loaded.mask >= 0.5).float().mean()))
         if loaded.mask_state in MASK_NOTES:
             found.warnings.append((pair.id, MASK_NOTES[loaded.mask_state]))
         elif _is_border(loaded.mask):
@@ -112,7 +112,7 @@ def area_summary(areas: Sequence[float]) -> dict[str, float]:
 
 
 def _is_border(mask: Float[Tensor, "h w"]) -> bool:
-    return min(mask.shape) > 2 and not bool((mask[1:-1, 1:-1] > 0.5).any())
+    return min(mask.shape) > 2 and not bool((mask[1:-1, 1:-1] >= 0.5).any())
 
 
 def _sizes_differ(path: Path, mask: tuple[int, int], image: tuple[int, int]) -> str:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from p2p_bench.bench.directory import Resume, claim, locked, set_aside
+from p2p_bench.bench.finished import COSTS, EDITS
 from p2p_bench.bench.lint import lint, refuse_if_hopeless
 from p2p_bench.bench.records import RowMaker
-from p2p_bench.bench.references import ReferenceWriter, open_references
+from p2p_bench.bench.references import ReferenceWriter, open_references, reference_schema
 from p2p_bench.bench.rows import Key, RowWriter, key_of, read_rows, row_columns, row_schema
 from p2p_bench.bench.task import Keep, Task, Variant
 from p2p_bench.controllers.blend import fixed_masks
@@ -219,18 +220,18 @@ def all_checksums(task: Task, facts: Facts) -> dict[str, str]:
 
 
 def _own_columns(metrics: Mapping[str, Metric]) -> tuple[MetricColumn, ...]:
-    """The columns of the metrics, none of which a row has besides.
+    """The columns of the metrics, none of which a row, a reference or a dashboard has besides.
 
     Raises:
-        ConfigError: One is called as a column that every row has.
+        ConfigError: One is called as something that each has.
     """
-    taken = set(row_schema([]).names)
+    taken = {*row_schema([]).names, *reference_schema([]).names, *COSTS, EDITS}
     for name, metric in metrics.items():
         for column in all_columns({name: metric}):
             if column.name in taken:
                 raise ConfigError(
-                    f"metrics.{name}: every row has a column {column.name!r} of its own; call it otherwise, "
-                    f"such as {name}_{column.name}"
+                    f"metrics.{name}: every row has a column {column.name!r} of its own, or every dashboard; "
+                    f"call it otherwise, such as {name}_{column.name}"
                 )
     return all_columns(metrics)
 

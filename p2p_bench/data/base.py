@@ -64,9 +64,9 @@ class LoadedPair:
         """Whether the mask divides the image."""
         if self.mask is None:
             return ""
-        if not bool((self.mask > _HALF).any()):
+        if not bool((self.mask >= _HALF).any()):
             return "lost" if self.mask_lost else "empty"
-        return "full" if bool((self.mask > _HALF).all()) else "part"
+        return "full" if bool((self.mask >= _HALF).all()) else "part"
 
 
 _HALF = 0.5

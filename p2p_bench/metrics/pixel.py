@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from p2p_bench.metrics.base import UNDEFINED, EditView, MetricColumn
+from p2p_bench.metrics.base import UNDEFINED, EditView, MetricColumn, Undefined
+from p2p_bench.metrics.masks import divided
 from p2p_bench.precision import wide
 
 MAX_PSNR = 100.0
@@ -133,7 +134,7 @@ def _window_mean(images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 y x"]:
 class PixelScores:
     """MSE, PSNR and SSIM of the edited image against the source, whole and outside the mask.
 
-    The columns outside the mask are NaN where the mask is unknown, empty or covers everything.
+    The columns outside the mask are undefined where the mask is unknown, empty or covers everything.
     """
 
     columns = (
@@ -156,14 +157,17 @@ class PixelScores:
 
     def _score(self, view: EditView) -> dict[str, float]:
         source, edited = view.source[None], view.edited[None]
-        error = mse(source, edited)
-        outside = torch.tensor([UNDEFINED])
-        if view.mask is not None:
-            outside = mse_outside(source, edited, view.mask[None])
-        return {
+        error, regions = mse(source, edited), divided(view)
+        whole = {
             "mse": error.item(),
             "psnr": psnr_from_mse(error).item(),
             "ssim": ssim(source, edited).item(),
+        }
+        if isinstance(regions, Undefined):
+            return {**whole, "mse_outside": regions, "psnr_outside": regions}
+        outside = mse_outside(source, edited, regions["inside"].float()[None])
+        return {
+            **whole,
             "mse_outside": outside.item(),
             "psnr_outside": psnr_from_mse(outside).item(),
         }

@@ -8,11 +8,10 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from p2p_bench.metrics.base import UNDEFINED, EditView, MetricColumn, Undefined
+from p2p_bench.metrics.masks import divided
 from p2p_bench.metrics.pixel import MAX_PSNR, SSIM_WINDOW, psnr_from_mse, ssim_map
 from p2p_bench.precision import wide
 
-NO_MASK = "there is no mask"
-UNDIVIDED = "the mask is empty or covers the whole image"
 NO_WINDOW = f"no window of {SSIM_WINDOW} x {SSIM_WINDOW} pixels fits"
 
 
@@ -41,16 +40,6 @@ def whole_windows(region: Bool[Tensor, "h w"]) -> Bool[Tensor, "y x"]:
     """Which windows of SSIM lie wholly in a region; there are 10 fewer than pixels either way."""
     left_out = (~region)[None, None].float()
     return max_pool2d(left_out, SSIM_WINDOW, stride=1)[0, 0] == 0
-
-
-def divided(view: EditView) -> dict[str, Bool[Tensor, "h w"]] | Undefined:
-    """The pixels inside and outside of a mask, or why there are none."""
-    if view.mask is None:
-        return Undefined(NO_MASK)
-    inside = view.mask >= 0.5
-    if bool(inside.all()) or not bool(inside.any()):
-        return Undefined(UNDIVIDED)
-    return {"inside": inside, "outside": ~inside}
 
 
 class RegionScores:

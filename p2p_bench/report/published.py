@@ -122,8 +122,11 @@ class Protocol:
     tau_self: str = "0.6"
 
 
-_SETS = ("pie_bench", "pie_bench_pp")
-"""Data sets that are PIE-Bench."""
+CLIP = "openai-ViT-L-14"
+"""Label of the CLIP network of the published table."""
+
+_SET = "pie_bench"
+"""The data set of the published table; PIE-Bench++ has other prompts."""
 
 INVERSIONS: Mapping[str, Mapping[str, Any]] = {
     "ddim": {"guidance": 1.0},
@@ -195,24 +198,59 @@ def is_setting(settings: Mapping[str, Any], protocol: Protocol) -> bool:
     inversion, controller = (
         {key: value for key, value in node.items() if key != "_target_"} for node in nodes.values()
     )
-    return (
-        inversion == protocol.inversion and protocol.controller in (None, controller) and _is_seeded(settings)
+    if protocol.controller is None:
+        added = any(value for key, value in controller.items() if key not in ("cross", "self_attn"))
+        fits = not added and _has(settings, _P2P)
+    else:
+        fits = controller == protocol.controller
+    return inversion == protocol.inversion and fits and _is_shared(settings) and _is_ddim(settings)
+
+
+Known = Mapping[str, Mapping[str, tuple[Any, ...]]]
+"""By group of settings and key, the values that are those of the published table."""
+
+_SHARED: Known = {
+    "dataset": {"border": (True,)},
+    "model": {
+        "dtype": ("float32",),
+        "size": (None, 512, [512, 512]),
+        "lora": (None,),
+        "embeddings": (None,),
+        "record_fraction": (0.25,),
+    },
+    "sampler": {"guidance_interval": (None,), "spacing": (None,)},
+    "run": {"repair": ("none",)},
+}
+"""What the settings of all rows are; one that a run does not tell is taken to be so."""
+
+_P2P: Known = {"dataset": {"as_released": (True,), "blend_words": (True,)}}
+
+
+def _has(settings: Mapping[str, Any], known: Known) -> bool:
+    """Whether settings have those values, as far as a run tells them."""
+    nodes = {group: settings.get(group) or {} for group in known}
+    return all(isinstance(node, Mapping) for node in nodes.values()) and all(
+        nodes[group].get(key, values[0]) in values
+        for group, keys in known.items()
+        for key, values in keys.items()
     )
 
 
-def _is_seeded(settings: Mapping[str, Any]) -> bool:
-    """Whether seed, masks, number format, guided steps and scored pictures are the published table's."""
-    nodes = {key: settings.get(key) or {} for key in ("dataset", "model", "metrics", "sampler")}
-    if not all(isinstance(node, Mapping) for node in nodes.values()):
+def _is_ddim(settings: Mapping[str, Any]) -> bool:
+    """Whether edits were sampled by DDIM without noise."""
+    sampler = settings.get("sampler") or {}
+    name = str(sampler.get("_target_", "DDIMSampler")).rpartition(".")[2]
+    return name == "DDIMSampler" and sampler.get("eta", 0.0) == 0.0
+
+
+def _is_shared(settings: Mapping[str, Any]) -> bool:
+    """Whether a run has what all rows of the published table share, its pictures and CLIP among it."""
+    metrics = settings.get("metrics") or {}
+    if not isinstance(metrics, Mapping) or not all(isinstance(one, Mapping) for one in metrics.values()):
         return False
-    jpeg = [one.get("jpeg", True) for key, one in nodes["metrics"].items() if key.startswith("pie_")]
-    return (
-        settings.get("seed") == 1234
-        and nodes["dataset"].get("border", True) is True
-        and nodes["model"].get("dtype", "float32") == "float32"
-        and nodes["sampler"].get("guidance_interval") is None
-        and all(jpeg)
-    )
+    jpeg = [one.get("jpeg", True) for key, one in metrics.items() if key.startswith("pie_")]
+    clip = metrics.get("pie_clip", {}).get("backbone", CLIP)
+    return _has(settings, _SHARED) and settings.get("seed") == 1234 and all(jpeg) and clip == CLIP
 
 
 INSTRUCTED = "instruct"
@@ -231,11 +269,11 @@ def is_instructed(settings: Mapping[str, Any], rows: Sequence[Row]) -> bool:
         return False
     wanted = {"model": "instruct_pix2pix", "controller": INSTRUCTED, "steps": 50, "guidance": 7.5}
     return (
-        _is_seeded(settings)
+        _is_shared(settings)
         and editor.get("image_guidance", 1.5) == 1.5
         and sampler.get("ancestral") is True
         and sampler.get("spacing") is None
-        and all(row.get("dataset") in _SETS for row in rows)
+        and all(row.get("dataset") == _SET for row in rows)
         and all(row.get(key) == value for row in rows for key, value in wanted.items())
     )
 
@@ -249,7 +287,7 @@ def is_protocol(row: Row, protocol: Protocol) -> bool:
         "tau_cross": protocol.tau_cross,
         "tau_self": protocol.tau_self,
     }
-    return row.get("dataset") in _SETS and all(row.get(key) == value for key, value in wanted.items())
+    return row.get("dataset") == _SET and all(row.get(key) == value for key, value in wanted.items())
 
 
 def published_json(entries: Sequence[Entry]) -> dict[str, Any] | None:
@@ -291,7 +329,8 @@ def _row(line: Mapping[str, str]) -> Published:
 
 def _verdict(row: Published, entries: Sequence[Entry]) -> dict[str, Any]:
     """The run of a published row beside it: reproduced, off by how much, or not run and why."""
-    found = next((i for i, entry in enumerate(entries) if _is_run_of(row, entry)), None)
+    its = [i for i, entry in enumerate(entries) if _is_run_of(row, entry)]
+    found = max(its, key=lambda i: len(entries[i].rows), default=None)
     if found is None:
         return {"run": None, "verdict": "not run", "why": row.absent or "no run here has its settings"}
     entry = entries[found]

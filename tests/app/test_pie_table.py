@@ -14,6 +14,7 @@ from p2p_bench.report.published import (
     INVERSIONS,
     PROTOCOLS,
     is_instructed,
+    is_setting,
     protocol_of,
     published_rows,
 )
@@ -55,6 +56,12 @@ def test_the_rows_of_other_controllers_are_run_with_their_protocols(
         told = {(row["tau_cross"], row["tau_self"]) for row in rows}
         assert told == {(protocol.tau_cross, protocol.tau_self)}
     config = compose([f"experiment={experiment}"], keep_hydra=True)
+    swept = config.hydra.sweeper.params
+    points = [f"{key}={value}" for key in swept for value in str(swept[key]).split(",")]
+    for point, method in zip(points, OTHERS[experiment], strict=True):
+        asked = OmegaConf.to_container(compose([f"experiment={experiment}", point]))
+        assert isinstance(asked, dict)
+        assert is_setting(asked, PROTOCOLS[method]), method
     assert (config.model.name, config.model.dtype, config.seed) == (protocol.model, "float32", 1234)
     assert (config.sampler.steps, config.sampler.guidance) == (50, 7.5)
 
@@ -119,6 +126,10 @@ def test_the_experiment_has_the_settings_that_a_rerun_is_known_by() -> None:
         "InstructPix2Pix",
         *(method for methods in OTHERS.values() for method in methods),
     }
+    for row in own:
+        asked = OmegaConf.to_container(compose(["experiment=pie_table", f"inversion={row.inversion}"]))
+        assert isinstance(asked, dict)
+        assert is_setting(asked, protocol_of(row)), row.method
     for method in METHODS:
         node = compose([f"inversion={method}"]).inversion
         assert {key: node[key] for key in node if key != "_target_"} == INVERSIONS[method]

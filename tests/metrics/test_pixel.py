@@ -11,6 +11,8 @@ from torchmetrics.functional.image import peak_signal_noise_ratio as torchmetric
 from torchmetrics.functional.image import structural_similarity_index_measure as torchmetrics_ssim
 
 from p2p_bench.metrics import EditView, PixelScores, Reconstruction
+from p2p_bench.metrics.base import split_reasons
+from p2p_bench.metrics.masks import NO_MASK, UNDIVIDED
 from p2p_bench.metrics.pixel import MAX_PSNR, mse, mse_outside, psnr, psnr_from_mse, ssim
 
 
@@ -97,6 +99,8 @@ def test_scores_of_views(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
     assert math.isnan(plain["psnr_outside"])
     assert math.isnan(full["mse_outside"])
     assert math.isnan(full["psnr_outside"])
+    for values, reason in ((plain, NO_MASK), (full, UNDIVIDED)):
+        assert split_reasons(values)[1] == {"mse_outside": reason, "psnr_outside": reason}
     assert masked["mse_outside"] == pytest.approx(mse(a[1:2, :, 12:], b[1:2, :, 12:]).item(), rel=1e-12)
     assert masked["psnr_outside"] == pytest.approx(-10 * math.log10(masked["mse_outside"]))
 

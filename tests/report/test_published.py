@@ -77,6 +77,20 @@ def test_what_is_beyond_the_tolerance_is_told(tmp_path: Path, figure: Any) -> No
         {"settings": {**SETTINGS, "inversion": {"guidance": 1.0, "scale": 0.5}}},
         {"settings": {**SETTINGS, "dataset": {"border": False}}},
         {"settings": {**SETTINGS, "metrics": {"pie_pixel": {"jpeg": False}}}},
+        {"every": {"dataset": "pie_bench_pp"}},
+        {"settings": {**SETTINGS, "dataset": {"as_released": False}}},
+        {"settings": {**SETTINGS, "dataset": {"blend_words": False}}},
+        {"settings": {**SETTINGS, "controller": {"cross": 0.4, "self_attn": 0.6, "weights": {"cat": 5.0}}}},
+        {"settings": {**SETTINGS, "controller": {"blend_words": [["cat"], ["dog"]]}}},
+        {"settings": {**SETTINGS, "sampler": {"_target_": "x.EulerSampler"}}},
+        {"settings": {**SETTINGS, "sampler": {"_target_": "x.DDIMSampler", "eta": 1.0}}},
+        {"settings": {**SETTINGS, "sampler": {"_target_": "x.DDIMSampler", "spacing": "trailing"}}},
+        {"settings": {**SETTINGS, "model": {"lora": ["style.safetensors", 1.0]}}},
+        {"settings": {**SETTINGS, "model": {"embeddings": "word.safetensors"}}},
+        {"settings": {**SETTINGS, "model": {"size": [256, 256]}}},
+        {"settings": {**SETTINGS, "model": {"record_fraction": 0.5}}},
+        {"settings": {**SETTINGS, "run": {"repair": "mask"}}},
+        {"settings": {**SETTINGS, "metrics": {"pie_clip": {"backbone": "mine"}}}},
     ],
     ids=str,
 )
@@ -181,6 +195,10 @@ def test_a_rerun_by_instructions_is_told_from_others(tmp_path: Path) -> None:
         ({}, {"seed": 0}),
         ({}, {"model": {"dtype": "float16"}}),
         ({}, {"dataset": {"border": False}}),
+        ({"dataset": "pie_bench_pp"}, {}),
+        ({}, {"model": {"lora": ["style.safetensors", 1.0]}}),
+        ({}, {"run": {"repair": "words"}}),
+        ({}, {"metrics": {"pie_clip": {"backbone": "mine"}}}),
     ],
     ids=str,
 )
@@ -195,6 +213,12 @@ def test_part_of_the_images_is_no_verdict(tmp_path: Path) -> None:
     row = row_of(published, "Direct + P2P")
     assert (row["verdict"], row["why"]) == ("partly run", "699 of 700 images, so there is no verdict")
     assert published["canary"][0]["verdict"] == "no verdict"
+
+
+def test_the_whole_run_is_judged_where_a_part_is_there_too(tmp_path: Path) -> None:
+    part = pie_run(tmp_path / "a", DIRECT.values, images=5)
+    row = row_of(found(tmp_path, part, pie_run(tmp_path / "b", DIRECT.values)), "Direct + P2P")
+    assert (row["verdict"], row["run"]) == ("reproduced", 1)
 
 
 def test_absent_columns_are_no_verdict(tmp_path: Path) -> None:
