@@ -213,7 +213,8 @@ class UNetCheckpoint:
         Args:
             device: Where to.
             dtype: Number format; None takes the checkpoint's own `dtype`. A VAE whose configuration says
-                `force_upcast` is in float32 where the rest is in float16, which overflows in it.
+                `force_upcast`, or nothing of it in Stable Diffusion XL, is in float32 where the rest is in
+                float16, which overflows in it.
 
         Raises:
             MissingWeightsError: A file is missing or cannot be read, or holds other tensors than the network
@@ -229,7 +230,8 @@ class UNetCheckpoint:
         def part(kind: Any, folder: str, number_format: torch.dtype = dtype) -> Any:
             return load_part(kind, directory / folder, self.name, calling.home, number_format, self.variant)
 
-        overflows = dtype == torch.float16 and self._config(directory, layout.vae).values.get("force_upcast")
+        vae_config = self._config(directory, layout.vae).values
+        overflows = dtype == torch.float16 and vae_config.get("force_upcast", layout.family == "sdxl")
         reader = self.reader()
         encoders = tuple(part(_ENCODERS[kind], folder) for folder, kind in layout.encoders.items())
         unet = part(UNet2DConditionModel, "unet")

@@ -16,8 +16,15 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from p2p_bench.errors import ConfigError, MissingWeightsError
-from p2p_bench.models.files import index_file, read_json, weight_files, weight_map
-from p2p_bench.models.layouts import Layout
+from p2p_bench.models.files import (
+    TRANSFORMERS_STEM,
+    index_file,
+    read_json,
+    variant_of,
+    weight_files,
+    weight_map,
+)
+from p2p_bench.models.layouts import NETWORK_STEM, Layout
 from p2p_bench.weights import readable, refuse_damaged, refuse_foreign, tensor_keys
 
 _REQUIRED = object()
@@ -112,7 +119,7 @@ def check_headers(directory: Path, name: str, layout: Layout, variant: str | Non
         where = f"model {name!r}, {part}"
         keys = {file.name: set(tensor_keys(file, where)) for file in files}
         # diffusers looks no further than the index, and fills what a shard lacks with random numbers.
-        index = index_file(directory, part, stem, variant)
+        index = index_file(directory, part, stem, variant_of(directory, part, stem, variant))
         placed = weight_map(index) if index.is_file() else {}
         if set(keys) == set(placed.values()):
             absent = [key for key, file in placed.items() if key not in keys[file]]
@@ -138,9 +145,11 @@ def load_part(
     Raises:
         MissingWeightsError: Weights are absent, foreign, misshapen, not finite or all zero; names the keys.
     """
-    options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "variant": variant}
-    options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
     of_transformers = issubclass(kind, PreTrainedModel)
+    stem = TRANSFORMERS_STEM if of_transformers else NETWORK_STEM
+    own = variant_of(folder.parent, folder.name, stem, variant)
+    options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "variant": own}
+    options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
     if not of_transformers:
         options |= {"low_cpu_mem_usage": False, "torch_dtype": dtype}
     where = f"model {name!r}, {folder.name}"

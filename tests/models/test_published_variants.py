@@ -60,6 +60,17 @@ def sharded(variant: str | None = None, whole: bool = False) -> Change:
     return change
 
 
+def renamed(variant: str, *parts: str) -> Change:
+    """Gives the weight files of some parts the name of a variant."""
+
+    def change(folder: Path) -> None:
+        for part in parts:
+            file = next((folder / part).glob("*.safetensors"))
+            file.rename(file.with_suffix(f".{variant}.safetensors"))
+
+    return change
+
+
 def both_variants(folder: Path) -> None:
     """Shards of two number formats in one folder, as in DeepFloyd IF and Stable Diffusion 3."""
     sharded()(folder)
@@ -84,6 +95,7 @@ EQUAL: dict[str, tuple[str, Change, dict[str, Any]]] = {
     "shards of a variant": ("sd1", sharded("fp16"), {"variant": "fp16"}),
     "two kinds of shards": ("sd1", both_variants, {"variant": "fp16"}),
     "two kinds of shards, the plain ones": ("sd1", both_variants, {}),
+    "a variant of the U-Net alone": ("sd1", renamed("non_ema", "unet"), {"variant": "non_ema"}),
     "fewer text columns than the encoder has": (
         "sd1", config("tokenizer/tokenizer_config.json", model_max_length=12), {},
     ),
@@ -156,6 +168,10 @@ REFUSED: dict[str, tuple[str, Change, str]] = {
         lambda folder: (sharded()(folder), next((folder / "unet").glob("*-00001-*")).unlink())[1],
         "missing: unet/diffusion_pytorch_model-00001-of",
     ),
+    "a variant alone, which nobody asked for": (
+        "sd1", renamed("fp16", "unet", "text_encoder"),
+        r"missing: unet/\S+\.safetensors, text_encoder/\S+; .*model.variant=fp16$",
+    ),
     "an index that leads elsewhere": (
         "sd1",
         lambda folder: (folder / "unet/diffusion_pytorch_model.safetensors.index.json").write_text(
@@ -174,6 +190,11 @@ def test_refused_before_weights(name: str, tmp_path: Path) -> None:
     with pytest.raises(P2PError, match=said) as caught:
         LocalCheckpoint(folder).spec()
     assert caught.value.exit_code in (2, 3)
+
+
+def test_a_variant_that_no_part_has_is_refused() -> None:
+    with pytest.raises(P2PError, match=r"missing: unet/diffusion_pytorch_model\.fp61\.safetensors, vae/"):
+        LocalCheckpoint(tiny_checkpoint().path, variant="fp61").spec()
 
 
 @pytest.mark.parametrize(
