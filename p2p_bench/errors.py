@@ -44,6 +44,25 @@ class ProcessLostError(P2PError):
     exit_code = 75
 
 
+class OtherProcessError(P2PError):
+    """What went wrong in another process of a run, as it said; what is finished is kept.
+
+    Attributes:
+        exit_code: As of the error there.
+    """
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def exit_code_of(error: BaseException) -> int:
+    """What the command line leaves with after an error; a disk can be mended, and the run goes on."""
+    if isinstance(error, P2PError):
+        return error.exit_code
+    return CannotWriteError.exit_code if isinstance(error, OSError | KeyboardInterrupt) else 1
+
+
 class NonFiniteLatentError(P2PError):
     """A latent became NaN or infinite.
 

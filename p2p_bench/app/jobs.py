@@ -24,7 +24,7 @@ from p2p_bench.bench.run import Member, help_along, run_benchmark
 from p2p_bench.bench.stopping import TooManyErrorsError
 from p2p_bench.bench.summary import SUMMARY
 from p2p_bench.bench.whole import shortfall
-from p2p_bench.errors import CannotWriteError, P2PError, ProcessLostError
+from p2p_bench.errors import CannotWriteError, OtherProcessError, P2PError, ProcessLostError
 from p2p_bench.report import summary_table, write_report
 from p2p_bench.types import MASK_NOTES
 
@@ -152,7 +152,10 @@ def run_job(job: Job) -> Outcome:
     execution = parts.execution()
     if execution.helps:
         member = Member(parts.task, job.run_dir, {}, parts.keep)
-        help_along([member], trainer=parts.trainer, batch_size=parts.batch_size, execution=execution)
+        try:
+            help_along([member], trainer=parts.trainer, batch_size=parts.batch_size, execution=execution)
+        except OSError as error:
+            raise _cannot_write(job, error) from error
         return Outcome(0)
     with mirrored(job.run_dir, job.output, lambda line: status_console().print(line, markup=False)):
         return _run_here(job, parts)
@@ -184,20 +187,24 @@ def _run_here(job: Job, parts: Parts) -> Outcome:
         _report_so_far(job.run_dir)
         tell_how_to_go_on(job.run_dir.parent if job.group else job.run_dir, job.overrides)
         raise
-    except (ProcessLostError, TooManyErrorsError):
+    except (ProcessLostError, OtherProcessError, TooManyErrorsError):
         _report_so_far(job.run_dir)
         tell_how_to_go_on(job.run_dir, job.overrides)
         raise
     except OSError as error:
-        raise CannotWriteError(
-            f"{job.run_dir}: a file could not be written or read ({error}); finished edits are kept: mend "
-            f"that, and {how_to_go_on(job.run_dir, job.overrides)} goes on"
-        ) from error
+        raise _cannot_write(job, error) from error
     if lost:
         return Outcome(lost, promised=finished.promised)
     _tell_failures(finished.rows, status)
     code = _FAILED if any(row["status"] != "ok" for row in finished.rows) else 0
     return Outcome(code, objective_values(job.config, finished.summary), finished.promised)
+
+
+def _cannot_write(job: Job, error: OSError) -> CannotWriteError:
+    return CannotWriteError(
+        f"{job.run_dir}: a file could not be written or read ({error}); finished edits are kept: mend that, "
+        f"and {how_to_go_on(job.run_dir, job.overrides)} goes on"
+    )
 
 
 def _publish(finished: FinishedRun, parts: Parts) -> None:

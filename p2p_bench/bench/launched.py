@@ -22,7 +22,7 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]  # not in its stubs
 from torch.distributed.rendezvous import rendezvous
 
-from p2p_bench.errors import P2PError, ProcessLostError
+from p2p_bench.errors import OtherProcessError, ProcessLostError, exit_code_of
 
 _POLL = 0.2
 _BEAT = 5.0
@@ -34,18 +34,6 @@ _PORTS = (15_000, 25_000)
 """Ports of which the processes of a SLURM step take one, by its number, where `MASTER_PORT` names none."""
 
 _CONNECT = timedelta(minutes=15)
-
-
-class OtherProcessError(P2PError):
-    """What went wrong in another process, as it said.
-
-    Attributes:
-        exit_code: As of the error there.
-    """
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
 
 
 @dataclass(frozen=True)
@@ -105,7 +93,7 @@ class Launched:
             raise
         except BaseException as error:
             message = f"process {self.rank + 1} of {self.count}: {error or type(error).__name__}"
-            end = {"state": "fault", "message": message, "code": getattr(error, "exit_code", 1)}
+            end = {"state": "fault", "message": message, "code": exit_code_of(error)}
             raise
         finally:
             self._set(f"{number}/end/{self.rank}", end)

@@ -134,7 +134,7 @@ class PartWriter:
         self._folder = folder
         self._schema = schema
         self._suffix = f"-{process:04d}" if process else ""
-        self._next = 1 + max((_part_number(path) for path in part_files(folder)), default=-1)
+        self._next = next_part(folder)
 
     def of_process(self, process: int) -> "PartWriter":
         """A writer of the same rows for another process."""
@@ -290,5 +290,11 @@ def part_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("part-*.parquet") if is_part(path))
 
 
-def _part_number(path: Path) -> int:
+def part_number(path: Path) -> int:
+    """Number of a part, which rises with each that a process writes."""
     return int(path.stem.split("-")[1])
+
+
+def next_part(folder: Path) -> int:
+    """Number that the next part in a folder gets."""
+    return 1 + max(map(part_number, part_files(folder)), default=-1)

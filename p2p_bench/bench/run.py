@@ -21,7 +21,7 @@ from p2p_bench.bench.status import telling
 from p2p_bench.bench.stopping import TooManyErrorsError
 from p2p_bench.bench.summary import summarise, write_summary
 from p2p_bench.bench.task import Keep, Task
-from p2p_bench.errors import P2PError, ProcessLostError
+from p2p_bench.errors import OtherProcessError, P2PError, ProcessLostError
 
 
 def run_benchmark(
@@ -65,8 +65,9 @@ def run_benchmark(
         P2PError: A fault that concerns the whole run: found before the model is loaded.
         TooManyErrorsError: More edits failed than the limits allow.
         ProcessLostError: A process of several, or the device, is gone.
-        KeyboardInterrupt: Interrupted. As with these two errors, finished batches are on the disk, and there
-            are tables and a summary of them.
+        OtherProcessError: Something went wrong in another process of the run.
+        KeyboardInterrupt: Interrupted. As with these three errors, finished batches are on the disk, and
+            there are tables and a summary of them.
     """
     console = Console(quiet=True) if console is None else console
     config = task.settings if config is None else config
@@ -86,8 +87,8 @@ def run_benchmark(
                 _edit(
                     {0: run}, facts, lead, execution, trainer=trainer, batch_size=batch_size, console=console
                 )
-            except (KeyboardInterrupt, ProcessLostError, TooManyErrorsError):
-                with suppress(OSError):  # the parts are there, whatever becomes of the tables
+            except (KeyboardInterrupt, ProcessLostError, OtherProcessError, TooManyErrorsError):
+                with suppress(OSError, P2PError):  # the parts are there, whatever becomes of the tables
                     _conclude(task, facts, run, run_dir, name, config)
                 raise
             rows, summary = _conclude(task, facts, run, run_dir, name, config)

@@ -15,8 +15,8 @@ from typing import Any
 
 from p2p_bench.bench.directory import STATUS
 from p2p_bench.bench.open_run import Facts, OpenRun
-from p2p_bench.bench.rows import write_atomically
-from p2p_bench.errors import ProcessLostError
+from p2p_bench.bench.rows import ROWS, next_part, write_atomically
+from p2p_bench.errors import CannotWriteError, exit_code_of
 
 RUNNING, FINISHED, INTERRUPTED, FAILED = "running", "finished", "interrupted", "failed"
 
@@ -39,6 +39,7 @@ def telling(run_dir: Path, name: str, run: OpenRun, facts: Facts) -> Iterator[No
         "process": os.getpid(),
         "promised": len(run.subjects),
         "there": len(run.subjects) - len(run.pending),
+        "first_part": next_part(run_dir / ROWS),
         "variants": list(dict.fromkeys(variant.name for _, variant in run.subjects.values())),
         "metrics": {
             column.name: {key: value for key, value in asdict(column).items() if key != "name"}
@@ -51,7 +52,7 @@ def telling(run_dir: Path, name: str, run: OpenRun, facts: Facts) -> Iterator[No
         yield
         state = FINISHED
     except BaseException as error:
-        state = INTERRUPTED if isinstance(error, KeyboardInterrupt | ProcessLostError) else FAILED
+        state = INTERRUPTED if exit_code_of(error) == CannotWriteError.exit_code else FAILED
         raise
     finally:
         with suppress(OSError):  # what cannot be written is told by whoever wrote first

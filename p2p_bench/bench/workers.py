@@ -25,24 +25,12 @@ from p2p_bench.bench.devices import on_device
 from p2p_bench.bench.progress import ProgressDisplay
 from p2p_bench.bench.stopping import SIGNALS, Stop, TooManyErrorsError, stopping
 from p2p_bench.bench.work import Work, edit_work
-from p2p_bench.errors import ConfigError, P2PError, ProcessLostError
+from p2p_bench.errors import ConfigError, OtherProcessError, P2PError, ProcessLostError, exit_code_of
 
 START = "spawn"
 _WAIT = 0.5
 _PATIENCE = 60.0
 log = logging.getLogger(__name__)
-
-
-class WorkerError(P2PError):
-    """What went wrong in another process, as it said.
-
-    Attributes:
-        exit_code: As of the error there.
-    """
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
 
 
 @dataclass(eq=False)
@@ -172,7 +160,7 @@ def _hear(worker: _Worker, message: tuple[Any, ...], display: ProgressDisplay) -
         worker.ended = True
         worker.interrupted = kind == "interrupted"
         if kind == "fault":
-            worker.fault = WorkerError(*rest)
+            worker.fault = OtherProcessError(*rest)
 
 
 def _close(worker: _Worker, count: int) -> None:
@@ -226,7 +214,8 @@ def _work(work: Work, trainer: Callable[..., Trainer], number: int, count: int, 
         display.tell(("fault", str(error), error.exit_code))
     except Exception as error:
         log.exception("process %d", number)
-        display.tell(("fault", f"process {number + 1}: {type(error).__name__}: {error}", 1))
+        told = f"process {number + 1} of {count}: {type(error).__name__}: {error}"
+        display.tell(("fault", told, exit_code_of(error)))
     finally:
         with suppress(OSError):
             pipe.close()

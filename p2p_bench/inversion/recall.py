@@ -1,8 +1,9 @@
 """Inversions that were made before: found again by all that decides them, and by nothing else.
 
-The key of an entry is a digest of the image's pixels, its prompt, the model's files, noise levels, number
-format and way of rounding, the method with all its settings, the number of steps, the sample's seed where the
-method draws noise, and the code that inverts. Target prompts, controllers and schedules are no part of it.
+The key of an entry is a digest of the image's pixels, its prompt, the model's files, what its network is told
+besides, noise levels, number format and way of rounding, the method with all its settings, the number of
+steps, the sample's seed where the method draws noise, and the code that inverts, libraries included. Target
+prompts, controllers and schedules are no part of it.
 """
 
 import dataclasses
@@ -13,6 +14,7 @@ import logging
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +30,15 @@ from p2p_bench.inversion.checked import inverted
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.sampling.replay import Replay
 
-_CODE = ("inversion", "sampling", "models")
+_CODE = ("attention", "inversion", "models", "prompts", "sampling")
 """Rooms whose code decides an inversion."""
+
+_ALONE = ("guidance.py", "pinned.py", "precision.py")
+"""Files outside of rooms that do."""
+
+_LIBRARIES = ("torch", "diffusers", "transformers")
+"""Packages that compute it."""
+
 _HEADER = "replay"
 log = logging.getLogger(__name__)
 
@@ -106,7 +115,7 @@ def replay_key(inversion: Inversion, model: DiffusionModel, sources: Sources, pl
         {
             "image": _tensor_digest(sources.images[place]),
             "prompt": [prompt.text, list(prompt.ids)],
-            "model": [model.spec.checksum, model.spec.prediction_type, model.spec.unprompted],
+            "model": list(model.identity),
             "levels": [[level.timestep, level.alpha, level.sigma] for level in model.ladder(steps)],
             "dtype": [str(model.dtype), *model.roundings],
             "method": settings_of(inversion.for_model(model.spec)),
@@ -262,7 +271,9 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 
 @functools.cache
 def _code_digest() -> str:
-    """Of the files of this package."""
+    """Of the files of this package, and of the libraries by their versions, whatever they were built for."""
     package = _PACKAGE
     files = [path for room in _CODE for path in sorted((package / room).glob("*.py"))]
-    return digest({str(path.relative_to(package)): sha256_file(path) for path in files})
+    files += [package / name for name in _ALONE]
+    libraries = {name: version(name).partition("+")[0] for name in _LIBRARIES}
+    return digest([{str(path.relative_to(package)): sha256_file(path) for path in files}, libraries])

@@ -52,6 +52,11 @@ class Flux(FlowTransformer):
 
     embedded: float | None
 
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """See `DiffusionModel.identity`."""
+        return (*super().identity, self.embedded)
+
     def encode_one(self, prompt: TokenizedPrompt) -> Conditioning:
         """See `DiffusionModel.encode_one`."""
         clip, t5 = self.encoders

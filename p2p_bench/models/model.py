@@ -154,6 +154,15 @@ class DiffusionModel(ABC):
             )
 
     @property
+    def identity(self) -> tuple[Any, ...]:
+        """What decides predictions besides noise levels, number format and `roundings`, as plain values.
+
+        Families that tell their network something of a setting's own add it.
+        """
+        spec = self.spec
+        return (spec.checksum, spec.prediction_type, spec.unprompted, spec.guided_by, spec.max_tokens)
+
+    @property
     def roundings(self) -> tuple[str, ...]:
         """What makes predictions differ, by rounding, from those of the same weights; see `NetworkCall`."""
         return () if self.call is None else self.call.roundings

@@ -1,6 +1,7 @@
 """Runs that are still going on: how far they are, from their `progress.json` and their parts alone.
 
-A part never changes, so each is read once, however often one looks.
+A part never changes, so each is read once, however often one looks; where one has gone, or another took its
+name (`run.resume=force`), all is read anew.
 """
 
 import json
@@ -9,6 +10,7 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from p2p_bench.bench.directory import STATUS
-from p2p_bench.bench.rows import KEY_COLUMNS
+from p2p_bench.bench.rows import KEY_COLUMNS, ROWS, part_files, part_number
 from p2p_bench.errors import DataError
 from p2p_bench.report.columns import metric_columns, metric_counts
 from p2p_bench.report.tradeoff import choose_axes
@@ -35,8 +37,8 @@ class Snapshot:
         path: Its directory.
         name: Its name.
         state: "running", "finished", "interrupted", "failed", or "stopped" where its process is gone.
-        done: Edits on the disk, failed ones included.
-        failed: Failed ones among them.
+        done: Edits that are made, failed ones included; not those of an earlier start that are tried again.
+        failed: Edits whose last row is a failure.
         promised: Edits of the run.
         rate: Edits a second of late; NaN where it is not known yet.
         summary: What a table of the run needs of its summary, means of what is there.
@@ -72,6 +74,23 @@ class Snapshot:
         return f"{self.name} ({self.path}): " + ", ".join(parts)
 
 
+@dataclass(frozen=True)
+class _Part:
+    """A part that was read.
+
+    Attributes:
+        number: Its number.
+        written: When it was, in seconds since the epoch.
+        stamp: What tells it from another of its name.
+        rows: Number of its rows.
+    """
+
+    number: int
+    written: float
+    stamp: tuple[int, ...]
+    rows: int
+
+
 @dataclass
 class _Variant:
     count: int = 0
@@ -92,10 +111,14 @@ class LiveRun:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._seen: dict[str, tuple[float, int]] = {}
-        self._keys: dict[tuple[Any, ...], str] = {}
-        self._variants: dict[str, _Variant] = {}
+        self._forget()
         self._status()
+
+    def _forget(self) -> None:
+        self._seen: dict[str, _Part] = {}
+        self._keys: dict[tuple[Any, ...], str] = {}
+        self._last: dict[tuple[Any, ...], int] = {}
+        self._variants: dict[str, _Variant] = {}
 
     def look(self) -> Snapshot:
         """How far the run is now.
@@ -104,7 +127,9 @@ class LiveRun:
             DataError: A file of the run cannot be read.
         """
         status = self._status()
+        first, there = int(status.get("first_part", 0)), int(status.get("there", 0))
         self._read_parts(list(status["metrics"]))
+        now = sum(number >= first for number in self._last.values())
         failed = Counter(reason for reason in self._keys.values() if reason)
         summary = self._summary(status)
         columns = metric_columns(status["metrics"])
@@ -113,10 +138,10 @@ class LiveRun:
             path=self.path,
             name=str(status["experiment"]),
             state=_state(status),
-            done=len(self._keys),
+            done=there + now if "first_part" in status else now,
             failed=failed.total(),
             promised=int(status["promised"]),
-            rate=self._rate(float(status["started"])),
+            rate=self._rate(float(status["started"]), first),
             summary=summary,
             reasons=dict(failed.most_common()),
             axes=None if axes is None else (axes.x, axes.y),
@@ -130,6 +155,7 @@ class LiveRun:
             if lacking:
                 raise KeyError(*lacking)
             float(status["started"]), int(status["promised"]), list(status["variants"])
+            int(status.get("first_part", 0)), int(status.get("there", 0))
             metric_columns(status["metrics"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DataError(f"{file}: not what a run says of its progress ({error!r})") from error
@@ -138,22 +164,35 @@ class LiveRun:
 
     def _read_parts(self, metrics: Sequence[str]) -> None:
         wanted = [*KEY_COLUMNS, "status", "error", *metrics]
-        for path in sorted((self.path / "rows").glob("part-*.parquet")):
+        paths = part_files(self.path / ROWS)
+        if self._replaced(paths):
+            self._forget()
+        for path in paths:
             if path.name in self._seen:
                 continue
             try:
-                written = path.stat().st_mtime
+                written = path.stat()
                 rows = pq.read_table(path, columns=wanted, partitioning=None).to_pylist()
             except FileNotFoundError:
                 continue
             except (pa.ArrowException, OSError) as error:
                 raise DataError(f"{path}: not a readable part of rows ({error})") from error
-            self._seen[path.name] = (written, len(rows))
+            number = part_number(path)
+            self._seen[path.name] = _Part(number, written.st_mtime, _stamp(written), len(rows))
             for row in rows:
-                self._count(row, metrics)
+                self._count(row, metrics, number)
 
-    def _count(self, row: Mapping[str, Any], metrics: Iterable[str]) -> None:
+    def _replaced(self, paths: Sequence[Path]) -> bool:
+        """Whether parts that were read are gone or are others now."""
+        stamps = {}
+        for path in paths:
+            with suppress(FileNotFoundError):
+                stamps[path.name] = _stamp(path.stat())
+        return any(stamps.get(name) != part.stamp for name, part in self._seen.items())
+
+    def _count(self, row: Mapping[str, Any], metrics: Iterable[str], number: int) -> None:
         key = tuple(row[name] for name in KEY_COLUMNS)
+        self._last[key] = max(number, self._last.get(key, 0))
         variant = self._variants.setdefault(str(row["variant"]), _Variant())
         before = self._keys.get(key)
         if before == "":  # computed twice: the same row
@@ -168,13 +207,14 @@ class LiveRun:
                 variant.sums[name] += row[name]
                 variant.counts[name] += 1
 
-    def _rate(self, started: float) -> float:
-        parts = sorted(one for one in self._seen.values() if one[0] >= started)[-_RECENT:]
+    def _rate(self, started: float, first_part: int) -> float:
+        fresh = (part for part in self._seen.values() if part.number >= first_part)
+        parts = sorted(fresh, key=lambda part: part.written)[-_RECENT:]
         if not parts:
             return math.nan
-        first = started if len(parts) < 2 else parts[0][0]
-        count = sum(number for _, number in (parts if len(parts) < 2 else parts[1:]))
-        return count / (parts[-1][0] - first) if parts[-1][0] > first else math.nan
+        first = started if len(parts) < 2 else parts[0].written
+        count = sum(part.rows for part in (parts if len(parts) < 2 else parts[1:]))
+        return count / (parts[-1].written - first) if parts[-1].written > first else math.nan
 
     def _summary(self, status: Mapping[str, Any]) -> dict[str, Any]:
         names = dict.fromkeys([*map(str, status["variants"]), *self._variants])
@@ -187,6 +227,10 @@ class LiveRun:
             }
             found[name] = {"count": variant.count, "failed": variant.failed, "metrics": means}
         return {"experiment": status["experiment"], "variants": found, "metrics": status["metrics"]}
+
+
+def _stamp(facts: os.stat_result) -> tuple[int, ...]:
+    return facts.st_mtime_ns, facts.st_size, facts.st_ino
 
 
 def live_paths(directory: Path) -> list[Path]:

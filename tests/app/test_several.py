@@ -1,5 +1,6 @@
 """Several processes share a run: each pair is edited once, whatever becomes of one of them."""
 
+import json
 import multiprocessing
 import os
 import signal
@@ -201,3 +202,20 @@ def test_torchrun_needs_a_place_and_the_right_trainer(command, monkeypatch):
     assert "run.dir=DIR" in outcome.err
     assert launched.cache_info().currsize == 0  # nothing was waited for
     assert not command.ran
+
+
+def test_a_disk_that_fails_in_another_process_ends_the_run_which_can_be_resumed(command):
+    """As it does in this one: what one process writes is lost, what the others wrote is kept and reported."""
+    out = command.folder / "out"
+    (out / "rows" / ".part-000000-0001.parquet.tmp").mkdir(parents=True)  # in the way of the second process
+    settings = [*SETTINGS, "trainer=ddp", "trainer.devices=2", "run.dir=out"]
+    outcome = command.bench(*settings, pairs=NINE)
+    assert outcome.code == 75, outcome.err
+    assert "error: process 2 of 2: IsADirectoryError" in outcome.err
+    assert f"p2p-bench resume {out} goes on" in outcome.err
+    assert (out / "report.html").is_file()
+    assert json.loads((out / "progress.json").read_text())["state"] == "interrupted"
+    assert 0 < len(rows_of(out)) == sum(part_sizes(out)) < len(NINE)
+    (out / "rows" / ".part-000000-0001.parquet.tmp").rmdir()
+    assert command("resume", "out").code == 0
+    assert sum(part_sizes(out)) == len(NINE)

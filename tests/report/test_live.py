@@ -1,6 +1,7 @@
 """Runs that are going on, seen from their files."""
 
 import json
+import math
 import os
 import socket
 import subprocess
@@ -8,8 +9,10 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
+from p2p_bench.bench.directory import set_aside
 from p2p_bench.bench.rows import RowWriter
 from p2p_bench.errors import DataError
 from p2p_bench.report.live import LiveRun, duration, live_paths
@@ -84,8 +87,35 @@ def test_parts_are_read_once(tmp_path, monkeypatch):
     run = LiveRun(begun(tmp_path))
     part(tmp_path, make_row("a"))
     run.look()
-    (tmp_path / "rows" / "part-000000.parquet").write_bytes(b"")  # would be an error if it were read again
+    monkeypatch.setattr(pq, "read_table", None)  # an error if it were read again
     assert run.look().done == 1
+
+
+def test_a_run_that_is_started_anew_in_its_directory_is_read_anew(tmp_path):
+    """Parts of other settings were set aside, and new ones have their names."""
+    run = LiveRun(begun(tmp_path))
+    part(tmp_path, make_row("a", psnr=10.0), make_row("b", psnr=10.0))
+    part(tmp_path, make_row("c", status="error", error="bad luck"))
+    assert (run.look().done, run.look().failed) == (3, 1)
+    set_aside(tmp_path)
+    begun(tmp_path)
+    part(tmp_path, make_row("a", psnr=30.0))
+    seen = run.look()
+    assert (seen.done, seen.failed) == (1, 0)
+    assert seen.summary["variants"]["none"]["metrics"]["psnr"] == {"mean": 30.0, "count": 1}
+
+
+def test_failed_edits_that_are_tried_again_are_still_to_be_made(tmp_path):
+    part(tmp_path, *(make_row(name, status="error", error="bad luck") for name in "abcdef"), ago=1)
+    run = LiveRun(begun(tmp_path, there=2, first_part=1, started=time.time() - 50))
+    seen = run.look()
+    assert (seen.done, seen.failed, seen.promised) == (2, 6, 8)
+    assert math.isnan(seen.rate)  # nothing was made since it was started
+    part(tmp_path, make_row("a", psnr=1.0), ago=20)
+    part(tmp_path, make_row("b", status="error", error="again"), ago=10)
+    seen = run.look()
+    assert (seen.done, seen.failed) == (4, 5)
+    assert seen.seconds_left == pytest.approx(40, rel=0.01)  # four edits, one in ten seconds
 
 
 def test_a_run_whose_process_is_gone_has_stopped(tmp_path):
