@@ -19,9 +19,10 @@ from p2p_bench.controllers.blend import fixed_masks
 from p2p_bench.data.base import PairDataset, all_pairs, content_checksum
 from p2p_bench.errors import ConfigError, ErrorList, P2PError
 from p2p_bench.hashing import digest
-from p2p_bench.inversion.base import no_step_left, not_sampled, steps_guided, unserved
+from p2p_bench.inversion.base import no_step_left, not_found, not_sampled, steps_guided, unserved
 from p2p_bench.metrics.base import Metric, MetricColumn, all_columns, metric_checksums
 from p2p_bench.models import ModelSpec
+from p2p_bench.models.files import file_hash
 from p2p_bench.raster import shortened
 from p2p_bench.sampling.sampler import check_guidance
 from p2p_bench.types import EditPair
@@ -41,7 +42,7 @@ class Facts:
         spec: Facts about the model.
         columns: The metric columns.
         pairs: The pairs of the data set.
-        checksums: Of the model, the pairs and the metrics' files.
+        checksums: Of the model, the pairs, the metrics' files and those of the inversion.
     """
 
     spec: ModelSpec
@@ -201,7 +202,9 @@ def read_facts(task: Task) -> Facts:
     has_images = pairs is not None and inverts and any(pair.has_image for pair in pairs)
     if spec is not None and has_images:
         method, stepper = task.inversion, task.sampler.stepper()
-        faults += filter(None, [unserved(method, spec, steps), not_sampled(method, stepper)])
+        faults += filter(
+            None, [unserved(method, spec, steps), not_sampled(method, stepper), not_found(method)]
+        )
         faults += filter(None, [] if steps is None else [no_step_left(task.inversion, steps)])
     if spec is not None and steps is not None and inverts:
         method, interval = task.inversion if has_images else None, task.sampler.guidance_interval
@@ -211,6 +214,8 @@ def read_facts(task: Task) -> Facts:
         raise ErrorList(faults)
     checksums = {"model": spec.checksum} if spec.checksum else {}
     checksums |= {"pairs": pairs_checksum(pairs), **sums}
+    if has_images and task.inversion.files():
+        checksums["inversion"] = digest([file_hash(path) for path in task.inversion.files()])
     return Facts(spec, columns, tuple(pairs), checksums | metric_checksums(task.metrics))
 
 

@@ -183,6 +183,7 @@ class UNetCheckpoint:
             ),
             guided_by="input" if told else "passes",
             consistency=(told or bool(self.lora)) if self.consistency is None else self.consistency,
+            text_width=min(unet.integers("cross_attention_dim")),
         )
 
     def tokenizer(self) -> Any:

@@ -258,10 +258,11 @@ def checkpoint_checksum(directory: Path, layout: Layout, variant: str | None) ->
     for component, stem in layout.weights.items():
         files += weight_files(directory, component, stem, variant)
     present = [file for file in files if file.is_file()]
-    return digest({str(file.relative_to(directory)): _file_hash(file) for file in present})
+    return digest({str(file.relative_to(directory)): file_hash(file) for file in present})
 
 
-def _file_hash(file: Path) -> str:
+def file_hash(file: Path) -> str:
+    """SHA-256 of a file, in hexadecimal; computed once as long as it does not change."""
     status = file.stat()
     return _hash_of_version(file, status.st_size, status.st_mtime_ns)
 

@@ -95,6 +95,7 @@ class ModelSpec:
         guided_by: How a guidance scale acts, see `GuidedBy`.
         upscaler: The stage that enlarges its images; None: there is none.
         guidance_interval: Between which parts of the steps guidance acts, unless a run says otherwise.
+        text_width: Width of a text column, where cross-attention reads one text; None: not known.
     """
 
     name: str
@@ -120,6 +121,7 @@ class ModelSpec:
     guided_by: GuidedBy = "passes"
     upscaler: Upscaling | None = None
     guidance_interval: Interval = EVERY_STEP
+    text_width: int | None = None
 
     def laid_out(self, kind: LevelKind, spacing: Spacing | None = None) -> "ModelSpec":
         """The same with the noise levels of another sampler, see `LevelKind`.
