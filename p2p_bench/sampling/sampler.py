@@ -1,5 +1,6 @@
 """How a run samples: the settings of the `sampler` group."""
 
+import logging
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -14,6 +15,8 @@ from p2p_bench.sampling.ddim import DDIM
 from p2p_bench.sampling.dpm_solver import DPMSolver
 from p2p_bench.sampling.flow_solvers import Heun, Midpoint
 from p2p_bench.sampling.stepper import Stepper
+
+log = logging.getLogger(__name__)
 
 ROWS = 80
 """Samples through the network at once where nobody says."""
@@ -168,6 +171,17 @@ def check_steps(steps: int) -> None:
     """Raises a `ConfigError` unless there is at least one step."""
     if steps < 1:
         raise ConfigError(f"steps: expected at least 1, got {steps}")
+
+
+def warn_of_steps(sampler: Sampler, spec: ModelSpec) -> None:
+    """Warns of a network that was distilled for latent consistency where it is sampled in other steps."""
+    if spec.guided_by == "input" and spec.consistency and sampler.stepper().levels != "consistency":
+        log.warning(
+            "model %r was distilled for the few steps of latent consistency, and %s takes others, whose "
+            "pictures may be poor: sampler=lcm",
+            spec.name,
+            type(sampler).__name__,
+        )
 
 
 def check_guidance(guidance: float, spec: ModelSpec) -> None:
