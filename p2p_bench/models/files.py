@@ -135,7 +135,7 @@ def _check_files(directory: Path, layout: Layout, name: str, variant: str | None
         remedy = "`p2p-bench convert DIR NEW_DIR` reads its tensors alone and writes them as safetensors"
         raise MissingWeightsError(
             f"model {name!r} in {directory}: {', '.join(unsafe)} would be read through pickle, which can run "
-            f"code, so it is refused; {remedy if layout.encoders else 'get it as safetensors'}"
+            f"code, so it is refused; {remedy}"
         )
     if missing:
         left_out = " (model.t5=false does without T5)" if layout.t5_optional else ""
