@@ -174,13 +174,33 @@ def check_steps(steps: int) -> None:
 
 
 def warn_of_steps(sampler: Sampler, spec: ModelSpec) -> None:
-    """Warns of a network that was distilled for latent consistency where it is sampled in other steps."""
-    if spec.guided_by == "input" and spec.consistency and sampler.stepper().levels != "consistency":
+    """Warns of steps that are not those that a checkpoint asks for.
+
+    A network that was distilled for latent consistency may be sampled in other steps, and the file of a
+    scheduler may ask for levels that a sampler of its kind does not take here. DDIM has none but those of the
+    betas.
+
+    Args:
+        sampler: Settings of the run.
+        spec: Facts about the model.
+    """
+    levels, name = sampler.stepper().levels, type(sampler).__name__
+    if spec.guided_by == "input" and spec.consistency and levels != "consistency":
         log.warning(
             "model %r was distilled for the few steps of latent consistency, and %s takes others, whose "
             "pictures may be poor: sampler=lcm",
             spec.name,
-            type(sampler).__name__,
+            name,
+        )
+    asked = [one for one in spec.level_options if (one, levels) != ("use_karras_sigmas", "karras")]
+    if asked and levels in ("euler", "multistep", "karras"):
+        hint = "; sampler.karras=true does" if levels == "multistep" and "use_karras_sigmas" in asked else ""
+        log.warning(
+            "model %r: its scheduler_config.json asks for %s, which %s does not follow%s",
+            spec.name,
+            ", ".join(asked),
+            name,
+            hint,
         )
 
 
