@@ -2,8 +2,8 @@
 
 The key of an entry is a digest of the image's pixels, its prompt, the model's files, what its network is told
 besides, noise levels, number format and way of rounding, the method with all its settings and the weights it
-reads, the number of steps, the sample's seed where the method draws noise, and the code that inverts, libraries
-included. Target prompts, controllers and schedules are no part of it.
+reads, the number of steps, the sample's seed where the method draws noise, and the code that inverts, its
+libraries included. Target prompts, controllers and schedules are no part of it.
 """
 
 import dataclasses

@@ -29,7 +29,7 @@ from p2p_bench.models.layouts import SCHEDULER_FILE, Family, Layout
 from p2p_bench.models.lora import fuse, read_loras
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.models.parts import PartConfig, check_headers, load_part
-from p2p_bench.models.schedule import NoiseSchedule, schedule_from_config
+from p2p_bench.models.schedule import NoiseSchedule, level_options, schedule_from_config
 from p2p_bench.models.sdxl import StableDiffusionXL, TwoClipReader
 from p2p_bench.models.settings import (
     DTYPES,
@@ -184,6 +184,7 @@ class UNetCheckpoint:
             guided_by="input" if told else "passes",
             consistency=(told or bool(self.lora)) if self.consistency is None else self.consistency,
             text_width=min(unet.integers("cross_attention_dim")),
+            level_options=level_options(PartConfig.read(directory / SCHEDULER_FILE, self.name).values),
         )
 
     def tokenizer(self) -> Any:

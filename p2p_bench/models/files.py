@@ -45,6 +45,8 @@ def checkpoint_directory(
     directory = Path(path).expanduser()
     if directory.is_dir():
         return directory.resolve()
+    if directory.is_file() and directory.suffix == ".json":
+        raise MissingWeightsError(f"{where}: {directory} is one of its files; give the directory of all")
     if directory.is_file() and setting == "model.path":
         raise MissingWeightsError(
             f"{where}: {directory.name} is a single file, expected a directory in diffusers' format; "
@@ -135,7 +137,7 @@ def _check_files(directory: Path, layout: Layout, name: str, variant: str | None
         remedy = "`p2p-bench convert DIR NEW_DIR` reads its tensors alone and writes them as safetensors"
         raise MissingWeightsError(
             f"model {name!r} in {directory}: {', '.join(unsafe)} would be read through pickle, which can run "
-            f"code, so it is refused; {remedy if layout.encoders else 'get it as safetensors'}"
+            f"code, so it is refused; {remedy}"
         )
     if missing:
         left_out = " (model.t5=false does without T5)" if layout.t5_optional else ""
@@ -148,9 +150,9 @@ def _check_files(directory: Path, layout: Layout, name: str, variant: str | None
 
 
 def _variants(folder: Path, stem: str) -> set[str]:
-    """Infixes of the weight files in a folder."""
-    names = (file.name.removeprefix(f"{stem}.") for file in folder.glob(f"{stem}.*.safetensors"))
-    return {name.removesuffix(".safetensors") for name in names}
+    """Infixes of the weight files in a folder; "null" for none."""
+    names = (file.name.removeprefix(f"{stem}.") for file in folder.glob(f"{stem}.*safetensors"))
+    return {name.removesuffix("safetensors").removesuffix(".") or "null" for name in names}
 
 
 def _of_t5(layout: Layout, missing: Sequence[str]) -> bool:

@@ -1,6 +1,8 @@
 """The parts of a checkpoint: their configuration files, and their networks with all weights or not at all."""
 
+import inspect
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +11,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 from diffusers.utils import logging as diffusers_logging
 from torch import nn
@@ -26,6 +29,8 @@ from p2p_bench.models.files import (
 )
 from p2p_bench.models.layouts import NETWORK_STEM, Layout
 from p2p_bench.weights import readable, refuse_damaged, refuse_foreign, tensor_keys
+
+log = logging.getLogger(__name__)
 
 _REQUIRED = object()
 
@@ -156,6 +161,8 @@ def load_part(
     # Random weights are drawn before the file's take their place; nobody else may notice.
     with _quiet(), torch.random.fork_rng(devices=[]):
         module, info = readable(lambda: kind.from_pretrained(folder, **options), where, folder)
+    if not of_transformers:
+        _warn_of_settings(kind, PartConfig.read(folder / "config.json", name))
     refuse_foreign(
         f"{where} ({folder})", info["missing_keys"], info["unexpected_keys"], info["mismatched_keys"]
     )
@@ -164,6 +171,25 @@ def load_part(
     module = nn.Module.to(module, dtype)
     refuse_damaged(f"{where} ({folder})", chain(module.named_parameters(), module.named_buffers()))
     return module.to(device).eval().requires_grad_(False)
+
+
+def _warn_of_settings(kind: Any, config: PartConfig) -> None:
+    """Warns of settings that the library leaves out: those of a later release may change what is computed."""
+    known = inspect.signature(kind.__init__).parameters
+    unread = [
+        key
+        for key, value in config.values.items()
+        if key not in known and not key.startswith("_") and value not in (None, False)
+    ]
+    if unread:
+        log.warning(
+            "model %r: %s: diffusers %s does not know %s and leaves it out; if the checkpoint needs it, "
+            "install a later release",
+            config.model,
+            config.file,
+            diffusers.__version__,
+            ", ".join(unread),
+        )
 
 
 @contextmanager

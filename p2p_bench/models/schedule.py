@@ -55,6 +55,7 @@ _VARIANCES: Mapping[str, Variance] = {
 """By their names in diffusers."""
 TIMESTEP_SCALING = 10.0
 """What timesteps are multiplied by in the consistency function."""
+_LEVEL_OPTIONS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas")
 _REFUSED = ("use_flow_sigmas", "sigma_min", "sigma_max")
 """Settings by which levels are others than those of the betas; none may be on."""
 
@@ -202,6 +203,16 @@ def schedule_from_config(
         steps_offset=layout.offset,
         distilled=layout.distilled,
     )
+
+
+def level_options(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a `scheduler_config.json` asks of its own scheduler that other levels follow from, by its keys.
+
+    The levels of DDIM are those of the betas whatever the file says; samplers that could follow it are set by
+    their own settings.
+    """
+    asked = [key for key in _LEVEL_OPTIONS if config.get(key)]
+    return (*asked, *(["final_sigmas_type"] if config.get("final_sigmas_type", "zero") != "zero" else []))
 
 
 def variance_from_config(config: Mapping[str, Any]) -> Variance:

@@ -87,6 +87,16 @@ def test_it_is_asked_once_a_step_and_refuses_what_needs_a_pass_without_the_promp
     assert float((back.latents[0] - wanted).abs().max()) <= 1e-8
 
 
+def test_other_steps_are_warned_of(checkpoint: UNetCheckpoint, caplog: pytest.LogCaptureFixture) -> None:
+    model = checkpoint.load()
+    p2p.edit(model, SOURCE, TARGET, steps=2, sampler="lcm", record=False)
+    p2p.edit(tiny_checkpoint().load(), SOURCE, TARGET, steps=2, record=False)
+    assert not caplog.records
+    p2p.edit(model, SOURCE, TARGET, steps=2, record=False)
+    assert "'lcm' was distilled for" in caplog.text
+    assert "DDIMSampler" in caplog.text
+
+
 def test_a_checkpoint_that_was_merged_says_so_itself() -> None:
     with pytest.raises(ConfigError, match="not distilled"):
         p2p.edit(tiny_checkpoint().load(), SOURCE, TARGET, sampler="lcm")

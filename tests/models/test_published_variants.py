@@ -1,6 +1,7 @@
 """Checkpoints as others publish them: sampled as their pipelines sample them, or refused before weights."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ import p2p_bench as p2p
 from p2p_bench.errors import P2PError
 from p2p_bench.models import LocalCheckpoint
 from p2p_bench.models.schedule import schedule_from_config
-from p2p_bench.sampling import initial_noise
+from p2p_bench.sampling import DDIMSampler, DPMSolverSampler, EulerSampler, Sampler, initial_noise
 from tests.models.small import small_checkpoint
 from tests.models.tiny import tiny_checkpoint
 
@@ -136,6 +137,37 @@ def test_sampled_as_its_pipeline_samples_it(name: str, tmp_path: Path) -> None:
     assert float((result.images[0] - result.images[1]).abs().max()) >= 1e-2
 
 
+@pytest.mark.parametrize(
+    ("values", "sampler", "said"),
+    [
+        (
+            {"use_karras_sigmas": True},
+            EulerSampler(),
+            "use_karras_sigmas, which EulerSampler does not follow",
+        ),
+        ({"use_karras_sigmas": True}, DPMSolverSampler(), r"does not follow; sampler\.karras=true does"),
+        ({"use_karras_sigmas": True}, DPMSolverSampler(karras=True), None),
+        ({"use_karras_sigmas": True}, DDIMSampler(), None),
+        ({"final_sigmas_type": "sigma_min"}, DPMSolverSampler(karras=True), "asks for final_sigmas_type"),
+        ({"final_sigmas_type": "zero", "use_lu_lambdas": False}, DPMSolverSampler(), None),
+    ],
+)
+def test_levels_that_the_file_asks_for_and_the_sampler_does_not_take_are_named(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    values: dict[str, Any],
+    sampler: Sampler,
+    said: str | None,
+) -> None:
+    folder = copied("sd1", tmp_path)
+    config("scheduler/scheduler_config.json", **values)(folder)
+    model = LocalCheckpoint(folder).load()
+    p2p.edit(model, *PROMPTS, steps=2, sampler=sampler, record=False)
+    assert bool(caplog.records) == (said is not None)
+    if said is not None:
+        assert re.search(said, caplog.text)
+
+
 REFUSED: dict[str, tuple[str, Change, str]] = {
     "classes": ("sd1", config("unet/config.json", num_class_embeds=10), "num_class_embeds=10"),
     "boxes": ("sd1", config("unet/config.json", attention_type="gated"), "attention_type=gated"),
@@ -193,7 +225,9 @@ def test_refused_before_weights(name: str, tmp_path: Path) -> None:
 
 
 def test_a_variant_that_no_part_has_is_refused() -> None:
-    with pytest.raises(P2PError, match=r"missing: unet/diffusion_pytorch_model\.fp61\.safetensors, vae/"):
+    with pytest.raises(
+        P2PError, match=r"missing: unet/diffusion_pytorch_model\.fp61\.safetensors, vae/.*model.variant=null$"
+    ):
         LocalCheckpoint(tiny_checkpoint().path, variant="fp61").spec()
 
 
