@@ -65,7 +65,7 @@ class Job:
     def output(self) -> str | None:
         """URL that its directory is copied to; each job of a sweep has a folder there."""
         url: str | None = self.config.run.output
-        return f"{url.rstrip('/')}/{self.run_dir.name}" if url is not None and self.group else url
+        return job_output(url, self.run_dir) if url is not None and self.group else url
 
     def parts(self) -> Parts:
         """What the configuration describes.
@@ -87,6 +87,11 @@ class Job:
             "overrides": list(self.overrides), "group": self.group, "job": self.name, "cwd": str(self.start),
         }  # fmt: skip
         return {**{str(key): value for key, value in plain.items()}, STARTED: started}
+
+
+def job_output(url: str, run_dir: Path) -> str:
+    """The folder of a job in the URL of its sweep."""
+    return f"{url.rstrip('/')}/{run_dir.name}"
 
 
 def job_of(

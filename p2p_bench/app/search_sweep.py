@@ -16,9 +16,11 @@ from optuna.trial import TrialState
 from p2p_bench.app.build import build, chosen_options, recorded_settings, without_hydra
 from p2p_bench.app.compose import one_job_each, with_sweeper_params
 from p2p_bench.app.console import result_console, status_console
+from p2p_bench.app.jobs import job_output
 from p2p_bench.app.study import STUDY, SearchSettings, Study, parameter_of
 from p2p_bench.app.sweep import Sweep
 from p2p_bench.bench.directory import locked
+from p2p_bench.bench.mirror import fetch, mirrored
 from p2p_bench.bench.open_run import MASKS
 from p2p_bench.bench.rows import RESULTS, write_atomically
 from p2p_bench.bench.summary import SUMMARY
@@ -58,12 +60,18 @@ def run_search(
         raise ConfigError("a search needs something to choose from, such as tau.cross=interval(0,1)")
     example = sweep.composed(0, one_job_each(everything)[0])
     sweep.made.clear()
-    with locked(sweep.directory):
+    url, console = example.run.output, status_console()
+    with (
+        locked(sweep.directory),
+        mirrored(sweep.directory, url, lambda line: console.print(line, markup=False), only=(STUDY, _SWEEP)),
+    ):
         if not (sweep.directory / STUDY).exists():
             _write_sweep(sweep)  # first of all, so that whatever is begun can be resumed
         shared = _shared_settings(example, [one.key for one in parameters])
         study = Study(sweep.directory, chosen, parameters, _directions(example), shared)
         _write_sweep(sweep)
+        if url is not None:
+            _fetch_told(study, sweep.directory, url)
         returned = _run_again(study, launcher, fixed)
         while len(study.trials) < chosen.n_trials:
             ended = _run_batch(study, launcher, fixed, sweep.directory)
@@ -74,6 +82,14 @@ def run_search(
     for one in returned:
         _ = one.return_value  # raises what a job died of
     return returned
+
+
+def _fetch_told(study: Study, directory: Path, url: str) -> None:
+    """Fetches the jobs of trials that were told on another machine: they are not run again here."""
+    for trial in study.trials:
+        run_dir = directory / str(trial.number)
+        if trial.state != TrialState.FAIL and not (run_dir / SUMMARY).is_file():
+            fetch(run_dir, job_output(url, run_dir))
 
 
 def _run_batch(study: Study, launcher: Launcher, fixed: Sequence[str], directory: Path) -> list[JobReturn]:

@@ -28,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from p2p_bench.app.compose import swept_keys, with_sweeper_params
 from p2p_bench.app.console import status_console
 from p2p_bench.app.schema import register_schema
-from p2p_bench.errors import P2PError
+from p2p_bench.errors import ConfigError, P2PError
 from p2p_bench.hashing import digest
 
 SHARED = ("tau", "controller")
@@ -164,10 +164,21 @@ class GroupFunction:
 
 
 def grouped(sweep: Sweep, jobs: Sequence[Numbered]) -> list[list[Numbered]]:
-    """Jobs that can share their work, in order of their first."""
+    """Jobs that can share their work, in order of their first.
+
+    Raises:
+        ConfigError: Two would have one directory.
+    """
     groups: dict[str, list[Numbered]] = {}
+    places: dict[str, int] = {}
     for job in jobs:
         config = sweep.composed(job.number, job.overrides)
+        other = places.setdefault(os.path.normpath(str(config.hydra.sweep.subdir)), job.number)
+        if other != job.number:
+            raise ConfigError(
+                f"hydra.sweep.subdir: jobs {other} and {job.number} would both be in "
+                f"{config.hydra.sweep.subdir!r}; leave it out, or name every key that the sweep varies"
+            )
         with _current(config, Path()):
             groups.setdefault(group_key(config), []).append(job)
     return list(groups.values())

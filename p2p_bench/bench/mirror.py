@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePosixPath
@@ -34,12 +34,16 @@ class Mirror:
         folder: The directory.
         remote: Where the copy lies.
         lock: What says that this run writes there; None takes that for granted.
+        only: Names of the files that are copied; () copies all.
     """
 
-    def __init__(self, folder: Path, remote: Remote, lock: UrlLock | None = None) -> None:
+    def __init__(
+        self, folder: Path, remote: Remote, lock: UrlLock | None = None, only: Collection[str] = ()
+    ) -> None:
         self.folder = folder
         self.remote = remote
         self.lock = lock
+        self.only = only
         self._copied: dict[str, tuple[int, int]] = {}
 
     def pull(self) -> int:
@@ -51,10 +55,13 @@ class Mirror:
         Raises:
             OSError: The URL cannot be read.
             DataError: A name there leads out of the folder.
-            ConfigError: A part there is not the one of that name here: one would replace the other.
+            ConfigError: A part, or a journal, there is not the one of that name here: one would replace the
+                other.
         """
         fetched = 0
         for name in self.remote.names():
+            if self.only and name not in self.only:
+                continue
             local = self.folder / name
             if local.exists():
                 self._copied[name] = _ANOTHER
@@ -62,6 +69,8 @@ class Mirror:
                     self._compare(name)
                 if local.suffix == ".log":
                     self._keep_log(name)
+                if local.suffix == ".jsonl":
+                    fetched += self._keep_longer(name)
             else:
                 self.remote.fetch(name, local)
                 self._copied[name] = _state(local)
@@ -95,6 +104,30 @@ class Mirror:
             number += 1
         there.rename(kept)
 
+    def _keep_longer(self, name: str) -> bool:
+        """Fetches a journal, to which lines are only added, where the one there goes on from the one here.
+
+        Returns:
+            Whether it was fetched.
+
+        Raises:
+            ConfigError: Neither goes on from the other.
+        """
+        local = self.folder / name
+        here, there = (
+            body[: body.rfind(b"\n") + 1] for body in (local.read_bytes(), self.remote.read(name) or b"")
+        )
+        if here.startswith(there):
+            return False
+        if not there.startswith(here):
+            raise ConfigError(
+                f"run.output: {self.remote.url} and {self.folder} both hold a {name}, and neither goes on from "
+                "the other; choose another run.dir to go on from the URL, or another URL"
+            )
+        self.remote.fetch(name, local)
+        self._copied[name] = _state(local)
+        return True
+
     def push(self) -> int:
         """Copies the files that are new, or have changed since they were copied.
 
@@ -107,7 +140,8 @@ class Mirror:
         """
         failed: list[OSError] = []
         number = 0
-        for local in sorted(self.folder.rglob("*")):
+        found = [self.folder / name for name in self.only] if self.only else self.folder.rglob("*")
+        for local in sorted(found):
             name = local.relative_to(self.folder).as_posix()
             if any(part.startswith(".") for part in PurePosixPath(name).parts) or not local.is_file():
                 continue
@@ -138,13 +172,16 @@ class Mirror:
 
 
 @contextmanager
-def mirrored(folder: Path, url: str | None, tell: Callable[[str], None]) -> Iterator[None]:
+def mirrored(
+    folder: Path, url: str | None, tell: Callable[[str], None], only: Collection[str] = ()
+) -> Iterator[None]:
     """Fetches what is at a URL, and copies there what the directory gets meanwhile.
 
     Args:
         folder: Directory of a run.
         url: A URL that fsspec knows; None does nothing.
         tell: Called with a line on what was fetched or copied.
+        only: Names of the files that are copied; () copies all.
 
     Raises:
         ConfigError: The URL cannot be used, another run writes there, or a part there and one here differ.
@@ -157,7 +194,7 @@ def mirrored(folder: Path, url: str | None, tell: Callable[[str], None]) -> Iter
     remote = Remote(url, "run.output")
     remote.check()
     with _held(remote) as lock:
-        mirror = Mirror(folder, remote, lock)
+        mirror = Mirror(folder, remote, lock, only)
         try:
             fetched = mirror.pull()
         except OSError as error:
@@ -167,6 +204,19 @@ def mirrored(folder: Path, url: str | None, tell: Callable[[str], None]) -> Iter
         with _copying(mirror):
             yield
     tell(f"copied to {url}")
+
+
+def fetch(folder: Path, url: str) -> None:
+    """Fetches the files of a run that its directory lacks.
+
+    Raises:
+        CannotWriteError: The URL cannot be read.
+        ConfigError: What is there is not of the run that is here.
+    """
+    try:
+        Mirror(folder, Remote(url, "run.output")).pull()
+    except OSError as error:
+        raise CannotWriteError(f"run.output: {url} cannot be read ({error})") from error
 
 
 @contextmanager

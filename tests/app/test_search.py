@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from uuid import uuid4
 
 import optuna
 import pyarrow as pa
@@ -20,6 +21,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from p2p_bench.app import jobs, search, search_sweep
 from p2p_bench.app.compose import with_sweeper_params
+from p2p_bench.bench import mirror
 from p2p_bench.errors import DataError
 
 MODULE = "hydra_plugins.p2p_bench_test_sweeper"
@@ -198,6 +200,22 @@ def test_a_search_that_was_killed_ends_as_if_it_had_not_been(command, monkeypatc
     outcome = command.bench(*SEARCHED, "run.dir=again", "sampler.guidance=3.0")
     assert outcome.code == 2
     assert "holds a search with other settings (sampler.guidance: " in outcome.err
+
+
+def test_a_search_goes_on_on_another_machine_from_its_url(command, monkeypatch):
+    """Trials that were told there are neither chosen nor run again, and are here for the report."""
+    monkeypatch.setattr(mirror, "_EVERY", 0.01)
+    assert command.bench(*SEARCHED, "run.dir=whole").code == 0
+    searched = (*SEARCHED, f"run.output=memory://{uuid4().hex}")
+    assert command.bench(*searched, "hydra.sweeper.n_trials=2", "run.dir=here").code == 0
+    outcome = command.bench(*searched, "run.dir=there")
+    assert outcome.code == 0, outcome.err
+    assert [line for line in outcome.err.splitlines() if line.startswith("search: trials")] == [
+        "search: trials 2 to 2 of 3"
+    ]
+    assert told(command.folder / "there") == told(command.folder / "whole")
+    assert all((command.folder / "there" / str(trial) / "report.html").is_file() for trial in range(3))
+    assert (command.folder / "there" / "multirun.yaml").is_file()
 
 
 def trial_left(folder, number, images, mask=None):

@@ -105,6 +105,18 @@ def test_jobs_share_their_work_if_they_differ_in_what_the_tree_can_share(overrid
     assert (group_key(one) == group_key(other)) == (override in TOGETHER)
 
 
+@pytest.mark.parametrize("launcher", ["shared", "basic"])
+def test_jobs_in_one_directory_are_refused(command, launcher):
+    """The later one would take the place of the earlier one, or fail."""
+    settings = ("run.dir=out", "logger=none", "run.resume=force", f"hydra/launcher={launcher}")
+    outcome = command.bench("-m", "seed=1,2", "hydra.sweep.subdir=all/./${run.name}", *settings)
+    assert outcome.code == 2
+    assert "hydra.sweep.subdir" in outcome.err
+    assert "jobs 0 and 1 would both be in" in outcome.err or launcher == "basic"
+    assert len(list(command.folder.rglob("results.parquet"))) == (launcher == "basic")
+    assert not list(command.folder.rglob("replaced"))
+
+
 def test_the_plugin_is_light():
     plugin = "hydra_plugins.p2p_shared_launcher.shared_launcher"
     code = f"import sys, {plugin}; print([name for name in ('torch', 'p2p_bench') if name in sys.modules])"

@@ -115,6 +115,26 @@ def test_a_sweep_goes_on_from_the_url(command: Command) -> None:
         assert_same_rows(one, other, apart_from=("unet_rows_spent",))
 
 
+def test_journals_are_gone_on_with_from_the_longer_one(tmp_path: Path) -> None:
+    """Lines are only ever added to them; one that was copied while a line was written ends in half a line."""
+    remote, local = Remote(f"memory://{uuid4().hex}", "run.output"), tmp_path / "search.jsonl"
+
+    def pulled(there: str, here: str) -> str:
+        remote.write(local.name, there.encode())
+        local.write_text(here)
+        Mirror(tmp_path, remote, only=(local.name,)).pull()
+        return local.read_text()
+
+    assert pulled("1\n2\n3", "1\n") == "1\n2\n3"
+    assert pulled("1\n2", "1\n2\n3\n") == "1\n2\n3\n"
+    assert pulled("1\n", "1\n") == "1\n"
+    with pytest.raises(ConfigError, match="neither goes on from the other"):
+        pulled("1\n2\n", "1\n3\n")
+    (tmp_path / "other").write_text("stays here")
+    Mirror(tmp_path, remote, only=(local.name,)).push()
+    assert remote.names() == [local.name]
+
+
 def test_the_pass_of_a_sweep_is_at_the_url_when_it_is_interrupted(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

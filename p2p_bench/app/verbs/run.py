@@ -89,8 +89,12 @@ def _run(checked: Sequence[str], swept: Sequence[str], multirun: bool, debug: bo
 
     def job(config: DictConfig) -> Any:
         sweeps.append(_from_here(Path(HydraConfig.get().sweep.dir)))
-        outcome = _job(config, swept, debug)
         run_dir = HydraConfig.get().runtime.output_dir
+        if any(Path(run_dir) == before for before, _ in done):
+            raise ConfigError(
+                f"hydra.sweep.subdir: {run_dir} is the directory of an earlier job of the sweep"
+            )
+        outcome = _job(config, swept, debug)
         if os.getpid() != parent and outcome.code:  # a launcher's own process: it reaches us as a failed job
             raise JobFailedError(outcome.code, run_dir)
         codes.append(outcome.code)
