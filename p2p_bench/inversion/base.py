@@ -308,17 +308,6 @@ def no_step_left(inversion: Inversion, steps: int) -> ConfigError | None:
     )
 
 
-def part_of(fraction: float, steps: int) -> int:
-    """Number of steps in a fraction of a run, cut to a whole number as published code does.
-
-    Args:
-        fraction: In [0, 1].
-        steps: Number of steps of the run.
-    """
-    # A fraction such as 0.29 of 100 steps must not lose a step to rounding.
-    return int(fraction * steps + 1e-9)
-
-
 def tick_all(tick: StepProgress, count: int) -> None:
     """Reports steps that a method does not take."""
     for _ in range(count):
