@@ -23,6 +23,7 @@ it. 100 dB lies far above the 59 dB that rounding to 8 bits leaves, so no real d
 
 SSIM_WINDOW = 11
 SSIM_SIGMA = 1.5
+NO_WINDOW = f"no window of {SSIM_WINDOW} x {SSIM_WINDOW} pixels fits"
 _C_1, _C_2 = 0.01**2, 0.03**2
 
 
@@ -131,10 +132,16 @@ def _window_mean(images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 y x"]:
     return conv2d(rows, weights[..., None], groups=3)
 
 
+def has_window(view: EditView) -> bool:
+    """Whether the images of an edit hold a window of SSIM."""
+    return min(view.source.shape[-2:]) >= SSIM_WINDOW
+
+
 class PixelScores:
     """MSE, PSNR and SSIM of the edited image against the source, whole and outside the mask.
 
-    The columns outside the mask are undefined where the mask is unknown, empty or covers everything.
+    The columns outside the mask are undefined where the mask is unknown, empty or covers everything, SSIM
+    where its window is larger than the images.
     """
 
     columns = (
@@ -161,7 +168,7 @@ class PixelScores:
         whole = {
             "mse": error.item(),
             "psnr": psnr_from_mse(error).item(),
-            "ssim": ssim(source, edited).item(),
+            "ssim": ssim(source, edited).item() if has_window(view) else Undefined(NO_WINDOW),
         }
         if isinstance(regions, Undefined):
             return {**whole, "mse_outside": regions, "psnr_outside": regions}

@@ -9,10 +9,8 @@ from torch.nn.functional import max_pool2d
 
 from p2p_bench.metrics.base import UNDEFINED, EditView, MetricColumn, Undefined
 from p2p_bench.metrics.masks import divided
-from p2p_bench.metrics.pixel import MAX_PSNR, SSIM_WINDOW, psnr_from_mse, ssim_map
+from p2p_bench.metrics.pixel import MAX_PSNR, NO_WINDOW, SSIM_WINDOW, has_window, psnr_from_mse, ssim_map
 from p2p_bench.precision import wide
-
-NO_WINDOW = f"no window of {SSIM_WINDOW} x {SSIM_WINDOW} pixels fits"
 
 
 def l1(a: Float[Tensor, "n 3 h w"], b: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
@@ -75,7 +73,7 @@ class RegionScores:
             return {column.name: regions for column in self.columns if column.name != "l1"}
         error = wide(view.source) - wide(view.edited)
         mse_inside = region_mean(error.square(), regions["inside"])
-        similarity = ssim_map(view.source[None], view.edited[None])[0]
+        similarity = ssim_map(view.source[None], view.edited[None])[0] if has_window(view) else None
         return {
             "l1_outside": region_mean(error.abs(), regions["outside"]),
             "l1_inside": region_mean(error.abs(), regions["inside"]),
@@ -86,7 +84,9 @@ class RegionScores:
         }
 
 
-def _of_windows(similarity: Float[Tensor, "3 y x"], region: Bool[Tensor, "h w"], name: str) -> float:
+def _of_windows(similarity: Float[Tensor, "3 y x"] | None, region: Bool[Tensor, "h w"], name: str) -> float:
+    if similarity is None:
+        return Undefined(NO_WINDOW)
     windows = whole_windows(region)
     return (
         region_mean(similarity, windows) if bool(windows.any()) else Undefined(f"{NO_WINDOW} {name} the mask")
