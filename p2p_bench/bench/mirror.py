@@ -121,8 +121,8 @@ class Mirror:
             return False
         if not there.startswith(here):
             raise ConfigError(
-                f"run.output: {self.remote.url} and {self.folder} both hold a {name}, and neither goes on from "
-                "the other; choose another run.dir to go on from the URL, or another URL"
+                f"run.output: {self.remote.url} and {self.folder} both hold a {name}, and neither goes on "
+                "from the other; choose another run.dir to go on from the URL, or another URL"
             )
         self.remote.fetch(name, local)
         self._copied[name] = _state(local)
