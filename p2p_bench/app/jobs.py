@@ -16,6 +16,7 @@ from p2p_bench.app.build import Parts, build, chosen_options, without_hydra
 from p2p_bench.app.console import result_console, status_console
 from p2p_bench.app.optional import applied
 from p2p_bench.app.search import objective_values
+from p2p_bench.app.secrets import without_secrets
 from p2p_bench.app.trust import stored_faults
 from p2p_bench.bench.finished import FinishedRun
 from p2p_bench.bench.mirror import mirrored
@@ -81,7 +82,10 @@ class Job:
 
     def record(self) -> dict[str, Any]:
         """What `config.yaml` holds: the configuration, resolved, and how the job was started."""
-        plain = OmegaConf.to_container(self.config, resolve=True, enum_to_str=True)
+        resolved, typed = (
+            OmegaConf.to_container(self.config, resolve=one, enum_to_str=True) for one in (True, False)
+        )
+        plain = without_secrets(resolved, typed)
         assert isinstance(plain, dict)
         started = {
             "overrides": list(self.overrides), "group": self.group, "job": self.name, "cwd": str(self.start),

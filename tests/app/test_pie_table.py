@@ -9,15 +9,8 @@ import yaml
 from omegaconf import OmegaConf
 
 from p2p_bench.app.compose import compose
-from p2p_bench.report.published import (
-    FIGURES,
-    INVERSIONS,
-    PROTOCOLS,
-    is_instructed,
-    is_setting,
-    protocol_of,
-    published_rows,
-)
+from p2p_bench.report.protocols import INVERSIONS, PROTOCOLS, is_instructed, is_setting
+from p2p_bench.report.published import FIGURES, protocol_of, published_rows
 from tests.app.command import Command
 from tests.app.test_run import rows_of
 from tests.data.fake.pie_bench import make as make_pie
