@@ -68,6 +68,7 @@ if TYPE_CHECKING:
         ReNoiseInversion,
         RFInversion,
         RFSolverInversion,
+        StyleDiffusionInversion,
         UniEdit,
         UniInvInversion,
     )
@@ -120,6 +121,7 @@ __all__ = [
     "Replace",
     "Reweight",
     "SelfAttention",
+    "StyleDiffusionInversion",
     "Target",
     "UNetCheckpoint",
     "UniEdit",
@@ -187,6 +189,7 @@ _HOMES = {
         "ReNoiseInversion",
         "RFInversion",
         "RFSolverInversion",
+        "StyleDiffusionInversion",
         "UniEdit",
         "UniInvInversion",
     ),

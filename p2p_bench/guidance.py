@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from p2p_bench.errors import ConfigError
 from p2p_bench.fields import Parsed
-from p2p_bench.tau import parse_interval
+from p2p_bench.tau import parse_interval, part_of
 
 Interval = tuple[float, float]
 """Parts of the steps, counted from the first, noisiest one, between which guidance acts."""
@@ -54,8 +54,7 @@ def guided_steps(interval: Interval, steps: int) -> range:
     Raises:
         ConfigError: There is no such step.
     """
-    # A part such as 0.29 of 100 steps must not lose a step to rounding.
-    first, stop = (int(part * steps + 1e-9) for part in interval)
+    first, stop = (part_of(share, steps) for share in interval)
     if first >= stop:
         raise ConfigError(
             f"guidance_interval: none of {steps} steps lies in [{interval[0]:g}, {interval[1]:g}]; widen it, "

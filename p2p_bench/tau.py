@@ -124,6 +124,29 @@ SelfTau = Annotated[_Given, Parsed(parse_interval)]
 """A schedule of self-attention, as given."""
 
 
+def is_on(tau: Schedule | PerWord) -> bool:
+    """Whether a schedule, or that of any word, is on for some share of the steps, however small."""
+    match tau:
+        case PerWord(words, default):
+            return any(map(is_on, (default, *(part for _, part in words))))
+        case Ramp(end=end, start=start) | (start, end):
+            return start < end
+        case number:
+            return number > 0
+
+
+def part_of(share: float, count: int) -> int:
+    """How many of some steps lie in a share of them, cut to a whole number as published code does.
+
+    Not so where rounding of the product alone would lose a step, as in 0.58 of 50 steps: 29, not 28.
+
+    Args:
+        share: In [0, 1].
+        count: Number of steps.
+    """
+    return int(share * count + 1e-9)
+
+
 def tau_text(value: Any) -> str:
     """A schedule as short text: "0.8", "0.2-0.8", "0-0.8 cosine 0.3", "0.8, circle 0-0.3"; "" for None.
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from p2p_bench.fields import AtLeast, OneOf, Words, check_fields
 
@@ -12,6 +12,18 @@ RepairKind = Annotated[str, OneOf(("none", "words", "mask"))]
 
 Feather = Annotated[float, AtLeast(0)]
 """Softness of a mask's edge: a standard deviation in pixels."""
+
+
+MaskState = Literal["", "part", "empty", "full", "lost"]
+"""What a mask can be: none; in part 1; nowhere; everywhere; or 1 only where the fitted image no longer is."""
+
+MASK_NOTES: dict[str, str] = {
+    "empty": "its mask is empty, so nothing may change; no value inside or outside it is defined",
+    "full": "its mask covers the whole image at the model's size; no value outside it is defined",
+    "lost": "its mask lies outside the part of the image that is kept (see dataset.fit); no value inside or "
+    "outside it is defined",
+}
+"""What to tell of a mask that does not divide its image."""
 
 
 @dataclass(frozen=True)

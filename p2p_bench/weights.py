@@ -71,8 +71,9 @@ def refuse_damaged(where: str, tensors: Iterable[tuple[str, Tensor]]) -> None:
     for name, tensor in tensors:
         if not tensor.is_floating_point():
             continue
+        tensor = tensor.detach() if tensor.element_size() > 1 else tensor.float()  # 8 bits know no order
         # A maximum and a minimum, in place of a mask of the tensor's size; NaN goes through both.
-        low, high = (float(value) for value in tensor.detach().aminmax()) if tensor.numel() else (1.0, 1.0)
+        low, high = (float(value) for value in tensor.aminmax()) if tensor.numel() else (1.0, 1.0)
         if not (abs(low) < float("inf") and abs(high) < float("inf")):
             kinds["not finite"].append(name)
         elif low == high == 0 and (tensor.ndim > 1 or name.rpartition(".")[2] == "weight"):

@@ -16,6 +16,11 @@ os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("WANDB_SILENT", "true")
 os.environ["WANDB__SAVE_REQUIREMENTS"] = "false"  # the list of what is installed, read anew for each run
 
+# What is imported is compiled once and not by each of the processes that tests start: images of containers
+# often forbid it, and torch and its kin take five seconds.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 # Imports make hundreds of thousands of objects, all of which stay: looking for garbage among them is rare.
 gc.set_threshold(10_000, 10, 10)
 

@@ -24,6 +24,13 @@ def shaped(a: Float[Tensor, "n m"], b: Float[Tensor, " m"]) -> Tensor:
     return a @ b
 
 
+def stretched(
+    a: Float[Tensor, " n"], by: int, inner: Callable[[Tensor], object] = len
+) -> Float[Tensor, " n"]:
+    inner(torch.ones(len(a) + 1))
+    return torch.ones(len(a) + by)
+
+
 def nested(a: int, b: Mapping[str, Float[Tensor, " n"]] | None = None) -> None: ...
 
 
@@ -64,6 +71,8 @@ def test_functions_without_shapes_are_told() -> None:
         lambda: wrapped(plain)(1, named={"a": "b"}),
         lambda: wrapped(plain)(1, named={}),
         lambda: wrapped(shaped)(torch.ones(2, 3), torch.ones(2)),
+        lambda: wrapped(shaped)(torch.ones(2, 3), torch.ones(3).int()),
+        lambda: wrapped(stretched)(torch.ones(2), 1),
         lambda: wrapped(nested)(1, {"a": torch.ones(2, 2)}),
         lambda: wrapped(quoted)("one"),
         lambda: wrapped(Plain)("one"),
@@ -80,6 +89,18 @@ def test_what_fits_is_taken() -> None:
     assert wrapped(shaped)(torch.ones(2, 3), torch.ones(3)).shape == (2,)
     assert list(wrapped(generator)(3)) == [3]
     assert wrapped(Plain)(1) == Plain(1)
+
+
+def test_every_call_has_sizes_of_its_own() -> None:
+    inner = wrapped(stretched)
+    assert wrapped(stretched)(torch.ones(2), 0, lambda a: inner(a, 0)).shape == (2,)
+    with pytest.raises(TypeCheckError):
+        wrapped(stretched)(torch.ones(2), 0, lambda a: inner(a, 1))
+    assert inner(torch.ones(5), 0).shape == (5,)
+
+
+def test_a_signature_is_asked_of_the_function_itself() -> None:
+    assert inspect.signature(wrapped(shaped)) == inspect.signature(shaped)
 
 
 def test_the_package_is_checked() -> None:

@@ -19,6 +19,7 @@ from p2p_bench.world.scenes import Scene, render
 from p2p_bench.world.scenes.attributes import SceneObject
 from tests.examples import SOURCE, TARGET, example
 from tests.models.tiny import tiny_model
+from tests.models.tiny_clip import encoder
 from tests.stubs.flow_family import FlowCheckpoint
 
 STEPS = 5
@@ -125,7 +126,7 @@ def acting(world: Any, controllers: dict[str, p2p.Controller], first: int) -> se
 def test_every_inversion_can_be_kept_and_counts_its_rows(option: str) -> None:
     model: Any = tiny_model() if option in SERVED else FlowCheckpoint().load()
     steps = 3
-    inversion = built(f"inversion={option}").inversion.for_guidance(3.0)
+    inversion = built(f"inversion={option}", *encoder(option, model.spec)).inversion.for_guidance(3.0)
     picture = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     sizes: list[int] = []
     ticks: list[int] = []

@@ -13,6 +13,7 @@ import pytest
 
 from p2p_bench.app.instantiate import _imported_signature
 from p2p_bench.app.signatures import source_signature
+from tests.report.fake_run import fake_run
 from tests.test_documented_commands import first_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -98,6 +99,17 @@ def test_files_are_looked_for_without_torch(tmp_path: Path) -> None:
     (tmp_path / "pairs.jsonl").write_text("{}")
     forbidden = [name for name in HEAVY if name != "numpy"]
     assert not imported(FILES, forbidden, tmp_path) & set(forbidden)
+
+
+def test_finished_runs_are_read_without_torch(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        fake_run(tmp_path / name, samples=2, pictures=False)
+    commands = {
+        "page over a run": (["report", "first"], 0),
+        "page over two runs": (["report", "first", "second", "--out", "both"], 0),
+    }
+    # Nothing is forbidden: SciPy looks for torch among the modules and takes even a refused one for torch.
+    assert imported(commands, (), tmp_path) & set(HEAVY) <= {"numpy", "scipy", "pyarrow"}
 
 
 def test_edit_imports_what_the_model_is_made_of_and_no_more(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def cell(matrix: Matrix, model: p2p.DiffusionModel, family: str, inversion: str,
         return "-"
     image = torch.rand(3, *model.spec.image_size, generator=torch.Generator().manual_seed(2))
     targets = tuple(Target(TARGET, controller) for controller in matrix.controllers.values())
-    request = EditRequest("x", SOURCE, targets, image=image, inversion=matrix.inversions[inversion])
+    request = EditRequest("x", SOURCE, targets, image=image, inversion=fitted(matrix, model, inversion))
     chosen = matrix.samplers[sampler]
     try:
         (result,) = run_edits(model, [request], steps=STEPS, stepper=chosen.stepper(), spacing=chosen.spacing)
@@ -153,6 +153,14 @@ def cell(matrix: Matrix, model: p2p.DiffusionModel, family: str, inversion: str,
         if not bool(latents.isfinite().all()) or float((latents - result.latents[0]).abs().max()) < 1e-3
     ]
     return f"failed: {', '.join(wrong)}" if wrong else "yes"
+
+
+def fitted(matrix: Matrix, model: p2p.DiffusionModel, option: str) -> Any:
+    """The inversion of an option, with an image encoder as wide as the model's text where it reads one."""
+    from tests.models.tiny_clip import encoder
+
+    given = encoder(option, model.spec)
+    return task(f"inversion={option}", *given).inversion if given else matrix.inversions[option]
 
 
 def with_table(text: str, matrix: Matrix) -> str:

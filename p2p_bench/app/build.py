@@ -20,6 +20,7 @@ from p2p_bench.app.instantiate import Signatures, instantiate, node_faults
 from p2p_bench.app.kinds import component_of
 from p2p_bench.app.optional import leave_out
 from p2p_bench.app.paths import cache_of, place_paths
+from p2p_bench.app.secrets import without_secrets
 from p2p_bench.app.schema import COMPONENT_GROUPS, SEVERAL
 from p2p_bench.app.settings import STRATEGIES, run_faults, trainer_faults
 from p2p_bench.app.spelling import restore_keys
@@ -197,6 +198,8 @@ def chosen_options(hydra: DictConfig | HydraConf) -> dict[str, str]:
 def recorded_settings(config: DictConfig, resolve: bool = True) -> dict[str, Any]:
     """The settings that decide the numbers, as plain values; interpolations as they stand if not resolved."""
     plain = OmegaConf.to_container(config, resolve=resolve)
+    if resolve:
+        plain = without_secrets(plain, OmegaConf.to_container(config))
     assert isinstance(plain, dict)
     settings = {str(key): plain[key] for key in RECORDED}
     for group, key in _NOT_RECORDED:

@@ -24,6 +24,7 @@ from p2p_bench.models.timesteps import SPACINGS, Spacing
 from p2p_bench.models.vocabulary import warn_never_seen
 from p2p_bench.pinned import with_pinned_settings
 from p2p_bench.sampling import DDIMSampler, Sampler
+from p2p_bench.sampling.sampler import warn_of_steps
 
 T = TypeVar("T")
 
@@ -103,6 +104,7 @@ def edit(
     method = _inversion(named("inversion", inversion))
     arguments.one_of("fit", fit, FITS)
     used = _sampler(named("sampler", sampler), arguments.number("eta", eta))
+    warn_of_steps(used, model.spec)
     if progress is not None and not callable(progress):
         raise arguments.wrong("progress", "a function of (steps taken, steps in all)", progress)
     request = EditRequest(

@@ -12,6 +12,7 @@ from p2p_bench.editing.result import EditResult
 from p2p_bench.editing.run import Progress
 from p2p_bench.models import DiffusionModel
 from p2p_bench.sampling import Sampler
+from p2p_bench.sampling.sampler import warn_of_steps
 
 
 def instruct(
@@ -52,6 +53,7 @@ def instruct(
     model = arguments.instance("model", model, DiffusionModel, "a model, as load_model gives it")
     used: Sampler = named("sampler", sampler)
     arguments.instance("sampler", used, Sampler, "a sampler, such as EulerSampler()")
+    warn_of_steps(used, model.spec)
     told = arguments.texts("instructions", instructions)
     request = EditRequest(
         id="edit",

@@ -16,6 +16,7 @@ from p2p_bench.app.build import Parts, build, chosen_options, without_hydra
 from p2p_bench.app.console import result_console, status_console
 from p2p_bench.app.optional import applied
 from p2p_bench.app.search import objective_values
+from p2p_bench.app.secrets import without_secrets
 from p2p_bench.app.trust import stored_faults
 from p2p_bench.bench.finished import FinishedRun
 from p2p_bench.bench.mirror import mirrored
@@ -24,9 +25,9 @@ from p2p_bench.bench.run import Member, help_along, run_benchmark
 from p2p_bench.bench.stopping import TooManyErrorsError
 from p2p_bench.bench.summary import SUMMARY
 from p2p_bench.bench.whole import shortfall
-from p2p_bench.data.base import MASK_NOTES
 from p2p_bench.errors import CannotWriteError, OtherProcessError, P2PError, ProcessLostError
 from p2p_bench.report import summary_table, write_report
+from p2p_bench.types import MASK_NOTES
 
 STARTED = "started"
 """Key of `config.yaml` under which lies how the job was started, for `p2p-bench resume`."""
@@ -81,7 +82,10 @@ class Job:
 
     def record(self) -> dict[str, Any]:
         """What `config.yaml` holds: the configuration, resolved, and how the job was started."""
-        plain = OmegaConf.to_container(self.config, resolve=True, enum_to_str=True)
+        resolved, typed = (
+            OmegaConf.to_container(self.config, resolve=one, enum_to_str=True) for one in (True, False)
+        )
+        plain = without_secrets(resolved, typed)
         assert isinstance(plain, dict)
         started = {
             "overrides": list(self.overrides), "group": self.group, "job": self.name, "cwd": str(self.start),

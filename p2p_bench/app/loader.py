@@ -9,9 +9,12 @@ from typing import Any
 
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -20,13 +23,35 @@ from p2p_bench.resources import resource_path
 
 HYDRA_VERSION_BASE = "1.3"
 _NAME = "run"
+_SHIPPED = ("main", "hydra")
+"""Providers of files that do not change: this package and Hydra."""
+
+
+class Repository(ConfigRepository):
+    """Hydra's files of configuration, of which those that are shipped are read once."""
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        """See `ConfigRepository`. What it returns is the caller's own."""
+        source = self._find_object_source(config_path, ObjectType.CONFIG)
+        if source is None or source.provider not in _SHIPPED:
+            return super().load_config(config_path)
+        place = (source.path, config_path)
+        if place not in _READ:
+            _READ[place] = super().load_config(config_path)
+        return deepcopy(_READ[place])
+
+
+_READ: dict[tuple[str, str], ConfigResult | None] = {}
+"""What `Repository` has read."""
 
 
 class Loader(ConfigLoaderImpl):
     """Hydra's loader over the shipped configuration; what it has composed, it hands out as copies."""
 
     def __init__(self) -> None:
-        super().__init__(create_config_search_path(str(resource_path("conf"))))
+        path = create_config_search_path(str(resource_path("conf")))
+        super().__init__(path)
+        self.repository = Repository(path)
 
     def load_configuration(
         self,

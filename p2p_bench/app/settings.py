@@ -10,6 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 from p2p_bench.app.compose import first_line
 from p2p_bench.app.paths import folder_fault, user_path
 from p2p_bench.app.schema import COMPONENT_GROUPS, RootConfig, RunNode, TauNode
+from p2p_bench.app.secrets import holds_password
 from p2p_bench.errors import ConfigError, nearest
 from p2p_bench.fields import fault_of, fits, words_of
 from p2p_bench.remote import is_url
@@ -91,6 +92,13 @@ def run_faults(config: DictConfig) -> Iterator[ConfigError]:
         for key, fault in _typed_faults(config, where, schema):
             faulty.add(key)
             yield fault
+    for key in ("run.output", "run.cache"):
+        if holds_password(str(OmegaConf.select(config, key, throw_on_resolution_failure=False))):
+            faulty.add(key)
+            yield ConfigError(
+                f"{key}: the URL holds a password, which files of the run would show; leave it to the store's "
+                "own settings, such as the variables AWS_SECRET_ACCESS_KEY or FSSPEC_FTP_PASSWORD"
+            )
     for key, hint in _REPAIR.items():
         if not faulty & {key, "run"} and (wrong := fault_of(key, OmegaConf.select(config, key), hint)):
             yield wrong

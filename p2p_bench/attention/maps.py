@@ -82,6 +82,30 @@ class MapDistances:
         return torch.stack(list(self.by_site.values())).sum(0)
 
 
+@dataclass(frozen=True, eq=False)
+class AtSites:
+    """Lets another reader read at some sites.
+
+    Attributes:
+        names: Of the sites.
+        reader: The reader.
+    """
+
+    names: frozenset[str]
+    reader: MapReader
+
+    def read(
+        self,
+        site: Site,
+        query: Float[Tensor, "n heads s d"],
+        key: Float[Tensor, "n heads w d"],
+        mask: Tensor | None,
+    ) -> None:
+        """See `MapReader`."""
+        if site.name in self.names:
+            self.reader.read(site, query, key, mask)
+
+
 def written_map(
     query: Float[Tensor, "n heads s d"], key: Float[Tensor, "n heads w d"], mask: Tensor | None
 ) -> Float[Tensor, "n heads s w"]:

@@ -160,12 +160,14 @@ class StepPlan:
         sites: Plans by site name; a site that is absent attends as usual.
         features: For each row, the row whose features it goes on with, see `injected_features`.
         maps: Reads the maps of cross-attention to the text alone; None: they are not written out.
+        values: What values of cross-attention to the text alone are made of; None: the text, as keys are.
     """
 
     num_rows: int
     sites: Mapping[str, SitePlan]
     features: Int64[Tensor, " rows"] | None = None
     maps: MapReader | None = None
+    values: Float[Tensor, "n w e"] | None = None
 
 
 class _RowTerm(NamedTuple):
@@ -231,36 +233,6 @@ def build_step_plan(
             built[key] = _site_plan(num_rows, terms, recording, site, device, dtype)
         plans[site.name] = built[key]
     return StepPlan(num_rows, plans, _feature_rows(num_rows, edits, step, device))
-
-
-class PlanCache:
-    """Plans of a whole run: steps whose edits have the same signatures share one plan object.
-
-    Args:
-        sites, num_rows, edits, recorders, device, dtype: As in `build_step_plan`.
-    """
-
-    def __init__(
-        self,
-        sites: Sequence[Site],
-        num_rows: int,
-        edits: Sequence[RowEdit],
-        recorders: Sequence[Recorder] = (),
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
-        self._sites, self._num_rows, self._edits = sites, num_rows, tuple(edits)
-        self._recorders, self._device, self._dtype = tuple(recorders), device, dtype
-        self._plans: dict[Hashable, StepPlan] = {}
-
-    def at(self, step: int) -> StepPlan:
-        """The plan of a step (an index from 0)."""
-        signature = tuple(edit.controller.signature(step) for edit in self._edits)
-        if signature not in self._plans:
-            self._plans[signature] = build_step_plan(
-                self._sites, self._num_rows, self._edits, step, self._recorders, self._device, self._dtype
-            )
-        return self._plans[signature]
 
 
 def _feature_rows(

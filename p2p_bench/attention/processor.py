@@ -50,7 +50,8 @@ class FoldedAttnProcessor:
 
         query = heads(attn, attn.to_q(take(hidden_states, at.query.rows)))
         key = heads(attn, attn.to_k(take(context, at.key.rows)))
-        value = folded(at, take(attn.to_v(take(context, at.value.rows)), at.value.index))
+        valued = _valued(attn, self.site, context, plan)
+        value = folded(at, take(attn.to_v(take(valued, at.value.rows)), at.value.index))
         query = query if attn.norm_q is None else attn.norm_q(query)
         key = key if attn.norm_k is None else attn.norm_k(key)
 
@@ -175,6 +176,15 @@ def _normalised(
     if attn.norm_cross:
         encoder_hidden_states = attn.norm_encoder_hidden_states(encoder_hidden_states)
     return hidden_states, encoder_hidden_states
+
+
+def _valued(
+    attn: Attention, site: Site, context: Float[Tensor, "n w e"], plan: StepPlan | None
+) -> Float[Tensor, "n w e"]:
+    """What values are made of: the context, unless the plan has something else in the place of the text."""
+    if plan is None or plan.values is None or site.kind != "cross":
+        return context
+    return attn.norm_encoder_hidden_states(plan.values) if attn.norm_cross else plan.values
 
 
 def _head_mask(attn: Attention, mask: Tensor | None, context: Tensor) -> Float[Tensor, "n heads _ w"] | None:

@@ -13,11 +13,10 @@ from p2p_bench.bench.background import Background
 from p2p_bench.bench.module import Edited
 from p2p_bench.bench.open_run import OpenRun
 from p2p_bench.bench.progress import Display
-from p2p_bench.bench.provenance import peak_memory_mb
 from p2p_bench.bench.records import share_seconds
 from p2p_bench.bench.references import Place, place_of
 from p2p_bench.bench.scoring import score_references
-from p2p_bench.models.device import synchronize
+from p2p_bench.models.device import peak_memory_mb, synchronize
 
 Rows = Sequence[Mapping[str, Any]]
 

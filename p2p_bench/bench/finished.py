@@ -14,6 +14,9 @@ from p2p_bench.stats import mean_interval
 COSTS = ("count", "failed", "unet_rows", "unet_rows_spent", "seconds")
 """Counts and costs of a variant, as its summary has them."""
 
+EDITS = "edits"
+"""Name of a variant's table of edits."""
+
 _OWN_GROUPS = "hydra/"
 """Groups that are Hydra's, and no choice of what is measured."""
 

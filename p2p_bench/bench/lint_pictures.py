@@ -10,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from p2p_bench import raster
-from p2p_bench.data.base import MASK_NOTES, PairDataset, load_pair
+from p2p_bench.data.base import PairDataset, load_pair
 from p2p_bench.errors import DataError
 from p2p_bench.hashing import sha256_file
-from p2p_bench.types import EditPair
+from p2p_bench.types import MASK_NOTES, EditPair
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 """Endings of files that hold one picture; others, such as tables, hold many."""
@@ -95,7 +95,7 @@ def lint_pixels(dataset: PairDataset, pairs: Sequence[EditPair], size: tuple[int
         if loaded.mask is None:
             continue
         found.masks[loaded.mask_state] += 1
-        found.areas.append(float((loaded.mask > 0.5).float().mean()))
+        found.areas.append(float((loaded.mask >= 0.5).float().mean()))
         if loaded.mask_state in MASK_NOTES:
             found.warnings.append((pair.id, MASK_NOTES[loaded.mask_state]))
         elif _is_border(loaded.mask):
@@ -112,7 +112,7 @@ def area_summary(areas: Sequence[float]) -> dict[str, float]:
 
 
 def _is_border(mask: Float[Tensor, "h w"]) -> bool:
-    return min(mask.shape) > 2 and not bool((mask[1:-1, 1:-1] > 0.5).any())
+    return min(mask.shape) > 2 and not bool((mask[1:-1, 1:-1] >= 0.5).any())
 
 
 def _sizes_differ(path: Path, mask: tuple[int, int], image: tuple[int, int]) -> str:

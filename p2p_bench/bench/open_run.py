@@ -9,19 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from p2p_bench.bench.directory import Resume, claim, locked, set_aside
+from p2p_bench.bench.finished import COSTS, EDITS
 from p2p_bench.bench.lint import lint, refuse_if_hopeless
 from p2p_bench.bench.makers import Maker, maker_of, makers, note_maker
 from p2p_bench.bench.records import RowMaker
-from p2p_bench.bench.references import ReferenceWriter, open_references
+from p2p_bench.bench.references import ReferenceWriter, open_references, reference_schema
 from p2p_bench.bench.rows import Key, RowWriter, key_of, read_rows, row_columns, row_schema
 from p2p_bench.bench.task import Keep, Task, Variant
 from p2p_bench.controllers.blend import fixed_masks
 from p2p_bench.data.base import PairDataset, all_pairs, content_checksum
 from p2p_bench.errors import ConfigError, ErrorList, P2PError
 from p2p_bench.hashing import digest
-from p2p_bench.inversion.base import no_step_left, not_sampled, steps_guided, unserved
+from p2p_bench.inversion.base import no_step_left, not_found, not_sampled, steps_guided, unserved
 from p2p_bench.metrics.base import Metric, MetricColumn, all_columns, metric_checksums
 from p2p_bench.models import ModelSpec
+from p2p_bench.models.files import file_hash
 from p2p_bench.raster import shortened
 from p2p_bench.sampling.sampler import check_guidance
 from p2p_bench.types import EditPair
@@ -41,7 +43,7 @@ class Facts:
         spec: Facts about the model.
         columns: The metric columns.
         pairs: The pairs of the data set.
-        checksums: Of the model, the pairs and the metrics' files.
+        checksums: Of the model, the pairs, the metrics' files and those of the inversion.
     """
 
     spec: ModelSpec
@@ -210,7 +212,9 @@ def read_facts(task: Task) -> Facts:
     has_images = pairs is not None and inverts and any(pair.has_image for pair in pairs)
     if spec is not None and has_images:
         method, stepper = task.inversion, task.sampler.stepper()
-        faults += filter(None, [unserved(method, spec, steps), not_sampled(method, stepper)])
+        faults += filter(
+            None, [unserved(method, spec, steps), not_sampled(method, stepper), not_found(method)]
+        )
         faults += filter(None, [] if steps is None else [no_step_left(task.inversion, steps)])
     if spec is not None and steps is not None and inverts:
         method, interval = task.inversion if has_images else None, task.sampler.guidance_interval
@@ -220,6 +224,8 @@ def read_facts(task: Task) -> Facts:
         raise ErrorList(faults)
     checksums = {"model": spec.checksum} if spec.checksum else {}
     checksums |= {"pairs": pairs_checksum(pairs), **sums}
+    if has_images and task.inversion.files():
+        checksums["inversion"] = digest([file_hash(path) for path in task.inversion.files()])
     return Facts(spec, columns, tuple(pairs), checksums | metric_checksums(task.metrics))
 
 
@@ -229,18 +235,18 @@ def all_checksums(task: Task, facts: Facts) -> dict[str, str]:
 
 
 def _own_columns(metrics: Mapping[str, Metric]) -> tuple[MetricColumn, ...]:
-    """The columns of the metrics, none of which a row has besides.
+    """The columns of the metrics, none of which a row, a reference or a dashboard has besides.
 
     Raises:
-        ConfigError: One is called as a column that every row has.
+        ConfigError: One is called as something that each has.
     """
-    taken = set(row_schema([]).names)
+    taken = {*row_schema([]).names, *reference_schema([]).names, *COSTS, EDITS}
     for name, metric in metrics.items():
         for column in all_columns({name: metric}):
             if column.name in taken:
                 raise ConfigError(
-                    f"metrics.{name}: every row has a column {column.name!r} of its own; call it otherwise, "
-                    f"such as {name}_{column.name}"
+                    f"metrics.{name}: every row has a column {column.name!r} of its own, or every dashboard; "
+                    f"call it otherwise, such as {name}_{column.name}"
                 )
     return all_columns(metrics)
 

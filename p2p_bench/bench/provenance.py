@@ -1,17 +1,13 @@
 """Where results come from: versions, the state of the source, the machine."""
 
 import platform
-import resource
 import subprocess
-import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import torch
-
 PACKAGES = (
-    "p2p_bench", "torch", "diffusers", "transformers", "lightning", "hydra-core", "torchmetrics",
-    "open_clip_torch", "lpips", "wandb", "numpy", "pyarrow",
+    "p2p_bench", "torch", "torchvision", "diffusers", "transformers", "tokenizers", "lightning", "hydra-core",
+    "torchmetrics", "open_clip_torch", "lpips", "wandb", "numpy", "scipy", "pillow", "pyarrow",
 )  # fmt: skip
 
 
@@ -41,14 +37,6 @@ def git_state() -> dict[str, str | bool]:
     except (OSError, subprocess.SubprocessError):
         return {"commit": "", "changed": False}
     return {"commit": commit, "changed": changed}
-
-
-def peak_memory_mb(device: torch.device) -> float:
-    """Largest memory so far in MB: of the accelerator's allocator, or of the process on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e6
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return used / 1e6 if sys.platform == "darwin" else used * 1024 / 1e6
 
 
 def _git(top: Path, *arguments: str) -> str:

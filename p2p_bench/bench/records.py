@@ -163,7 +163,7 @@ class RowMaker:
             return {"image_target": f"images/{edit}.png"}
         reference = images[0] if edited.loaded.image is None else edited.loaded.image
         wanted: dict[str, tuple[str, Float[Tensor, "3 h w"]]] = {
-            "image_source": (f"images/{sample}/source.png", images[0]),
+            "image_source": _source_picture(edited, place, sample, edit),
             "image_target": (f"images/{edit}.png", images[1 + place]),
             "image_difference": (
                 f"images/{edit}_difference.png",
@@ -188,6 +188,16 @@ class RowMaker:
         for path, image in wanted.values():
             save_png(self.run_dir / path, image, palette=image is sheet)
         return {column: path for column, (path, _) in wanted.items()}
+
+
+def _source_picture(edited: Edited, place: int, sample: str, edit: str) -> tuple[str, Float[Tensor, "3 h w"]]:
+    """What became of the source, and the path of its picture: the original where nothing is known of that."""
+    result, real = edited.result, edited.loaded.image
+    assert result is not None, "only edits without an error have pictures"
+    if real is None or result.reconstructions is None:
+        return f"images/{sample}/source.png", result.images[0]
+    again = result.reconstructions[place]
+    return (f"images/{sample}/original.png", real) if again is None else (f"images/{edit}_source.png", again)
 
 
 def share_seconds(rows: Sequence[dict[str, Any]], seconds: float) -> None:

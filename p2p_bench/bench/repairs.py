@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from p2p_bench.controllers.blend import ATTENTION, GIVEN
-from p2p_bench.data.base import MASK_NOTES, LoadedPair
+from p2p_bench.data.base import LoadedPair
 from p2p_bench.editing import Repair
 from p2p_bench.errors import ConfigError
 from p2p_bench.fields import fault_of
-from p2p_bench.types import Feather, RepairKind
+from p2p_bench.types import MASK_NOTES, Feather, RepairKind
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,16 @@ def _checked(result: EditResult, request: EditRequest, editor: str) -> EditResul
         if fault:
             role = "the source" if place == 0 else f"target {place}"
             errors[place] = P2PError(f"{editor}.edit made an image of {role} with {fault}")
-    return result if errors == list(result.errors) else replace(result, errors=tuple(errors))
+    if errors != list(result.errors):
+        result = replace(result, errors=tuple(errors))
+    return replace(result, reconstructions=[None] * (count - 1)) if _hands_back(result, request) else result
+
+
+def _hands_back(result: EditResult, request: EditRequest) -> bool:
+    """Whether the source image is the one that was given, so that nothing is known of a reconstruction."""
+    if request.image is None or result.reconstructions is not None or result.inversion_rows:
+        return False
+    return torch.equal(result.images[0], request.image.to(result.images))
 
 
 def _fault(image: Tensor, source: Tensor | None) -> str:

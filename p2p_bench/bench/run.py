@@ -23,6 +23,7 @@ from p2p_bench.bench.stopping import TooManyErrorsError
 from p2p_bench.bench.summary import summarise, write_summary
 from p2p_bench.bench.task import Keep, Task
 from p2p_bench.errors import OtherProcessError, P2PError, ProcessLostError
+from p2p_bench.sampling.sampler import warn_of_steps
 
 
 def run_benchmark(
@@ -78,6 +79,7 @@ def run_benchmark(
     with _led(execution) as lead:
         facts = read_facts(task)
         warn_of_unknown_words(facts.spec, facts.pairs)
+        warn_of_steps(task.sampler, facts.spec)
         with (
             opened(task, facts, run_dir, config, keep, resume=execution.resume) as run,
             telling(run_dir, name, run, facts),

@@ -1,7 +1,6 @@
 """Means over rows, as `summary.json`."""
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 from p2p_bench.bench.provenance import git_state, package_versions
 from p2p_bench.bench.rows import write_atomically
-from p2p_bench.bench.tally import Row, Scores, Tally, Totals, missing_of, notes_of
+from p2p_bench.bench.tally import Row, Scores, Tally, Totals
 from p2p_bench.bench.task import Variant
 from p2p_bench.metrics.base import MetricColumn
 
@@ -106,20 +105,6 @@ def _of_variant(tally: Tally, variant: Variant) -> dict[str, Any]:
         "missing": {column: dict(reasons) for column, reasons in tally.missing.items()},
         **tally.costs(),
     }
-
-
-def note_counts(rows: Iterable[Row]) -> dict[str, int]:
-    """How often each note stands in some rows, most often first."""
-    return dict(Counter(note for row in rows for note in notes_of(row)).most_common())
-
-
-def missing_values(rows: Iterable[Row]) -> dict[str, dict[str, int]]:
-    """How often a metric column has no value for which reason, where metrics gave one."""
-    counts: dict[str, Counter[str]] = {}
-    for row in rows:
-        for column, reason in missing_of(row).items():
-            counts.setdefault(column, Counter())[reason] += 1
-    return {column: dict(reasons) for column, reasons in counts.items()}
 
 
 def _without_nan(value: Any) -> Any:

@@ -3,7 +3,7 @@
 import json
 from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -139,3 +139,17 @@ def missing_of(row: Row) -> dict[str, str]:
 def _statistics(values: Sequence[float], samples: Sequence[int]) -> dict[str, float]:
     mean = mean_interval(values, groups=samples)
     return {**asdict(mean), "median": median(values), "missing": len(values) - mean.count}
+
+
+def note_counts(rows: Iterable[Row]) -> dict[str, int]:
+    """How often each note stands in some rows, most often first."""
+    return dict(Counter(note for row in rows for note in notes_of(row)).most_common())
+
+
+def missing_values(rows: Iterable[Row]) -> dict[str, dict[str, int]]:
+    """How often a metric column has no value for which reason, where metrics gave one."""
+    counts: dict[str, Counter[str]] = {}
+    for row in rows:
+        for column, reason in missing_of(row).items():
+            counts.setdefault(column, Counter())[reason] += 1
+    return {column: dict(reasons) for column, reasons in counts.items()}

@@ -16,6 +16,7 @@ import wandb
 
 from p2p_bench.bench.finished import (
     COSTS,
+    EDITS,
     FinishedRun,
     choices_of,
     figures_of,
@@ -152,7 +153,7 @@ class WandbLogger:
         plotted = ("tau_cross", "tau_self", *COSTS, *run.summary["metrics"])
         active.log({"variant": variant, **{name: figures[name] for name in plotted if name in figures}})
         active.summary.update(figures)
-        active.log({"edits": self._table(run, rows_of(run, variant))})
+        active.log({EDITS: self._table(run, rows_of(run, variant))})
 
     def _table(self, run: FinishedRun, rows: Iterable[Mapping[str, Any]]) -> wandb.Table:
         metrics = list(run.summary["metrics"])

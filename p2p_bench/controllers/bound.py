@@ -1,9 +1,10 @@
 """The one bound controller of the algebra: a timetable of column edits and of self-attention edits."""
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, reduce
 from itertools import groupby
+from typing import Literal
 
 from jaxtyping import Float64
 from PIL import Image
@@ -29,7 +30,10 @@ from p2p_bench.controllers.self_edit import NO_SELF_EDIT, SelfEdit, injection, o
 from p2p_bench.controllers.tau import cross_gate, schedule_gate, self_steps
 from p2p_bench.controllers.timetable import Timetable, draw, ranges, write
 from p2p_bench.errors import ConfigError, PromptError
-from p2p_bench.tau import PerWord, Ramp, Schedule, Tau, parse_interval, parse_tau
+from p2p_bench.tau import PerWord, Ramp, Schedule, Tau, is_on, parse_interval, parse_tau
+
+Part = Literal["cross-attention", "self-attention", "features"]
+"""What of a network is edited."""
 
 _PASSES: dict[Unprompted, str] = {
     "own": "the source's pass without a prompt",
@@ -51,6 +55,8 @@ class BoundP2P(BoundController):
         pass_edit: What becomes of the target's pass without the prompt, where self-attention or features are
             edited; cross-attention is left alone there.
         map_amount: How far latents go toward the source's cross-attention maps before each step.
+        asked: What its settings ask to edit, in whatever share of the steps; few steps may leave none to it.
+        lost: Of edits that it is composed of, those of which another left nothing, in words.
     """
 
     title: str
@@ -61,6 +67,8 @@ class BoundP2P(BoundController):
     feature_steps: tuple[int, int] = (0, 0)
     pass_edit: Unprompted = "plain"
     map_amount: float = 0.0
+    asked: tuple[Part, ...] = field(default=(), compare=False)
+    lost: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         """Checks the edits, which are anybody's.
@@ -112,6 +120,18 @@ class BoundP2P(BoundController):
     def map_guidance(self, step: int) -> float:
         """See `BoundController`."""
         return self.map_amount
+
+    def edits(self, part: Part, step: int, sites: Sequence[Site] | None = None) -> bool:
+        """Whether a part of a network is edited at a step, if it has these sites; None: whatever it has."""
+        if part == "cross-attention":
+            return self.cross[step] != NO_EDIT
+        if part == "features":
+            return self.features(step)
+        own = self.self_edits[step]
+        if sites is None:
+            return own != NO_SELF_EDIT
+        pixels = (site for site in sites if site.kind == "self" or site.joint or own.queries(site))
+        return any(own.pixels(site) != "own" for site in pixels)
 
     def _normalises(self, step: int) -> bool:
         """Whether rows are normalised at a step: where columns are edited, the others add up to 1."""
@@ -211,7 +231,9 @@ def bind_p2p(
     start, stop = _self_steps(self_attn if isinstance(self_attn, float) else parse_interval(self_attn), steps)
     there = injection(context.self_fraction) if self_edit is None else self_edit
     self_edits = (NO_SELF_EDIT,) * start + (there,) * (stop - start) + (NO_SELF_EDIT,) * (steps - stop)
-    return BoundP2P(title, context, tuple(edits), self_edits)
+    asked: list[Part] = ["cross-attention"] if edit != NO_EDIT and is_on(tau) else []
+    asked += ["self-attention"] if is_on(parse_tau(self_attn)) else []
+    return BoundP2P(title, context, tuple(edits), self_edits, asked=tuple(asked))
 
 
 @dataclass(frozen=True, eq=False)
@@ -274,7 +296,17 @@ def then(first: BoundP2P, second: BoundP2P) -> BoundP2P:
         feature_steps=second.feature_steps if any(second.feature_steps) else first.feature_steps,
         pass_edit=passes.pop() if passes else "plain",
         map_amount=second.map_amount or first.map_amount,
+        asked=tuple(dict.fromkeys((*first.asked, *second.asked))),
+        lost=(*first.lost, *second.lost, *_lost(first, second)),
     )
+
+
+def _lost(first: BoundP2P, second: BoundP2P) -> tuple[str, ...]:
+    """Says so where nothing is left of the first of two edits: the second has R = 0 at all of its steps."""
+    edited = [step for step, edit in enumerate(first.cross) if edit != NO_EDIT]
+    if not edited or not all(isinstance(second.cross[step].R, Zero) for step in edited):
+        return ()
+    return (f"{second.title} takes the source's maps anew, which leaves nothing of {first.title} before it",)
 
 
 def compose_bound(bounds: Sequence[BoundController], where: str) -> BoundController:

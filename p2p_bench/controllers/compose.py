@@ -15,8 +15,8 @@ class Compose(Controller):
     """Controllers applied in order, each to the result of those before it.
 
     Cross edits follow the law of composition, edit 1 then edit 2 is (L2 + L1 R2, R1 R2), so that an edit with
-    R = 0 leaves nothing of those before it. At each self-attention site the last controller that edits it
-    counts, and of several local blends the last one.
+    R = 0 leaves nothing of those before it; where it is so at all of their steps, results note it. At each
+    self-attention site the last controller that edits it counts, and of several local blends the last one.
 
     Args:
         controllers: At least one; each keeps its own tau.

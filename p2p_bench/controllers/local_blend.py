@@ -17,6 +17,7 @@ from p2p_bench.controllers.blend import BoundBlend, FixedMask
 from p2p_bench.errors import ConfigError, DataError, PromptError
 from p2p_bench.fields import Between, Halving, Odd, Words, check_fields
 from p2p_bench.prompts.words import TokenizedPrompt, columns_of
+from p2p_bench.tau import part_of
 
 _SOME = Words("words, such as ['circle']")
 
@@ -41,7 +42,8 @@ class LocalBlend(Controller):
         subtract: Words of the source whose place is kept (their maps are not pooled).
         target_subtract: The same of the target; None: the same words.
         start: Share of the steps before blending begins; 0 in the first notebook, 0.2 in later code.
-        threshold: Share of a map's maximum above which a position belongs to the mask.
+        threshold: Share of a map's maximum above which a position belongs to the mask; less than 1, since
+            nothing is above that.
         subtract_threshold: The same for subtracted words.
         pool: Side of the max-pooling, odd; 1 pools nothing.
         fraction: Side of the maps as a fraction of the latent side; None: the model's `record_fraction`. All
@@ -60,8 +62,8 @@ class LocalBlend(Controller):
     subtract: Annotated[str | Sequence[str], _SOME] = ()
     target_subtract: Annotated[str | Sequence[str] | None, _SOME] = None
     start: Annotated[float, Between(0, 1, "a share")] = 0.2
-    threshold: Annotated[float, Between(0, 1, "a share")] = 0.3
-    subtract_threshold: Annotated[float, Between(0, 1, "a share")] = 0.3
+    threshold: Annotated[float, Between(0, 1, "a share", open_high=True)] = 0.3
+    subtract_threshold: Annotated[float, Between(0, 1, "a share", open_high=True)] = 0.3
     pool: Annotated[int, Odd(1)] = 3
     fraction: Annotated[float | None, Halving(10)] = None
     mask: Tensor | FixedMask | Path | str | None = None
@@ -97,7 +99,7 @@ class LocalBlend(Controller):
         target_words = self.words if self.target_words is None else self.target_words
         subtracted = self.subtract if self.target_subtract is None else self.target_subtract
         blend = BoundBlend(
-            start=int(self.start * context.steps),
+            start=part_of(self.start, context.steps),
             source=_columns(context.source, self.words),
             target=_columns(context.target, target_words),
             subtract_source=_columns(context.source, self.subtract),

@@ -9,6 +9,7 @@ from p2p_bench.controllers.bound import BoundP2P
 from p2p_bench.controllers.self_edit import NO_SELF_EDIT, layer_range, mutual
 from p2p_bench.fields import check_fields
 from p2p_bench.layers import FirstStep, LayerRange, parse_layers
+from p2p_bench.tau import part_of
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,9 @@ class MasaCtrl(Controller):
 
     def bind(self, context: EditContext) -> BoundP2P:
         """See `Controller`."""
-        start = self.start_step if isinstance(self.start_step, int) else int(self.start_step * context.steps)
+        start = (
+            self.start_step if isinstance(self.start_step, int) else part_of(self.start_step, context.steps)
+        )
         edit = mutual(layer_range(*parse_layers(self.layers, "masactrl layers")))
         return BoundP2P(
             "masactrl",
@@ -51,4 +54,5 @@ class MasaCtrl(Controller):
             cross=(NO_EDIT,) * context.steps,
             self_edits=tuple(edit if step >= start else NO_SELF_EDIT for step in range(context.steps)),
             pass_edit="own" if self.unprompted else "plain",
+            asked=("self-attention",),
         )

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from p2p_bench.controllers.base import Controller, EditContext
-from p2p_bench.controllers.bound import BoundP2P, bind_p2p
+from p2p_bench.controllers.bound import BoundP2P, Part, bind_p2p
 from p2p_bench.controllers.self_edit import injection, layer_range
 from p2p_bench.controllers.tau import self_steps
 from p2p_bench.fields import check_fields
 from p2p_bench.layers import LayerRange, parse_layers
-from p2p_bench.tau import SelfTau, parse_interval
+from p2p_bench.tau import SelfTau, is_on, parse_interval, parse_tau
 
 
 @dataclass(frozen=True)
@@ -50,4 +50,6 @@ class PlugAndPlay(Controller):
         layers = layer_range(*parse_layers(self.layers, "plug_and_play layers"))
         made = bind_p2p("plug_and_play", context, self_attn=self.self_attn, self_edit=injection(1.0, layers))
         start, stop = self_steps(self.features, context.steps)
-        return replace(made, feature_steps=(start, stop) if start < stop else (0, 0), pass_edit="source")
+        asked: tuple[Part, ...] = (*made.asked, "features") if is_on(parse_tau(self.features)) else made.asked
+        steps = (start, stop) if start < stop else (0, 0)
+        return replace(made, feature_steps=steps, pass_edit="source", asked=asked)

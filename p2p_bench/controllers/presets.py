@@ -12,7 +12,7 @@ from p2p_bench.controllers.reweight import Reweight
 from p2p_bench.fields import Between, Factors, OneOf, check_fields
 from p2p_bench.tau import SelfTau, Tau, parse_interval, parse_tau
 
-Edit = Annotated[str, OneOf(("by_count", "replace", "refine"))]
+Edit = Annotated[str, OneOf(("by_count", "by_length", "replace", "refine"))]
 """How the prompts of a pair are put into correspondence."""
 
 
@@ -28,8 +28,10 @@ class Released(Controller):
         self_attn: When self-attention is injected.
         self_fraction: Size limit of that, as a fraction of the latent side; it overrides the model's.
         blend_start: Share of the steps before local blend begins.
-        edit: "by_count" replaces where both prompts have equally many words and refines otherwise; "replace"
-            or "refine" always do that.
+        edit: "by_count" replaces where both prompts have equally many words and refines otherwise;
+            "by_length" asks for equally many letters too, which is all that PIE-Bench's script of
+            StyleDiffusion asks for (it stops at a pair with as many letters and not as many words);
+            "replace" or "refine" always do that.
         blend_weight: Factor for the target's blend words where nothing is weighted.
         weights: Factor by target word.
         blend_words: Words of the source and of the target that mark the place of the edit.
@@ -58,10 +60,9 @@ class Released(Controller):
         Raises:
             PromptError: The prompts do not fit the edit, or lack a weighted word or a blend word.
         """
-        swap = self.edit == "replace" or (
-            self.edit == "by_count" and len(context.source.words) == len(context.target.words)
+        controller: Controller = (Replace if self._swaps(context) else Refine)(
+            self.cross, self.self_attn, "paper"
         )
-        controller: Controller = (Replace if swap else Refine)(self.cross, self.self_attn, "paper")
         old, new = self.blend_words or ((), ())
         weights = self.weights or (dict.fromkeys(new, self.blend_weight) if self.blend_weight != 1 else {})
         if weights:
@@ -69,6 +70,15 @@ class Released(Controller):
         if old or new:
             controller = LocalBlend(controller, words=old, target_words=new, start=float(self.blend_start))
         return controller.bind(replace(context, self_fraction=float(self.self_fraction)))
+
+    def _swaps(self, context: EditContext) -> bool:
+        """Whether words are replaced."""
+        if self.edit in ("replace", "refine"):
+            return self.edit == "replace"
+        source, target = context.source, context.target
+        counts = len(source.words) == len(target.words)
+        lengths = len(source.text.strip(" ")) == len(target.text.strip(" "))
+        return counts and (lengths or self.edit == "by_count")
 
     def for_pair(
         self, word_weights: Mapping[str, float | int], blend_words: BlendWords | None = None

@@ -14,6 +14,7 @@ from p2p_bench.controllers.base import BlendWords, BoundController, Controller, 
 from p2p_bench.controllers.bound import bind_p2p, compose_bound
 from p2p_bench.errors import PromptError
 from p2p_bench.fields import Factors, check_fields
+from p2p_bench.prompts.changes import keeps_columns
 from p2p_bench.prompts.words import TokenizedPrompt, columns_of
 from p2p_bench.tau import SelfTau, Tau, parse_interval, parse_tau
 
@@ -22,7 +23,8 @@ from p2p_bench.tau import SelfTau, Tau, parse_interval, parse_tau
 class Reweight(Controller):
     """Re-weighting (Hertz et al. 2022, section 3.3): columns of some target words times a factor c.
 
-    Alone it scales the source's maps, (L, R) = (diag(c), 0), so source and target usually are one prompt.
+    Alone it scales the source's maps column by column, (L, R) = (diag(c), 0), so source and target are one
+    prompt, or have what they share in the same columns.
     Around an inner edit (L0, R0) it scales that edit's whole result, own columns of new tokens included:
     (L0 diag(c), R0 diag(c)). Each of the two keeps its own tau: where re-weighting is off, the inner edit
     remains; where the inner edit is off, the target's own maps are scaled. The released code has one tau for
@@ -55,11 +57,13 @@ class Reweight(Controller):
 
         Raises:
             ConfigError: The inner controller is not an edit of cross-attention columns.
-            PromptError: A weighted word is not in the target prompt, or has two factors.
+            PromptError: A weighted word is not in the target prompt, or has two factors; or there is no inner
+                edit, and the prompts share words in other columns.
         """
         c = diagonal(word_factors(context.target, self.weights))
         title = "reweight " + ", ".join(f"{word} x {factor:g}" for word, factor in self.weights.items())
         if self.inner is None:
+            _check_columns(context.source, context.target)
             return bind_p2p(title, context, ColumnEdit(c, Zero()), self.cross, self.self_attn)
         outer = bind_p2p(title, context, ColumnEdit(Zero(), c), self.cross, self.self_attn)
         return compose_bound([self.inner.bind(context), outer], "reweight inner")
@@ -72,6 +76,16 @@ class Reweight(Controller):
             self
             if self.inner is None
             else replace(self, inner=self.inner.for_pair(word_weights, blend_words))
+        )
+
+
+def _check_columns(source: TokenizedPrompt, target: TokenizedPrompt) -> None:
+    """See that no word of the target takes the maps of another that both prompts have."""
+    if not keeps_columns(source, target):
+        raise PromptError(
+            f"reweight alone scales the source's maps column by column, and {source.text!r} and "
+            f"{target.text!r} share words in other columns; put it around an edit that aligns them "
+            "(controller=auto with word_weights; Reweight(weights, inner=Refine()) in Python)"
         )
 
 

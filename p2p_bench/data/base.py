@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -15,20 +15,9 @@ from torch import Tensor
 from p2p_bench.errors import DataError, P2PError
 from p2p_bench.hashing import sha256_file
 from p2p_bench.pinned import with_pinned_settings
-from p2p_bench.types import EditPair
+from p2p_bench.types import MASK_NOTES, EditPair, MaskState
 
 log = logging.getLogger(__name__)
-
-MaskState = Literal["", "part", "empty", "full", "lost"]
-"""What a mask can be: none; in part 1; nowhere; everywhere; or 1 only where the fitted image no longer is."""
-
-MASK_NOTES: dict[str, str] = {
-    "empty": "its mask is empty, so nothing may change; no value inside or outside it is defined",
-    "full": "its mask covers the whole image at the model's size; no value outside it is defined",
-    "lost": "its mask lies outside the part of the image that is kept (see dataset.fit); no value inside or "
-    "outside it is defined",
-}
-"""What to tell of a mask that does not divide its image."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +64,9 @@ class LoadedPair:
         """Whether the mask divides the image."""
         if self.mask is None:
             return ""
-        if not bool((self.mask > _HALF).any()):
+        if not bool((self.mask >= _HALF).any()):
             return "lost" if self.mask_lost else "empty"
-        return "full" if bool((self.mask > _HALF).all()) else "part"
+        return "full" if bool((self.mask >= _HALF).all()) else "part"
 
 
 _HALF = 0.5

@@ -13,7 +13,7 @@ from p2p_bench.data.base import PairImages
 from p2p_bench.data.captions import CaptionedSet
 from p2p_bench.data.images import masked_image
 from p2p_bench.data.places import inside, set_folder
-from p2p_bench.data.records import Faults, check_written, fitted_pixels, kind_of, optional_text, text_of
+from p2p_bench.data.records import Faults, fitted_pixels, kind_of, optional_text, text_of
 from p2p_bench.data.tables import check_columns, count_rows, files_like, find_row, read_cell, read_columns
 from p2p_bench.errors import DataError
 from p2p_bench.raster import shortened
@@ -144,7 +144,7 @@ class HfParquet(CaptionedSet):
         )
 
     def _text(self, row: Mapping[str, Any], column: str | None) -> str | None:
-        return None if column is None else _written(row, column)
+        return None if column is None else optional_text(row, column)
 
     def _cell(self, pair: EditPair, column: str | None) -> bytes | Path | None:
         """The bytes of a picture, or its file; None for an empty cell."""
@@ -179,14 +179,7 @@ def _id(row: Mapping[str, Any], column: str) -> str:
         return str(value)
     if value is not None and not isinstance(value, str):
         raise DataError(f"{column}: expected text or an integer, got {kind_of(value)}")
-    check_written(column, value)
     return text_of(row, column)
-
-
-def _written(row: Mapping[str, Any], column: str) -> str | None:
-    text = optional_text(row, column)
-    check_written(column, text)
-    return text
 
 
 def _targets(row: Mapping[str, Any], column: str) -> tuple[str, ...]:
@@ -194,8 +187,6 @@ def _targets(row: Mapping[str, Any], column: str) -> tuple[str, ...]:
     if isinstance(value, list):
         if not value:
             raise DataError(f"{column}: the list is empty")
-        for item in value:
-            _written({column: item}, column)
         return tuple(text_of({column: item}, column) for item in value)
-    text = _written(row, column)
+    text = optional_text(row, column)
     return () if text is None else (text,)

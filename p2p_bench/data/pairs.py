@@ -18,7 +18,8 @@
 | `real` | world only: true if the rendered scene is the source image | false |
 
 The root is the folder of the file unless another is given; no path may leave it, not by `..`, not by
-an absolute path, not by a symbolic link. Every fault of a file is reported at once.
+an absolute path, not by a symbolic link. What programs write in the place of a missing text, such as "nan"
+or "None", is no text. Every fault of a file is reported at once.
 """
 
 import codecs
@@ -26,7 +27,6 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from p2p_bench.data.places import image_folder, inside
@@ -41,6 +41,8 @@ KEYS = (
     "word_weights", "category", "instruction", "seed", "scene", "edit", "real",
 )  # fmt: skip
 """Keys a line may have, next to the short names `source` and `target`."""
+
+UNWRITTEN = "is what programs write where there is nothing"
 
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _LARGEST = sys.float_info.max
@@ -59,7 +61,7 @@ def read_pairs(
         path: The JSONL file.
         root: Folder that image and mask paths are relative to and may not leave; None takes the
             file's own folder.
-        targets: Target prompts by id, for lines that give none.
+        targets: Target prompts by id, for lines that give none; every line then needs an id.
 
     Returns:
         The pairs in the order of the file, at least one.
@@ -75,7 +77,7 @@ def read_pairs(
     for number, line in enumerate(_content(path).splitlines(), start=1):
         if not line.strip():
             continue
-        reader = _LineReader(folder, targets or {})
+        reader = _LineReader(folder, targets)
         pair = reader.read(line, number)
         if pair is not None and pair.id in first_lines:
             other = first_lines[pair.id]
@@ -119,6 +121,15 @@ def _content(path: Path) -> bytes:
     return content.removeprefix(codecs.BOM_UTF8)
 
 
+def is_unwritten(text: str) -> bool:
+    """Whether a text is what programs write in the place of a missing one.
+
+    >>> is_unwritten("nan"), is_unwritten("a naan")
+    (True, False)
+    """
+    return text.strip() in ("nan", "NaN", "null", "NULL", "None", "<NA>", "NaT")
+
+
 class _FaultError(Exception):
     """What is wrong with one value of a line."""
 
@@ -126,9 +137,10 @@ class _FaultError(Exception):
 class _LineReader:
     """Reads one line and collects what is wrong with it."""
 
-    def __init__(self, root: Path, targets: Mapping[str, tuple[str, ...]] = MappingProxyType({})) -> None:
+    def __init__(self, root: Path, targets: Mapping[str, tuple[str, ...]] | None = None) -> None:
         self.root = root
-        self.targets = targets
+        self.targets: Mapping[str, tuple[str, ...]] = targets or {}
+        self.needs_id = targets is not None
         self.faults: list[str] = []
 
     def read(self, line: bytes, number: int) -> EditPair | None:
@@ -142,6 +154,8 @@ class _LineReader:
             if key not in KEYS:
                 known = f"{nearest(key[:_LONGEST_KEY], KEYS)} Known keys: {', '.join(KEYS)}"
                 self.faults.append(f"{shortened(key)}: unknown key.{known}")
+        if self.needs_id and data.get("id") is None:
+            self.faults.append("id: missing; the line has to say which edit of the data set it is for")
         get = self._value
         scene = get(data, "scene", _scene)
         fields: dict[str, Any] = {
@@ -267,6 +281,8 @@ def _text(value: Any) -> str:
         value.encode()
     except UnicodeEncodeError as error:
         raise _FaultError(f"is not valid Unicode text: {error.reason}") from error
+    if is_unwritten(value):
+        raise _FaultError(f"{value.strip()!r} {UNWRITTEN}; leave it out")
     return value
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from p2p_bench.data.base import PairImages, take
 from p2p_bench.data.images import Fit, fit_image, fit_mask
+from p2p_bench.data.pairs import UNWRITTEN, is_unwritten
 from p2p_bench.errors import DataError, ErrorList
 from p2p_bench.fields import AtLeast, check_fields
 from p2p_bench.raster import is_file, shortened
@@ -191,7 +192,7 @@ def optional_text(record: Mapping[str, Any], key: str) -> str | None:
     """The same, None where it is missing, null or blank.
 
     Raises:
-        DataError: It is no text.
+        DataError: It is no text, or what programs write in the place of one.
     """
     value = record.get(key)
     if value is None:
@@ -202,11 +203,8 @@ def optional_text(record: Mapping[str, Any], key: str) -> str | None:
         value.encode()
     except UnicodeEncodeError as error:
         raise DataError(f"{key}: is not valid Unicode text: {error.reason}") from error
+    check_written(key, value)
     return value if value.strip() else None
-
-
-_NOT_WRITTEN = ("nan", "NaN", "null", "NULL", "None", "<NA>", "NaT")
-"""What tables are full of that were written with values missing."""
 
 
 def check_written(key: str, text: str | None) -> None:
@@ -215,10 +213,8 @@ def check_written(key: str, text: str | None) -> None:
     Raises:
         DataError: The text is that.
     """
-    if text is not None and text.strip() in _NOT_WRITTEN:
-        raise DataError(
-            f"{key}: {text.strip()!r} is what programs write where there is nothing; leave the cell empty"
-        )
+    if text is not None and is_unwritten(text):
+        raise DataError(f"{key}: {text.strip()!r} {UNWRITTEN}; leave it empty")
 
 
 def integer_of(record: Mapping[str, Any], key: str) -> int:

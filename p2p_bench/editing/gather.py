@@ -7,11 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from p2p_bench.attention.terms import NO_EDIT
-from p2p_bench.controllers import BoundController
-from p2p_bench.controllers.self_edit import NO_SELF_EDIT
 from p2p_bench.editing.attention import AttentionMaps, kept_maps
 from p2p_bench.editing.loop import Sampled
+from p2p_bench.editing.notes import idle_note
 from p2p_bench.editing.request import EditRequest, PreparedRequest
 from p2p_bench.editing.result import EditResult
 from p2p_bench.editing.rows import RowTable
@@ -126,26 +124,9 @@ def gathered(
         attention=_joined([maps for part in parts for maps in _of_words(part.attention, prepared)]),
         source_told=prepared.told is None,
         notes=tuple(
-            "" if isinstance(one, P2PError) else idle_note(one, made.replay.first_step, steps)
+            "" if isinstance(one, P2PError) else idle_note(one, model.sites, made.replay.first_step, steps)
             for one in prepared.controllers
         ),
-    )
-
-
-def idle_note(bound: BoundController, first_step: int, steps: int) -> str:
-    """Says of a control that it is over before the first step that is taken; "" if it is not.
-
-    Args:
-        bound: The control.
-        first_step: Step at which the edit begins.
-        steps: Number of steps of the run.
-    """
-    acting = [step for step in range(steps) if bound.signature(step) != (NO_EDIT, NO_SELF_EDIT)]
-    if not acting or acting[-1] >= first_step:
-        return ""
-    return (
-        f"nothing is controlled: {bound.control} is over after step {acting[-1] + 1} of {steps}, and the "
-        f"edit begins with step {first_step + 1}"
     )
 
 

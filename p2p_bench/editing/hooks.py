@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from p2p_bench.attention.terms import Role
+from p2p_bench.errors import P2PError
 from p2p_bench.models import DiffusionModel
 from p2p_bench.models.conditioning import Conditioning
 from p2p_bench.models.level import Denoised, Prediction
@@ -53,6 +54,29 @@ def unconditional_of(replay: Replay, step: int, role: Role, empty: Conditioning)
             expected = f"a tensor of the shape {tuple(empty[name].shape)} as {name!r}"
             raise ValueError(_wrong(replay, "unconditional", step, expected, tensor))
     return {**empty, **{name: tensor.to(empty[name]) for name, tensor in own.items()}}
+
+
+def values_of(
+    model: DiffusionModel, replay: Replay, step: int, role: Role, text: Float[Tensor, "l d"]
+) -> Float[Tensor, "l d"] | None:
+    """What cross-attention takes a row's values from; None where it is the text.
+
+    Raises:
+        ValueError: It is not of the text's shape.
+        P2PError: The model has no cross-attention to the text alone.
+    """
+    made = replay.values(step, role, text)
+    if made is None:
+        return None
+    if "maps" not in model.spec.capabilities:
+        raise P2PError(
+            f"{type(replay).__name__} changes the values of cross-attention to the text alone, which model "
+            f"{model.spec.name!r} does not have; take another inversion, or another model"
+        )
+    if not isinstance(made, Tensor) or made.shape != text.shape:
+        expected = f"None or a tensor of the shape {tuple(text.shape)}"
+        raise ValueError(_wrong(replay, "values", step, expected, made))
+    return made
 
 
 def combined(

@@ -10,7 +10,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from p2p_bench.attention.features import injected_features
-from p2p_bench.attention.plan import PlanCache, StepPlan
+from p2p_bench.attention.plan import StepPlan
+from p2p_bench.attention.plan_cache import PlanCache
 from p2p_bench.attention.recorder import Recorder
 from p2p_bench.attention.terms import Role
 from p2p_bench.editing import hooks
@@ -18,11 +19,12 @@ from p2p_bench.editing.attention import Record, forked, recorders
 from p2p_bench.editing.blend import Blender
 from p2p_bench.editing.map_guidance import Descended, Half, descended
 from p2p_bench.editing.rows import RowTable
+from p2p_bench.editing.values import alike, valued
 from p2p_bench.errors import NonFiniteLatentError, P2PError
 from p2p_bench.models import DiffusionModel
-from p2p_bench.models.conditioning import Conditioning, joined, row_of, select, told_guidance
+from p2p_bench.models.conditioning import TEXT, Conditioning, joined, row_of, select, told_guidance
 from p2p_bench.models.level import Denoised, Level, Prediction, stacked
-from p2p_bench.sampling import RowState, StepContext, Stepper, classifier_free, select_rows
+from p2p_bench.sampling import Replay, RowState, StepContext, Stepper, classifier_free, select_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,6 +193,7 @@ class _Network:
         role: Role | None = "source" if as_sources else None
         told = select(self._conditional, self.sources[[*rows]]) if as_sources else self._conditional
         told = joined([told, *(self._unconditional(row, step, role) for row in wanted)])
+        told = valued(self.model, told, [self._replay(row, role) for row in rows], step)
         if self.model.spec.guided_by == "input":
             told = told_guidance(told, guidance)
         # The conditional half comes first, so that a row keeps its place whatever else is computed.
@@ -220,7 +223,7 @@ class _Network:
         halves = [Half(row, False) for row in amounts]
         halves += [Half(row, True) for row in amounts if row in wanted]
         references = {half: Half(self.table.rows[half.row].source, half.unprompted) for half in halves}
-        told = {half: self._told(half, step, scales) for half in (*halves, *references.values())}
+        told = alike({half: self._told(half, step, scales) for half in (*halves, *references.values())})
         moved = descended(self.model, x_t, level, references, told, amounts)
         self._count_descent(moved.shown)
         return moved
@@ -230,6 +233,7 @@ class _Network:
         if half.unprompted:
             return self._unconditional(half.row, step)
         told = row_of(self._conditional, half.row)
+        told = valued(self.model, told, [self._replay(half.row)], step)
         return told_guidance(told, [scales[half.row]]) if self.model.spec.guided_by == "input" else told
 
     def _count(self, owners: Sequence[int]) -> None:
@@ -280,7 +284,13 @@ class _Network:
         row = self.table.rows[index]
         if row.told or self.model.spec.unprompted != "encoded":
             return False
-        return self.table.samples[row.sample].replay.unconditional(step, row.role) is None
+        replay, text = self.table.samples[row.sample].replay, self._conditional[TEXT][index]
+        return replay.unconditional(step, row.role) is None and replay.values(step, row.role, text) is None
+
+    def _replay(self, index: int, role: Role | None = None) -> tuple[Replay, Role]:
+        """The replay of a row, and its role unless that of another is played."""
+        row = self.table.rows[index]
+        return self.table.samples[row.sample].replay, role or row.role
 
     def _unconditional(self, index: int, step: int, role: Role | None = None) -> Conditioning:
         row = self.table.rows[index]

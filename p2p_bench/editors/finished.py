@@ -143,6 +143,8 @@ class FinishedRunImages(EditorSettings):
             if path is not None and not is_file(path):
                 return f"its picture {shortened(row[column])} is no longer in the run's folder"
             files[role] = path
+        if row.get("image_source") == row.get("image_original"):
+            files["source"] = None  # nothing was reconstructed
         known = {column: row[column] for column in _KNOWN}
         known["mask_from"] = row.get("mask_from") or ""  # not in runs of older versions
         assert files["edited"] is not None

@@ -17,6 +17,7 @@ from p2p_bench.inversion.proximal import ProximalInversion
 from p2p_bench.inversion.renoise import ReNoiseInversion
 from p2p_bench.inversion.rf_inversion import RFInversion
 from p2p_bench.inversion.rf_solver import RFSolverInversion
+from p2p_bench.inversion.style_diffusion import StyleDiffusionInversion
 from p2p_bench.inversion.uni_edit import UniEdit
 from p2p_bench.inversion.uni_inv import UniInvInversion
 
@@ -38,6 +39,7 @@ __all__ = [
     "RFInversion",
     "RFSolverInversion",
     "ReNoiseInversion",
+    "StyleDiffusionInversion",
     "UniEdit",
     "UniInvInversion",
 ]

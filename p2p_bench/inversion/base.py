@@ -1,15 +1,17 @@
 """The interface of inversions."""
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from p2p_bench.errors import ConfigError
+from p2p_bench.errors import ConfigError, P2PError
 from p2p_bench.guidance import EVERY_STEP, guided_steps, parse_guidance_interval
 from p2p_bench.models.conditioning import Conditioning, select
 from p2p_bench.models.model import DiffusionModel
@@ -168,6 +170,15 @@ class Inversion(ABC):
         """Of a run's steps, those that are taken again from what the method finds."""
         return steps
 
+    def files(self) -> tuple[Path, ...]:
+        """Weights that it reads besides the model's, looked for and not loaded; what decides its results.
+
+        Raises:
+            MissingWeightsError: One is not there; names it, where it was looked for and how to get it.
+            ConfigError: Its settings name none.
+        """
+        return ()
+
     def refusal(self, spec: ModelSpec, steps: int) -> str:
         """Why a run of so many steps on a model that has what the method needs cannot be; "" if it can."""
         return ""
@@ -220,6 +231,15 @@ def _guides(inversion: Inversion, spec: ModelSpec) -> str:
         f"{type(inversion).__name__} asks for guidance, which model {spec.name!r} was distilled without; set "
         + " and ".join(f"inversion.{name}=1" for name in asked)
     )
+
+
+def not_found(inversion: Inversion) -> P2PError | None:
+    """What is wrong with the weights that a method reads besides the model's; None if nothing is."""
+    try:
+        inversion.files()
+    except P2PError as error:
+        return error
+    return None
 
 
 def not_sampled(inversion: Inversion, stepper: Stepper) -> ConfigError | None:
@@ -288,18 +308,13 @@ def no_step_left(inversion: Inversion, steps: int) -> ConfigError | None:
     )
 
 
-def part_of(fraction: float, steps: int) -> int:
-    """Number of steps in a fraction of a run, cut to a whole number as published code does.
-
-    Args:
-        fraction: In [0, 1].
-        steps: Number of steps of the run.
-    """
-    # A fraction such as 0.29 of 100 steps must not lose a step to rounding.
-    return int(fraction * steps + 1e-9)
-
-
 def tick_all(tick: StepProgress, count: int) -> None:
     """Reports steps that a method does not take."""
     for _ in range(count):
         tick()
+
+
+def every(count: int, tick: StepProgress) -> StepProgress:
+    """Passes every `count`-th call on."""
+    calls = itertools.count(1)
+    return lambda: tick() if next(calls) % count == 0 else None

@@ -23,7 +23,6 @@ from p2p_bench.inversion.base import (
     Sources,
     StepProgress,
     no_tick,
-    part_of,
     tick_all,
 )
 from p2p_bench.inversion.ddim import guided, passes
@@ -34,6 +33,7 @@ from p2p_bench.models.model import DiffusionModel
 from p2p_bench.models.spec import ModelSpec
 from p2p_bench.sampling.replay import Replay
 from p2p_bench.sampling.stepper import RowState, StepContext, Stepper
+from p2p_bench.tau import part_of
 
 Epsilon = Callable[[Float[Tensor, "n c h w"]], Float[Tensor, "n c h w"]]
 Pair = tuple[Float[Tensor, "n c h w"], Float[Tensor, "n c h w"]]

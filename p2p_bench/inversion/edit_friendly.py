@@ -22,7 +22,6 @@ from p2p_bench.inversion.base import (
     Sources,
     StepProgress,
     no_tick,
-    part_of,
     tick_all,
 )
 from p2p_bench.inversion.ddim import StartReplay, guided, passes
@@ -33,6 +32,7 @@ from p2p_bench.sampling.ddim import DDIM, ddim_sigma, ddim_step
 from p2p_bench.sampling.noise import step_noise
 from p2p_bench.sampling.replay import Replay
 from p2p_bench.sampling.stepper import Stepper
+from p2p_bench.tau import part_of
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,13 +27,14 @@ from torch import Tensor
 
 from p2p_bench.attention.terms import Role
 from p2p_bench.fields import AtLeast, Between, check_fields
-from p2p_bench.inversion.base import Inversion, Sources, StepProgress, no_tick, part_of, tick_all
+from p2p_bench.inversion.base import Inversion, Sources, StepProgress, no_tick, tick_all
 from p2p_bench.models.level import Level
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.models.spec import Capability, ModelSpec
 from p2p_bench.sampling.noise import step_noise
 from p2p_bench.sampling.replay import Replay
 from p2p_bench.sampling.stepper import RowState, StepContext, Stepper
+from p2p_bench.tau import part_of
 
 
 @dataclass(frozen=True)

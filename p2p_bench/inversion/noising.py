@@ -14,12 +14,12 @@ from p2p_bench.inversion.base import (
     Sources,
     StepProgress,
     no_tick,
-    part_of,
     tick_all,
 )
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.sampling.noise import initial_noise, step_noise
 from p2p_bench.sampling.replay import Replay
+from p2p_bench.tau import part_of
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,6 @@ Notation:
     loss     mean squared distance of the guided step from the pivot, and the embedding's decay
 """
 
-import itertools
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -21,7 +20,7 @@ from torch import Tensor
 from p2p_bench.attention.kernels import attention_by
 from p2p_bench.attention.terms import Role
 from p2p_bench.fields import AtLeast, check_fields
-from p2p_bench.inversion.base import Sources, StepProgress, no_tick
+from p2p_bench.inversion.base import Sources, StepProgress, every, no_tick
 from p2p_bench.inversion.ddim import StartReplay, ddim_trajectory
 from p2p_bench.inversion.descent import Descent
 from p2p_bench.inversion.direct import noise_trajectory
@@ -182,7 +181,7 @@ class NullTextInversion(ToldInversion):
         """
         model.check_differentiable("inversion: null-text")
         method = self.for_model(model.spec)
-        tick = _every(-(-len(sources) // self.batch_size), tick)
+        tick = every(-(-len(sources) // self.batch_size), tick)
         replays: list[Replay] = []
         # Tensors made in inference mode cannot be differentiated through; everything here is made outside.
         # Activations that are computed again have to come from the same kernel.
@@ -370,9 +369,3 @@ class _Optimisation:
     def _published(self, step: int) -> float:
         """The step's number in a run of the published length."""
         return step * _PUBLISHED_STEPS / self.steps
-
-
-def _every(count: int, tick: StepProgress) -> StepProgress:
-    """Passes every `count`-th call on."""
-    calls = itertools.count(1)
-    return lambda: tick() if next(calls) % count == 0 else None

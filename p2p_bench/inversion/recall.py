@@ -1,9 +1,9 @@
 """Inversions that were made before: found again by all that decides them, and by nothing else.
 
 The key of an entry is a digest of the image's pixels, its prompt, the model's files, what its network is told
-besides, noise levels, number format and way of rounding, the method with all its settings, the number of
-steps, the sample's seed where the method draws noise, and the code that inverts, libraries included. Target
-prompts, controllers and schedules are no part of it.
+besides, noise levels, number format and way of rounding, the method with all its settings and the weights it
+reads, the number of steps, the sample's seed where the method draws noise, and the code that inverts, its
+libraries included. Target prompts, controllers and schedules are no part of it.
 """
 
 import dataclasses
@@ -27,6 +27,7 @@ from p2p_bench.cache import Cache
 from p2p_bench.hashing import digest, sha256_file
 from p2p_bench.inversion.base import Inversion, Sources, StepProgress, no_tick, tick_all
 from p2p_bench.inversion.checked import inverted
+from p2p_bench.models.files import file_hash
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.sampling.replay import Replay
 
@@ -119,6 +120,7 @@ def replay_key(inversion: Inversion, model: DiffusionModel, sources: Sources, pl
             "levels": [[level.timestep, level.alpha, level.sigma] for level in model.ladder(steps)],
             "dtype": [str(model.dtype), *model.roundings],
             "method": settings_of(inversion.for_model(model.spec)),
+            "weights": [file_hash(path) for path in inversion.files()],
             "seed": sources.seeds[place] if inversion.draws_noise else None,
             "code": _code_of(inversion),
         }

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from p2p_bench.errors import ConfigError
 from p2p_bench.fields import Between, check_fields
-from p2p_bench.inversion.base import Inversion, Sources, StepProgress, no_tick, part_of
+from p2p_bench.inversion.base import Inversion, Sources, StepProgress, no_tick
 from p2p_bench.inversion.ddim import guided
 from p2p_bench.inversion.flow_ode import backward
 from p2p_bench.models.conditioning import repeated
@@ -30,6 +30,7 @@ from p2p_bench.models.spec import Capability
 from p2p_bench.sampling.noise import initial_noise
 from p2p_bench.sampling.replay import Replay
 from p2p_bench.sampling.stepper import RowState, StepContext, Stepper
+from p2p_bench.tau import part_of
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from p2p_bench.attention.terms import Role
 from p2p_bench.fields import AtLeast, Between, check_fields
-from p2p_bench.inversion.base import Inversion, Sources, StepProgress, no_tick, part_of, tick_all
+from p2p_bench.inversion.base import Inversion, Sources, StepProgress, no_tick, tick_all
 from p2p_bench.inversion.ddim import guided
 from p2p_bench.inversion.flow_ode import backward
 from p2p_bench.inversion.uni_inv import uni_inv
@@ -31,6 +31,7 @@ from p2p_bench.models.model import DiffusionModel
 from p2p_bench.models.spec import Capability
 from p2p_bench.sampling.replay import Replay
 from p2p_bench.sampling.stepper import RowState, StepContext, Stepper
+from p2p_bench.tau import part_of
 
 _LEAST = 1e-7
 """Added to the range of the mean, as in the released code."""

@@ -9,7 +9,7 @@ from torch.nn.functional import interpolate
 
 from p2p_bench.errors import ConfigError
 from p2p_bench.metrics.base import EditView, MetricColumn, Undefined
-from p2p_bench.metrics.region import divided
+from p2p_bench.metrics.masks import divided
 
 NO_ATTENTION = "no attention to the words that the edit changes was recorded"
 

@@ -1,6 +1,7 @@
 """CLIP scores: does the edited image agree with a prompt, and did it move as the prompt did?"""
 
 from collections.abc import Sequence
+from math import isnan
 from pathlib import Path
 
 import torch
@@ -52,12 +53,25 @@ def directional_similarity(
     return cosine
 
 
+UNMOVED = "the images or the prompts are equal, so there is no direction"
+
+OPENAI, _OPENAI_MODEL = "openai-ViT-L-14", "ViT-L-14-quickgelu"
+"""Label of OpenAI's ViT-L/14, whose scores papers compare, and its architecture in open_clip."""
+
+
 def check_backbone(where: str, backbone: str, model: str | None, weights: str | Path | None) -> None:
     """Refuses a label of a network that does not go with its weights.
 
     Raises:
-        ConfigError: The label "world" with other weights, or another label without any.
+        ConfigError: The label "world" with other weights, another label without any, or `OPENAI` with another
+            architecture or tag; what a file or a folder holds is not asked.
     """
+    tag = model is not None and not str(weights).endswith(".safetensors")
+    if backbone == OPENAI and (model not in (None, _OPENAI_MODEL) or (tag and weights != "openai")):
+        raise ConfigError(
+            f"{where}: backbone {backbone!r} with model={model!r}, weights={weights!r}; the label stands for "
+            f"{_OPENAI_MODEL} with weights=openai (or their file): give another network a label of its own"
+        )
     if (backbone == WORLD) != (model is None and weights is None):
         raise ConfigError(
             f"{where}: backbone {backbone!r} with model={model!r}, weights={weights!r}; "
@@ -142,11 +156,11 @@ class ClipScore(NetworkMetric[ClipNetwork]):
         prompts = [view.source_prompt for view in views] + [view.target_prompt for view in views]
         source_images, edited_images = torch.split(network.image_features(images), count)
         source_texts, target_texts = torch.split(network.text_features(prompts), count)
-        direction = directional_similarity(source_images, edited_images, source_texts, target_texts)
+        moved = directional_similarity(source_images, edited_images, source_texts, target_texts).tolist()
         values = zip(
             clip_score(edited_images, source_texts).tolist(),
             clip_score(edited_images, target_texts).tolist(),
-            direction.tolist(),
+            [Undefined(UNMOVED) if isnan(value) else value for value in moved],
             strict=True,
         )
         cut, context = network.cuts(prompts), network.context

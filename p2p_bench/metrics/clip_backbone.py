@@ -116,6 +116,11 @@ def _locate_architecture(model: str, weights: str) -> ClipFiles:
     if open_clip.get_model_config(model) is None:
         raise ConfigError(f"open_clip knows no model {model!r}.{nearest(model, open_clip.list_models())}")
     tag = open_clip.get_pretrained_cfg(model, weights)
+    if tag.get("quick_gelu") and not open_clip.get_model_config(model).get("quick_gelu"):
+        raise ConfigError(
+            f"CLIP weights {weights!r} of {model} were trained with the activation QuickGELU, which it "
+            f"lacks, so its features would be others; set model={model}-quickgelu"
+        )
     if tag:
         return ClipFiles(
             model,

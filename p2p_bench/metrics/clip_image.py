@@ -11,8 +11,8 @@ from p2p_bench.metrics.base import EditView, MetricColumn, Undefined
 from p2p_bench.metrics.clip import check_backbone, clip_score
 from p2p_bench.metrics.clip_backbone import ClipNetwork, locate_clip, shared_clip
 from p2p_bench.metrics.embedded import WORLD
+from p2p_bench.metrics.masks import divided
 from p2p_bench.metrics.networks import NetworkMetric
-from p2p_bench.metrics.region import divided
 
 
 class ClipImage(NetworkMetric[ClipNetwork]):

@@ -11,8 +11,9 @@ from p2p_bench.fields import fault_of
 from p2p_bench.metrics.base import EditView, MetricColumn, Undefined
 from p2p_bench.metrics.lpips import Net, locate_lpips, shared_lpips
 from p2p_bench.metrics.lpips_network import LpipsNetwork
+from p2p_bench.metrics.masks import divided
 from p2p_bench.metrics.networks import NetworkMetric
-from p2p_bench.metrics.region import divided, region_mean
+from p2p_bench.metrics.region import region_mean
 
 
 def composed(

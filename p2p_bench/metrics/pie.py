@@ -13,11 +13,11 @@ from PIL import Image
 from torch import Tensor
 
 from p2p_bench.metrics.base import EditView, Undefined
+from p2p_bench.metrics.masks import NO_MASK
 
 NOTE = (
     "as the released evaluator of PIE-Bench computes it, with its quirks; for comparison with its table only"
 )
-NO_MASK = "there is no mask"
 FULL_MASK = "the mask covers the whole image"
 EQUAL = "the images are equal outside the mask, so their PSNR is infinite"
 

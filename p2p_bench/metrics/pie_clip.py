@@ -10,8 +10,9 @@ from torch import Tensor
 from p2p_bench.metrics.base import EditView, MetricColumn, Undefined
 from p2p_bench.metrics.clip import check_backbone, clip_score
 from p2p_bench.metrics.clip_backbone import ClipNetwork, locate_clip, shared_clip
+from p2p_bench.metrics.masks import NO_MASK
 from p2p_bench.metrics.networks import NetworkMetric
-from p2p_bench.metrics.pie import NO_MASK, NOTE, released_images
+from p2p_bench.metrics.pie import NOTE, released_images
 
 EMPTY_MASK = "the mask is empty"
 

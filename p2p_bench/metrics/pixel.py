@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from p2p_bench.metrics.base import UNDEFINED, EditView, MetricColumn
+from p2p_bench.metrics.base import UNDEFINED, EditView, MetricColumn, Undefined
+from p2p_bench.metrics.masks import divided
 from p2p_bench.precision import wide
 
 MAX_PSNR = 100.0
@@ -22,6 +23,7 @@ it. 100 dB lies far above the 59 dB that rounding to 8 bits leaves, so no real d
 
 SSIM_WINDOW = 11
 SSIM_SIGMA = 1.5
+NO_WINDOW = f"no window of {SSIM_WINDOW} x {SSIM_WINDOW} pixels fits"
 _C_1, _C_2 = 0.01**2, 0.03**2
 
 
@@ -130,10 +132,16 @@ def _window_mean(images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 y x"]:
     return conv2d(rows, weights[..., None], groups=3)
 
 
+def has_window(view: EditView) -> bool:
+    """Whether the images of an edit hold a window of SSIM."""
+    return min(view.source.shape[-2:]) >= SSIM_WINDOW
+
+
 class PixelScores:
     """MSE, PSNR and SSIM of the edited image against the source, whole and outside the mask.
 
-    The columns outside the mask are NaN where the mask is unknown, empty or covers everything.
+    The columns outside the mask are undefined where the mask is unknown, empty or covers everything, SSIM
+    where its window is larger than the images.
     """
 
     columns = (
@@ -156,14 +164,17 @@ class PixelScores:
 
     def _score(self, view: EditView) -> dict[str, float]:
         source, edited = view.source[None], view.edited[None]
-        error = mse(source, edited)
-        outside = torch.tensor([UNDEFINED])
-        if view.mask is not None:
-            outside = mse_outside(source, edited, view.mask[None])
-        return {
+        error, regions = mse(source, edited), divided(view)
+        whole = {
             "mse": error.item(),
             "psnr": psnr_from_mse(error).item(),
-            "ssim": ssim(source, edited).item(),
+            "ssim": ssim(source, edited).item() if has_window(view) else Undefined(NO_WINDOW),
+        }
+        if isinstance(regions, Undefined):
+            return {**whole, "mse_outside": regions, "psnr_outside": regions}
+        outside = mse_outside(source, edited, regions["inside"].float()[None])
+        return {
+            **whole,
             "mse_outside": outside.item(),
             "psnr_outside": psnr_from_mse(outside).item(),
         }

@@ -8,12 +8,9 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from p2p_bench.metrics.base import UNDEFINED, EditView, MetricColumn, Undefined
-from p2p_bench.metrics.pixel import MAX_PSNR, SSIM_WINDOW, psnr_from_mse, ssim_map
+from p2p_bench.metrics.masks import divided
+from p2p_bench.metrics.pixel import MAX_PSNR, NO_WINDOW, SSIM_WINDOW, has_window, psnr_from_mse, ssim_map
 from p2p_bench.precision import wide
-
-NO_MASK = "there is no mask"
-UNDIVIDED = "the mask is empty or covers the whole image"
-NO_WINDOW = f"no window of {SSIM_WINDOW} x {SSIM_WINDOW} pixels fits"
 
 
 def l1(a: Float[Tensor, "n 3 h w"], b: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
@@ -41,16 +38,6 @@ def whole_windows(region: Bool[Tensor, "h w"]) -> Bool[Tensor, "y x"]:
     """Which windows of SSIM lie wholly in a region; there are 10 fewer than pixels either way."""
     left_out = (~region)[None, None].float()
     return max_pool2d(left_out, SSIM_WINDOW, stride=1)[0, 0] == 0
-
-
-def divided(view: EditView) -> dict[str, Bool[Tensor, "h w"]] | Undefined:
-    """The pixels inside and outside of a mask, or why there are none."""
-    if view.mask is None:
-        return Undefined(NO_MASK)
-    inside = view.mask >= 0.5
-    if bool(inside.all()) or not bool(inside.any()):
-        return Undefined(UNDIVIDED)
-    return {"inside": inside, "outside": ~inside}
 
 
 class RegionScores:
@@ -86,7 +73,7 @@ class RegionScores:
             return {column.name: regions for column in self.columns if column.name != "l1"}
         error = wide(view.source) - wide(view.edited)
         mse_inside = region_mean(error.square(), regions["inside"])
-        similarity = ssim_map(view.source[None], view.edited[None])[0]
+        similarity = ssim_map(view.source[None], view.edited[None])[0] if has_window(view) else None
         return {
             "l1_outside": region_mean(error.abs(), regions["outside"]),
             "l1_inside": region_mean(error.abs(), regions["inside"]),
@@ -97,7 +84,9 @@ class RegionScores:
         }
 
 
-def _of_windows(similarity: Float[Tensor, "3 y x"], region: Bool[Tensor, "h w"], name: str) -> float:
+def _of_windows(similarity: Float[Tensor, "3 y x"] | None, region: Bool[Tensor, "h w"], name: str) -> float:
+    if similarity is None:
+        return Undefined(NO_WINDOW)
     windows = whole_windows(region)
     return (
         region_mean(similarity, windows) if bool(windows.any()) else Undefined(f"{NO_WINDOW} {name} the mask")

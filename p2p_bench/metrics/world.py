@@ -13,6 +13,7 @@ from torch.nn.functional import interpolate
 from p2p_bench.errors import MissingWeightsError
 from p2p_bench.metrics.base import LOADING, UNDEFINED, EditView, MetricColumn, Undefined
 from p2p_bench.metrics.embedded import WORLD, embedded_weights
+from p2p_bench.metrics.masks import divided
 from p2p_bench.metrics.networks import Memo, content
 from p2p_bench.metrics.oracle import (
     CONFIG,
@@ -62,8 +63,12 @@ class WorldAnswer:
         if view.answer is not None:
             edited, answer = view.edited[None], view.answer[None]
             row["answer_psnr"] = psnr(edited, answer).item()
-            if view.mask is not None:
-                row["background_error"] = mse_outside(edited, answer, view.mask[None]).item()
+            regions = divided(view)
+            row["background_error"] = (
+                regions
+                if isinstance(regions, Undefined)
+                else mse_outside(edited, answer, regions["inside"].float()[None]).item()
+            )
         return row
 
 

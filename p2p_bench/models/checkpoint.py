@@ -29,7 +29,7 @@ from p2p_bench.models.layouts import SCHEDULER_FILE, Family, Layout
 from p2p_bench.models.lora import fuse, read_loras
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.models.parts import PartConfig, check_headers, load_part
-from p2p_bench.models.schedule import NoiseSchedule, schedule_from_config
+from p2p_bench.models.schedule import NoiseSchedule, level_options, schedule_from_config
 from p2p_bench.models.sdxl import StableDiffusionXL, TwoClipReader
 from p2p_bench.models.settings import (
     DTYPES,
@@ -183,6 +183,8 @@ class UNetCheckpoint:
             ),
             guided_by="input" if told else "passes",
             consistency=(told or bool(self.lora)) if self.consistency is None else self.consistency,
+            text_width=min(unet.integers("cross_attention_dim")),
+            level_options=level_options(PartConfig.read(directory / SCHEDULER_FILE, self.name).values),
         )
 
     def tokenizer(self) -> Any:
@@ -213,7 +215,8 @@ class UNetCheckpoint:
         Args:
             device: Where to.
             dtype: Number format; None takes the checkpoint's own `dtype`. A VAE whose configuration says
-                `force_upcast` is in float32 where the rest is in float16, which overflows in it.
+                `force_upcast`, or nothing of it in Stable Diffusion XL, is in float32 where the rest is in
+                float16, which overflows in it.
 
         Raises:
             MissingWeightsError: A file is missing or cannot be read, or holds other tensors than the network
@@ -229,7 +232,8 @@ class UNetCheckpoint:
         def part(kind: Any, folder: str, number_format: torch.dtype = dtype) -> Any:
             return load_part(kind, directory / folder, self.name, calling.home, number_format, self.variant)
 
-        overflows = dtype == torch.float16 and self._config(directory, layout.vae).values.get("force_upcast")
+        vae_config = self._config(directory, layout.vae).values
+        overflows = dtype == torch.float16 and vae_config.get("force_upcast", layout.family == "sdxl")
         reader = self.reader()
         encoders = tuple(part(_ENCODERS[kind], folder) for folder, kind in layout.encoders.items())
         unet = part(UNet2DConditionModel, "unet")

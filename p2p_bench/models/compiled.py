@@ -52,6 +52,7 @@ class CompiledNetwork:
         told = named.get(self._told) or {}
         plan = told.get("plan")
         hooked = plan is not None and (plan.features is not None or plan.maps is not None)
+        given += [] if plan is None or plan.values is None else [plan.values]
         if hooked or (torch.is_grad_enabled() and any(one.requires_grad for one in given)):
             return self.network(*arguments, **named)
         rows = len(given[0])

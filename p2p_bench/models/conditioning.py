@@ -23,6 +23,9 @@ IMAGE = "image"
 GUIDANCE = "guidance"
 """The guidance scale, (n,), of families whose network was distilled to be told it."""
 
+VALUES = "values"
+"""What cross-attention takes its values from in the place of "text", (n, W, d), of families with "maps"."""
+
 _KEPT = 256
 
 

@@ -1,5 +1,8 @@
 """Devices that networks run on, tried before they are used."""
 
+import resource
+import sys
+
 import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, group_norm, interpolate, scaled_dot_product_attention
@@ -63,6 +66,14 @@ def free_memory(device: torch.device) -> None:
         torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Largest memory so far in MB: of the accelerator's allocator, or of the process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used / 1e6 if sys.platform == "darwin" else used * 1024 / 1e6
 
 
 def _check_arithmetic(place: torch.device, dtype: torch.dtype) -> None:

@@ -45,6 +45,8 @@ def checkpoint_directory(
     directory = Path(path).expanduser()
     if directory.is_dir():
         return directory.resolve()
+    if directory.is_file() and directory.suffix == ".json":
+        raise MissingWeightsError(f"{where}: {directory} is one of its files; give the directory of all")
     if directory.is_file() and setting == "model.path":
         raise MissingWeightsError(
             f"{where}: {directory.name} is a single file, expected a directory in diffusers' format; "
@@ -118,9 +120,11 @@ def _check_files(directory: Path, layout: Layout, name: str, variant: str | None
     missing = [file for file in layout.config_files if not (directory / file).is_file()]
     folders = (folder for folder in layout.tokenizers if not has_tokenizer(directory / folder, layout))
     missing += [f"{one}/tokenizer.json (or {' with '.join(layout.files_of(one))})" for one in folders]
-    unsafe = []
+    unsafe, others = [], set()
+    known = any(_files(directory, part, stem, variant) for part, stem in layout.weights.items())
     for component, stem in layout.weights.items():
-        files = weight_files(directory, component, stem, variant)
+        # One that no part has is a mistake, and no reason to take the plain files.
+        files = (weight_files if known else _files)(directory, component, stem, variant)
         missing += [f"{component}/{file.name}" for file in files if not file.is_file()]
         if files:
             continue
@@ -128,18 +132,27 @@ def _check_files(directory: Path, layout: Layout, name: str, variant: str | None
             unsafe.append(f"{component}/{stem}.bin")
         else:
             missing.append(f"{component}/{_weight_stem(stem, variant)}.safetensors")
+            others |= _variants(directory / component, stem)
     if unsafe:
         remedy = "`p2p-bench convert DIR NEW_DIR` reads its tensors alone and writes them as safetensors"
         raise MissingWeightsError(
             f"model {name!r} in {directory}: {', '.join(unsafe)} would be read through pickle, which can run "
-            f"code, so it is refused; {remedy if layout.encoders else 'get it as safetensors'}"
+            f"code, so it is refused; {remedy}"
         )
     if missing:
         left_out = " (model.t5=false does without T5)" if layout.t5_optional else ""
+        there = f"; what is there has another name: try model.variant={' or '.join(sorted(others))}"
         raise MissingWeightsError(
             f"model {name!r}: {directory} is not a whole {layout.pipelines[0]} checkpoint; "
             f"missing: {', '.join(missing)}{left_out if _of_t5(layout, missing) else ''}"
+            f"{there if others else ''}"
         )
+
+
+def _variants(folder: Path, stem: str) -> set[str]:
+    """Infixes of the weight files in a folder; "null" for none."""
+    names = (file.name.removeprefix(f"{stem}.") for file in folder.glob(f"{stem}.*safetensors"))
+    return {name.removesuffix("safetensors").removesuffix(".") or "null" for name in names}
 
 
 def _of_t5(layout: Layout, missing: Sequence[str]) -> bool:
@@ -160,11 +173,28 @@ def weight_files(directory: Path, component: str, stem: str, variant: str | None
     """The safetensors files of a component that its library reads; none when there are none.
 
     Several when it is sharded: those that its index names, whether they are there or not. Where both are
-    there, transformers takes the one file, diffusers the shards.
+    there, transformers takes the one file, diffusers the shards. See `variant_of` for one without files of
+    a variant.
 
     Raises:
         MissingWeightsError: The index cannot be read.
     """
+    return _files(directory, component, stem, variant_of(directory, component, stem, variant))
+
+
+def variant_of(directory: Path, component: str, stem: str, variant: str | None) -> str | None:
+    """The variant that a component has: the one that is asked for, or None where it has no files of it.
+
+    As in diffusers, whose published variants are often of some parts alone (`non_ema` is of the U-Net).
+
+    Raises:
+        MissingWeightsError: An index cannot be read.
+    """
+    return variant if _files(directory, component, stem, variant) else None
+
+
+def _files(directory: Path, component: str, stem: str, variant: str | None) -> list[Path]:
+    """The files of a component under that variant alone."""
     whole = directory / component / f"{_weight_stem(stem, variant)}.safetensors"
     if stem == TRANSFORMERS_STEM and whole.is_file():
         return [whole]
@@ -230,10 +260,11 @@ def checkpoint_checksum(directory: Path, layout: Layout, variant: str | None) ->
     for component, stem in layout.weights.items():
         files += weight_files(directory, component, stem, variant)
     present = [file for file in files if file.is_file()]
-    return digest({str(file.relative_to(directory)): _file_hash(file) for file in present})
+    return digest({str(file.relative_to(directory)): file_hash(file) for file in present})
 
 
-def _file_hash(file: Path) -> str:
+def file_hash(file: Path) -> str:
+    """SHA-256 of a file, in hexadecimal; computed once as long as it does not change."""
     status = file.stat()
     return _hash_of_version(file, status.st_size, status.st_mtime_ns)
 

@@ -10,6 +10,8 @@ Family = Literal["sd", "sdxl", "ldm", "ip2p", "if", "sd3", "flux"]
 CLIP_FILES = ("vocab.json", "merges.txt")
 BERT_FILES = ("vocab.txt",)
 T5_FILES = ("spiece.model",)
+NETWORK_STEM = "diffusion_pytorch_model"
+"""How diffusers calls weight files."""
 TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 """What a tokenizer's folder may hold besides; padding, case and words added to it decide tokens too."""
 
@@ -58,7 +60,7 @@ class Layout:
 
     def __post_init__(self) -> None:
         """Notes which folders have weights, each with the stem of its file."""
-        stems = dict.fromkeys(self._networks, "diffusion_pytorch_model")
+        stems = dict.fromkeys(self._networks, NETWORK_STEM)
         object.__setattr__(self, "weights", {**stems, **dict.fromkeys(self.encoders, "model")})
 
     @property

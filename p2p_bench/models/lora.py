@@ -1,33 +1,22 @@
 """LoRA (Hu et al., arXiv 2106.09685): low-rank changes of weights, read from a file and added to the weights.
 
-Two layouts are read: diffusers' and PEFT's, whose keys are the layers' own paths; and kohya's, whose keys are
-the paths with underscores, also by the names that blocks have in the original code of Stable Diffusion.
-
-Notation:
-    down, up     factors of the change: r x inputs and outputs x r
-    alpha        scale of the change, which is divided by the rank r; r where the file does not say
+Which layer of a model is meant by which key of a file; the files themselves are read in `lora_file`.
 """
 
-import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from p2p_bench.errors import ConfigError, MissingWeightsError
 from p2p_bench.hashing import sha256_file
-from p2p_bench.weights import readable
+from p2p_bench.models.lora_file import Adapters, adapter_file, read_lora
 
-_DOWN = (".lora_A.weight", ".lora.down.weight", "_lora.down.weight", ".lora_linear_layer.down.weight",
-         ".lora_down.weight")  # fmt: skip
-_UP = (".lora_B.weight", ".lora.up.weight", "_lora.up.weight", ".lora_linear_layer.up.weight",
-       ".lora_up.weight")  # fmt: skip
-_ENDS = {**dict.fromkeys(_DOWN, "down"), **dict.fromkeys(_UP, "up"), ".alpha": "alpha"}
 _KOHYA = {
     "unet": ("lora_unet_",),
     "text_encoder": ("lora_te_", "lora_te1_"),
@@ -51,7 +40,9 @@ class LoRA:
     @property
     def identity(self) -> dict[str, Any]:
         """What decides the change, as plain values."""
-        return {"sha256": sha256_file(self.file), "scale": self.scale}
+        settings = adapter_file(self.file)
+        beside = {} if settings is None else {"settings": sha256_file(settings)}
+        return {"sha256": sha256_file(self.file), "scale": self.scale, **beside}
 
 
 def read_loras(value: Any, name: str) -> tuple[LoRA, ...]:
@@ -91,15 +82,18 @@ def weights_file(path: Path | str, name: str, kind: str) -> Path:
     """
     file = Path(path).expanduser()
     if not file.is_file():
+        there = sorted(one.name for one in file.glob("*.safetensors"))
+        remedy = f"it is a folder: give one of its files, {', '.join(there[:_SHOWN])}"
         raise MissingWeightsError(
-            f"model {name!r}: there is no file {str(path)!r} for a {kind}; give its path"
+            f"model {name!r}: there is no file {str(path)!r} for a {kind}; "
+            f"{remedy if there else 'give its path'}"
         )
     if file.suffix != ".safetensors":
         raise MissingWeightsError(
             f"model {name!r}: {file.name} would be read through pickle, which can run code, and is refused; "
             f"get the {kind} as safetensors"
         )
-    return file.resolve()
+    return file.absolute()  # not where a link leads: the name, and what lies beside it, have a meaning
 
 
 @torch.no_grad()
@@ -116,8 +110,8 @@ def fuse(lora: LoRA, networks: Mapping[str, nn.Module], name: str) -> None:
             that the networks do not have or that have other shapes.
     """
     where = f"model {name!r}, LoRA {lora.file.name}"
-    parts, ranks = _parts(lora.file, where)
     layers = dict(_layers(networks))
+    parts, adapters = read_lora(lora.file, where, list(layers))
     unknown = sorted(key for key in parts if key not in layers)
     if unknown:
         some = "none" if len(unknown) == len(parts) else f"{len(parts) - len(unknown)} of {len(parts)}"
@@ -125,7 +119,12 @@ def fuse(lora: LoRA, networks: Mapping[str, nn.Module], name: str) -> None:
             f"{where}: {some} of its layers are this model's; it lacks {', '.join(unknown[:_SHOWN])}"
             f"{' and others' if len(unknown) > _SHOWN else ''}: take a LoRA of the model's family"
         )
-    changes = [(layers[key], _change(part, layers[key], ranks, key, where)) for key, part in parts.items()]
+    if twice := [key for key, one in Counter(layers[key] for key in parts).items() if one > 1]:
+        named = [key for key in parts if layers[key] is twice[0]]
+        raise MissingWeightsError(
+            f"{where}: {' and '.join(named)} are the same layer; it was written twice, get the file again"
+        )
+    changes = [(layers[key], _change(part, adapters, layers[key], key, where)) for key, part in parts.items()]
     if lora.scale and not any(bool(change.any()) for _, change in changes):
         raise MissingWeightsError(f"{where}: it changes nothing, all of its factors are 0; get it again")
     for layer, change in changes:
@@ -133,65 +132,18 @@ def fuse(lora: LoRA, networks: Mapping[str, nn.Module], name: str) -> None:
         layer.weight.copy_(wide + lora.scale * change.to(wide))
 
 
-def _parts(file: Path, where: str) -> tuple[dict[str, dict[str, Tensor]], dict[str, float]]:
-    """Tensors of each layer by what they are, and alpha by network where the file's head says it."""
-
-    def read() -> tuple[dict[str, Tensor], dict[str, str]]:
-        with safe_open(file, "pt") as tensors:
-            return {key: tensors.get_tensor(key) for key in tensors.keys()}, tensors.metadata() or {}  # noqa: SIM118  # no dict
-
-    state, metadata = readable(read, where, file)
-    if broken := [key for key, tensor in state.items() if not bool(tensor.isfinite().all())]:
-        raise MissingWeightsError(f"{where}: {', '.join(broken[:_SHOWN])} is not finite; get it again")
-    parts: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in state.items():
-        end = _end(key)
-        if end is None:
-            raise MissingWeightsError(
-                f"{where}: {key} is of a layout that is not known here; diffusers', PEFT's and kohya's are"
-            )
-        path = key.removesuffix(end).removeprefix("base_model.model.").replace(".processor.", ".")
-        path = re.sub(r"\.to_out$", ".to_out.0", path)
-        parts.setdefault(path, {})[_ENDS[end]] = tensor.float()
-    lacking = sorted(path for path, part in parts.items() if not {"down", "up"} <= part.keys())
-    if lacking or not parts:
-        raise MissingWeightsError(
-            f"{where}: {', '.join(lacking[:_SHOWN]) or 'it'} lacks a factor; get it again"
-        )
-    return parts, _adapter(metadata, where)
-
-
-def _end(key: str) -> str | None:
-    return next((end for end in _ENDS if key.endswith(end)), None)
-
-
-def _adapter(metadata: Mapping[str, str], where: str) -> dict[str, float]:
-    """Alpha by network, which diffusers keeps in the head of a file."""
-    settings = json.loads(metadata.get("lora_adapter_metadata", "{}"))
-    for key, value in settings.items():
-        if value and key.rpartition(".")[2] in ("use_dora", "use_rslora", "alpha_pattern", "rank_pattern"):
-            raise MissingWeightsError(f"{where}: it was trained with {key}, which is not known here")
-    return {
-        key.removesuffix(".lora_alpha"): float(value)
-        for key, value in settings.items()
-        if key.endswith(".lora_alpha")
-    }
-
-
-def _change(
-    part: Mapping[str, Tensor], layer: Any, alphas: Mapping[str, float], key: str, where: str
-) -> Tensor:
+def _change(part: Mapping[str, Tensor], adapters: Adapters, layer: Any, key: str, where: str) -> Tensor:
     """What is added to a layer's weight."""
-    down, up = part["down"], part["up"]
-    rank, shape = len(down), layer.weight.shape
-    alpha = float(part["alpha"]) if "alpha" in part else alphas.get(key.partition(".")[0], float(rank))
-    pointwise = up.flatten(1).shape == (shape[0], rank) and up[0].numel() == rank
-    if not pointwise or down[0].numel() != layer.weight[0].numel():
+    down, up, shape = part["down"], part["up"], layer.weight.shape
+    rank = len(down) if down.ndim else 0
+    fits = rank and up.ndim > 1 and up.flatten(1).shape == (shape[0], rank) and up[0].numel() == rank
+    if not fits or down[0].numel() != layer.weight[0].numel():
         raise MissingWeightsError(
             f"{where}: {key} has factors {tuple(up.shape)} and {tuple(down.shape)} for a weight of "
             f"{tuple(shape)}; take a LoRA of the model's family"
         )
-    return alpha / rank * (up.flatten(1) @ down.flatten(1)).view(shape)
+    factor = adapters.factor(key, rank, part.get("alpha"))
+    return factor * (up.flatten(1) @ down.flatten(1)).view(shape)
 
 
 def _layers(networks: Mapping[str, nn.Module]) -> Iterator[tuple[str, Any]]:
@@ -212,12 +164,19 @@ def _layers(networks: Mapping[str, nn.Module]) -> Iterator[tuple[str, Any]]:
                     yield prefix + one.replace(".", "_"), layer
 
 
+_TOP = {
+    "conv_in": "input_blocks.0.0", "conv_out": "out.2",
+    "time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0", "add_embedding.linear_2": "label_emb.0.2",
+}  # fmt: skip
 _RESNET = {"conv1": "in_layers.2", "conv2": "out_layers.3", "time_emb_proj": "emb_layers.1",
            "conv_shortcut": "skip_connection"}  # fmt: skip
 
 
 def _original(path: str, unet: Any) -> str:
     """A layer's path in the original code, whose blocks are counted through; "" if it has none there."""
+    if path in _TOP:
+        return _TOP[path]
     stride = unet.config.layers_per_block
     match = re.fullmatch(r"(down|up)_blocks\.(\d+)\.(\w+)\.(\d+)\.(.+)", path)
     if match is None:

@@ -1,6 +1,8 @@
 """The parts of a checkpoint: their configuration files, and their networks with all weights or not at all."""
 
+import inspect
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +11,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 from diffusers.utils import logging as diffusers_logging
 from torch import nn
@@ -16,9 +19,18 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from p2p_bench.errors import ConfigError, MissingWeightsError
-from p2p_bench.models.files import index_file, read_json, weight_files, weight_map
-from p2p_bench.models.layouts import Layout
+from p2p_bench.models.files import (
+    TRANSFORMERS_STEM,
+    index_file,
+    read_json,
+    variant_of,
+    weight_files,
+    weight_map,
+)
+from p2p_bench.models.layouts import NETWORK_STEM, Layout
 from p2p_bench.weights import readable, refuse_damaged, refuse_foreign, tensor_keys
+
+log = logging.getLogger(__name__)
 
 _REQUIRED = object()
 
@@ -112,7 +124,7 @@ def check_headers(directory: Path, name: str, layout: Layout, variant: str | Non
         where = f"model {name!r}, {part}"
         keys = {file.name: set(tensor_keys(file, where)) for file in files}
         # diffusers looks no further than the index, and fills what a shard lacks with random numbers.
-        index = index_file(directory, part, stem, variant)
+        index = index_file(directory, part, stem, variant_of(directory, part, stem, variant))
         placed = weight_map(index) if index.is_file() else {}
         if set(keys) == set(placed.values()):
             absent = [key for key, file in placed.items() if key not in keys[file]]
@@ -138,15 +150,19 @@ def load_part(
     Raises:
         MissingWeightsError: Weights are absent, foreign, misshapen, not finite or all zero; names the keys.
     """
-    options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "variant": variant}
-    options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
     of_transformers = issubclass(kind, PreTrainedModel)
+    stem = TRANSFORMERS_STEM if of_transformers else NETWORK_STEM
+    own = variant_of(folder.parent, folder.name, stem, variant)
+    options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "variant": own}
+    options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
     if not of_transformers:
         options |= {"low_cpu_mem_usage": False, "torch_dtype": dtype}
     where = f"model {name!r}, {folder.name}"
     # Random weights are drawn before the file's take their place; nobody else may notice.
     with _quiet(), torch.random.fork_rng(devices=[]):
         module, info = readable(lambda: kind.from_pretrained(folder, **options), where, folder)
+    if not of_transformers:
+        _warn_of_settings(kind, PartConfig.read(folder / "config.json", name))
     refuse_foreign(
         f"{where} ({folder})", info["missing_keys"], info["unexpected_keys"], info["mismatched_keys"]
     )
@@ -155,6 +171,25 @@ def load_part(
     module = nn.Module.to(module, dtype)
     refuse_damaged(f"{where} ({folder})", chain(module.named_parameters(), module.named_buffers()))
     return module.to(device).eval().requires_grad_(False)
+
+
+def _warn_of_settings(kind: Any, config: PartConfig) -> None:
+    """Warns of settings that the library leaves out: those of a later release may change what is computed."""
+    known = inspect.signature(kind.__init__).parameters
+    unread = [
+        key
+        for key, value in config.values.items()
+        if key not in known and not key.startswith("_") and value not in (None, False)
+    ]
+    if unread:
+        log.warning(
+            "model %r: %s: diffusers %s does not know %s and leaves it out; if the checkpoint needs it, "
+            "install a later release",
+            config.model,
+            config.file,
+            diffusers.__version__,
+            ", ".join(unread),
+        )
 
 
 @contextmanager

@@ -12,7 +12,14 @@ from torch import Tensor
 
 from p2p_bench.errors import ConfigError
 from p2p_bench.models.level import Level
-from p2p_bench.models.timesteps import LevelKind, Spacing, TimestepLayout, known_value, layout_from_config
+from p2p_bench.models.timesteps import (
+    CONSISTENCY_STEPS,
+    LevelKind,
+    Spacing,
+    TimestepLayout,
+    known_value,
+    layout_from_config,
+)
 
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 PREDICTIONS = ("epsilon", "v_prediction")
@@ -46,6 +53,9 @@ _VARIANCES: Mapping[str, Variance] = {
     "learned_range": "learned_range",
 }
 """By their names in diffusers."""
+TIMESTEP_SCALING = 10.0
+"""What timesteps are multiplied by in the consistency function."""
+_LEVEL_OPTIONS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas")
 _REFUSED = ("use_flow_sigmas", "sigma_min", "sigma_max")
 """Settings by which levels are others than those of the betas; none may be on."""
 
@@ -65,6 +75,7 @@ class NoiseSchedule:
         timestep_spacing: How a run's timesteps are laid out, see `TimestepLayout`.
         steps_offset: Added to the timesteps of the "leading" layout.
         kind: Whose levels a run takes, see `LevelKind`.
+        distilled: Number of timesteps that a latent consistency model was distilled on.
     """
 
     alphas_cumprod: Float[Tensor, " t"]
@@ -73,12 +84,13 @@ class NoiseSchedule:
     timestep_spacing: Spacing = "leading"
     steps_offset: int = 0
     kind: LevelKind = "ddim"
+    distilled: int = CONSISTENCY_STEPS
 
     @property
     def layout(self) -> TimestepLayout:
         """How the timesteps of a run are laid out."""
         train = len(self.alphas_cumprod)
-        return TimestepLayout(train, self.timestep_spacing, self.steps_offset, self.kind)
+        return TimestepLayout(train, self.timestep_spacing, self.steps_offset, self.kind, self.distilled)
 
     def timesteps(self, steps: int) -> tuple[float, ...]:
         """Timesteps of a run of `steps` steps, noisiest first.
@@ -189,7 +201,18 @@ def schedule_from_config(
         prediction_type=prediction,  # type: ignore[arg-type]  # checked above against the literals
         timestep_spacing=layout.spacing,
         steps_offset=layout.offset,
+        distilled=layout.distilled,
     )
+
+
+def level_options(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a `scheduler_config.json` asks of its own scheduler that other levels follow from, by its keys.
+
+    The levels of DDIM are those of the betas whatever the file says; samplers that could follow it are set by
+    their own settings.
+    """
+    asked = [key for key in _LEVEL_OPTIONS if config.get(key)]
+    return (*asked, *(["final_sigmas_type"] if config.get("final_sigmas_type", "zero") != "zero" else []))
 
 
 def variance_from_config(config: Mapping[str, Any]) -> Variance:
@@ -220,6 +243,11 @@ def _check_levels(config: Mapping[str, Any], kind: Any) -> None:
                 f"scheduler_config.json: {key} is {config[key]!r}, which makes other noise levels than those "
                 "of the betas and is not known here; set it to null if the checkpoint was trained without it"
             )
+    if config.get("timestep_scaling", TIMESTEP_SCALING) != TIMESTEP_SCALING:
+        raise ConfigError(
+            f"scheduler_config.json: timestep_scaling is {config['timestep_scaling']!r}, expected "
+            f"{TIMESTEP_SCALING:g}, which latent consistency models have"
+        )
     if config.get("timestep_type", "discrete") != "discrete":
         raise ConfigError("scheduler_config.json: timestep_type: expected discrete timesteps")
     if config.get("rescale_betas_zero_snr"):

@@ -182,9 +182,15 @@ def _text(network: Any, state: Mapping[str, Tensor], layout: Layout, place: int)
     }
 
 
+def _writable(tensor: Tensor) -> Tensor:
+    """Weights of 8 bits in half precision, which holds each of their values; libraries read no such."""
+    eight = tensor.is_floating_point() and tensor.element_size() == 1
+    return (tensor.half() if eight else tensor).contiguous()
+
+
 def _filled(network: nn.Module, state: Mapping[str, Tensor], where: str) -> nn.Module:
     own = set(network.state_dict())
-    kept = {key: one.contiguous() for key, one in state.items() if one is not None}
+    kept = {key: _writable(one) for key, one in state.items() if one is not None}
     formats = {one.dtype for one in kept.values() if one.is_floating_point()}
     if len(formats) == 1:
         network.to(next(iter(formats)))

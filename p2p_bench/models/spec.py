@@ -95,6 +95,8 @@ class ModelSpec:
         guided_by: How a guidance scale acts, see `GuidedBy`.
         upscaler: The stage that enlarges its images; None: there is none.
         guidance_interval: Between which parts of the steps guidance acts, unless a run says otherwise.
+        text_width: Width of a text column, where cross-attention reads one text; None: not known.
+        level_options: Settings of its scheduler's file by which a sampler of that kind takes other levels.
     """
 
     name: str
@@ -120,6 +122,8 @@ class ModelSpec:
     guided_by: GuidedBy = "passes"
     upscaler: Upscaling | None = None
     guidance_interval: Interval = EVERY_STEP
+    text_width: int | None = None
+    level_options: tuple[str, ...] = ()
 
     def laid_out(self, kind: LevelKind, spacing: Spacing | None = None) -> "ModelSpec":
         """The same with the noise levels of another sampler, see `LevelKind`.

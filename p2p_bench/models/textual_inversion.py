@@ -2,9 +2,13 @@
 
 Three layouts are read: diffusers' `learned_embeds`, whose one key is the word; the web interfaces'
 `emb_params`; and that of Stable Diffusion XL, `clip_l` and `clip_g`, one for each text encoder. In the latter
-two the word is the file's name. In prompts case does not matter, as for all words that CLIP reads.
+two the word is the file's name. In prompts case does not matter, as for all words that CLIP reads; a word
+between letters or digits (`style` in `styled`) is not meant, unless it begins or ends with a mark (`<toy>s`).
 """
 
+import re
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +46,11 @@ class LearntWord:
         return [self.word, *(f"{self.word}_{place}" for place in range(1, len(self.vectors[0])))]
 
     @property
+    def alone(self) -> bool:
+        """Whether it is meant by itself only, and not as a part of longer words."""
+        return re.fullmatch(r"\w(.*\w)?", self.word) is not None
+
+    @property
     def identity(self) -> dict[str, str]:
         """What decides it, as plain values."""
         return {"word": self.word, "sha256": self.sha256}
@@ -68,6 +77,12 @@ def read_words(value: Any, name: str, widths: Sequence[int]) -> tuple[LearntWord
     words = tuple(_word(weights_file(path, name, "textual inversion"), name, widths) for path in paths)
     if len({one.word.lower() for one in words}) < len(words):
         raise ConfigError("model.embeddings: two files have the same word; rename one of them")
+    tokens = Counter(token.lower() for one in words for token in one.tokens)
+    if shared := [token for token, count in tokens.items() if count > 1]:
+        raise ConfigError(
+            f"model.embeddings: {shared[0]!r} is the word of a file, and what a further vector of another is "
+            "called; rename one of them"
+        )
     return words
 
 
@@ -84,16 +99,19 @@ def add_tokens(tokenizer: Any, words: Sequence[LearntWord], name: str) -> None:
     known = tokenizer.get_vocab()
     for one in words:
         lower = one.word.lower()
-        there = {one.word, lower, f"{lower}</w>"} & known.keys()
+        there = {one.word, lower, f"{lower}</w>", *one.tokens} & known.keys()
         if there or not one.word.strip() or " " in one.word:
             raise ConfigError(
                 f"model {name!r}: embeddings: {one.word!r} is a token already, or no word; rename the file, "
                 "or the key in it, such as <mine>"
             )
-        tokenizer.add_tokens([AddedToken(token, normalized=True) for token in one.tokens])
+        tokenizer.add_tokens(
+            [AddedToken(token, normalized=True, single_word=one.alone) for token in one.tokens]
+        )
     # One word in a prompt stands for all of its columns.
-    own = {one.word.lower(): "".join(one.tokens) for one in words}
+    own = {one.word.lower(): " ".join(one.tokens) for one in words}
     tokenizer.written_out = {**tokenizer.written_out, **own}
+    tokenizer.alone |= {one.word.lower() for one in words if one.alone}
 
 
 @torch.no_grad()
@@ -135,6 +153,13 @@ def _word(file: Path, name: str, widths: Sequence[int]) -> LearntWord:
         raise MissingWeightsError(
             f"{where}: keys {', '.join(sorted(keys)[:4])} are of a layout that is not known here; expected "
             "the word alone, emb_params, or clip_l and clip_g"
+        )
+    # Prompts are composed (NFC) before they are read; names of files are not everywhere.
+    word = unicodedata.normalize("NFC", word)
+    if any(one.ndim not in (1, 2) or not one.numel() or not one.is_floating_point() for one in found):
+        shapes = ", ".join(f"{tuple(one.shape)} of {str(one.dtype).removeprefix('torch.')}" for one in found)
+        raise MissingWeightsError(
+            f"{where}: it holds {shapes}, expected one vector or a matrix of some; get it again"
         )
     vectors = [one.float() if one.ndim == 2 else one.float()[None] for one in found]
     if [one.shape[-1] for one in vectors] != list(widths) or len({len(one) for one in vectors}) > 1:

@@ -18,7 +18,8 @@ KINDS: tuple[str, ...] = get_args(LevelKind)
 
 MOST_TIMESTEPS = 100_000
 CONSISTENCY_STEPS = 50
-"""Steps of the sampler that latent consistency models are distilled from; theirs are some of these."""
+"""Steps of the sampler that latent consistency models are distilled from, where their file does not say
+another number (`original_inference_steps`); theirs are some of these."""
 _LOST = 0.02
 """Largest part of the noise range that leading spacing may leave out at the noisy end."""
 _LOST_MULTISTEP = 0.05
@@ -47,7 +48,7 @@ class TimestepLayout:
     "linspace", and with "trailing" where steps do not divide `train`: images differ from its there.
 
     DPM-Solver lays out one timestep more and leaves the cleanest out. A latent consistency model takes every
-    so many-th of the 50 timesteps that it was distilled on, and Karras's levels are no timesteps of the
+    so many-th of the timesteps that it was distilled on, and Karras's levels are no timesteps of the
     schedule: neither asks for a spacing.
 
     Attributes:
@@ -55,12 +56,14 @@ class TimestepLayout:
         spacing: The layout.
         offset: Added to the timesteps of the "leading" layout.
         kind: Whose levels they are.
+        distilled: Number of timesteps that a latent consistency model was distilled on.
     """
 
     train: int = 1000
     spacing: Spacing = "leading"
     offset: int = 1
     kind: LevelKind = "ddim"
+    distilled: int = CONSISTENCY_STEPS
 
     def __post_init__(self) -> None:
         """Checks the values.
@@ -87,7 +90,7 @@ class TimestepLayout:
         count = steps + (self.kind == "multistep")
         values: np.ndarray
         if self.kind == "consistency":
-            known = np.arange(CONSISTENCY_STEPS, 0, -1) * (self.train // CONSISTENCY_STEPS) - 1
+            known = np.arange(self.distilled, 0, -1) * (self.train // self.distilled) - 1
             values = known[np.floor(np.linspace(0, len(known), steps, endpoint=False)).astype(int)]
         elif self.spacing == "linspace":
             values = np.linspace(0, self.train - 1, count)[::-1][:steps]
@@ -106,7 +109,7 @@ class TimestepLayout:
     @property
     def most(self) -> int:
         """The most steps there can be."""
-        return {"multistep": self.train - 1, "consistency": CONSISTENCY_STEPS}.get(self.kind, self.train)
+        return {"multistep": self.train - 1, "consistency": self.distilled}.get(self.kind, self.train)
 
     def check(self, steps: int) -> None:
         """Refuses a number of steps that this layout cannot serve, in no time whatever the number.
@@ -117,9 +120,9 @@ class TimestepLayout:
         if not 1 <= steps <= self.most:
             whose = "the model's training timesteps" if self.most == self.train else "the sampler's most"
             raise ConfigError(f"steps: expected 1 to {self.most} ({whose}), got {steps}")
-        if self.kind == "consistency" and self.train < CONSISTENCY_STEPS:
+        if self.kind == "consistency" and self.train < self.distilled:
             raise ConfigError(
-                f"sampler: latent consistency takes some of {CONSISTENCY_STEPS} timesteps, but the model was "
+                f"sampler: latent consistency takes some of {self.distilled} timesteps, but the model was "
                 f"trained on {self.train}; take another sampler"
             )
         if not self._serves(steps):
@@ -163,22 +166,22 @@ def layout_from_config(
     """
     usual = "linspace" if own_spacing and config.get("_class_name") in _LINSPACE else "leading"
     spacing = known_value(config, "timestep_spacing", usual, SPACINGS)
-    count = config.get("num_train_timesteps", 1000)
-    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MOST_TIMESTEPS:
-        raise ConfigError(
-            f"scheduler_config.json: num_train_timesteps is {count!r}, expected an integer from 1 to "
-            f"{MOST_TIMESTEPS}"
-        )
+    count = _whole(config, "num_train_timesteps", 1000, 1, MOST_TIMESTEPS)
     trained = config.get("trained_betas")
     train = len(trained) if isinstance(trained, list) and trained else count
     if offset is None:
-        offset = config.get("steps_offset", 0)
-        if not isinstance(offset, int) or isinstance(offset, bool) or not 0 <= offset < train:
-            raise ConfigError(
-                f"scheduler_config.json: steps_offset is {offset!r}, expected an integer from 0 to "
-                f"{train - 1}"
-            )
-    return TimestepLayout(train, spacing, offset)  # type: ignore[arg-type]  # checked against the literals
+        offset = _whole(config, "steps_offset", 0, 0, train - 1)
+    distilled = _whole(config, "original_inference_steps", CONSISTENCY_STEPS, 1, MOST_TIMESTEPS)
+    return TimestepLayout(train, spacing, offset, distilled=distilled)  # type: ignore[arg-type]  # checked against the literals
+
+
+def _whole(config: Mapping[str, Any], key: str, usual: int, low: int, high: int) -> int:
+    value = config.get(key, usual)
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise ConfigError(
+            f"scheduler_config.json: {key} is {value!r}, expected an integer from {low} to {high}"
+        )
+    return value
 
 
 def known_value(config: Mapping[str, Any], key: str, usual: str, options: Sequence[str]) -> str:

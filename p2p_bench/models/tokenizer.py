@@ -26,19 +26,24 @@ class SharedTokenizer(CLIPTokenizer):
     Attributes:
         written_out: What is read in the place of words that were learnt, by the word in lower case; see
             `textual_inversion`.
+        alone: Those of them that are no part of longer words.
     """
 
     written_out: Mapping[str, str] = MappingProxyType({})
+    alone: frozenset[str] = frozenset()
 
     def __call__(self, text: Any, *args: Any, **kwargs: Any) -> Any:
         """As in the library, one call at a time."""
         if self.written_out and isinstance(text, str):
             # The longest first, since a word may begin another; in any case, as CLIP reads all words.
             words = sorted(self.written_out, key=len, reverse=True)
-            pattern = re.compile("|".join(map(re.escape, words)), re.IGNORECASE)
-            text = pattern.sub(lambda found: self.written_out[found[0].lower()], text)
+            pattern = re.compile("|".join(map(self._pattern, words)), re.IGNORECASE)
+            text = pattern.sub(lambda found: self.written_out.get(found[0].lower(), found[0]), text)
         with _LOCK:
             return super().__call__(text, *args, **kwargs)
+
+    def _pattern(self, word: str) -> str:
+        return rf"(?<!\w){re.escape(word)}(?!\w)" if word in self.alone else re.escape(word)
 
 
 class SharedBertTokenizer(BertTokenizer):
@@ -132,7 +137,7 @@ def _learnt_words(tokenizer: CLIPTokenizer) -> dict[str, str]:
     for word in added:
         tokens = [word, *takewhile(added.__contains__, (f"{word}_{place}" for place in count(1)))]
         if len(tokens) > 1:
-            found[word.lower()] = "".join(tokens)
+            found[word.lower()] = " ".join(tokens)
     return found
 
 

@@ -15,7 +15,7 @@ from p2p_bench.attention.processor import folded_attention
 from p2p_bench.attention.sites import Site
 from p2p_bench.models.autoencoder import decoded_latents, encoded_images
 from p2p_bench.models.calls import NetworkCall
-from p2p_bench.models.conditioning import GUIDANCE, TEXT, Conditioning, EncodedPrompts
+from p2p_bench.models.conditioning import GUIDANCE, TEXT, VALUES, Conditioning, EncodedPrompts
 from p2p_bench.models.level import Denoised, Level
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.models.schedule import NoiseSchedule
@@ -116,6 +116,8 @@ class LatentUNet(DDPMUNet):
         if self.guidance_width is not None:
             scales = conditioning.get(GUIDANCE, latents.new_ones(len(latents)))
             extra["timestep_cond"] = guidance_embedding(scales, self.guidance_width).to(self.dtype)
+        if VALUES in conditioning:
+            plan = replace(plan or StepPlan(len(latents), {}), values=conditioning[VALUES].to(self.dtype))
         if plan is not None:
             extra["cross_attention_kwargs"] = {"plan": plan}
         inputs, text = self.given(latents, conditioning).to(self.dtype), conditioning[TEXT].to(self.dtype)

@@ -29,9 +29,10 @@ def replacement_map(
     Args:
         source: The source prompt.
         target: A target prompt of equally many words.
-        as_released: Follow the released code. Words are compared with their punctuation, those that differ
-            are swapped as wholes, and after the last of them column j goes to j instead of the source's next
-            column to j, which matters where swapped words differ in their number of tokens.
+        as_released: Follow the released code. Words are compared as written, letter case and punctuation
+            included, those that differ are swapped as wholes, and after the last of them column j goes to j
+            instead of the source's next column to j, which matters where swapped words differ in their number
+            of tokens.
 
     Returns:
         M, where `M[i, j]` is the weight of source column i in target column j.
@@ -207,7 +208,7 @@ def _released_walk(source: TokenizedPrompt, target: TokenizedPrompt) -> Float64[
     swaps = [
         (old.span, new.span)
         for old, new in zip(source.words, target.words, strict=True)
-        if old.text.lower() != new.text.lower()
+        if old.text != new.text
     ]
     i = j = 0
     for old, new in swaps:

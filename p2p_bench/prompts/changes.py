@@ -31,6 +31,15 @@ def keeps_places(source: TokenizedPrompt, target: TokenizedPrompt) -> bool:
     return equally_many and all(old == new for old, new in unchanged_places(source, target))
 
 
+def keeps_columns(source: TokenizedPrompt, target: TokenizedPrompt) -> bool:
+    """Whether every word that both prompts have is in the same columns of both, and so is the end."""
+    ends = all(old.end == new.end for old, new in zip(source.parts, target.parts, strict=True))
+    return ends and all(
+        source.words[old].columns == target.words[new].columns
+        for old, new in unchanged_places(source, target)
+    )
+
+
 def changed_words(
     source: TokenizedPrompt, target: TokenizedPrompt
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -279,8 +279,9 @@ def split_words(text: str) -> tuple[Word, ...]:
 
 
 def _is_letter(character: str) -> bool:
-    """Letters, digits, the marks that belong to them, and pictures such as emoji."""
-    return character.isalnum() or unicodedata.category(character) in ("Mn", "Mc", "Me", "So")
+    """Letters, digits, the marks that belong to them, and pictures such as emoji, with their shades."""
+    shade = "\U0001f3fb" <= character <= "\U0001f3ff"
+    return character.isalnum() or shade or unicodedata.category(character) in ("Mn", "Mc", "Me", "So")
 
 
 def unknown_words(text: str, vocabulary: Collection[str] | None) -> tuple[str, ...]:

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from p2p_bench.bench.summary import missing_values, note_counts
-from p2p_bench.data.base import MASK_NOTES
+from p2p_bench.bench.tally import missing_values, note_counts
 from p2p_bench.report.changes import highlighted
 from p2p_bench.report.columns import COSTS, Column, main_metrics, metric_columns, metric_counts, number
 from p2p_bench.report.numbers import finite, mean_json
@@ -16,6 +15,7 @@ from p2p_bench.report.references import references, references_json
 from p2p_bench.report.runs import Row, Run, plain_generation, text_of
 from p2p_bench.report.tradeoff import choose_axes, level_metrics
 from p2p_bench.stats import Mean, mean_interval
+from p2p_bench.types import MASK_NOTES
 
 PICTURES = {
     "original": "image_original",

@@ -9,14 +9,22 @@ import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from p2p_bench.report.columns import number
 from p2p_bench.report.entries import Entry
 from p2p_bench.report.numbers import finite
-from p2p_bench.report.runs import Row
+from p2p_bench.report.protocols import (
+    INSTRUCTED,
+    INVERSIONS,
+    PROTOCOLS,
+    Protocol,
+    is_instructed,
+    is_protocol,
+    is_setting,
+)
 from p2p_bench.report.templates import asset
 
 FULL = 700
@@ -67,6 +75,8 @@ RULES = (
     "prompt; with DDIM its features are those of the reconstruction, a step ahead, as released",
     "pix2pix-zero: the levels and shifts of the released inversion; the source prompt stands for the caption "
     "that BLIP writes there, and the mean of the VAE's posterior for a sample of it",
+    "StyleDiffusion: OpenAI's ViT-B/16 as image encoder, in float32; targets' values are mapped in half of "
+    "the steps; no blend word and no weight; cross 0.6, replaced where prompts have equally many letters",
     "InstructPix2Pix: 50 steps of Euler's ancestral sampler, guidance 7.5 by instruction, 1.5 by the image",
     "Tolerances: the largest differences of an outside rerun of two methods from this table",
 )
@@ -84,7 +94,6 @@ class Published:
         inversion: The option here that it corresponds to; "" for none.
         controller: Likewise.
         values: Means by column of a run, in the column's own unit.
-        absent: Why no run can be it.
     """
 
     method: str
@@ -94,7 +103,6 @@ class Published:
     inversion: str
     controller: str
     values: Mapping[str, float]
-    absent: str
 
 
 @lru_cache
@@ -103,153 +111,9 @@ def published_rows() -> tuple[Published, ...]:
     return tuple(_row(line) for line in csv.DictReader(io.StringIO(asset("published/pie_bench.csv"))))
 
 
-@dataclass(frozen=True)
-class Protocol:
-    """How a row of the published table was made, besides what all were.
-
-    Attributes:
-        inversion: Settings of its inversion.
-        controller: Settings of its controller; None: its schedules say them.
-        model: The model.
-        tau_cross: Cross-attention schedule as rows have it.
-        tau_self: Self-attention schedule likewise.
-    """
-
-    inversion: Mapping[str, Any]
-    controller: Mapping[str, Any] | None = None
-    model: str = "sd14"
-    tau_cross: str = "0.4"
-    tau_self: str = "0.6"
-
-
-_SETS = ("pie_bench", "pie_bench_pp")
-"""Data sets that are PIE-Bench."""
-
-INVERSIONS: Mapping[str, Mapping[str, Any]] = {
-    "ddim": {"guidance": 1.0},
-    "direct": {"guidance": 1.0},
-    "negative_prompt": {"guidance": 1.0},
-    "null_text": {"inner_steps": 10, "learning_rate": None, "tolerance": 1e-5},
-}
-"""Settings of the inversions of the published table with Prompt-to-Prompt, by option."""
-
-_MASACTRL = Protocol(
-    {"guidance": 1.0, "inverted_with": "empty"},
-    {"start_step": 4, "layers": 10, "unprompted": True},
-    tau_cross="",
-    tau_self="",
-)
-_PNP = Protocol(
-    {
-        "guidance": 1.0,
-        "replayed_with": "empty",
-        "negative_prompt": "ugly, blurry, black, low res, unrealistic",
-        "pivot": "ddim",
-    },
-    {"self_attn": 0.5, "features": 0.8, "layers": 0.5},
-    model="sd15",
-    tau_cross="",
-    tau_self="0.5",
-)
-_ZERO = Protocol(
-    {
-        "guidance": 1.0,
-        "lambda_ac": 20.0,
-        "lambda_kl": 20.0,
-        "num_reg_steps": 5,
-        "num_ac_rolls": 5,
-        "as_released": True,
-        "shift_seed": 1234,
-        "direct": True,
-    },
-    {"guidance_amount": 0.1},
-    tau_cross="",
-    tau_self="",
-)
-PROTOCOLS: Mapping[str, Protocol] = {
-    "DDIM + MasaCtrl": _MASACTRL,
-    "Direct + MasaCtrl": _MASACTRL,
-    "DDIM + PnP": replace(_PNP, inversion={**_PNP.inversion, "pivot": "reconstruction_ahead"}),
-    "Direct + PnP": _PNP,
-    "DDIM + P2P-Zero": replace(_ZERO, inversion={**_ZERO.inversion, "direct": False}),
-    "Direct + P2P-Zero": _ZERO,
-}
-"""How the rows with other controllers were made, by method."""
-
-
 def protocol_of(row: Published) -> Protocol:
     """How a row of the published table was made; one that a run can be."""
     return PROTOCOLS.get(row.method) or Protocol(INVERSIONS[row.inversion])
-
-
-def is_setting(settings: Mapping[str, Any], protocol: Protocol) -> bool:
-    """Whether what decided a run's numbers is what a row of the published table was made with.
-
-    Args:
-        settings: Of the run's summary.
-        protocol: How the row was made.
-    """
-    nodes = {key: settings.get(key) or {} for key in ("inversion", "controller")}
-    if not all(isinstance(node, Mapping) for node in nodes.values()):
-        return False
-    inversion, controller = (
-        {key: value for key, value in node.items() if key != "_target_"} for node in nodes.values()
-    )
-    return (
-        inversion == protocol.inversion and protocol.controller in (None, controller) and _is_seeded(settings)
-    )
-
-
-def _is_seeded(settings: Mapping[str, Any]) -> bool:
-    """Whether seed, masks, number format, guided steps and scored pictures are the published table's."""
-    nodes = {key: settings.get(key) or {} for key in ("dataset", "model", "metrics", "sampler")}
-    if not all(isinstance(node, Mapping) for node in nodes.values()):
-        return False
-    jpeg = [one.get("jpeg", True) for key, one in nodes["metrics"].items() if key.startswith("pie_")]
-    return (
-        settings.get("seed") == 1234
-        and nodes["dataset"].get("border", True) is True
-        and nodes["model"].get("dtype", "float32") == "float32"
-        and nodes["sampler"].get("guidance_interval") is None
-        and all(jpeg)
-    )
-
-
-INSTRUCTED = "instruct"
-"""The controller of the row whose images are edited by instructions; it has no inversion."""
-
-
-def is_instructed(settings: Mapping[str, Any], rows: Sequence[Row]) -> bool:
-    """Whether a run is InstructPix2Pix as in the published table.
-
-    Args:
-        settings: Of the run's summary.
-        rows: Its rows.
-    """
-    editor, sampler = (settings.get(key) or {} for key in ("editor", "sampler"))
-    if not isinstance(editor, Mapping) or not isinstance(sampler, Mapping):
-        return False
-    wanted = {"model": "instruct_pix2pix", "controller": INSTRUCTED, "steps": 50, "guidance": 7.5}
-    return (
-        _is_seeded(settings)
-        and editor.get("image_guidance", 1.5) == 1.5
-        and sampler.get("ancestral") is True
-        and sampler.get("spacing") is None
-        and all(row.get("dataset") in _SETS for row in rows)
-        and all(row.get(key) == value for row in rows for key, value in wanted.items())
-    )
-
-
-def is_protocol(row: Row, protocol: Protocol) -> bool:
-    """Whether an edit was made as those of the published table: model, sampler, schedules and data set."""
-    wanted = {
-        "model": protocol.model,
-        "steps": 50,
-        "guidance": 7.5,
-        "tau_cross": protocol.tau_cross,
-        "tau_self": protocol.tau_self,
-    }
-    return row.get("dataset") in _SETS and all(row.get(key) == value for key, value in wanted.items())
 
 
 def published_json(entries: Sequence[Entry]) -> dict[str, Any] | None:
@@ -272,7 +136,7 @@ def published_json(entries: Sequence[Entry]) -> dict[str, Any] | None:
                 "masks": row.masks,
                 "certainty": row.certainty,
                 "values": row.values,
-                **(_verdict(row, entries) if row.controller or row.absent else {}),
+                **(_verdict(row, entries) if row.controller else {}),
             }
             for row in rows
         ],
@@ -285,15 +149,16 @@ def _row(line: Mapping[str, str]) -> Published:
     values = {one.column: float(line[one.key]) / one.factor for one in FIGURES if line[one.key]}
     return Published(
         line["method"], line["table"], line["masks"] == "yes", line["certainty"], line["inversion"],
-        line["controller"], values, line["absent"],
+        line["controller"], values,
     )  # fmt: skip
 
 
 def _verdict(row: Published, entries: Sequence[Entry]) -> dict[str, Any]:
     """The run of a published row beside it: reproduced, off by how much, or not run and why."""
-    found = next((i for i, entry in enumerate(entries) if _is_run_of(row, entry)), None)
+    its = [i for i, entry in enumerate(entries) if _is_run_of(row, entry)]
+    found = max(its, key=lambda i: len(entries[i].rows), default=None)
     if found is None:
-        return {"run": None, "verdict": "not run", "why": row.absent or "no run here has its settings"}
+        return {"run": None, "verdict": "not run", "why": "no run here has its settings"}
     entry = entries[found]
     means = {one.column: _mean(entry, one.column) for one in FIGURES}
     done, failed = len(entry.rows), sum(one["status"] != "ok" for one in entry.rows.values())

@@ -11,11 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from p2p_bench.models.level import Level, Prediction
+from p2p_bench.models.schedule import TIMESTEP_SCALING
 from p2p_bench.models.timesteps import LevelKind
 from p2p_bench.sampling.stepper import RowState, StepContext, Stepper
 
 _SIGMA_DATA = 0.5
-_TIMESTEP_SCALING = 10.0
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def consistency(x: Float[Tensor, "n c h w"], predicted: Prediction, here: Level)
         predicted: Asked for there.
         here: Their level.
     """
-    t = here.timestep * _TIMESTEP_SCALING
+    t = here.timestep * TIMESTEP_SCALING
     c_skip = _SIGMA_DATA**2 / (t**2 + _SIGMA_DATA**2)
     c_out = t / (t**2 + _SIGMA_DATA**2) ** 0.5
     denoised: Tensor = c_out * predicted.x_0 + c_skip * x

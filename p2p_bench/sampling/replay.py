@@ -58,6 +58,18 @@ class Replay(ABC):
         """
         return None
 
+    def values(self, step: int, role: Role, text: Float[Tensor, "l d"]) -> Float[Tensor, "l d"] | None:
+        """What cross-attention takes a row's values from in its pass with the prompt; None: the text.
+
+        For models with cross-attention to the text alone. Keys are the text's in any case.
+
+        Args:
+            step: Index from 0.
+            role: Of the row.
+            text: What its prompt says.
+        """
+        return None
+
     def guidance(self, step: int, role: Role, default: float) -> float:
         """Guidance scale of a row at a step.
 

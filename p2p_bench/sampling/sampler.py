@@ -1,5 +1,6 @@
 """How a run samples: the settings of the `sampler` group."""
 
+import logging
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -14,6 +15,8 @@ from p2p_bench.sampling.ddim import DDIM
 from p2p_bench.sampling.dpm_solver import DPMSolver
 from p2p_bench.sampling.flow_solvers import Heun, Midpoint
 from p2p_bench.sampling.stepper import Stepper
+
+log = logging.getLogger(__name__)
 
 ROWS = 80
 """Samples through the network at once where nobody says."""
@@ -168,6 +171,37 @@ def check_steps(steps: int) -> None:
     """Raises a `ConfigError` unless there is at least one step."""
     if steps < 1:
         raise ConfigError(f"steps: expected at least 1, got {steps}")
+
+
+def warn_of_steps(sampler: Sampler, spec: ModelSpec) -> None:
+    """Warns of steps that are not those that a checkpoint asks for.
+
+    A network that was distilled for latent consistency may be sampled in other steps, and the file of a
+    scheduler may ask for levels that a sampler of its kind does not take here. DDIM has none but those of the
+    betas.
+
+    Args:
+        sampler: Settings of the run.
+        spec: Facts about the model.
+    """
+    levels, name = sampler.stepper().levels, type(sampler).__name__
+    if spec.guided_by == "input" and spec.consistency and levels != "consistency":
+        log.warning(
+            "model %r was distilled for the few steps of latent consistency, and %s takes others, whose "
+            "pictures may be poor: sampler=lcm",
+            spec.name,
+            name,
+        )
+    asked = [one for one in spec.level_options if (one, levels) != ("use_karras_sigmas", "karras")]
+    if asked and levels in ("euler", "multistep", "karras"):
+        hint = "; sampler.karras=true does" if levels == "multistep" and "use_karras_sigmas" in asked else ""
+        log.warning(
+            "model %r: its scheduler_config.json asks for %s, which %s does not follow%s",
+            spec.name,
+            ", ".join(asked),
+            name,
+            hint,
+        )
 
 
 def check_guidance(guidance: float, spec: ModelSpec) -> None:

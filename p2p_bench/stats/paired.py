@@ -11,6 +11,9 @@ from p2p_bench.stats.means import NAN, Mean, group_means, mean_interval
 EXACT_GROUPS = 12
 """Up to this many groups every one of the 2^n sign patterns is tried."""
 
+_ROUNDING = 1e-12
+"""Share of the largest value below which a difference is none."""
+
 
 @dataclass(frozen=True)
 class Paired:
@@ -67,11 +70,12 @@ def compare_paired(
     names = list(range(len(delta))) if groups is None else list(groups)
     defined = ~np.isnan(delta)
     means, found = group_means(delta[defined], [name for name, ok in zip(names, defined, strict=True) if ok])
+    means = _without_rounding(means, float(np.abs([a[defined], b[defined]]).max()))
     spread = float(means.std(ddof=1)) if len(means) > 1 else 0.0
     return Paired(
         difference=difference,
         groups=len(found),
-        effect=float(means.mean()) / spread if spread > 0 else NAN,
+        effect=float(means.mean()) / spread if spread > _ROUNDING * np.abs(means).max() else NAN,
         p_permutation=permutation_p(means, seed, resamples),
         p_wilcoxon=_wilcoxon_p(means),
     )
@@ -116,6 +120,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(order) - rank) * float(p[i])))
         corrected[i] = largest
     return corrected.tolist()
+
+
+def _without_rounding(differences: Float[np.ndarray, " n"], largest: float) -> Float[np.ndarray, " n"]:
+    """Differences of values up to `largest`: 0.3 - 0.2 and 0.2 - 0.1 are equal, 0.1 + 0.2 - 0.3 is none."""
+    unit = _ROUNDING * largest
+    return np.round(differences / unit) * unit if 0 < unit < np.inf else differences
 
 
 def _wilcoxon_p(differences: Float[np.ndarray, " n"]) -> float:

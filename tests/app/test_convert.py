@@ -13,6 +13,7 @@ from p2p_bench.app.verbs.convert import convert
 from p2p_bench.errors import MissingWeightsError
 from tests.app.command import Command
 from tests.models.small import small_checkpoint
+from tests.models.small_if_upscaler import cascade, small_upscaler
 
 PICKLED = {"bert": "pytorch_model", "unet": "diffusion_pytorch_model", "vqvae": "diffusion_pytorch_model"}
 
@@ -40,6 +41,22 @@ def test_what_is_converted_is_the_same_model(command: Command, pickled: Path) ->
     one, other = p2p.load_model(small_checkpoint("ldm").path), p2p.load_model(command.folder / "whole")
     edits = [p2p.edit(model, "a red cat", "a red dog", steps=2).latents for model in (one, other)]
     assert torch.equal(*edits)
+
+
+def test_the_stage_of_a_cascade_that_enlarges_is_converted(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(small_upscaler(), tmp_path / "pickled"))
+    (file,) = (folder / "unet").glob("*.safetensors")
+    torch.save(state := load_file(file), file.with_suffix(".bin"))
+    file.unlink()
+    convert(folder, tmp_path / "whole")
+    stages = [cascade(one).load().upscaler for one in (small_upscaler(), tmp_path / "whole")]
+    plain, made = (stage.unet.state_dict() for stage in stages if stage is not None)
+    assert plain.keys() == made.keys()
+    assert all(torch.equal(one, made[key]) for key, one in plain.items())
+    torch.save({key: one for key, one in state.items() if key != "conv_in.weight"}, file.with_suffix(".bin"))
+    with pytest.raises(MissingWeightsError, match=r"missing: conv_in\.weight"):
+        convert(folder, tmp_path / "part")
+    assert not (tmp_path / "part").exists()
 
 
 def test_a_file_that_would_run_code_is_refused_and_leaves_nothing(command: Command, pickled: Path) -> None:

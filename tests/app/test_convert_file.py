@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import p2p_bench as p2p
@@ -130,9 +130,16 @@ def test_a_single_file_is_the_same_model(tmp_path: Path, family: str) -> None:
     assert not (tmp_path / "none").exists()
 
 
-def test_a_file_that_is_not_whole_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
-    from safetensors.torch import load_file
+def test_weights_of_8_bits_are_written_in_half_precision(tmp_path: Path) -> None:
+    state, eight = load_file(single_file("sd", tmp_path)), torch.float8_e4m3fn
+    save_file({key: one.to(eight) for key, one in state.items()}, tmp_path / "eight.safetensors")
+    convert_file(tmp_path / "eight.safetensors", tmp_path / "made", str(tiny_checkpoint().path))
+    plain, made = (UNetCheckpoint(one).load() for one in (tiny_checkpoint().path, tmp_path / "made"))
+    for one, other in zip(plain.unet.parameters(), made.unet.parameters(), strict=True):
+        assert torch.equal(one.to(eight).float(), other)
 
+
+def test_a_file_that_is_not_whole_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     file, configs = single_file("sd", tmp_path), str(tiny_checkpoint().path)
     state = load_file(file)
     for key, said in (
@@ -157,8 +164,6 @@ def test_a_file_that_is_not_whole_is_refused_and_leaves_nothing(tmp_path: Path) 
 
 
 def test_what_a_file_says_of_its_training_is_heeded(tmp_path: Path) -> None:
-    from safetensors.torch import load_file
-
     file, configs = single_file("sd", tmp_path), str(tiny_checkpoint().path)
     state = load_file(file)
     levels = tiny_checkpoint().load().schedule.alphas_cumprod

@@ -66,6 +66,12 @@ def test_a_column_that_every_row_has_is_refused(command: Command) -> None:
     assert "metrics.mine: its check failed (FileNotFoundError: weights.pt)" in done.err
 
 
+def test_a_column_that_dashboards_have_is_refused(command: Command) -> None:
+    done = command.bench("+metrics.mine._target_=tests.app.test_kinds.Counts", "run.trust=true")
+    assert done.code == 2
+    assert "metrics.mine: every row has a column 'count' of its own, or every dashboard" in done.err
+
+
 class Seeds(NoCheck):
     """A metric that calls its column as the rows call theirs, and does not find its weights."""
 
@@ -77,3 +83,13 @@ class Seeds(NoCheck):
 
     def check(self) -> None:
         raise FileNotFoundError("weights.pt")
+
+
+class Counts(Seeds):
+    """One that calls its column as W&B's runs call the number of edits, which its mean would replace."""
+
+    @property
+    def columns(self) -> Any:
+        from p2p_bench.metrics import MetricColumn
+
+        return (MetricColumn("count", higher_is_better=True),)

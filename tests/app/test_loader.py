@@ -49,6 +49,22 @@ def test_what_is_changed_or_resolved_in_one_is_not_in_the_next() -> None:
     assert second._metadata.resolver_cache.keys().isdisjoint({"now"})
 
 
+def test_shipped_files_are_read_once_and_what_they_hold_is_each_ones_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole, read = OmegaConf.load, []
+    monkeypatch.setattr(OmegaConf, "load", lambda file: read.append(file) or whole(file))
+    before = load("config", ["seed=4", "controller=local_blend"])
+    wanted = OmegaConf.to_yaml(load("config", ["seed=5", "controller=local_blend"]))
+    read.clear()
+    before.controller._target_ = "nowhere"
+    before.tau.cross = 0.125
+    assert OmegaConf.to_yaml(load("config", ["seed=6", "controller=local_blend"])) == wanted.replace(
+        "seed: 5", "seed: 6"
+    ).replace("seed=5", "seed=6")
+    assert not read
+
+
 def test_a_hydra_that_is_there_already_is_left_as_it_was() -> None:
     before = GlobalHydra.instance().hydra
     load("config", [])

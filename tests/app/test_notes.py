@@ -37,7 +37,7 @@ def test_a_run_says_once_what_its_model_never_saw_and_every_row_does(command, mo
         return found
 
     monkeypatch.setattr(records, "score", with_a_gap)
-    outcome = command.bench(*model, "metrics=pixel", "run.dir=out")
+    outcome = command.bench(*model, "metrics=pixel", "tau.self_attn=0.5", "run.dir=out")
     assert outcome.code == 0, outcome.err
     assert outcome.err.count(UNKNOWN) == 1
     assert "it knows 13 words: a, blue" in outcome.err
@@ -79,7 +79,7 @@ def test_a_pair_whose_edit_is_cut_off_is_an_error_row(command):
         {"id": "lost", "source": head + "a cat a cat", "target": head + "a cat a star"},
         {"id": "kept", "source": head + "a cat a cat", "target": "the" + head[1:] + "a cat a cat"},
     ]
-    outcome = command.bench("run.truncate=true", "run.dir=out", pairs=pairs)
+    outcome = command.bench("run.truncate=true", "tau.self_attn=0.5", "run.dir=out", pairs=pairs)
     assert outcome.code == 1
     rows = {key[0]: row for key, row in rows_of(command.folder / "out").items()}
     assert (rows["lost"]["status"], rows["kept"]["status"]) == ("error", "ok")

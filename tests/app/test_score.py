@@ -93,6 +93,12 @@ def test_a_folder_of_images_is_scored_like_a_run(command: Command) -> None:
     assert (command.folder / "scored" / "report.html").is_file()
     table = (command.folder / "scored" / "metrics.csv").read_text(encoding="utf-8").splitlines()
     assert table[1].startswith("tool,given,,,3,0,,,,"), "no cost is known"
+    # Nothing was reconstructed, and scoring these pictures once more reconstructs nothing either.
+    again = command("score", "scored", "metrics=pixel", *QUIET[:-1], "run.dir=again")
+    assert again.code == 0, again.err
+    for key, row in rows_of(command.folder / "again").items():
+        assert row["mse"] == rows[key]["mse"]
+        assert np.isnan(row["recon_psnr"])
 
 
 def test_what_is_missing_is_listed_and_the_rest_is_scored(command: Command) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 import p2p_bench.editors.controlled as controlled
 from tests.app.command import Command
-from tests.app.test_score import rows_of, scored, summary_of
+from tests.app.test_score import QUIET, rows_of, scored, summary_of
 
 
 @pytest.fixture
@@ -46,6 +46,13 @@ def test_a_run_is_scored_afterwards_by_other_metrics(command: Command, run: Path
         assert 0 < moved <= 2 / 510
         recon = row["recon_psnr"], before[key]["recon_psnr"]
         assert np.isnan(recon).all() or recon[0] == pytest.approx(recon[1], abs=0.1)
+    again = command("score", "scored", "metrics=pixel", *QUIET[:-1], "run.dir=again")
+    assert again.code == 1, again.err
+    for key in kept:
+        found, first = rows_of(run / "again")[key], after[key]
+        assert (found["recon_psnr"], found["mse"]) == pytest.approx(
+            (first["recon_psnr"], first["mse"]), nan_ok=True
+        )
     pictures = summary_of(run / "scored")["pictures"]
     assert pictures["from"] == "run"
     assert pictures["run_id"] == next(iter(before.values()))["run_id"]

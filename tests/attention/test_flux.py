@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from p2p_bench.attention.flux import FoldedFluxProcessor
-from p2p_bench.attention.plan import PlanCache, RowEdit, StepPlan, build_step_plan
+from p2p_bench.attention.plan import RowEdit, StepPlan, build_step_plan
+from p2p_bench.attention.plan_cache import PlanCache
 from p2p_bench.attention.processor import folded_attention
 from p2p_bench.attention.recorder import Recorder, RecordSpec
 from p2p_bench.attention.sites import Site, transformer_sites

@@ -10,7 +10,8 @@ from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from p2p_bench.attention.columns import as_matrix, dense
-from p2p_bench.attention.plan import PlanCache, RowEdit, build_step_plan
+from p2p_bench.attention.plan import RowEdit, build_step_plan
+from p2p_bench.attention.plan_cache import PlanCache
 from p2p_bench.attention.processor import FoldedAttnProcessor, folded_attention
 from p2p_bench.attention.recorder import Recorder, RecordSpec
 from p2p_bench.attention.sites import Site, unet_sites

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from p2p_bench.attention.columns import Identity, Zero
-from p2p_bench.attention.plan import PlanCache, RowEdit, StepPlan, build_step_plan
+from p2p_bench.attention.plan import RowEdit, StepPlan, build_step_plan
+from p2p_bench.attention.plan_cache import PlanCache
 from p2p_bench.attention.processor import FoldedAddedKVProcessor, folded_attention
 from p2p_bench.attention.recorder import Recorder, RecordSpec
 from p2p_bench.attention.sites import Site, unet_sites

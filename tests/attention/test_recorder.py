@@ -4,7 +4,8 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from p2p_bench.attention.plan import PlanCache, RowEdit
+from p2p_bench.attention.plan import RowEdit
+from p2p_bench.attention.plan_cache import PlanCache
 from p2p_bench.attention.processor import folded_attention
 from p2p_bench.attention.recorder import Recorder, RecordSpec
 from p2p_bench.attention.sites import unet_sites

@@ -6,7 +6,7 @@ import math
 import torch
 
 from p2p_bench.bench.notes import edit_notes, warn_of_unknown_words
-from p2p_bench.bench.summary import missing_values, note_counts
+from p2p_bench.bench.tally import missing_values, note_counts
 from p2p_bench.controllers import ByEdit, NoControl, Replace
 from p2p_bench.metrics.base import EditView, MetricColumn, Undefined, evaluate
 from p2p_bench.prompts.words import tokenize

@@ -27,8 +27,16 @@ def made(
 
 
 def test_what_fits_is_taken_as_it_is() -> None:
-    results = [made("a"), made("b", PLAIN * torch.nan, [P2PError("no")] * 2)]
+    results = [made("a", PLAIN * 0.9), made("b", PLAIN * torch.nan, [P2PError("no")] * 2)]
     assert checked_results(results, requests("a", "b"), "Mine") == results
+
+
+def test_a_source_that_is_handed_back_is_no_reconstruction() -> None:
+    (asked,) = requests("a")
+    (back,) = checked_results([made("a")], [asked], "Mine")
+    assert back.reconstructions == [None]
+    (other,) = checked_results([made("a", torch.stack([PLAIN[0] * 0.9, PLAIN[1]]))], [asked], "Mine")
+    assert other.reconstructions is None
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,21 @@ def test_a_circle_keeps_its_maps_where_words_move() -> None:
     assert paper().bind(context(MOSAIC, FOG)).control == "replace", "as released: by word count alone"
 
 
+@pytest.mark.parametrize(
+    ("edit", "target", "control"),
+    [
+        ("by_length", "a green circle", "replace"),
+        ("by_length", "a pink circle", "refine"),
+        ("by_length", "a green circle  ", "replace"),
+        ("by_length", "a re dd circle", "refine"),
+        ("by_count", "a pink circle", "replace"),
+        ("by_count", "a re dd circle", "refine"),
+    ],
+)
+def test_released_edits_go_by_words_or_by_letters(edit: str, target: str, control: str) -> None:
+    assert paper(edit=edit).bind(context("a white circle", target)).control == control
+
+
 @pytest.mark.parametrize("weights", [{"circle": 2.0, "Circle,": 3.0}, {"red circle": 2.0, "circle": 3.0}])
 def test_a_word_has_one_factor(weights: dict[str, float]) -> None:
     # the last one won, while the row's control named both

@@ -275,11 +275,18 @@ def test_compositions_are_applied_in_order() -> None:
     refine, weight = Refine(0.8, 0.0), Reweight({"fog": 3.0}, 0.8, inner=NoControl())
     both = Compose([refine, weight]).bind(pair)
     assert both.cross == Reweight({"fog": 3.0}, 0.8, inner=refine).bind(pair).cross
-    # Refinement mixes the weighted own columns in; replacement would leave nothing of them.
+    # Refinement mixes the weighted own columns in; replacement leaves nothing of them.
     assert Compose([weight, refine]).bind(pair).cross == both.cross
     swapped = context(SOURCE, SWAPPED)
     weight = Reweight({"blue": 3.0}, 0.8, inner=NoControl())
-    assert Compose([weight, Replace(0.8)]).bind(swapped).cross == Replace(0.8).bind(swapped).cross
+    replaced = Compose([weight, Replace(0.8)]).bind(swapped)
+    assert replaced.cross == Replace(0.8).bind(swapped).cross
+    assert replaced.lost == (
+        "replace takes the source's maps anew, which leaves nothing of none, reweight blue x 3 before it",
+    )
+    partly = Compose([weight, Replace(0.4)]).bind(swapped)
+    assert partly.cross[4:8] == weight.bind(swapped).cross[4:8]
+    assert (partly.lost, both.lost) == ((), ())
     assert Compose([Replace(0.8), weight]).bind(swapped).cross != Replace(0.8).bind(swapped).cross
 
 
@@ -320,3 +327,27 @@ def test_new_controllers_are_values() -> None:
         assert make() == make()
         assert hash(make()) == hash(make())
     assert InjectWords("circle") != InjectWords("square")
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "said"),
+    [
+        ("a red circle", "a small red circle", True),
+        ("a red circle", "a red circle in fog", True),
+        ("a striped circle", "a red circle", True),
+        ("a red circle", "a blue circle", False),
+        ("a red circle on grass", "a hexagon circle", True),
+        ("a red circle", "a red circle", False),
+    ],
+)
+def test_reweighting_alone_gives_no_word_the_maps_of_another(source: str, target: str, said: bool) -> None:
+    # "a small red circle" weighted "red", and gave "small" the maps of "red" and "red" those of "circle"
+    pair = context(source, target)
+    alone = Reweight({"circle": 2.0})
+    if not said:
+        assert alone.bind(pair).cross[0].L.values[3] == 2
+        return
+    with pytest.raises(
+        PromptError, match=rf"reweight alone .* '{source}' and '{target}' share words in other"
+    ):
+        alone.bind(pair)

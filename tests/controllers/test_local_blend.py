@@ -145,6 +145,7 @@ def test_a_word_without_a_positive_map_marks_nothing(factor: float, inner: Any) 
     [
         ({"start": 1.5}, r"start: expected a share in \[0, 1\]"),
         ({"threshold": -0.1}, "threshold"),
+        ({"threshold": 1.0}, r"threshold: expected a share in \[0, 1\)"),  # nothing is above it: no edit
         ({"subtract_threshold": 2.0}, "subtract_threshold"),
         ({"pool": 2}, "odd number"),
         ({"pool": -1}, "odd number"),

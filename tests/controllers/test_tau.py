@@ -3,6 +3,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from p2p_bench.attention.sites import Site
+from p2p_bench.controllers import LocalBlend, MasaCtrl, Refine
 from p2p_bench.controllers.tau import (
     PerWord,
     Ramp,
@@ -15,7 +17,7 @@ from p2p_bench.controllers.tau import (
 from p2p_bench.errors import ConfigError, PromptError
 from p2p_bench.prompts.words import tokenize
 from p2p_bench.tau import tau_text
-from tests.attention.rig import WIDTH, tokenizer
+from tests.attention.rig import WIDTH, context, tokenizer
 from tests.oracle import released_gate
 
 fractions = st.floats(0, 1)
@@ -30,6 +32,15 @@ def test_published_schedules() -> None:
     assert self_steps((0.5, 1.0), 50) == (25, 50)
     # steps + 1 entries: one step more than a share of the steps would give
     assert (cross_steps(0.5, 9), self_steps(0.5, 9)) == ((0, 5), (0, 4))
+
+
+def test_no_step_is_lost_to_rounding() -> None:
+    assert int(0.58 * 50) == 28, "the product alone"
+    assert self_steps(0.58, 50) == (0, 29)
+    assert cross_steps(1 - 0.9, 9) == (0, 1)
+    pair = context("a red circle", "a blue circle")
+    assert LocalBlend(Refine(), "circle", start=1 - 0.9).bind(pair).blend.start == 1
+    assert MasaCtrl(1 - 0.9).bind(pair).site_edit(1, Site("x", "self", 0, "up", 1, 1, 15, 16)) is not None
 
 
 @given(fractions, fractions, st.integers(1, 100))

@@ -71,6 +71,7 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
         ([line("7-1", instruction="make it blue")], "id '7-1': a line of captions may have id, source"),
         ([{"id": "7-1", "source": "a"}], "line 1: target_prompt: missing"),
         ([{"id": "7-1", "target": "a"}], "line 1: source_prompt: missing"),
+        ([{"source": "a", "target": "b"}], "line 1: id: missing; the line has to say which edit"),
         ([line("7-1"), line("7-1")], "line 2: id: '7-1' is taken by line 1"),
         ([line("7-1", word="a")], "word: unknown key"),
     ],

@@ -15,6 +15,9 @@ from PIL import Image
 from p2p_bench.data import JsonlPairs, LoadedPair, PairDataset, fit_mask, load_pair, pair_batches
 from p2p_bench.data.images import _part
 from p2p_bench.errors import ConfigError, DataError
+from p2p_bench.metrics.base import EditView, Undefined
+from p2p_bench.metrics.masks import divided
+from p2p_bench.types import EditPair
 
 
 def make_set(folder: Path) -> Path:
@@ -191,3 +194,12 @@ def test_an_error_nobody_thought_of_is_that_of_its_pair(
     loaded = [load_pair(dataset, pair, (8, 8)) for pair in dataset.pairs()]
     assert loaded[0].error == "the pair cannot be loaded (ZeroDivisionError: no size)"
     assert loaded[4].error is None
+
+
+def test_a_mask_of_half_grey_is_what_metrics_take_it_for() -> None:
+    pair = EditPair("a", "a cat", ("a dog",))
+    for values, state in (([0.5, 0.0], "part"), ([0.5, 0.5], "full"), ([0.49, 0.0], "empty")):
+        mask = torch.tensor([values])
+        view = EditView(torch.zeros(3, 1, 2), torch.zeros(3, 1, 2), "a", "b", mask=mask)
+        assert LoadedPair(pair, mask=mask).mask_state == state
+        assert isinstance(divided(view), Undefined) == (state != "part")

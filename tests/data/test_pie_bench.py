@@ -224,6 +224,7 @@ def test_blend_words_that_no_prompt_has(tmp_path: Path) -> None:
         ({"editing_prompt": 3}, "editing_prompt: expected text, got a number"),
         ({"editing_prompt": " "}, "editing_prompt: is empty"),
         ({"editing_prompt": "[ ]"}, "editing_prompt: is empty but for its brackets"),
+        ({"editing_prompt": "nan"}, "editing_prompt: 'nan' is what programs write where there is nothing"),
         ({"editing_type_id": "10"}, "editing_type_id: expected '0' to '9', got '10'"),
         ({"editing_type_id": "²"}, "editing_type_id: expected '0' to '9'"),
         ({"image_path": "../../secret.png"}, "leaves the root"),

@@ -106,6 +106,8 @@ def one_channel(step: int, roles: Any, unconditional: Any, conditional: Any, gui
         ("unconditional", {"txt": NOISE}, r"unconditional at step 0: .*among \['text'\], got \['txt'\]"),
         ("unconditional", {TEXT: torch.zeros(1, 3, 3)}, "unconditional at step 0: .* as 'text'"),
         ("unconditional", NOISE, "unconditional at step 0: expected None or a mapping"),
+        ("values", torch.zeros(16, 3), r"values at step 0: .*\(16, 16\), got .*\(16, 3\)"),
+        ("values", "text", "values at step 0: expected None or a tensor"),
         ("guidance", None, "guidance at step 0: expected a number, got None"),
     ],
 )

@@ -9,9 +9,10 @@ import torch
 import p2p_bench as p2p
 from p2p_bench.errors import ConfigError, ErrorList, PromptError
 from p2p_bench.inversion import DDIMInversion, Inversion, NoInversion, NoisingInversion
-from p2p_bench.inversion.base import no_tick, part_of, tick_all, unserved
+from p2p_bench.inversion.base import no_tick, tick_all, unserved
 from p2p_bench.models.spec import Capability
 from p2p_bench.sampling import Replay
+from p2p_bench.tau import part_of
 from tests.models.tiny import tiny_model
 
 

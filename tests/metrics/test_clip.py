@@ -5,6 +5,7 @@ import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import pytest
@@ -17,8 +18,9 @@ from p2p_bench.errors import ConfigError, MissingWeightsError
 from p2p_bench.metrics import ClipScore, EditView
 from p2p_bench.metrics import clip_backbone as backbone
 from p2p_bench.metrics.base import metric_checksums, split_reasons
-from p2p_bench.metrics.clip import clip_score, directional_similarity
+from p2p_bench.metrics.clip import UNMOVED, clip_score, directional_similarity
 from p2p_bench.metrics.clip_image import ClipImage
+from p2p_bench.metrics.pie_clip import PieClip
 from p2p_bench.world.training.tokenizer import write_tokenizer
 
 PROMPTS = ("a red circle on grass", "a blue circle on grass")
@@ -86,6 +88,7 @@ def test_no_change_has_no_direction(folder: Path, views: list[EditView]) -> None
     same_prompts = EditView(views[0].source, views[0].edited, PROMPTS[0], PROMPTS[0])
     rows = metric([*views, same_prompts])
     assert [math.isnan(row["clip_direction"]) for row in rows] == [False, False, True, True]
+    assert [list(split_reasons(row)[1].values()) for row in rows] == [[], [], [UNMOVED], [UNMOVED]]
     assert metric([]) == []
 
 
@@ -212,6 +215,24 @@ def test_wrong_arguments(tmp_path: Path) -> None:
         ClipScore(backbone="mine", model="ViT-B-32", weights="weights.bin").check()
     with pytest.raises(ConfigError, match="leave out model"):
         ClipScore(backbone="mine", model="ViT-B-32", weights=tmp_path).check()
+
+
+@pytest.mark.parametrize("model", ["ViT-L-14", "ViT-B-32"])
+def test_weights_of_another_activation_are_refused(model: str) -> None:
+    with pytest.raises(ConfigError, match=f"QuickGELU.*set model={model}-quickgelu"):
+        backbone.locate_clip(model, "openai")
+
+
+@pytest.mark.parametrize("metric", [ClipScore, ClipImage, PieClip])
+def test_the_label_of_openais_network_is_of_no_other(metric: Any, tmp_path: Path) -> None:
+    for model, weights in (
+        ("ViT-B-32-quickgelu", "openai"), ("ViT-L-14", tmp_path / "a.safetensors"),
+        ("ViT-L-14-quickgelu", "dfn2b"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match="give another network a label of its own"):
+            metric(backbone="openai-ViT-L-14", model=model, weights=weights)
+        metric(backbone="mine", model=model, weights=weights)
+    metric(backbone="openai-ViT-L-14", model="ViT-L-14-quickgelu", weights=tmp_path / "a.safetensors")
 
 
 def test_pictures_are_rounded_and_finite() -> None:

@@ -11,7 +11,10 @@ from torchmetrics.functional.image import peak_signal_noise_ratio as torchmetric
 from torchmetrics.functional.image import structural_similarity_index_measure as torchmetrics_ssim
 
 from p2p_bench.metrics import EditView, PixelScores, Reconstruction
-from p2p_bench.metrics.pixel import MAX_PSNR, mse, mse_outside, psnr, psnr_from_mse, ssim
+from p2p_bench.metrics.base import split_reasons
+from p2p_bench.metrics.masks import NO_MASK, UNDIVIDED
+from p2p_bench.metrics.pixel import MAX_PSNR, NO_WINDOW, mse, mse_outside, psnr, psnr_from_mse, ssim
+from p2p_bench.metrics.region import RegionScores
 
 
 @pytest.fixture
@@ -97,8 +100,20 @@ def test_scores_of_views(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
     assert math.isnan(plain["psnr_outside"])
     assert math.isnan(full["mse_outside"])
     assert math.isnan(full["psnr_outside"])
+    for values, reason in ((plain, NO_MASK), (full, UNDIVIDED)):
+        assert split_reasons(values)[1] == {"mse_outside": reason, "psnr_outside": reason}
     assert masked["mse_outside"] == pytest.approx(mse(a[1:2, :, 12:], b[1:2, :, 12:]).item(), rel=1e-12)
     assert masked["psnr_outside"] == pytest.approx(-10 * math.log10(masked["mse_outside"]))
+
+
+def test_images_under_a_window_have_all_but_ssim(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
+    a, b = pair[0][1, :, :8, :8], pair[1][1, :, :8, :8]
+    mask = torch.zeros(8, 8)
+    mask[:4] = 1
+    (pixels,), (regions,) = PixelScores()([view(a, b, mask=mask)]), RegionScores()([view(a, b, mask=mask)])
+    assert split_reasons(pixels)[1] == {"ssim": NO_WINDOW}
+    assert split_reasons(regions)[1] == {"ssim_outside": NO_WINDOW, "ssim_inside": NO_WINDOW}
+    assert not any(math.isnan(value) for name, value in (pixels | regions).items() if "ssim" not in name)
 
 
 def test_reconstruction_is_undefined_without_a_real_image(pair: tuple[torch.Tensor, torch.Tensor]) -> None:

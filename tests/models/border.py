@@ -14,6 +14,7 @@ from p2p_bench.inversion.base import read_sources, unserved
 from p2p_bench.inversion.recall import pack, unpack
 from p2p_bench.models import DiffusionModel
 from tests.examples import SOURCE, TARGET, example
+from tests.models.tiny_clip import encoder
 
 LONGER = "a small red circle on grass in fog"
 STEPS = 4
@@ -55,7 +56,7 @@ class Border:
     def test_every_inversion_that_it_can_serve(
         self, model: DiffusionModel, image: Tensor, option: str
     ) -> None:
-        inversion = task(f"inversion={option}").inversion
+        inversion = task(f"inversion={option}", *encoder(option, model.spec)).inversion
         edits = [p2p.NoControl(), p2p.Replace(0.8, 0.5)]
 
         def edited() -> p2p.EditResult:

@@ -26,6 +26,7 @@ from p2p_bench.models.settings import AttentionBackend
 from tests.examples import SOURCE, TARGET
 from tests.models.families import FAMILIES
 from tests.models.small import small_checkpoint
+from tests.models.small_ip2p import small_ip2p
 from tests.models.tiny import tiny_checkpoint
 
 STEPS = 3
@@ -96,6 +97,16 @@ def test_every_kind_of_network_compiles(family: str, graphs: Callable[[], int]) 
     for count in (1, 2):
         edit = p2p.Refine(0.5, 0.3)
         torch.testing.assert_close(edited(model, count, edit), edited(plain, count, edit), atol=1e-4, rtol=0)
+    assert graphs() == 1
+
+
+def test_a_network_that_is_shown_an_image_compiles(graphs: Callable[[], int]) -> None:
+    plain = small_ip2p().load()
+    model = compiled(plain)
+    image = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0))
+    for orders in (["a blue circle"], ["a blue circle", "a dog in fog"]):
+        made, wanted = (p2p.instruct(one, image, orders, seed=3, steps=STEPS) for one in (model, plain))
+        torch.testing.assert_close(made.images, wanted.images, atol=1e-4, rtol=0)
     assert graphs() == 1
 
 

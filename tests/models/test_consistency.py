@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from diffusers import LatentConsistencyModelPipeline, LCMScheduler, UNet2DCondit
 import p2p_bench as p2p
 from p2p_bench.errors import ConfigError
 from p2p_bench.models import LocalCheckpoint, UNetCheckpoint
+from p2p_bench.models.schedule import schedule_from_config
 from p2p_bench.sampling import initial_noise
 from tests.examples import SOURCE, TARGET
 from tests.models.tiny import tiny_checkpoint
@@ -85,8 +87,37 @@ def test_it_is_asked_once_a_step_and_refuses_what_needs_a_pass_without_the_promp
     assert float((back.latents[0] - wanted).abs().max()) <= 1e-8
 
 
+def test_other_steps_are_warned_of(checkpoint: UNetCheckpoint, caplog: pytest.LogCaptureFixture) -> None:
+    model = checkpoint.load()
+    p2p.edit(model, SOURCE, TARGET, steps=2, sampler="lcm", record=False)
+    p2p.edit(tiny_checkpoint().load(), SOURCE, TARGET, steps=2, record=False)
+    assert not caplog.records
+    p2p.edit(model, SOURCE, TARGET, steps=2, record=False)
+    assert "'lcm' was distilled for" in caplog.text
+    assert "DDIMSampler" in caplog.text
+
+
 def test_a_checkpoint_that_was_merged_says_so_itself() -> None:
     with pytest.raises(ConfigError, match="not distilled"):
         p2p.edit(tiny_checkpoint().load(), SOURCE, TARGET, sampler="lcm")
     merged = UNetCheckpoint(tiny_checkpoint().path, consistency=True, record_fraction=0.5).load()
     assert p2p.edit(merged, SOURCE, TARGET, sampler="lcm", guidance=1.5, record=False).error is None
+
+
+@pytest.mark.parametrize("original", [20, 50, 100])
+def test_the_timesteps_that_a_file_says_it_was_distilled_on(
+    checkpoint: UNetCheckpoint, original: int
+) -> None:
+    scheduler = LCMScheduler.from_pretrained(checkpoint.path, subfolder="scheduler")
+    config = {**scheduler.config, "_class_name": "LCMScheduler", "original_inference_steps": original}
+    scheduler = LCMScheduler.from_config(config)
+    layout = replace(schedule_from_config(config), kind="consistency").layout
+    for steps in (1, 4, 7):
+        scheduler.set_timesteps(steps)
+        assert layout.timesteps(steps) == tuple(scheduler.timesteps.tolist())
+    assert layout.most == original
+    for bad in (0, "50", 10**9):
+        with pytest.raises(ConfigError, match="original_inference_steps is"):
+            schedule_from_config({**config, "original_inference_steps": bad})
+    with pytest.raises(ConfigError, match=r"timestep_scaling is 5\.0, expected 10"):
+        schedule_from_config({**config, "timestep_scaling": 5.0})

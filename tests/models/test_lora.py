@@ -133,6 +133,8 @@ def test_a_lora_of_another_model_is_refused(tmp_path: Path) -> None:
 def test_the_layers_of_the_original_code() -> None:
     unet = tiny_model(torch.float32).unet
     for path, original in (
+        ("conv_in", "input_blocks.0.0"),
+        ("time_embedding.linear_2", "time_embed.2"),
         ("down_blocks.0.resnets.0.time_emb_proj", "input_blocks.1.0.emb_layers.1"),
         ("down_blocks.0.downsamplers.0.conv", "input_blocks.2.0.op"),
         ("down_blocks.1.attentions.0.proj_in", "input_blocks.3.1.proj_in"),
@@ -143,6 +145,97 @@ def test_the_layers_of_the_original_code() -> None:
         ("up_blocks.1.resnets.1.conv_shortcut", "output_blocks.3.0.skip_connection"),
     ):
         assert _original(path, unet) == original
+
+
+def pair(network: str = "unet.") -> dict[str, Tensor]:
+    down, up = factors(weight(tiny_model(torch.float32).unet, LINEAR).shape, 0)
+    return {f"{network}{LINEAR}.lora_A.weight": down, f"{network}{LINEAR}.lora_B.weight": up}
+
+
+def strength(
+    file: Path, state: dict[str, Tensor], settings: dict[str, Any] | None = None, **head: Any
+) -> float:
+    """How much of the product of its two factors a file adds to a layer."""
+    save_file(state, file, metadata={"lora_adapter_metadata": json.dumps(head)} if head else None)
+    if settings is not None:
+        (file.parent / "adapter_config.json").write_text(json.dumps(settings))
+    made = dataclasses.replace(tiny_checkpoint(), lora=[str(file), 1.0]).load()
+    added = weight(made.unet, LINEAR) - weight(tiny_model(torch.float32).unet, LINEAR)
+    product = change(*pair().values())
+    factor = float((added * product).sum() / (product**2).sum())
+    torch.testing.assert_close(added, factor * product, atol=1e-5, rtol=0)
+    return factor
+
+
+def test_the_scale_that_peft_keeps_beside_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "adapter_model.safetensors"
+    own = {"peft_type": "LORA", "r": RANK, "lora_alpha": 8, "init_lora_weights": True}
+    for network in ("base_model.model.", "base_model.model.unet.", "unet."):
+        assert strength(file, pair(network), own) == pytest.approx(8 / RANK)
+    before = dataclasses.replace(tiny_checkpoint(), lora=[str(file), 1.0]).spec().checksum
+    assert strength(file, pair(), {**own, "lora_alpha": 2}) == pytest.approx(2 / RANK)
+    assert dataclasses.replace(tiny_checkpoint(), lora=[str(file), 1.0]).spec().checksum != before
+    with pytest.raises(MissingWeightsError, match=r"PEFT's own layout.*adapter_config\.json"):
+        strength(tmp_path / "other.safetensors", pair("base_model.model."))
+    text = {key.replace(LINEAR, f"text_model.{TEXT_LAYER}"): one for key, one in pair("").items()}
+    save_file({f"base_model.model.{key}": one for key, one in text.items()}, file)
+    encoder = dataclasses.replace(tiny_checkpoint(), lora=[str(file), 1.0]).load().text_encoder
+    full = next(path for path, _ in encoder.named_modules() if path.endswith(TEXT_LAYER))
+    assert not torch.equal(weight(encoder, full), weight(tiny_model(torch.float32).text_encoder, full))
+
+
+@pytest.mark.parametrize(
+    ("settings", "factor"),
+    [
+        ({"lora_alpha": 6, "rank_pattern": {LINEAR: RANK}, "r": 8}, 6 / RANK),
+        ({"lora_alpha": 6, "alpha_pattern": {"attn2.to_k": 5, "to_q": 7}}, 5 / RANK),
+        ({"lora_alpha": 6, "alpha_pattern": {"^attn2.to_k": 5, r".*\.1\..*": 7}}, 6 / RANK),
+        ({"lora_alpha": 6, "use_rslora": True}, 6 / RANK**0.5),
+    ],
+)
+def test_ranks_and_alphas_by_layer(tmp_path: Path, settings: dict[str, Any], factor: float) -> None:
+    head = {f"unet.{key}": value for key, value in settings.items()}
+    assert strength(tmp_path / "style.safetensors", pair(), **head) == pytest.approx(factor, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("head", "said"),
+    [
+        ({"unet.use_dora": True}, "trained with use_dora"),
+        ({"unet.init_lora_weights": "pissa_niter_4"}, "trained with init_lora_weights=pissa"),
+        ({"unet.lora_alpha": "x"}, "alpha of unet.*'x', no number"),
+        ({"unet.lora_alpha": None}, "alpha of unet.*'None', no number"),
+        ({"unet.alpha_pattern": [1]}, "alpha_pattern"),
+        ({"unet.alpha_pattern": {"(": 1}}, "alpha_pattern"),
+    ],
+)
+def test_settings_that_cannot_be_heeded(tmp_path: Path, head: dict[str, Any], said: str) -> None:
+    with pytest.raises(MissingWeightsError, match=said):
+        strength(tmp_path / "style.safetensors", pair(), **head)
+
+
+def test_a_lora_that_is_damaged_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "bad.safetensors"
+    down, up = pair().values()
+    flat = f"lora_unet_{LINEAR}".replace(".", "_")
+    kohya = {f"{flat}.lora_down.weight": down, f"{flat}.lora_up.weight": up}
+    empty = {f"{flat}.lora_down.weight": down[:0], f"{flat}.lora_up.weight": up[:, :0]}
+    for state, said in (
+        ({**kohya, f"{flat}.alpha": torch.ones(2)}, "alpha of .*no number"),
+        ({**kohya, f"{flat}.lora_down.weight": torch.tensor(1.0)}, "for a weight of"),
+        (empty, "for a weight of"),
+        ({key: one.to(torch.int8) for key, one in kohya.items()}, "of whole numbers"),
+        ({**kohya, **pair()}, "are the same layer"),
+        ({**pair(), f"unet.{LINEAR}.lora.down.weight": down}, "there twice"),
+    ):  # fmt: skip
+        with pytest.raises(MissingWeightsError, match=said):
+            strength(file, {key: one.clone() for key, one in state.items()})
+    for text in ("{", "[1]"):
+        save_file(pair(), file, metadata={"lora_adapter_metadata": text})
+        with pytest.raises(MissingWeightsError, match="lora_adapter_metadata is no"):
+            dataclasses.replace(tiny_checkpoint(), lora=[str(file), 1.0]).load()
+    with pytest.raises(MissingWeightsError, match=r"it is a folder: give one of its files, bad\.safetensors"):
+        dataclasses.replace(tiny_checkpoint(), lora=[str(tmp_path), 1.0]).spec()
 
 
 def learnt(folder: Path, state: dict[str, Tensor], name: str = "mine") -> str:
@@ -188,6 +281,48 @@ def test_learnt_words_are_read_whatever_their_case_and_beginning(tmp_path: Path)
         dataclasses.replace(tiny_checkpoint(), embeddings=[*files, other]).reader()
 
 
+def test_a_learnt_word_is_read_where_it_is_meant(tmp_path: Path) -> None:
+    """Not within other words, unless it begins or ends with a mark; composed; by the name of a link."""
+    vectors = torch.randn(2, 16, generator=torch.Generator().manual_seed(0))
+    (tmp_path / "blobs").mkdir()
+    blob = Path(learnt(tmp_path / "blobs", {"emb_params": vectors}, "0a1b"))
+    (tmp_path / "ly.safetensors").symlink_to(blob)
+    files = [
+        str(tmp_path / "ly.safetensors"),
+        learnt(tmp_path, {"emb_params": vectors[:1]}, "zz"),
+        learnt(tmp_path, {"<x>": vectors}, "other"),
+        learnt(tmp_path, {"emb_params": vectors}, "cafe\u0301"),
+    ]
+    reader = dataclasses.replace(tiny_checkpoint(), embeddings=files).reader()
+    known = max(tiny_checkpoint().reader().tokenize("a red circle").ids)
+
+    def new(prompt: str) -> int:
+        return sum(number > known for number in reader.tokenize(prompt).ids)
+
+    assert [new(one) for one in ("ly", "a LY, red", "(ly)", "ly's", "ly-ly")] == [2, 2, 2, 2, 4]
+    assert [new(one) for one in ("only", "lyre", "ly2", "zzz", "a pizza")] == [0] * 5
+    assert [new(one) for one in ("zz", "zz.", "<x>", "<x>s", "a<x>", "caf\u00e9", "\u017f")] == [
+        1,
+        1,
+        2,
+        2,
+        2,
+        2,
+        0,
+    ]
+    plain = tiny_checkpoint().reader()
+    assert reader.tokenize("only a pizza").ids == plain.tokenize("only a pizza").ids
+
+
+def test_a_word_that_another_file_calls_its_vector_is_refused(tmp_path: Path) -> None:
+    vectors = torch.randn(3, 16)
+    files = [learnt(tmp_path, {"emb_params": vectors[:2]}, "style"),
+             learnt(tmp_path, {"emb_params": vectors[2:]}, "Style_1")]  # fmt: skip
+    for order in (files, files[::-1]):
+        with pytest.raises(ConfigError, match=r"'style_1' is the word of a file, and .* another"):
+            dataclasses.replace(tiny_checkpoint(), embeddings=order).reader()
+
+
 def test_a_checkpoint_that_was_saved_with_a_word_of_several_tokens(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_checkpoint().path, tmp_path / "checkpoint"))
     pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
@@ -225,6 +360,9 @@ def test_learnt_words_of_two_text_encoders(tmp_path: Path) -> None:
         ({"clip_l": torch.ones(1, 16), "clip_g": torch.ones(1, 24)}, r"\[16, 24\], this model has \[16\]"),
         ({"a": torch.ones(16), "b": torch.ones(16)}, "layout that is not known"),
         ({"<toy>": torch.full((16,), torch.nan)}, "not finite"),
+        ({"<toy>": torch.ones(1, 2, 16)}, r"it holds \(1, 2, 16\) of float32, expected one vector"),
+        ({"<toy>": torch.ones(0, 16)}, r"it holds \(0, 16\)"),
+        ({"<toy>": torch.ones(1, 16, dtype=torch.int8)}, "of int8"),
     ],
 )
 def test_a_word_of_another_model_is_refused(tmp_path: Path, state: dict[str, Tensor], said: str) -> None:

@@ -1,6 +1,7 @@
 """Checkpoints as others publish them: sampled as their pipelines sample them, or refused before weights."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ import p2p_bench as p2p
 from p2p_bench.errors import P2PError
 from p2p_bench.models import LocalCheckpoint
 from p2p_bench.models.schedule import schedule_from_config
-from p2p_bench.sampling import initial_noise
+from p2p_bench.sampling import DDIMSampler, DPMSolverSampler, EulerSampler, Sampler, initial_noise
 from tests.models.small import small_checkpoint
 from tests.models.tiny import tiny_checkpoint
 
@@ -60,6 +61,17 @@ def sharded(variant: str | None = None, whole: bool = False) -> Change:
     return change
 
 
+def renamed(variant: str, *parts: str) -> Change:
+    """Gives the weight files of some parts the name of a variant."""
+
+    def change(folder: Path) -> None:
+        for part in parts:
+            file = next((folder / part).glob("*.safetensors"))
+            file.rename(file.with_suffix(f".{variant}.safetensors"))
+
+    return change
+
+
 def both_variants(folder: Path) -> None:
     """Shards of two number formats in one folder, as in DeepFloyd IF and Stable Diffusion 3."""
     sharded()(folder)
@@ -84,6 +96,7 @@ EQUAL: dict[str, tuple[str, Change, dict[str, Any]]] = {
     "shards of a variant": ("sd1", sharded("fp16"), {"variant": "fp16"}),
     "two kinds of shards": ("sd1", both_variants, {"variant": "fp16"}),
     "two kinds of shards, the plain ones": ("sd1", both_variants, {}),
+    "a variant of the U-Net alone": ("sd1", renamed("non_ema", "unet"), {"variant": "non_ema"}),
     "fewer text columns than the encoder has": (
         "sd1", config("tokenizer/tokenizer_config.json", model_max_length=12), {},
     ),
@@ -124,6 +137,37 @@ def test_sampled_as_its_pipeline_samples_it(name: str, tmp_path: Path) -> None:
     assert float((result.images[0] - result.images[1]).abs().max()) >= 1e-2
 
 
+@pytest.mark.parametrize(
+    ("values", "sampler", "said"),
+    [
+        (
+            {"use_karras_sigmas": True},
+            EulerSampler(),
+            "use_karras_sigmas, which EulerSampler does not follow",
+        ),
+        ({"use_karras_sigmas": True}, DPMSolverSampler(), r"does not follow; sampler\.karras=true does"),
+        ({"use_karras_sigmas": True}, DPMSolverSampler(karras=True), None),
+        ({"use_karras_sigmas": True}, DDIMSampler(), None),
+        ({"final_sigmas_type": "sigma_min"}, DPMSolverSampler(karras=True), "asks for final_sigmas_type"),
+        ({"final_sigmas_type": "zero", "use_lu_lambdas": False}, DPMSolverSampler(), None),
+    ],
+)
+def test_levels_that_the_file_asks_for_and_the_sampler_does_not_take_are_named(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    values: dict[str, Any],
+    sampler: Sampler,
+    said: str | None,
+) -> None:
+    folder = copied("sd1", tmp_path)
+    config("scheduler/scheduler_config.json", **values)(folder)
+    model = LocalCheckpoint(folder).load()
+    p2p.edit(model, *PROMPTS, steps=2, sampler=sampler, record=False)
+    assert bool(caplog.records) == (said is not None)
+    if said is not None:
+        assert re.search(said, caplog.text)
+
+
 REFUSED: dict[str, tuple[str, Change, str]] = {
     "classes": ("sd1", config("unet/config.json", num_class_embeds=10), "num_class_embeds=10"),
     "boxes": ("sd1", config("unet/config.json", attention_type="gated"), "attention_type=gated"),
@@ -156,6 +200,10 @@ REFUSED: dict[str, tuple[str, Change, str]] = {
         lambda folder: (sharded()(folder), next((folder / "unet").glob("*-00001-*")).unlink())[1],
         "missing: unet/diffusion_pytorch_model-00001-of",
     ),
+    "a variant alone, which nobody asked for": (
+        "sd1", renamed("fp16", "unet", "text_encoder"),
+        r"missing: unet/\S+\.safetensors, text_encoder/\S+; .*model.variant=fp16$",
+    ),
     "an index that leads elsewhere": (
         "sd1",
         lambda folder: (folder / "unet/diffusion_pytorch_model.safetensors.index.json").write_text(
@@ -174,6 +222,13 @@ def test_refused_before_weights(name: str, tmp_path: Path) -> None:
     with pytest.raises(P2PError, match=said) as caught:
         LocalCheckpoint(folder).spec()
     assert caught.value.exit_code in (2, 3)
+
+
+def test_a_variant_that_no_part_has_is_refused() -> None:
+    with pytest.raises(
+        P2PError, match=r"missing: unet/diffusion_pytorch_model\.fp61\.safetensors, vae/.*model.variant=null$"
+    ):
+        LocalCheckpoint(tiny_checkpoint().path, variant="fp61").spec()
 
 
 @pytest.mark.parametrize(

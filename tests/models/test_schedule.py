@@ -1,10 +1,11 @@
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, StableDiffusionPipeline
 
 from p2p_bench.errors import ConfigError
 from p2p_bench.models.level import Denoised
 from p2p_bench.models.schedule import NoiseSchedule, schedule_from_config
+from tests.models.tiny import tiny_checkpoint
 
 GRID = [
     (betas, spacing, to_one, prediction)
@@ -37,6 +38,22 @@ def test_equals_diffusers(betas: str, spacing: str, to_one: bool, prediction: st
     for steps in (1, 7, 25, 50):
         scheduler.set_timesteps(steps)
         assert schedule.timesteps(steps) == tuple(scheduler.timesteps.tolist())
+
+
+def test_released_settings_without_an_offset_have_that_of_the_pipeline() -> None:
+    """The code of Prompt-to-Prompt, MasaCtrl and PIE-Bench hands its pipeline a scheduler without one."""
+    released = DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
+        set_alpha_to_one=False,
+    )  # fmt: skip
+    assert released.config.steps_offset == 0
+    none = {"safety_checker": None, "local_files_only": True}
+    with pytest.warns(FutureWarning, match="steps_offset"):
+        StableDiffusionPipeline.from_pretrained(tiny_checkpoint().path, scheduler=released, **none)
+    released.set_timesteps(50)
+    schedule = schedule_from_config({**released.config, "_class_name": "DDIMScheduler", "steps_offset": 0})
+    assert schedule.timesteps(50) == tuple(released.timesteps.tolist())
+    assert schedule.timesteps(50)[-1] == 1
 
 
 def test_raw_output_becomes_noise_and_clean_latents() -> None:

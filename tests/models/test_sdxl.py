@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from diffusers import StableDiffusionXLPipeline
 
 import p2p_bench as p2p
@@ -58,6 +59,23 @@ def test_what_is_read_before_weights() -> None:
     assert (spec.family, spec.image_size, spec.latent_size) == ("sdxl", (32, 32), (16, 16))
     assert (spec.vae_scaling, spec.unprompted, spec.timesteps.offset) == (0.13025, "zeros", 1)
     assert UNetCheckpoint(small_checkpoint("sdxl").path, unprompted="encoded").spec().unprompted == "encoded"
+
+
+@pytest.mark.parametrize(
+    ("said", "wide"), [({}, True), ({"force_upcast": True}, True), ({"force_upcast": False}, False)]
+)
+def test_the_vae_is_wide_where_half_precision_overflows(
+    tmp_path: Path, said: dict[str, bool], wide: bool
+) -> None:
+    folder = Path(shutil.copytree(small_checkpoint("sdxl").path, tmp_path / "copy"))
+    file = folder / "vae" / "config.json"
+    config = json.loads(file.read_text())
+    del config["force_upcast"]
+    file.write_text(json.dumps(config | said))
+    model = UNetCheckpoint(folder).load(dtype=torch.float16)
+    pipeline = StableDiffusionXLPipeline.from_pretrained(folder, add_watermarker=False, local_files_only=True)
+    assert (model.vae.dtype, model.unet.dtype) == (torch.float32 if wide else torch.float16, torch.float16)
+    assert pipeline.vae.config.force_upcast == wide
 
 
 def test_the_unconditional_pass_is_told_zeros_and_sizes() -> None:

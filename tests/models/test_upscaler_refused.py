@@ -105,5 +105,5 @@ def test_pickles_and_damage_are_refused(copy: Path) -> None:
     with pytest.raises(MissingWeightsError):
         cascade(copy).spec()
     weights.rename(weights.with_suffix(".bin"))
-    with pytest.raises(MissingWeightsError, match=r"through pickle.*get it as safetensors"):
+    with pytest.raises(MissingWeightsError, match=r"through pickle.*p2p-bench convert"):
         cascade(copy).spec()

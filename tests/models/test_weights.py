@@ -109,6 +109,15 @@ def test_what_published_checkpoints_hold_is_loaded(copy: Path) -> None:
     assert UNetCheckpoint(copy).load().vae is not None
 
 
+def test_settings_that_the_library_leaves_out_are_named(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
+    change_json(copy / "unet/config.json", _note="x", is_new=None)
+    UNetCheckpoint(copy).load()
+    assert not caplog.records
+    change_json(copy / "unet/config.json", rotary_embedding=True, _diffusers_version="99.0.0")
+    UNetCheckpoint(copy).load()
+    assert "does not know rotary_embedding and leaves it out" in caplog.text
+
+
 def test_a_shard_without_what_its_index_promises(copy: Path) -> None:
     unet = UNet2DConditionModel.from_pretrained(copy / "unet", use_safetensors=True, low_cpu_mem_usage=False)
     shutil.rmtree(copy / "unet")

@@ -60,6 +60,14 @@ def test_a_swap_of_unequal_token_counts() -> None:
     assert not released[3].any()
 
 
+def test_words_of_another_case_are_swapped_as_released() -> None:
+    """The slip comes after the last word that is written differently, here "Grass"."""
+    prompts = "a circle on Grass and", "a striped on grass and"
+    released = replacement_map(*pair(*prompts), as_released=True)
+    assert torch.equal(released, swap_mapper(*prompts, tokenizer(), 24, True))
+    assert (released[3, 5], released[4, 6], released[7, 7]) == (1, 1, 1)  # on, grass; then j to j
+
+
 def test_the_slip_needs_unequal_token_counts() -> None:
     source, target = pair("a red circle on grass", "a blue circle on sand")
     M = replacement_map(source, target)

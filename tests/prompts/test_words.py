@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from transformers import CLIPTokenizer
 
 from p2p_bench.errors import PromptError
-from p2p_bench.prompts.words import columns_of, tokenize
+from p2p_bench.prompts.words import columns_of, split_words, tokenize
 from tests.attention.rig import tokenizer
 from tests.prompts.tiny_tokenizer import PIECES, build_tokenizer
 
@@ -58,6 +58,13 @@ def test_punctuation_and_case_around_a_word_do_not_hide_it() -> None:
     assert text_of(columns_of(prompt, "circle"), prompt.text) == "circle"
     assert text_of(columns_of(prompt, "Grass,"), prompt.text) == "grass"
     assert columns_of(prompt, "a") == (1,)
+
+
+def test_pictures_of_another_shade_are_other_words() -> None:
+    # what is behind the letters was punctuation, so that the prompts had no word that differs
+    light, dark = (split_words(f"a \U0001f44d{shade}!") for shade in ("\U0001f3fb", "\U0001f3ff"))
+    assert light[1].bare == "\U0001f44d\U0001f3fb" != dark[1].bare
+    assert split_words("2^ ^")[0].bare == "2"
 
 
 def test_phrases_and_repeated_words() -> None:

@@ -141,6 +141,16 @@ def test_comparison_of_single_samples(differences: list) -> None:
     assert swapped.p_permutation == pytest.approx(found.p_permutation)
 
 
+def test_what_rounding_leaves_is_no_difference() -> None:
+    steps = [1, 2, 2, 3, -1, 4, 0, 2]
+    found = compare_paired([(one + 3) / 10 for one in steps], [0.3] * len(steps))
+    assert found.p_wilcoxon == pytest.approx(scipy.stats.wilcoxon(steps).pvalue)
+    assert math.isnan(compare_paired([1.0, 2.0, 3.0], [0.9, 1.9, 2.9]).effect)
+    none = compare_paired([0.1 + 0.2] * 20, [0.3] * 20)
+    assert (none.p_wilcoxon, none.p_permutation) == (1.0, 1.0)
+    assert math.isnan(none.effect)
+
+
 def test_targets_of_one_scene_are_no_independent_evidence() -> None:
     first, second = [1.0, 2.0, 3.0, 2.5], [0.5, 1.0, 1.5, 2.0]
     once = compare_paired(first, second, ["a", "b", "c", "d"])

@@ -62,24 +62,49 @@ def convert(directory: Path, made: Path) -> None:
         directory: The checkpoint; nothing in it is changed.
         made: Directory to make; nothing is left of it where this fails.
     """
-    from p2p_bench.models.files import read_layout
-    from p2p_bench.models.local import LocalCheckpoint
+    from p2p_bench.models.files import read_json
+    from p2p_bench.models.layouts import DEEPFLOYD_UPSCALER, layout_of
 
     if made.exists():
         raise ConfigError(f"convert: {made} is there already; give a directory that is not")
-    layout = read_layout(directory, directory.name)
+    index = read_json(directory / "model_index.json", directory.name)
+    enlarges = index.get("_class_name") in DEEPFLOYD_UPSCALER.pipelines
+    layout = DEEPFLOYD_UPSCALER if enlarges else layout_of(index, directory.name)
     made.mkdir(parents=True)
     try:
         shutil.copy(directory / "model_index.json", made)
-        for folder in ("scheduler", *layout.tokenizers, *layout.weights):
+        others = (str(Path(file).parent) for file in layout.other_files)
+        for folder in ("scheduler", *others, *layout.tokenizers, *layout.weights):
             if (directory / folder).is_dir():
                 _copy(directory / folder, made / folder)
         for folder, stem in layout.weights.items():
             _write_weights(directory, folder, made / folder, stem)
-        LocalCheckpoint(made, directory.name).load()  # all tensors are there, of the right shapes
+        _load(made, directory.name, enlarges)
     except BaseException:
         shutil.rmtree(made)
         raise
+
+
+def _load(made: Path, name: str, enlarges: bool) -> None:
+    """Sees that all tensors are there, of the right shapes.
+
+    Args:
+        made: The checkpoint.
+        name: Its name, for messages.
+        enlarges: Whether it is a stage that enlarges images, whose U-Net is no model by itself.
+    """
+    import torch
+    from diffusers import UNet2DConditionModel
+
+    from p2p_bench.models.files import upscaler_directory
+    from p2p_bench.models.local import LocalCheckpoint
+    from p2p_bench.models.parts import load_part
+
+    if enlarges:
+        folder = upscaler_directory(made, name) / "unet"
+        load_part(UNet2DConditionModel, folder, name, torch.device("cpu"), torch.float32, None)
+    else:
+        LocalCheckpoint(made, name).load()
 
 
 def convert_file(file: Path, made: Path, configs: str | None = None) -> None:

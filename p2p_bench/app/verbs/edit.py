@@ -202,6 +202,7 @@ def _edit(task: "Task", options: argparse.Namespace, image: "Tensor | None", dev
     from p2p_bench.editing.request import raise_all
     from p2p_bench.editors import Equipment
     from p2p_bench.models.vocabulary import warn_never_seen
+    from p2p_bench.sampling.sampler import warn_of_steps
 
     status, sampler = status_console(), task.sampler
     spec = task.checkpoint.spec().laid_out(sampler.stepper().levels, sampler.spacing)
@@ -219,6 +220,7 @@ def _edit(task: "Task", options: argparse.Namespace, image: "Tensor | None", dev
     )
     task.editor.check(request, image is not None, task.checkpoint.reader(), spec, sampler, task.truncate)
     warn_never_seen(spec, request.prompts)
+    warn_of_steps(sampler, spec)
     status.print(f"loading {task.editor.loads(spec)}")
     shown = tuple(range(1 + len(targets)))
     record = None if options.heatmaps is None else Record(apart=("steps",), self_images=shown)
