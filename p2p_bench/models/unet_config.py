@@ -83,7 +83,7 @@ def check_together(
     vae.check_class("AutoencoderKL")
     for part, config in encoders.items():
         config.check_class(layout.encoders[part])
-        if layout.family == "sd" and config.values.get("use_attention_mask"):
+        if layout.family in ("sd", "ip2p") and config.values.get("use_attention_mask"):
             raise ConfigError(
                 f"model {config.model!r}: {config.file}: use_attention_mask is on, but padding is read here "
                 "too; take a checkpoint without"
