@@ -20,8 +20,8 @@ from p2p_bench.app.instantiate import Signatures, instantiate, node_faults
 from p2p_bench.app.kinds import component_of
 from p2p_bench.app.optional import leave_out
 from p2p_bench.app.paths import cache_of, place_paths
-from p2p_bench.app.secrets import without_secrets
 from p2p_bench.app.schema import COMPONENT_GROUPS, SEVERAL
+from p2p_bench.app.secrets import without_secrets
 from p2p_bench.app.settings import STRATEGIES, run_faults, trainer_faults
 from p2p_bench.app.spelling import restore_keys
 from p2p_bench.app.trust import target_faults

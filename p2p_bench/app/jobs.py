@@ -16,7 +16,7 @@ from p2p_bench.app.build import Parts, build, chosen_options, without_hydra
 from p2p_bench.app.console import result_console, status_console
 from p2p_bench.app.optional import applied
 from p2p_bench.app.search import objective_values
-from p2p_bench.app.secrets import without_secrets
+from p2p_bench.app.secrets import typed_again, without_secrets
 from p2p_bench.app.trust import stored_faults
 from p2p_bench.bench.finished import FinishedRun
 from p2p_bench.bench.mirror import mirrored
@@ -109,7 +109,9 @@ def job_of(
         run_dir: Directory of the results.
         swept: Keys that have several values in the sweep.
     """
-    overrides = applied(config, tuple(hydra.overrides.task))
+    typed = OmegaConf.to_container(OmegaConf.create({"task": hydra.overrides.task}), resolve=False)
+    assert isinstance(typed, dict)
+    overrides = applied(config, typed_again(list(hydra.overrides.task), typed["task"]))
     # A folder of options that was named (--config-dir) is part of what was typed.
     folders = tuple(text for text in hydra.overrides.hydra if text.startswith(_FOLDERS))
     sweep = hydra.mode == RunMode.MULTIRUN

@@ -66,7 +66,8 @@ class RunNode:
             With a URL they are kept here and there, and found by every machine that names it.
         cache_gb: Gigabytes that the cache may take; the least recently used entries make room.
         resume: A directory that holds a run with the same settings is completed; false refuses one that holds
-            any run, "force" moves a run with other settings into `replaced/` and starts anew.
+            any run, "force" moves a run with other settings, versions or code into `replaced/` and starts
+            anew.
         timeout: Seconds that a pair may take, looked at between steps; one that takes longer is an error.
             None lets it take its time.
         max_errors: Number of edits that may fail before the run ends, each process for itself; a run that was

@@ -1,7 +1,7 @@
 """Keys and tokens that settings take from the environment: no file of a run holds them."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from p2p_bench.hashing import digest
@@ -30,6 +30,11 @@ def without_secrets(resolved: Any, typed: Any) -> Any:
     """
     known = dict(_secrets(resolved, typed))
     return _hidden(resolved, known) if known else resolved
+
+
+def typed_again(resolved: Sequence[str], typed: Sequence[str]) -> tuple[str, ...]:
+    """Resolved overrides, to be given again; those with secrets as they were typed."""
+    return tuple(text if _SECRET.search(text) else value for value, text in zip(resolved, typed, strict=True))
 
 
 def _secrets(resolved: Any, typed: Any) -> Iterator[tuple[str, str]]:

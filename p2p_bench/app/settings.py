@@ -96,8 +96,8 @@ def run_faults(config: DictConfig) -> Iterator[ConfigError]:
         if holds_password(str(OmegaConf.select(config, key, throw_on_resolution_failure=False))):
             faulty.add(key)
             yield ConfigError(
-                f"{key}: the URL holds a password, which files of the run would show; leave it to the store's "
-                "own settings, such as the variables AWS_SECRET_ACCESS_KEY or FSSPEC_FTP_PASSWORD"
+                f"{key}: the URL holds a password, which files of the run would show; leave it to "
+                "the store's own settings, such as the variables AWS_SECRET_ACCESS_KEY or FSSPEC_FTP_PASSWORD"
             )
     for key, hint in _REPAIR.items():
         if not faulty & {key, "run"} and (wrong := fault_of(key, OmegaConf.select(config, key), hint)):

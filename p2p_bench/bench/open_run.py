@@ -11,6 +11,7 @@ from typing import Any
 from p2p_bench.bench.directory import Resume, claim, locked, set_aside
 from p2p_bench.bench.finished import COSTS, EDITS
 from p2p_bench.bench.lint import lint, refuse_if_hopeless
+from p2p_bench.bench.makers import Maker, maker_of, makers, note_maker
 from p2p_bench.bench.records import RowMaker
 from p2p_bench.bench.references import ReferenceWriter, open_references, reference_schema
 from p2p_bench.bench.rows import Key, RowWriter, key_of, read_rows, row_columns, row_schema
@@ -67,6 +68,7 @@ class OpenRun:
         subjects: Pair and variant of each of its edits, in the order of the results.
         pending: The edits to make.
         there: Number of edits that were there before.
+        others: Who made some of those with other versions or code than these, see `makers`.
     """
 
     maker: RowMaker
@@ -75,6 +77,7 @@ class OpenRun:
     subjects: Mapping[Key, tuple[EditPair, Variant]]
     pending: tuple[Key, ...]
     there: int
+    others: tuple[Maker, ...] = ()
 
     def of_process(self, process: int) -> "OpenRun":
         """The run as one of several processes needs it to write its share."""
@@ -101,7 +104,8 @@ def opened(
         config: The configuration for `config.yaml`.
         keep: Which pictures are kept.
         number: Number of the run among those that share a pass over the data.
-        resume: "force" sets rows of other settings aside; whether rows may be there at all is asked earlier.
+        resume: "force" sets rows of other settings, versions or code aside; whether rows may be there at all
+            is asked earlier.
 
     Raises:
         P2PError: A fault of the settings; or the directory is in use, or holds rows of other settings.
@@ -111,9 +115,12 @@ def opened(
         run_id = _run_id(task, facts)
         before = read_rows(run_dir, _WANTED)
         other = any(row["run_id"] != run_id for row in before)
-        if resume == "force" and (other or changed_sources(task.dataset, facts.pairs, before)):
+        known, here = makers(run_dir) if before else [], maker_of(task)
+        elsewhere = any(one != here for one in known)
+        changed = resume == "force" and changed_sources(task.dataset, facts.pairs, before)
+        if resume == "force" and (other or elsewhere or changed):
             set_aside(run_dir)
-            before = []
+            before, known = [], []
         claim(run_dir, run_id, before, config)
         if changed := changed_sources(task.dataset, facts.pairs, before):
             raise ConfigError(_mixed(run_dir, changed))
@@ -133,7 +140,10 @@ def opened(
         writer.append([maker.failed(*subjects[key], key[2], faults[key]) for key in new_faults])
         pending = tuple(key for key in pending if key not in faults)
         already = len(subjects) - len(pending) if there else 0
-        yield OpenRun(maker, writer, references, subjects, pending, already)
+        if pending:
+            note_maker(run_dir, known, here)
+        others = tuple(one for one in known if one != here)
+        yield OpenRun(maker, writer, references, subjects, pending, already, others)
 
 
 def told(run: OpenRun) -> dict[str, Any]:
@@ -310,7 +320,10 @@ def _mask_checksum(variants: Sequence[Variant]) -> dict[str, str]:
 
 
 def _run_id(task: Task, facts: Facts) -> str:
-    return digest({"settings": task.settings, "checksums": all_checksums(task, facts)})[:12]
+    """Of all that decides the numbers, and of what the columns mean where that was changed once."""
+    meant = {column.name: column.version for column in facts.columns if column.version != 1}
+    known = {"settings": task.settings, "checksums": all_checksums(task, facts)}
+    return digest({**known, "meant": meant} if meant else known)[:12]
 
 
 def _subjects(task: Task, facts: Facts) -> dict[Key, tuple[EditPair, Variant]]:

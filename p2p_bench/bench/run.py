@@ -12,6 +12,7 @@ from rich.console import Console
 from p2p_bench.bench.directory import write_config
 from p2p_bench.bench.finished import FinishedRun
 from p2p_bench.bench.launched import Lead
+from p2p_bench.bench.makers import differences, maker_of, makers
 from p2p_bench.bench.merging import StoredRows, compact
 from p2p_bench.bench.notes import warn_of_unknown_words
 from p2p_bench.bench.open_run import Facts, OpenRun, all_checksums, joined, opened, read_facts, told
@@ -85,6 +86,12 @@ def run_benchmark(
         ):
             if run.there:
                 console.print(f"{run.there} of {len(run.subjects)} edits are there already")
+            if run.others:
+                console.print(
+                    f"edits that are there were made with {differences(run.others, maker_of(task))}, which "
+                    "the summary says; run.resume=force makes all of them anew",
+                    style="yellow",
+                )
             try:
                 _edit(
                     {0: run}, facts, lead, execution, trainer=trainer, batch_size=batch_size, console=console
@@ -127,6 +134,7 @@ def _conclude(
         objectives=(config.get("run") or {}).get("objectives") or (),
         promised=len(run.subjects),
         pictures=task.editor.facts(task.dataset),
+        made_by=makers(run_dir) if run.others else (),
     )
     write_summary(run_dir, summary)
     write_config(run_dir, config)  # whoever removed the directory meanwhile removed what `resume` reads

@@ -29,6 +29,7 @@ def summarise(
     objectives: Sequence[str] = (),
     promised: int | None = None,
     pictures: Mapping[str, Any] | None = None,
+    made_by: Sequence[Mapping[str, str]] = (),
 ) -> dict[str, Any]:
     """The summary of a run; means are over rows with `status=ok`, intervals over whole samples.
 
@@ -44,6 +45,7 @@ def summarise(
         objectives: Metric columns that a search is told of.
         promised: Number of edits that the run promised; as many as there are rows if not given.
         pictures: What is known of pictures that were made elsewhere; None where the run made them.
+        made_by: Who made the rows, where others than those that `versions` names did.
     """
     names = [column.name for column in columns]
     whole, tallies = Totals(), {variant.name: Tally(names) for variant in variants}
@@ -68,6 +70,7 @@ def summarise(
         },
         "versions": package_versions(),
         "git": git_state(),
+        **({"made_by": {str(place): dict(one) for place, one in enumerate(made_by)}} if made_by else {}),
         "checksums": dict(checksums),
         "seed": seed,
         "notes": whole.note_counts(),

@@ -96,9 +96,10 @@ class Judge:
         check_fields(self, "metrics.judge.")
         parts = urllib.parse.urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.netloc or "@" in parts.netloc:
+            shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
             raise ConfigError(
                 "metrics.judge.url: expected the address of an OpenAI-compatible endpoint without a name or "
-                f"key in it, such as http://localhost:8000/v1, got {self.url!r}"
+                f"key in it, such as http://localhost:8000/v1, got one for {shown!r}"
             )
         self._text("", "")
 

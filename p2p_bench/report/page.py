@@ -87,7 +87,13 @@ def script_json(data: Any) -> Markup:
 
 def _details(summary: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     """The summary's settings and origins as titled lists of (key, text)."""
-    parts = [("Settings", "settings"), ("Versions", "versions"), ("Checksums", "checksums"), ("Git", "git")]
+    parts = [
+        ("Settings", "settings"),
+        ("Versions", "versions"),
+        ("Rows made by", "made_by"),
+        ("Checksums", "checksums"),
+        ("Git", "git"),
+    ]
     found = []
     for heading, key in parts:
         value = summary.get(key)
