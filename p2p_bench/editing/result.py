@@ -33,7 +33,8 @@ class EditResult:
         latents: Final latents, same order; those before the upscaler, where there is one.
         inversion_rows: UNet rows that inverting the source image takes.
         source_rows: UNet rows of the source.
-        target_rows: UNet rows of each target. A target alone would cost this, the source and the inversion.
+        target_rows: UNet rows of each target, and of passes of the source that are made for its edit. A
+            target alone would cost this, the source and the inversion.
         target_rows_spent: Its share of what was spent: targets that are edited alike so far share a row.
         errors: Error of each image, or None; source first.
         inversion_rows_backward: Rows that went backward through the network; in no other count.
