@@ -14,7 +14,7 @@ from p2p_bench.data.base import PairDataset
 from p2p_bench.data.images import Fit
 from p2p_bench.data.places import home_of, inside
 from p2p_bench.editors.base import EditorSettings, Equipment, KnownVariant
-from p2p_bench.editors.found import Found, Key, Panels, PictureEditor, content_of, facts_of
+from p2p_bench.editors.found import LOSSES, Found, Key, Panels, PictureEditor, content_of, facts_of
 from p2p_bench.editors.patterns import SUFFIXES, Pattern
 from p2p_bench.errors import ConfigError, DataError
 from p2p_bench.fields import AtLeast, check_fields
@@ -182,7 +182,7 @@ class FolderOfImages(EditorSettings):
         except DataError as error:
             return str(error)
         kind = raster.kind_of(path)
-        lossy = f"the picture is a {kind} file, which does not keep every pixel"
+        lossy = f"the picture is a {kind} file, {LOSSES}"
         return Found(path, known={"notes": lossy} if kind in raster.LOSSY else {})
 
     def _nothing(
