@@ -145,10 +145,11 @@ class FolderOfImages(EditorSettings):
 
     def _names(self, dataset: PairDataset) -> Iterator[tuple[Key, str]]:
         pattern, pairs, home = Pattern(self.pattern), dataset.pairs(), home_of(dataset)
-        if "index" in pattern.names and getattr(dataset, "categories", None):
+        chosen = next((key for key in ("categories", "captioned_only") if getattr(dataset, key, None)), None)
+        if "index" in pattern.names and chosen is not None:
             raise ConfigError(
-                "score.pattern: {index} counts all pairs of a data set, but dataset.categories leaves some "
-                "out; use {id}, or leave dataset.categories out"
+                f"score.pattern: {{index}} counts all pairs of a data set, but dataset.{chosen} leaves some "
+                f"out; use {{id}}, or leave dataset.{chosen} out"
             )
         several = next((pair for pair in pairs if len(pair.target_prompts) > 1), None)
         if several is not None and "target" not in pattern.names:
