@@ -106,8 +106,8 @@ class DinoNetwork:
         width, patch = model.config.hidden_size, model.config.patch_size
         if patch != _PATCH or width in _OTHER_WIDTHS:
             raise MissingWeightsError(
-                f"DINO: {file} is a network of width {width} with patches of {patch} pixels, which is another; the "
-                f"columns are of {REPOSITORY}, of width 768 with patches of {_PATCH}"
+                f"DINO: {file} is a network of width {width} with patches of {patch} pixels; the columns are "
+                f"of {REPOSITORY}, of width 768 with patches of {_PATCH}, and another gives other values"
             )
         keys = [part for name, part in model.named_modules() if name.rpartition(".")[2] in ("key", "k_proj")]
         if len(keys) <= _KEY_LAYER:
