@@ -37,7 +37,6 @@ import pytest  # noqa: E402  (after the hook, like all that may import p2p_bench
 
 import p2p_bench as p2p  # noqa: E402  (likewise)
 
-
 FIRST = (
     *("test_launchers.py", "test_kills.py", "test_fuzz.py", "test_several.py", "test_documented_commands.py"),
     *("test_wheel.py", "test_null_text_families.py", "test_gpu_experiment.py", "test_imports.py"),
