@@ -23,7 +23,8 @@ _MERGES = 48_894
 TEXT = """
 cat cat, Cat dog a the in red-haired man's caf\u00e9 3D 50% $5 C++ don't "quoted" (paren) and/or e.g. 1,000
 I'm na\u00efve \u732b \u8d64\u3044\u732b \U0001f44d\U0001f3fb \U0001f469\u200d\U0001f680 ... \u2014
-ultra-HD \u00df \ufb01ne \u0939\u093f\u0928\u094d\u0926\u0940 a\u0301 _under_ **b** photorealistic watercolor lasagna
+ultra-HD \u00df \ufb01ne \u0939\u093f\u0928\u094d\u0926\u0940 a\u0301 _under_ **b** photorealistic
+watercolor lasagna
 """
 WRITTEN = TEXT.split()
 words = st.lists(st.sampled_from(WRITTEN), min_size=1, max_size=8)
