@@ -48,6 +48,7 @@ def test_a_source_that_is_handed_back_is_no_reconstruction() -> None:
         ([made("b"), made("a")], r"results of \['b', 'a'\]"),
         ([made("a"), made("b", PLAIN[:1])], "gave 1 images and 2 errors for a source and 1 targets"),
         ([made("a"), made("b", errors=[None])], "2 images and 1 errors"),
+        ([made("a"), replace(made("b"), reconstructions=[PLAIN[0, :, :2]])], r"shape \(3, 2, 4\); expected"),
     ],
 )
 def test_other_results_are_refused(results: Any, words: str) -> None:
