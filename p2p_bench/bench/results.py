@@ -48,8 +48,8 @@ def _checked(result: EditResult, request: EditRequest, editor: str) -> EditResul
     odd = next((one for one in again if one.shape != result.images.shape[1:]), None)
     if odd is not None:
         raise ValueError(
-            f"{editor}.edit gave a reconstruction of the shape {tuple(odd.shape)}; expected that of its images, "
-            f"{tuple(result.images.shape[1:])}"
+            f"{editor}.edit gave a reconstruction of the shape {tuple(odd.shape)}; expected that of its "
+            f"images, {tuple(result.images.shape[1:])}"
         )
     errors = list(result.errors)
     for place, image in enumerate(result.images):
