@@ -247,6 +247,8 @@ class Parsed(Rule):
 def check_fields(component: Any, label: str) -> None:
     """Checks the plain values of a dataclass against its annotations; called first in `__post_init__`.
 
+    Numbers of other kinds, such as NumPy's, become Python's own: torch does not take all of them.
+
     Args:
         component: An instance whose fields are set.
         label: What messages call it, such as "reweight".
@@ -256,9 +258,20 @@ def check_fields(component: Any, label: str) -> None:
     """
     kind: Any = type(component)
     for name, hint in _hints(kind).items():
-        fault = fault_of(f"{label}{name}", getattr(component, name), hint)
+        value = getattr(component, name)
+        fault = fault_of(f"{label}{name}", value, hint)
         if fault is not None:
             raise fault
+        object.__setattr__(component, name, _own(value))
+
+
+def _own(value: Any) -> Any:
+    """A number, or the numbers of a mapping, as Python's own; anything else as it is."""
+    if type(value) is dict:
+        return {key: _own(item) for key, item in value.items()}
+    if not _is_number(value) or type(value) in (int, float):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
 
 
 @functools.lru_cache(maxsize=256)

@@ -138,13 +138,14 @@ def is_on(tau: Schedule | PerWord) -> bool:
 def part_of(share: float, count: int) -> int:
     """How many of some steps lie in a share of them, cut to a whole number as published code does.
 
-    Not so where rounding of the product alone would lose a step, as in 0.58 of 50 steps: 29, not 28.
+    Not so where rounding alone would lose a step: of the product, as in 0.58 of 50 steps (29, not 28), or of
+    a share in float32.
 
     Args:
         share: In [0, 1].
         count: Number of steps.
     """
-    return int(share * count + 1e-9)
+    return int((share + 1e-7) * count)
 
 
 def tau_text(value: Any) -> str:

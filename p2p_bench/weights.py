@@ -21,6 +21,7 @@ READ_ERRORS = (
     LookupError,
     TypeError,
     AttributeError,
+    ArithmeticError,
 )
 """What json, safetensors and the libraries that build networks raise on files that are not theirs."""
 

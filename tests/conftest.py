@@ -22,7 +22,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
 # Imports make hundreds of thousands of objects, all of which stay: looking for garbage among them is rare.
-gc.set_threshold(10_000, 10, 10)
+gc.set_threshold(50_000, 20, 20)
 
 # `python -m pytest` puts the checkout on the path, where its folder `datasets` looks like a package.
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,6 +37,12 @@ import pytest  # noqa: E402  (after the hook, like all that may import p2p_bench
 
 import p2p_bench as p2p  # noqa: E402  (likewise)
 
+FIRST = (
+    *("test_launchers.py", "test_kills.py", "test_fuzz.py", "test_several.py", "test_documented_commands.py"),
+    *("test_wheel.py", "test_null_text_families.py", "test_gpu_experiment.py", "test_imports.py"),
+)
+"""Files with tests of ten seconds and more, which begin a session: no worker of it ends with one alone."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--shuffle SEED` runs the files, and the tests of each, in another order."""
@@ -45,6 +51,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Files stay whole, so that what a file's tests share is made once."""
+    items.sort(key=lambda item: item.path.name not in FIRST)
     seed = config.getoption("shuffle")
     if seed is not None:
         drawn = random.Random(seed)

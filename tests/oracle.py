@@ -336,7 +336,7 @@ def released_gate(
 ) -> Tensor:
     """The cross schedule of the released code, (steps, columns): entries for `steps + 1`, words in order.
 
-    A step that it would lose to rounding of the product alone is there.
+    A step that it would lose to rounding alone is there.
     """
     if not isinstance(schedules, dict):
         schedules = {"default_": schedules}
@@ -346,7 +346,7 @@ def released_gate(
     for word, bounds in schedules.items():
         start, end = bounds if isinstance(bounds, tuple) else (0.0, bounds)
         columns = list(range(width)) if word == "default_" else pieces[word]
-        first, stop = (int(part * len(alpha) + 1e-9) for part in (start, end))
+        first, stop = (int((part + 1e-7) * len(alpha)) for part in (start, end))
         alpha[:first, columns] = 0
         alpha[first:stop, columns] = 1
         alpha[stop:, columns] = 0

@@ -39,7 +39,7 @@ def makers(run_dir: Path) -> list[Maker]:
         told = json.loads((run_dir / MAKERS).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         told = []
-    found: list[Maker] = [one for one in told if isinstance(one, dict)] if isinstance(told, list) else []
+    found: list[Maker] = [one for one in told if isinstance(one, Mapping)] if isinstance(told, list) else []
     return found or [{CODE: "not known"}]
 
 

@@ -22,7 +22,7 @@ def checked_results(made: object, requests: Sequence[EditRequest], editor: str) 
 
     Raises:
         ValueError: There is not a result per request, in order, with an image and an error or None for the
-            source and each target.
+            source and each target; or a reconstruction is of another size.
     """
     if not isinstance(made, Sequence) or not all(isinstance(result, EditResult) for result in made):
         odd = made
@@ -43,6 +43,13 @@ def _checked(result: EditResult, request: EditRequest, editor: str) -> EditResul
         raise ValueError(
             f"{editor}.edit gave {len(result.images)} images and {len(result.errors)} errors for a source "
             f"and {len(request.targets)} targets; expected {count} each, the source first, an error or None"
+        )
+    again = [one for one in (*(result.reconstructions or ()), result.vae_reconstruction) if one is not None]
+    odd = next((one for one in again if one.shape != result.images.shape[1:]), None)
+    if odd is not None:
+        raise ValueError(
+            f"{editor}.edit gave a reconstruction of the shape {tuple(odd.shape)}; expected that of its "
+            f"images, {tuple(result.images.shape[1:])}"
         )
     errors = list(result.errors)
     for place, image in enumerate(result.images):

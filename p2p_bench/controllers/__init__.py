@@ -14,6 +14,7 @@ from p2p_bench.controllers.local_blend import LocalBlend
 from p2p_bench.controllers.masactrl import MasaCtrl
 from p2p_bench.controllers.none import NoControl
 from p2p_bench.controllers.normalised import Normalised
+from p2p_bench.controllers.p2plus import P2Plus
 from p2p_bench.controllers.pix2pix_zero import Pix2PixZero
 from p2p_bench.controllers.plug_and_play import PlugAndPlay
 from p2p_bench.controllers.presets import Released, notebook, paper, pie
@@ -35,6 +36,7 @@ __all__ = [
     "MasaCtrl",
     "NoControl",
     "Normalised",
+    "P2Plus",
     "Pix2PixZero",
     "PlugAndPlay",
     "Ramp",

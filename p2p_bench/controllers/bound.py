@@ -54,6 +54,7 @@ class BoundP2P(BoundController):
         feature_steps: Steps at which the source's features take the place of the target's, half-open.
         pass_edit: What becomes of the target's pass without the prompt, where self-attention or features are
             edited; cross-attention is left alone there.
+        pass_steps: Steps at which that is so, half-open; None: all.
         map_amount: How far latents go toward the source's cross-attention maps before each step.
         asked: What its settings ask to edit, in whatever share of the steps; few steps may leave none to it.
         lost: Of edits that it is composed of, those of which another left nothing, in words.
@@ -66,6 +67,7 @@ class BoundP2P(BoundController):
     normalised: bool = False
     feature_steps: tuple[int, int] = (0, 0)
     pass_edit: Unprompted = "plain"
+    pass_steps: tuple[int, int] | None = None
     map_amount: float = 0.0
     asked: tuple[Part, ...] = field(default=(), compare=False)
     lost: tuple[str, ...] = field(default=(), compare=False)
@@ -102,6 +104,8 @@ class BoundP2P(BoundController):
     def unprompted(self, step: int) -> Unprompted:
         """See `BoundController`."""
         edited = self.self_edits[step] != NO_SELF_EDIT or self.features(step)
+        start, stop = self.pass_steps or (0, self.context.steps)
+        edited = edited and start <= step < stop
         return self.pass_edit if edited else "plain"
 
     def unprompted_edit(self, step: int, site: Site) -> SiteEdit | None:
@@ -176,6 +180,7 @@ class BoundP2P(BoundController):
             if cross[step] is not cross[step - 1]
             or own[step] is not own[step - 1]
             or step in self.feature_steps
+            or step in (self.pass_steps or ())
         ]
 
     def __repr__(self) -> str:
@@ -191,8 +196,10 @@ class BoundP2P(BoundController):
             lines.append(f"  features of the source at {ranges(on)}")
         if self.map_amount:
             lines.append(f"  latents toward the source's cross-attention maps, times {self.map_amount:g}")
-        if any(self.unprompted(step) != "plain" for step in range(self.context.steps)):
-            lines.append(f"  the pass without the prompt likewise, by {_PASSES[self.pass_edit]}")
+        passes = [self.unprompted(step) != "plain" for step in range(self.context.steps)]
+        if any(passes):
+            when = "" if self.pass_steps is None else f" at {ranges(passes)}"
+            lines.append(f"  the pass without the prompt likewise{when}, by {_PASSES[self.pass_edit]}")
         return "\n".join(lines)
 
     def timetable(self) -> Timetable:
@@ -281,12 +288,13 @@ def then(first: BoundP2P, second: BoundP2P) -> BoundP2P:
     Raises:
         ConfigError: They edit the pass without the prompt in different ways.
     """
-    passes = {one.pass_edit for one in (first, second) if one.edits_pixels()}
+    passes = {(one.pass_edit, one.pass_steps) for one in (first, second) if one.edits_pixels()}
     if len(passes) > 1:
         raise ConfigError(
             f"controllers: {first.title} and {second.title} both edit self-attention, and the pass without "
             "the prompt in different ways; let both edit it, or neither"
         )
+    pass_edit, pass_steps = passes.pop() if passes else ("plain", None)
     return BoundP2P(
         f"{first.title}, {second.title}",
         second.context,
@@ -294,7 +302,8 @@ def then(first: BoundP2P, second: BoundP2P) -> BoundP2P:
         self_edits=tuple(map(override, first.self_edits, second.self_edits)),
         normalised=first.normalised or second.normalised,
         feature_steps=second.feature_steps if any(second.feature_steps) else first.feature_steps,
-        pass_edit=passes.pop() if passes else "plain",
+        pass_edit=pass_edit,
+        pass_steps=pass_steps,
         map_amount=second.map_amount or first.map_amount,
         asked=tuple(dict.fromkeys((*first.asked, *second.asked))),
         lost=(*first.lost, *second.lost, *_lost(first, second)),

@@ -10,6 +10,7 @@ from p2p_bench.attention.columns import dense, diagonal
 from p2p_bench.attention.terms import ColumnEdit
 from p2p_bench.controllers.base import Controller, EditContext
 from p2p_bench.controllers.bound import BoundP2P, bind_p2p
+from p2p_bench.errors import PromptError
 from p2p_bench.fields import Words, check_fields
 from p2p_bench.prompts.alignment import map_block
 from p2p_bench.prompts.blocks import phrase_columns
@@ -48,15 +49,23 @@ class InjectWords(Controller):
         """See `Controller`.
 
         Raises:
-            PromptError: A word is not in its prompt, or occurs more often in one than in the other.
+            PromptError: A word is not in its prompt, or occurs more often in one than in the other; or two
+                are to give their maps to one.
         """
         source, target = context.source, context.target
         matrix = torch.zeros(source.width, target.width, dtype=torch.float64)
         own = torch.ones(target.width, dtype=torch.float64)
         for old, new in self._pairs():
             for taken, columns in phrase_columns(source, target, old, new):
+                before = matrix[:, columns] + 0
                 matrix[:, columns] = 0
                 map_block(matrix, taken, columns)
+                known = own[columns] == 0
+                if not torch.equal(before[:, known], matrix[:, columns][:, known]):
+                    raise PromptError(
+                        f"inject_words: a word of {new!r} takes the maps of two words or phrases of "
+                        f"{source.text!r}; name each word of {target.text!r} once"
+                    )
                 own[columns] = 0
         named = [old if old == new else f"{old} -> {new}" for old, new in self._pairs()]
         title = "inject_words " + ", ".join(named)

@@ -23,6 +23,7 @@ from p2p_bench.errors import DataError
 from p2p_bench.types import EditPair
 
 _SOURCE = "_0.jpg"
+_PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,10 @@ def _pairs(root: Path, file: Path) -> Iterator[EditPair]:
     source, target = text_of(record, "input"), text_of(record, "output")
     instruction = optional_text(record, "edit")
     seeds = [path.name.removesuffix(_SOURCE) for path in file.parent.glob(f"*{_SOURCE}")]
+    others = (path for path in sorted(file.parent.glob("[0-9]*_0.*")) if not path.name.endswith(_SOURCE))
+    lost = next((path.name for path in others if path.suffix.lower() in _PICTURES), None)
+    if lost is not None:
+        raise DataError(f"{lost}: pictures of a source end with {_SOURCE}; name it so, or remove it")
     unknown = [seed for seed in seeds if not (seed.isascii() and seed.isdecimal())]
     if unknown:
         raise DataError(f"{unknown[0]}{_SOURCE}: expected the number of a seed before {_SOURCE}")

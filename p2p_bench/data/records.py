@@ -217,6 +217,22 @@ def check_written(key: str, text: str | None) -> None:
         raise DataError(f"{key}: {text.strip()!r} {UNWRITTEN}; leave it empty")
 
 
+def refuse_misspelt(record: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Refuses a key that is a known one, which is absent, but for capitals, a plural or what joins its words.
+
+    Raises:
+        DataError: There is one; it would not be read.
+    """
+    absent = {_bare(key): key for key in known if key not in record}
+    for key in record:
+        if (meant := absent.get(_bare(key))) is not None:
+            raise DataError(f"{shortened(key)}: is not read; call it {meant}")
+
+
+def _bare(key: str) -> str:
+    return key.lower().replace("_", "").replace("-", "").replace(" ", "").removesuffix("s")
+
+
 def integer_of(record: Mapping[str, Any], key: str) -> int:
     """The integer of a record under a key.
 

@@ -1,6 +1,7 @@
 """WebDataset shards: tar files in which the files of a sample share their name; see datasets/webdataset."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from p2p_bench.data.records import (
     optional_text,
     parse_json,
     record_of,
+    refuse_misspelt,
 )
 from p2p_bench.data.tables import files_like
 from p2p_bench.errors import DataError
@@ -30,6 +32,9 @@ from p2p_bench.types import EditPair
 
 _ALSO = ("category", "seed", "blend_words", "word_weights")
 """Keys of a JSONL line that a sample's JSON may have, with the same meaning."""
+
+_OTHER_MASK = re.compile(r"masks?\.(png|jpe?g|webp)")
+"""What a mask may be called instead."""
 
 _ABSENT = "-"
 """Stands for a prompt that the side file has, while the rest of the line is read."""
@@ -126,7 +131,11 @@ class WebDataset(CaptionedSet):
 
     def _pair(self, key: str, parts: Mapping[str, Member], path: Path) -> EditPair:
         self._image(parts)
+        other = next((part for part in parts if _OTHER_MASK.fullmatch(part)), None)
+        if other is not None and self.mask not in parts:
+            raise DataError(f"{other}: is not read as a mask; masks are called {self.mask}, see dataset.mask")
         said = record_of(parse_json(_text(path, parts[self.json]))) if self.json in parts else {}
+        refuse_misspelt(said, (*_ALSO, self.instruction))
         mask = path if self.mask in parts else None
         instruction = optional_text(said, self.instruction)
         pair = self._read(key, said, path)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from p2p_bench.editing.attention import AttentionMaps, kept_maps
 from p2p_bench.editing.loop import Sampled
-from p2p_bench.editing.notes import idle_note
+from p2p_bench.editing.notes import edit_notes
 from p2p_bench.editing.request import EditRequest, PreparedRequest
 from p2p_bench.editing.result import EditResult
 from p2p_bench.editing.rows import RowTable
@@ -94,8 +94,11 @@ def gathered(
     errors: dict[int, P2PError | None] = {}
     images, latents = blank_images(model, len(prepared.prompts), parts[0].latents[0].dtype)
     rows, spent, backward = [0] * len(images), [0.0] * len(images), [0] * len(images)
+    unchanged = set()
     for part in parts:
         for image in part.images:
+            if torch.equal(part.latents[image], part.latents[0]):
+                unchanged.add(image)
             images[image], latents[image] = part.images[image], part.latents[image]
             rows[image], spent[image] = part.rows[image], part.spent[image]
             backward[image] = part.backward[image]
@@ -124,8 +127,10 @@ def gathered(
         attention=_joined([maps for part in parts for maps in _of_words(part.attention, prepared)]),
         source_told=prepared.told is None,
         notes=tuple(
-            "" if isinstance(one, P2PError) else idle_note(one, model.sites, made.replay.first_step, steps)
-            for one in prepared.controllers
+            ""
+            if isinstance(one, P2PError)
+            else edit_notes(one, model.sites, range(made.replay.first_step, steps), image in unchanged)
+            for image, one in enumerate(prepared.controllers, start=1)
         ),
     )
 

@@ -1,6 +1,6 @@
 """The sampling loop: the rows of a table, from their starts to the final latents."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -189,7 +189,9 @@ class _Network:
             as_sources: By the prompts of their sources and unedited, in place of their own.
             told_at: Latents of the passes with the prompt, where these are others.
         """
-        guidance, wanted = self._guidance(step, rows if as_sources else None)
+        guidance, own = self._guidance(step, rows if as_sources else None)
+        readers = {} if as_sources else self._readers(own, step)
+        wanted = sorted({*own, *readers})
         role: Role | None = "source" if as_sources else None
         told = select(self._conditional, self.sources[[*rows]]) if as_sources else self._conditional
         told = joined([told, *(self._unconditional(row, step, role) for row in wanted)])
@@ -205,7 +207,9 @@ class _Network:
         with injected_features(self.model.network, plan.features) if plan is not None else nullcontext():
             predicted = self.model.predict(inputs, level, told, plan)
         hooks.check_prediction(self.model, inputs, predicted)
-        self._count(owners)
+        self._count([*rows, *own])
+        for reading in readers.values():
+            self._count_for(reading)
         conditional = predicted.rows(0, len(rows))
         if told_at is not None:
             conditional = replace(conditional, x_t=x_t)
@@ -248,10 +252,13 @@ class _Network:
         for half in shown:
             self.unet_rows_backward[half.row] += 1
         for reference in set(shown.values()):
-            users = {half.row for half, other in shown.items() if other == reference}
-            for row in users:
-                self.unet_rows[row] += 1
-                self.unet_rows_spent[row] += 1 / len(users) / len(self.table.rows[row].targets)
+            self._count_for({half.row for half, other in shown.items() if other == reference})
+
+    def _count_for(self, users: Collection[int]) -> None:
+        """Counts a pass of a source that is made for some rows alone."""
+        for row in users:
+            self.unet_rows[row] += 1
+            self.unet_rows_spent[row] += 1 / len(users) / len(self.table.rows[row].targets)
 
     def _guidance(self, step: int, as_sources: Sequence[int] | None = None) -> tuple[list[float], list[int]]:
         """Guidance of each row, and the rows that take an unconditional pass; or of some rows as sources."""
@@ -265,19 +272,17 @@ class _Network:
             needed = in_passes and sample.replay.needs_unconditional(step, role, scale)
             if needed and (as_sources is not None or not self._alike(index, step)):
                 wanted.append(index)
-        return scales, wanted if as_sources is not None else self._with_sources(wanted, step)
+        return scales, wanted
 
-    def _with_sources(self, wanted: Sequence[int], step: int) -> list[int]:
-        """The rows that take an unconditional pass, with the sources whose own the edits of these read."""
-        rows = [self.table.rows[index] for index in wanted]
-        read = {
-            row.source
-            for row in rows
-            if row.controller is not None
-            and row.controller.unprompted(step) == "own"
-            and not self._alike(row.source, step)
-        }
-        return sorted({*wanted, *read})
+    def _readers(self, wanted: Sequence[int], step: int) -> dict[int, list[int]]:
+        """By source that needs no unconditional pass, the rows that take one and read the source's."""
+        readers: dict[int, list[int]] = {}
+        for index in wanted:
+            row = self.table.rows[index]
+            reads = row.controller is not None and row.controller.unprompted(step) == "own"
+            if reads and row.source not in wanted and not self._alike(row.source, step):
+                readers.setdefault(row.source, []).append(index)
+        return readers
 
     def _alike(self, index: int, step: int) -> bool:
         """Whether a row's passes with and without its prompt are the same, since it is told nothing."""

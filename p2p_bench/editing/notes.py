@@ -10,24 +10,27 @@ from p2p_bench.controllers.local_blend import BoundLocalBlend
 from p2p_bench.controllers.self_edit import NO_SELF_EDIT
 
 
-def idle_note(bound: BoundController, sites: Sequence[Site], first_step: int, steps: int) -> str:
-    """Says of a control what it asks for and never does; "" where all of it acts.
+def edit_notes(bound: BoundController, sites: Sequence[Site], taken: range, unchanged: bool) -> str:
+    """What a control asks for and never does, and what it leaves nothing of; "" where there is none.
 
     Args:
         bound: The control.
         sites: Attention sites of the model.
-        first_step: Step at which the edit begins.
-        steps: Number of steps of the run.
+        taken: Steps that are taken, up to the last of the run.
+        unchanged: Whether the edit is the source.
     """
+    steps = taken.stop
     acting = [step for step in range(steps) if bound.signature(step) != (NO_EDIT, NO_SELF_EDIT)]
-    if acting and acting[-1] < first_step:
+    if acting and acting[-1] < taken.start:
         return (
             f"nothing is controlled: {bound.control} is over after step {acting[-1] + 1} of {steps}, and the "
-            f"edit begins with step {first_step + 1}"
+            f"edit begins with step {taken.start + 1}"
         )
-    notes = _idle_parts(bound, sites, range(first_step, steps))
+    notes = _idle_parts(bound, sites, taken)
     if bound.blend is not None and bound.blend.start >= steps:
         notes.append(f"local blend: begins after the last of {steps} steps")
+    elif bound.blend is not None and unchanged:
+        notes.append("local blend: left nothing of the edit, which is the source")
     return "; ".join(notes)
 
 

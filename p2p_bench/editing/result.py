@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from p2p_bench.attention.recorder import Detail
+from p2p_bench.editing import arguments
 from p2p_bench.editing.attention import AttentionMaps
 from p2p_bench.editing.pictures import heatmap_image, strip, to_uint8, whole_factor
 from p2p_bench.errors import P2PError, PromptError, nearest
@@ -32,7 +33,8 @@ class EditResult:
         latents: Final latents, same order; those before the upscaler, where there is one.
         inversion_rows: UNet rows that inverting the source image takes.
         source_rows: UNet rows of the source.
-        target_rows: UNet rows of each target. A target alone would cost this, the source and the inversion.
+        target_rows: UNet rows of each target, and of passes of the source that are made for its edit. A
+            target alone would cost this, the source and the inversion.
         target_rows_spent: Its share of what was spent: targets that are edited alike so far share a row.
         errors: Error of each image, or None; source first.
         inversion_rows_backward: Rows that went backward through the network; in no other count.
@@ -222,7 +224,7 @@ class EditResult:
             PromptError: No prompt has the word.
             P2PError: No such maps were recorded, or there is no such image.
         """
-        index = self._image_with(word) if index is None else index
+        index = self._image_with(arguments.text("word", word)) if index is None else index
         heat = self.heatmap(word, index, fraction)
         lit = heatmap_image(self.images[index], heat)
         factor = whole_factor(lit.shape[-2], side)
@@ -282,6 +284,7 @@ class EditResult:
             PromptError: No prompt has the word.
             P2PError: No such maps were recorded, or there is no such image.
         """
+        word = arguments.text("word", word)
         if index is None:
             index = self._image_with(word)
         kept = self._kept("cross", index, fraction)

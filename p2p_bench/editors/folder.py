@@ -14,7 +14,7 @@ from p2p_bench.data.base import PairDataset
 from p2p_bench.data.images import Fit
 from p2p_bench.data.places import home_of, inside
 from p2p_bench.editors.base import EditorSettings, Equipment, KnownVariant
-from p2p_bench.editors.found import Found, Key, Panels, PictureEditor, content_of, facts_of
+from p2p_bench.editors.found import LOSSES, Found, Key, Panels, PictureEditor, content_of, facts_of
 from p2p_bench.editors.patterns import SUFFIXES, Pattern
 from p2p_bench.errors import ConfigError, DataError
 from p2p_bench.fields import AtLeast, check_fields
@@ -145,10 +145,11 @@ class FolderOfImages(EditorSettings):
 
     def _names(self, dataset: PairDataset) -> Iterator[tuple[Key, str]]:
         pattern, pairs, home = Pattern(self.pattern), dataset.pairs(), home_of(dataset)
-        if "index" in pattern.names and getattr(dataset, "categories", None):
+        chosen = next((key for key in ("categories", "captioned_only") if getattr(dataset, key, None)), None)
+        if "index" in pattern.names and chosen is not None:
             raise ConfigError(
-                "score.pattern: {index} counts all pairs of a data set, but dataset.categories leaves some "
-                "out; use {id}, or leave dataset.categories out"
+                f"score.pattern: {{index}} counts all pairs of a data set, but dataset.{chosen} leaves some "
+                f"out; use {{id}}, or leave dataset.{chosen} out"
             )
         several = next((pair for pair in pairs if len(pair.target_prompts) > 1), None)
         if several is not None and "target" not in pattern.names:
@@ -182,7 +183,7 @@ class FolderOfImages(EditorSettings):
         except DataError as error:
             return str(error)
         kind = raster.kind_of(path)
-        lossy = f"the picture is a {kind} file, which does not keep every pixel"
+        lossy = f"the picture is a {kind} file, {LOSSES}"
         return Found(path, known={"notes": lossy} if kind in raster.LOSSY else {})
 
     def _nothing(

@@ -20,6 +20,9 @@ from p2p_bench.hashing import sha256_file
 Key = tuple[str, str, int]
 """Sample, variant and target."""
 
+LOSSES = "which does not keep every pixel"
+"""End of the note on an edited image that was read from a file compressed with losses."""
+
 ROUNDING = 1 / 510
 """Largest difference between a value in [0, 1] and the nearest of 8 bits."""
 
@@ -39,6 +42,11 @@ class Found:
     source: Path | None = None
     vae: Path | None = None
     known: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def lossy(self) -> bool:
+        """Whether the edited image was compressed with losses, in this file or in one that it comes from."""
+        return raster.kind_of(self.edited) in raster.LOSSY or LOSSES in (self.known.get("notes") or "")
 
 
 @dataclass(frozen=True)
@@ -93,9 +101,9 @@ def content_of(found: Mapping[Key, Found | str]) -> dict[str, str]:
 
 def facts_of(found: Mapping[Key, Found | str]) -> dict[str, Any]:
     """What a reader of the numbers should know of the pictures that they are of."""
-    files = {one.edited for one in found.values() if isinstance(one, Found)}
+    files = {one.edited: one for one in found.values() if isinstance(one, Found)}
     kinds = Counter(raster.kind_of(path) for path in files)
-    lossy = sum(count for kind, count in kinds.items() if kind in raster.LOSSY)
+    lossy = sum(one.lossy for one in files.values())
     note = (
         f"metrics are of pictures with 8 bits a channel: a value is up to {ROUNDING:.5f} (1/510) from the "
         "one that was rounded, twice that where it was cut off, and so is the root of the MSE"
@@ -160,7 +168,7 @@ class PictureEditor:
             errors,
             reconstructions=again if request.image is not None else [None] * len(found),
             vae_reconstruction=restored,
-            lossy=[isinstance(one, Found) and raster.kind_of(one.edited) in raster.LOSSY for one in found],
+            lossy=[isinstance(one, Found) and one.lossy for one in found],
             known=[one.known if isinstance(one, Found) else {} for one in found],
             has_source=has_source,
         )

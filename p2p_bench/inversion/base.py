@@ -238,7 +238,7 @@ def not_found(inversion: Inversion) -> P2PError | None:
     try:
         inversion.files()
     except P2PError as error:
-        return error
+        return type(error)(f"inversion: {error}")
     return None
 
 

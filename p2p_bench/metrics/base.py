@@ -124,6 +124,25 @@ class EditView:
     attention: Float[Tensor, "s t"] | None = None
     has_source: bool = True
 
+    def __post_init__(self) -> None:
+        """Checks the shapes: what is of another size would be stretched over the images, and scored.
+
+        Raises:
+            ValueError: An image is none of floats, or it, the mask or the answer is of another size.
+        """
+        shape = tuple(self.source.shape)
+        if len(shape) != 3 or shape[0] != 3:
+            raise ValueError(f"EditView: source: expected (3, height, width), got {shape}")
+        for name in ("source", "edited", "reconstruction", "vae_reconstruction", "answer", "mask"):
+            image, wanted = getattr(self, name), shape[1:] if name == "mask" else shape
+            if image is None:
+                continue
+            if tuple(image.shape) != wanted or not image.is_floating_point():
+                raise ValueError(
+                    f"EditView: {name}: expected floats in [0, 1] of the shape {wanted}, got {image.dtype} "
+                    f"{tuple(image.shape)}"
+                )
+
 
 @runtime_checkable
 class Metric(Protocol):

@@ -24,6 +24,10 @@ _MEAN, _STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 _REMEMBERED = 32
 
 
+_PATCH, _OTHER_WIDTHS = 8, (192, 384, 1024)
+"""Pixels of a patch of ViT-B/8, and widths of the other sizes that are published."""
+
+
 class DinoFeatures(NamedTuple):
     """What DINO makes of an image.
 
@@ -99,6 +103,12 @@ class DinoNetwork:
 
     def __init__(self, file: Path, device: torch.device) -> None:
         model = readable(lambda: _read(file), "DINO", file)
+        width, patch = model.config.hidden_size, model.config.patch_size
+        if patch != _PATCH or width in _OTHER_WIDTHS:
+            raise MissingWeightsError(
+                f"DINO: {file} is a network of width {width} with patches of {patch} pixels; the columns are "
+                f"of {REPOSITORY}, of width 768 with patches of {_PATCH}, and another gives other values"
+            )
         keys = [part for name, part in model.named_modules() if name.rpartition(".")[2] in ("key", "k_proj")]
         if len(keys) <= _KEY_LAYER:
             raise MissingWeightsError(

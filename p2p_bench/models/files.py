@@ -14,6 +14,7 @@ from p2p_bench.errors import MissingWeightsError
 from p2p_bench.hashing import digest, sha256_file
 from p2p_bench.models.layouts import (
     DEEPFLOYD_UPSCALER,
+    NETWORK_STEM,
     TOKENIZER_SETTINGS,
     Layout,
     check_upscaler_layout,
@@ -112,7 +113,8 @@ def upscaler_directory(
     """
     directory = checkpoint_directory(path, name, revision, "model.upscaler")
     check_upscaler_layout(read_json(directory / "model_index.json", name), name)
-    _check_files(directory, DEEPFLOYD_UPSCALER, name, variant)
+    own = variant_of(directory, "unet", NETWORK_STEM, variant)  # it was asked of stage I
+    _check_files(directory, DEEPFLOYD_UPSCALER, name, own)
     return directory
 
 

@@ -95,14 +95,14 @@ class PartConfig:
         """
         named = self.values.get("_class_name", self.values.get("architectures"))
         if named is not None and expected not in (named if isinstance(named, list) else [named]):
-            raise self.fault("_class_name" if "_class_name" in self.values else "architectures", expected)
+            key = "_class_name" if "_class_name" in self.values else "architectures"
+            raise self.fault(key, expected, "take a checkpoint that has one")
 
-    def fault(self, key: str, expected: str) -> MissingWeightsError:
+    def fault(self, key: str, expected: str, remedy: str = "get the checkpoint again") -> MissingWeightsError:
         """The error that a value is not what it should be."""
         found = json.dumps(self.values[key])[:100] if key in self.values else "absent"
         return MissingWeightsError(
-            f"model {self.model!r}: {self.file}: {key} is {found}, expected {expected}; "
-            "get the checkpoint again"
+            f"model {self.model!r}: {self.file}: {key} is {found}, expected {expected}; {remedy}"
         )
 
 

@@ -81,9 +81,12 @@ def check_together(
     """
     unet.check_class("UNet2DConditionModel")
     vae.check_class("AutoencoderKL")
+    for config, key in ((unet, "attention_head_dim"), (unet, "norm_num_groups"), (vae, "norm_num_groups")):
+        if config.values.get(key) is not None:
+            config.integers(key)
     for part, config in encoders.items():
         config.check_class(layout.encoders[part])
-        if layout.family == "sd" and config.values.get("use_attention_mask"):
+        if layout.family in ("sd", "ip2p") and config.values.get("use_attention_mask"):
             raise ConfigError(
                 f"model {config.model!r}: {config.file}: use_attention_mask is on, but padding is read here "
                 "too; take a checkpoint without"

@@ -14,6 +14,7 @@ import p2p_bench as p2p
 from p2p_bench.app import api
 from p2p_bench.app import edit as app_edit
 from p2p_bench.editing.images import as_source_image
+from p2p_bench.editing.result import EditResult
 from p2p_bench.errors import P2PError
 from tests.models.tiny import tiny_checkpoint, tiny_model
 
@@ -206,3 +207,10 @@ def test_models_and_controllers_are_one_line() -> None:
     ):  # fmt: skip
         assert "\n" not in repr(controller)
         assert len(repr(controller)) < 500, repr(controller)
+
+
+def test_a_word_of_another_kind_is_named_too() -> None:
+    result = p2p.edit(tiny_model(), SOURCE, TARGET, steps=1)
+    for asked in (EditResult.heatmaps, EditResult.heatmap_image):
+        with pytest.raises(P2PError, match="word: expected text, got 3"):
+            inspect.unwrap(asked)(result, 3)

@@ -296,6 +296,13 @@ def test_the_published_layout_of_four_pictures(command: Command) -> None:
     assert row["pie_mse"] == pytest.approx(error, rel=1e-5)
     again = np.square(source / 255 - strip[:, 1024:1536]).mean()
     assert row["recon_psnr"] == pytest.approx(-10 * np.log10(again), rel=1e-5)
+    # Nor do the pictures that were kept of it, although they are PNG by now.
+    done = command("score", "scored", "metrics=[pie_parity,pixel]", *without, *QUIET[:-1], "run.dir=again")
+    assert done.code == 0, done.err
+    once_more = rows_of(command.folder / "again")["000000000000", "mine", 0]
+    for name in ("pie_mse", "pie_ssim", "mse", "recon_psnr"):
+        assert once_more[name] == pytest.approx(row[name], rel=1e-5), name
+    assert summary_of(command.folder / "again")["pictures"]["lossy"] == 3
 
 
 def test_a_killed_scoring_goes_on_and_other_pictures_are_not_mixed_in(command: Command) -> None:

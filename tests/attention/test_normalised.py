@@ -15,6 +15,7 @@ from p2p_bench.controllers import (
     Controller,
     InjectWords,
     LocalBlend,
+    NoControl,
     Normalised,
     Refine,
     Replace,
@@ -152,7 +153,7 @@ def test_separate_attention_and_added_keys() -> None:
 def test_what_it_does_not_go_with() -> None:
     pair = context(SOURCE, LONG)
     with pytest.raises(ConfigError, match="a weight below 0 can leave a row"):
-        Normalised(Reweight({"fog": -1.0}, 1.0)).bind(pair)
+        Normalised(Reweight({"fog": -1.0}, 1.0, inner=NoControl())).bind(pair)
     with pytest.raises(ConfigError, match="put local_blend around it"):
         Normalised(LocalBlend(Refine(), words="circle")).bind(pair)
     for inner, outer in ((Normalised(Refine()), 3.0), (Normalised(Refine()), -1.0)):
@@ -160,7 +161,7 @@ def test_what_it_does_not_go_with() -> None:
             Reweight({"fog": outer}, 1.0, inner=inner).bind(pair)
     for order in (
         [Normalised(Refine()), InjectWords("circle")],
-        [Reweight({"fog": -1}), Normalised(Refine())],
+        [Reweight({"fog": -1}, inner=NoControl()), Normalised(Refine())],
     ):
         with pytest.raises(ConfigError, match="put normalised around all of them"):
             Compose(order).bind(pair)

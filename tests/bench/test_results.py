@@ -12,6 +12,7 @@ from p2p_bench.bench.results import checked_results
 from p2p_bench.controllers import NoControl
 from p2p_bench.editing import EditRequest, EditResult, Target
 from p2p_bench.errors import P2PError
+from tests.unchecked import unchecked
 
 PLAIN = torch.full((2, 3, 4, 4), 0.5)
 
@@ -48,6 +49,10 @@ def test_a_source_that_is_handed_back_is_no_reconstruction() -> None:
         ([made("b"), made("a")], r"results of \['b', 'a'\]"),
         ([made("a"), made("b", PLAIN[:1])], "gave 1 images and 2 errors for a source and 1 targets"),
         ([made("a"), made("b", errors=[None])], "2 images and 1 errors"),
+        (
+            [made("a"), unchecked(made("b"), reconstructions=[PLAIN[0, :, :2]])],
+            r"shape \(3, 2, 4\); expected",
+        ),
     ],
 )
 def test_other_results_are_refused(results: Any, words: str) -> None:

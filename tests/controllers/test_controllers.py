@@ -351,3 +351,13 @@ def test_reweighting_alone_gives_no_word_the_maps_of_another(source: str, target
         PromptError, match=rf"reweight alone .* '{source}' and '{target}' share words in other"
     ):
         alone.bind(pair)
+
+
+def test_a_word_takes_the_maps_of_one() -> None:
+    # the last one won, as {"red": "blue", "circle": "blue"} is written
+    pair = context("a red circle on grass", "a blue circle on grass")
+    for words in ({"red": "blue", "circle": "blue"}, {"red circle": "blue circle", "grass": "circle"}):
+        with pytest.raises(PromptError, match="takes the maps of two words or phrases of 'a red circle"):
+            InjectWords(words).bind(pair)
+    twice = InjectWords({"red circle": "blue circle", "circle": "circle"}).bind(pair)
+    assert twice.cross == InjectWords({"red circle": "blue circle"}).bind(pair).cross

@@ -175,8 +175,9 @@ def test_the_pass_without_the_prompt_reads_that_of_a_source_with_a_prompt(method
     expected = on.loop.masactrl(path[-1], TARGET, on.last, 2, source=SOURCE, **back)
     result = on.edited(method, p2p.MasaCtrl(2, 0.625, unprompted=True))
     assert distance(result.latents, expected) <= EXACT
-    # Direct inversion's source takes such a pass only where the edit reads it.
-    assert result.source_rows == (STEPS + STEPS - 2 if direct else 2 * STEPS)
+    # Direct inversion's source takes such a pass only where the edit reads it: it is the edit's.
+    read = STEPS - 2 if direct else 0
+    assert (result.source_rows, *result.target_rows) == ((1 if direct else 2) * STEPS, 2 * STEPS + read)
 
 
 @pytest.mark.parametrize("controller", [p2p.PlugAndPlay(1.0, 1.0, 0.0), p2p.PlugAndPlay(0.0, 1.0)])
@@ -203,6 +204,9 @@ def test_many_targets_parts_and_order_change_nothing() -> None:
     for place, (target, controller) in enumerate(zip(targets, controllers, strict=True), start=1):
         alone = on.edited(DIRECT, controller, target)
         assert distance(alone.latents[1], together.latents[place]) <= EXACT
+        # Beside others each costs what it costs alone: passes of the source that one reads are its own.
+        rows = [(one.source_rows, one.target_rows[at - 1]) for one, at in ((alone, 1), (together, place))]
+        assert rows[0] == rows[1] == (parts.source_rows, parts.target_rows[place - 1])
     # The first two are one row until features end for one of them.
     assert together.target_rows_spent[0] < together.target_rows[0]
 

@@ -38,6 +38,9 @@ def test_no_step_is_lost_to_rounding() -> None:
     assert int(0.58 * 50) == 28, "the product alone"
     assert self_steps(0.58, 50) == (0, 29)
     assert cross_steps(1 - 0.9, 9) == (0, 1)
+    assert self_steps(float(torch.tensor(0.7)), 10) == (0, 7)
+    for steps in (1, 50, 1000):
+        assert (self_steps(1e-6, steps), self_steps(1.0, steps)) == ((0, 0), (0, steps))
     pair = context("a red circle", "a blue circle")
     assert LocalBlend(Refine(), "circle", start=1 - 0.9).bind(pair).blend.start == 1
     assert MasaCtrl(1 - 0.9).bind(pair).site_edit(1, Site("x", "self", 0, "up", 1, 1, 15, 16)) is not None

@@ -50,6 +50,14 @@ def test_bad_prompts_are_named(tmp_path: Path, prompt: Any, told: str) -> None:
     assert told in str(caught.value)
 
 
+@pytest.mark.parametrize("ending", [".JPG", ".jpeg", ".png"])
+def test_pictures_of_another_ending_are_not_left_out(tmp_path: Path, ending: str) -> None:
+    make(tmp_path)
+    (tmp_path / "0000000" / "9_0.jpg").rename(tmp_path / "0000000" / f"9_0{ending}")
+    with pytest.raises(DataError, match=f"9_0{ending}: pictures of a source end with _0.jpg"):
+        InstructPix2Pix(tmp_path).pairs()
+
+
 def test_bad_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no file \*/prompt\.json"):
         InstructPix2Pix(tmp_path).pairs()

@@ -89,6 +89,19 @@ def test_what_a_sample_says_beside_its_prompts_stays(tmp_path: Path, own: dict[s
         (sample("k", 1, json=b"\xff"), "k.json: not UTF-8 text"),
         (sample("k", 1, json={**PROMPTS, "target_prompt": 3}), "target_prompt: expected text, got a number"),
         (sample("k", 1, json={**PROMPTS, "seed": -1, "blend_words": 3}), "seed: expected an integer"),
+        (
+            sample("k", 1, json={**PROMPTS, "blend_word": ["a", "b"]}),
+            "blend_word: is not read; call it",
+        ),
+        (
+            sample("k", 1, json={**PROMPTS, "Instruction": "a"}),
+            "Instruction: is not read; call it i",
+        ),
+        (
+            {"k.png": sample("k", 1)["k.png"], "k.masks.png": b""},
+            "masks.png: is not read as a mask",
+        ),
+        ({"k.png": sample("k", 1)["k.png"], "k.mask.jpg": b""}, "mask.jpg: is not read as a mask"),
         ({**sample("../k", 1)}, "../k.png: leaves the root of the archive"),
         ({**sample("/etc/k", 1)}, "leaves the root of the archive"),
     ],

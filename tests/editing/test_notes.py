@@ -64,6 +64,17 @@ def test_what_acts_is_not(controller: Any) -> None:
     assert notes(controller()) == ""
 
 
+def test_a_blend_that_leaves_nothing_is_told() -> None:
+    # what is subtracted covers what is kept: the picture of the source was a row like any other
+    everywhere = {"threshold": 0.0, "subtract_threshold": 0.0}
+    emptied = p2p.LocalBlend(p2p.Replace(0.8, 0.25), "circle", subtract="grass", **everywhere)
+    assert notes(emptied) == "local blend: left nothing of the edit, which is the source"
+    assert notes(p2p.LocalBlend(p2p.Replace(0.8, 0.25), "circle")) == ""
+    # Nor was there an edit to be left.
+    (said,) = p2p.edit(tiny_model(), SOURCE, SOURCE, p2p.Replace(0.8, 0.25), steps=4).notes
+    assert said == ""
+
+
 def test_steps_that_an_inversion_skips_do_not_count() -> None:
     options = {"image": torch.zeros(3, 16, 16), "inversion": p2p.NoisingInversion(0.5)}
     assert notes(p2p.Replace(0.8, 0.4), **options) == "self-attention: edited at none of the 2 steps taken"

@@ -149,6 +149,7 @@ class ReleasedStyle(Released):
         tau_v: float = 0.5,
         cross: float = 0.6,
         self_attn: float = 0.6,
+        tau_u: float = 0.0,
         uncond: bool = False,
     ) -> Tensor:
         """Latents of source and target: words replaced in place, and self-attention up to 4 x 4.
@@ -173,10 +174,15 @@ class ReleasedStyle(Released):
             injected = step < int(self_attn * self.steps) and own.shape[2] <= 4**2
             return torch.cat([base, base if injected else own])
 
+        def replace_uncond(probs: Tensor, is_cross: bool) -> Tensor:
+            base, own = probs.chunk(2)
+            injected = not is_cross and step < int(tau_u * self.steps) and own.shape[2] <= 4**2
+            return torch.cat([base, base if injected else own])
+
         with written_out(self.model.unet) as sites:
             for step, t in enumerate(self.timesteps):
                 network.load_state_dict(trained["states"][step])
-                sites.mapped, sites.edits = mapped if uncond else None, None
+                sites.mapped, sites.edits = mapped if uncond else None, replace_uncond
                 u = self.epsilon(x, t, empty)
                 sites.mapped, sites.edits = mapped, edits
                 c = self.epsilon(x, t, text)

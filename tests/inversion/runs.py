@@ -57,7 +57,7 @@ def assert_batches_change_nothing(make: Callable[[], Inversion]) -> None:
     """Three images at once, with one and with two targets, against one at a time with one target."""
     pictures, sources = images(3), (SOURCE, OTHER, "a dog in water")
     targets = ((TARGET,), (SOURCE, "a cat in water"), (OTHER,))
-    replace = p2p.Reweight({"a": 2.0})
+    replace = p2p.Reweight({"a": 2.0}, inner=p2p.Refine())
     requests = [
         p2p.EditRequest(
             str(index), source, tuple(p2p.Target(text, replace) for text in texts),

@@ -192,7 +192,8 @@ def test_what_was_inverted_is_not_inverted_again(method: Inversion, tmp_path: Pa
     assert again.unet_rows == first.unet_rows
     assert again.unet_rows_spent == again.source_rows + sum(again.target_rows)
     # Nothing of the edit is part of the key.
-    other = edited(method, (OTHER, SOURCE), cache=cache, controller=p2p.Reweight({"a": 2.0}), record=True)
+    weighted = p2p.Reweight({"a": 2.0}, inner=p2p.Refine())
+    other = edited(method, (OTHER, SOURCE), cache=cache, controller=weighted, record=True)
     assert other.inversion_recalled
     assert distance(other.latents[0], first.latents[0]) <= 1e-10
     assert not edited(method, image=images(2)[1], cache=cache).inversion_recalled

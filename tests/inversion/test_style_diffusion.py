@@ -100,6 +100,17 @@ def test_an_edit_equals_the_released_script(tau_v: float) -> None:
         assert distance(wrong[1], expected[1]) > SEEN
 
 
+def test_p2plus_equals_the_released_script() -> None:
+    controller = p2p.P2Plus(p2p.Replace(0.6, 0.8), 0.5)
+    result = edited(method(guidance=None), controller=controller)
+    loop, prompts = ReleasedStyle(tiny_model(), STEPS), (SOURCE, TARGET)
+    expected = loop.edited(released(), tokens(), prompts, self_attn=0.8, tau_u=0.5)
+    assert distance(result.latents, expected) <= 1e-5
+    for tau_u in (0.25, 0.75):
+        wrong = loop.edited(released(), tokens(), prompts, self_attn=0.8, tau_u=tau_u)
+        assert distance(wrong[1], expected[1]) > SEEN
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -204,7 +215,7 @@ def test_what_a_model_or_an_encoder_lacks_is_refused_beforehand(tmp_path: Path) 
     assert unserved(absent, spec, STEPS) is None, "said once"
     assert not_found(method()) is None
     tagged = method(encoder="ViT-B-16-quickgelu", encoder_weights="openai")
-    assert "openai" in str(not_found(tagged))
+    assert str(not_found(tagged)).startswith("inversion: CLIP weights 'openai' of ViT-B-16-quickgelu: ")
     request = p2p.EditRequest(
         "x", SOURCE, (p2p.Target(TARGET, p2p.NoControl()),), image=images(1)[0], inversion=absent, seed=0
     )

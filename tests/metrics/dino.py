@@ -6,15 +6,15 @@ import torch
 from transformers import ViTConfig, ViTModel
 
 
-def random_dino(folder: Path, layers: int = 12) -> Path:
+def random_dino(folder: Path, layers: int = 12, patch: int = 8, width: int = 24) -> Path:
     """A folder in the format of transformers, with as many tokens as ViT-B/8."""
     config = ViTConfig(
-        hidden_size=24,
+        hidden_size=width,
         num_hidden_layers=layers,
         num_attention_heads=3,
         intermediate_size=32,
         image_size=224,
-        patch_size=8,
+        patch_size=patch,
         layer_norm_eps=1e-6,
         initializer_range=0.3,
     )

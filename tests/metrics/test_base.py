@@ -57,6 +57,23 @@ def test_every_metric_of_every_view() -> None:
     assert evaluate(metrics, []) == []
 
 
+@pytest.mark.parametrize(
+    ("odd", "told"),
+    [
+        ({"mask": torch.zeros(1, 16)}, r"mask: .*\(16, 16\), got torch.float32 \(1, 16\)"),
+        ({"mask": torch.zeros(32, 32)}, r"mask: .*got torch.float32 \(32, 32\)"),
+        ({"edited": torch.zeros(1, 16, 16)}, r"edited: .*\(3, 16, 16\), got torch.float32 \(1, 16, 16\)"),
+        ({"edited": torch.zeros(3, 16, 16, dtype=torch.uint8)}, "edited: expected floats.*torch.uint8"),
+        ({"reconstruction": torch.zeros(3, 8, 8)}, "reconstruction: "),
+        ({"answer": torch.zeros(3, 1, 16)}, "answer: "),
+        ({"source": torch.zeros(16, 16)}, r"source: expected \(3, height, width\), got \(16, 16\)"),
+    ],
+)
+def test_what_is_of_another_size_is_not_stretched(odd: dict[str, torch.Tensor], told: str) -> None:
+    with pytest.raises(ValueError, match=f"EditView: {told}"):
+        unchecked(VIEW, **odd).__post_init__()
+
+
 def test_columns_say_what_they_are() -> None:
     for column in (*PixelScores().columns, *Reconstruction().columns):
         assert column.label

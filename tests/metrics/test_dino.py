@@ -117,6 +117,10 @@ def test_absent_and_wrong_weights(folder: Path, tmp_path: Path, monkeypatch: pyt
     (tmp_path / "few").mkdir()
     with pytest.raises(MissingWeightsError, match="no layer 11"):
         StructureDistance(random_dino(tmp_path / "few", 2)).load()
+    with pytest.raises(MissingWeightsError, match=r"width 24 with patches of 16 pixels.*dino-vitb8"):
+        StructureDistance(random_dino(tmp_path / "b16", patch=16)).load()
+    with pytest.raises(MissingWeightsError, match=r"width 384 with patches of 8 pixels.*dino-vitb8"):
+        StructureDistance(random_dino(tmp_path / "s8", width=384)).load()
 
 
 @pytest.mark.parametrize("fault", ["missing", "zero", "shape"])

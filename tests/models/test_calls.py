@@ -118,11 +118,27 @@ def test_what_gradients_are_wanted_of_is_not_compiled() -> None:
     model = dataclasses.replace(
         plain, call=NetworkCall(plain.network, CompiledNetwork(plain.network, refuse))
     )
-    text = plain.encode([plain.tokenize(SOURCE)])["text"].clone().requires_grad_()
+    said = plain.encode([plain.tokenize(SOURCE)])["text"]
     x_t, level = torch.ones(1, 4, 8, 8), plain.ladder(STEPS)[0]
-    outputs = [one.predict(x_t, level, {"text": text}).output for one in (plain, model)]
-    torch.testing.assert_close(outputs[0], outputs[1], atol=0, rtol=0)
-    assert bool(torch.autograd.grad(outputs[1].sum(), text)[0].abs().sum() > 0)
+    text = said.clone().requires_grad_()
+    for told in ({"text": text}, {"text": said, "values": text}):
+        with plain.controlled():
+            outputs = [one.predict(x_t, level, told).output for one in (plain, model)]
+        torch.testing.assert_close(outputs[0], outputs[1], atol=0, rtol=0)
+        assert bool(torch.autograd.grad(outputs[1].sum(), text)[0].abs().sum() > 0)
+
+
+def test_values_of_their_own_are_no_graph_of_their_own(graphs: Callable[[], int]) -> None:
+    plain = tiny_checkpoint().load()
+    model = compiled(plain)
+    said = plain.encode([plain.tokenize(SOURCE)])["text"]
+    x_t, level = torch.ones(1, 4, 8, 8), plain.ladder(STEPS)[0]
+    for factor in (1.0, 2.0):
+        told = {"text": said, "values": factor * said}
+        with torch.no_grad(), plain.controlled():
+            expected, found = (one.predict(x_t, level, told).output for one in (plain, model))
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert graphs() == 1
 
 
 def test_what_cannot_be_compiled_is_said() -> None:

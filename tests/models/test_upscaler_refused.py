@@ -95,6 +95,14 @@ def test_a_missing_file_is_named(copy: Path, file: str) -> None:
     assert caught.value.exit_code == 3
 
 
+def test_a_variant_that_stage_i_has_alone(tmp_path: Path) -> None:
+    stage = Path(shutil.copytree(small_if().path, tmp_path / "stage"))
+    for file in (*stage.glob("unet/*.safetensors"), *stage.glob("text_encoder/*.safetensors")):
+        file.rename(file.with_suffix(".fp16.safetensors"))
+    spec = dataclasses.replace(small_cascade(), path=stage, variant="fp16").spec()
+    assert spec.upscaler == small_cascade().spec().upscaler
+
+
 def test_pickles_and_damage_are_refused(copy: Path) -> None:
     weights = copy / "unet/diffusion_pytorch_model.safetensors"
     tensors = {key: one.clone() for key, one in load_file(weights).items() if key != "conv_in.bias"}

@@ -135,7 +135,7 @@ def test_a_shard_without_what_its_index_promises(copy: Path) -> None:
     ("file", "values", "said"),
     [
         ("unet/config.json", {"_class_name": "UNet3DConditionModel"}, "_class_name .*expected UNet2D"),
-        ("vae/config.json", {"_class_name": "AutoencoderTiny"}, "_class_name .*expected AutoencoderKL"),
+        ("vae/config.json", {"_class_name": "AutoencoderTiny"}, "expected AutoencoderKL; take a"),
         ("text_encoder/config.json", {"architectures": ["T5EncoderModel"]}, "architectures"),
         ("text_encoder/config.json", {"max_position_embeddings": "x"}, 'max_position_embeddings is "x"'),
         ("text_encoder/config.json", {"hidden_size": 24}, "hidden_size is 24, expected the cross_"),
@@ -143,6 +143,9 @@ def test_a_shard_without_what_its_index_promises(copy: Path) -> None:
         ("text_encoder/config.json", {"vocab_size": 49408}, "they belong to different models"),
         ("text_encoder/config.json", {"num_hidden_layers": 3}, "text_encoder .*missing: "),
         ("text_encoder/config.json", {"num_attention_heads": "two"}, "text_encoder.* cannot be read"),
+        ("text_encoder/config.json", {"num_attention_heads": 0}, "text_encoder.* cannot be read"),
+        ("unet/config.json", {"attention_head_dim": -1}, "attention_head_dim is -1"),
+        ("vae/config.json", {"norm_num_groups": 0}, "norm_num_groups is 0"),
         ("unet/config.json", {"sample_size": None}, "sample_size is null"),
         ("unet/config.json", {"block_out_channels": [16, 48]}, "unet .*of another shape"),
         ("unet/config.json", {"down_block_types": ["NoBlock", "NoBlock"]}, "unet.* cannot be read"),

@@ -16,14 +16,18 @@ _FOLDER = tempfile.TemporaryDirectory(prefix="tiny-clip-")
 """Networks of this session; removed when it ends."""
 
 
-@functools.cache
 def tiny_clip(width: int = 16, image_size: int = 8) -> str:
-    """The folder of a network that is made once per session: patches of 4, two layers.
+    """The folder of a network that is made once per session: patches of 4, two layers, two heads.
 
     Args:
         width: Of its tokens; that of the tiny checkpoint's text.
         image_size: Side of the images it reads.
     """
+    return _made(width, image_size)
+
+
+@functools.cache
+def _made(width: int, image_size: int) -> str:
     folder = Path(_FOLDER.name) / f"{width}-{image_size}"
     tokenizer = tiny_tokenizer(folder)
     text = {"context_length": 16, "vocab_size": len(tokenizer), "width": 16, "heads": 2, "layers": 1}
@@ -52,7 +56,7 @@ _WEIGHTS = "open_clip_model.safetensors"
 
 
 def encoder(option: str, spec: ModelSpec) -> list[str]:
-    """Overrides of an inversion that give it an image encoder whose tokens are as wide as a model's text."""
+    """Overrides of an inversion for small models: an image encoder as wide as their text, and less to do."""
     if option != "style_diffusion" or spec.text_width is None:
         return []
-    return [f"inversion.encoder_weights={tiny_clip(spec.text_width)}"]
+    return [f"inversion.encoder_weights={tiny_clip(spec.text_width)}", "inversion.inner_steps=4"]
