@@ -290,7 +290,6 @@ def _pass(sweep: Sweep, group: Sequence[Numbered]) -> None:
 def _current(config: DictConfig, output_dir: Path) -> Iterator[DictConfig]:
     """Makes a job's configuration Hydra's current one, as `run_job` does, and then the one before again."""
     before = HydraConfig.instance().cfg
-    HydraConfig.instance().set_config(config)
     with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
         config.hydra.runtime.output_dir = os.path.abspath(output_dir)
     HydraConfig.instance().set_config(config)

@@ -11,15 +11,25 @@ from tests.app.command import Command
 from tests.app.test_score import QUIET, rows_of, scored, summary_of
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the runs are kept."""
+    return tmp_path_factory.mktemp("made")
+
+
 @pytest.fixture
-def run(command: Command, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Runs on rendered and on generated sources, after which nothing can be sampled."""
+def run(command: Command, made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Runs on rendered and on generated sources, a copy each, after which nothing can be sampled."""
     for name in ("world_real", "world_pairs"):
+        if (made / name).exists():
+            shutil.copytree(made / name, command.folder / name)
+            continue
         done = command(
             "run", f"dataset={name}", "dataset.limit=2", "metrics=pixel", "sampler.steps=2", "logger=none",
             "trainer.accelerator=cpu", f"run.dir={name}", "run.images=1", "run.baseline=true", "seed=4",
         )  # fmt: skip
         assert done.code == 0, done.err
+        shutil.copytree(command.folder / name, made / name)
     monkeypatch.setattr(controlled.ControlledSampling, "ready", None)
     return command.folder
 

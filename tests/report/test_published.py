@@ -14,6 +14,8 @@ from tests.report.test_folder import payload
 
 DIRECT = next(row for row in published_rows() if row.method == "Direct + P2P")
 CANARY = {"pie_clip_source": 26.07}
+FEW = 7
+"""Images of what is no rerun: were it taken for one, it would be "partly run"."""
 
 
 def found(tmp_path: Path, *runs: Path) -> Any:
@@ -93,7 +95,7 @@ def test_what_is_beyond_the_tolerance_is_told(tmp_path: Path, figure: Any) -> No
     ids=str,
 )
 def test_other_settings_are_no_rerun(tmp_path: Path, other: Mapping[str, Any]) -> None:
-    published = found(tmp_path, pie_run(tmp_path / "run", DIRECT.values, **other))
+    published = found(tmp_path, pie_run(tmp_path / "run", DIRECT.values, images=FEW, **other))
     assert row_of(published, "Direct + P2P")["verdict"] == "not run"
 
 
@@ -156,7 +158,8 @@ def test_other_controllers_have_protocols_of_their_own(
         for key in settings[part].keys() - {"_target_"}:
             other = {**settings[part], key: "another"}
             changed = {**SETTINGS, **settings, part: other}
-            again = pie_run(tmp_path / f"{part}-{key}", row.values, every=every, settings=changed)
+            place = tmp_path / f"{part}-{key}"
+            again = pie_run(place, row.values, images=FEW, every=every, settings=changed)
             assert row_of(found(tmp_path, again), method)["verdict"] == "not run", key
 
 
@@ -172,10 +175,10 @@ INSTRUCT_SETTINGS = {
 }
 
 
-def instructed(tmp_path: Path, row: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
+def instructed(tmp_path: Path, row: Mapping[str, Any], settings: Mapping[str, Any], images: int = 700) -> Any:
     """What the page says of the row of a run by instructions."""
     run = pie_run(
-        tmp_path / "run", INSTRUCTED.values, every={**INSTRUCT_ROW, **row},
+        tmp_path / "run", INSTRUCTED.values, images=images, every={**INSTRUCT_ROW, **row},
         settings={**INSTRUCT_SETTINGS, **settings},
     )  # fmt: skip
     published = found(tmp_path, run)
@@ -186,6 +189,7 @@ def instructed(tmp_path: Path, row: Mapping[str, Any], settings: Mapping[str, An
 
 def test_a_rerun_by_instructions_is_told_from_others(tmp_path: Path) -> None:
     assert instructed(tmp_path, {}, {})["verdict"] == "reproduced"
+    assert instructed(tmp_path / "few", {}, {}, FEW)["verdict"] == "partly run"
 
 
 @pytest.mark.parametrize(
@@ -213,7 +217,7 @@ def test_a_rerun_by_instructions_is_told_from_others(tmp_path: Path) -> None:
 def test_other_instructions_are_no_rerun(
     tmp_path: Path, row: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> None:
-    assert instructed(tmp_path, row, settings)["verdict"] == "not run"
+    assert instructed(tmp_path, row, settings, FEW)["verdict"] == "not run"
 
 
 def test_part_of_the_images_is_no_verdict(tmp_path: Path) -> None:
