@@ -334,10 +334,7 @@ def released_gate(
     width: int,
     steps: int,
 ) -> Tensor:
-    """The cross schedule of the released code, (steps, columns): entries for `steps + 1`, words in order.
-
-    A step that it would lose to rounding alone is there.
-    """
+    """The cross schedule of the released code, (steps, columns): entries for `steps + 1`, words in order."""
     if not isinstance(schedules, dict):
         schedules = {"default_": schedules}
     schedules = {"default_": (0.0, 1.0), **schedules}
@@ -346,7 +343,7 @@ def released_gate(
     for word, bounds in schedules.items():
         start, end = bounds if isinstance(bounds, tuple) else (0.0, bounds)
         columns = list(range(width)) if word == "default_" else pieces[word]
-        first, stop = (int((part + 1e-7) * len(alpha)) for part in (start, end))
+        first, stop = int(start * len(alpha)), int(end * len(alpha))
         alpha[:first, columns] = 0
         alpha[first:stop, columns] = 1
         alpha[stop:, columns] = 0

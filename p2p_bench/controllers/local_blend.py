@@ -17,7 +17,6 @@ from p2p_bench.controllers.blend import BoundBlend, FixedMask
 from p2p_bench.errors import ConfigError, DataError, PromptError
 from p2p_bench.fields import Between, Halving, Odd, Words, check_fields
 from p2p_bench.prompts.words import TokenizedPrompt, columns_of
-from p2p_bench.tau import part_of
 
 _SOME = Words("words, such as ['circle']")
 
@@ -99,7 +98,7 @@ class LocalBlend(Controller):
         target_words = self.words if self.target_words is None else self.target_words
         subtracted = self.subtract if self.target_subtract is None else self.target_subtract
         blend = BoundBlend(
-            start=part_of(self.start, context.steps),
+            start=int(self.start * context.steps),
             source=_columns(context.source, self.words),
             target=_columns(context.target, target_words),
             subtract_source=_columns(context.source, self.subtract),

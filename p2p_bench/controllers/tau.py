@@ -20,7 +20,6 @@ from p2p_bench.tau import (
     Tau,
     parse_interval,
     parse_tau,
-    part_of,
 )
 
 
@@ -47,13 +46,13 @@ def schedule_gate(schedule: Schedule, width: int, steps: int) -> Float64[Tensor,
 def cross_steps(tau: float | Sequence[float], steps: int) -> tuple[int, int]:
     """First step, and step after the last, of a hard cross-attention gate: `int(tau * (steps + 1))`."""
     start, end = _ends(parse_interval(tau))
-    return min(part_of(start, steps + 1), steps), min(part_of(end, steps + 1), steps)
+    return min(int(start * (steps + 1)), steps), min(int(end * (steps + 1)), steps)
 
 
 def self_steps(tau: Tau, steps: int) -> tuple[int, int]:
     """First step, and step after the last, of an edit of self-attention: `int(tau * steps)`."""
     start, end = _ends(parse_interval(tau))
-    return part_of(start, steps), part_of(end, steps)
+    return int(start * steps), int(end * steps)
 
 
 def _curve(schedule: Schedule, steps: int) -> Float64[Tensor, " steps"]:

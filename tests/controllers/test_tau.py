@@ -16,7 +16,7 @@ from p2p_bench.controllers.tau import (
 )
 from p2p_bench.errors import ConfigError, PromptError
 from p2p_bench.prompts.words import tokenize
-from p2p_bench.tau import tau_text
+from p2p_bench.tau import part_of, tau_text
 from tests.attention.rig import WIDTH, context, tokenizer
 from tests.oracle import released_gate
 
@@ -34,15 +34,15 @@ def test_published_schedules() -> None:
     assert (cross_steps(0.5, 9), self_steps(0.5, 9)) == ((0, 5), (0, 4))
 
 
-def test_no_step_is_lost_to_rounding() -> None:
-    assert int(0.58 * 50) == 28, "the product alone"
-    assert self_steps(0.58, 50) == (0, 29)
-    assert cross_steps(1 - 0.9, 9) == (0, 1)
-    assert self_steps(float(torch.tensor(0.7)), 10) == (0, 7)
+def test_schedules_are_cut_as_in_the_released_code_and_other_shares_lose_no_step() -> None:
+    assert self_steps(0.58, 50) == (0, int(0.58 * 50)) == (0, 28)
+    assert cross_steps(1 - 0.9, 9) == (0, 0)
+    assert part_of(0.58, 50) == 29
+    assert part_of(float(torch.tensor(0.7)), 10) == 7, "a share in float32"
     for steps in (1, 50, 1000):
-        assert (self_steps(1e-6, steps), self_steps(1.0, steps)) == ((0, 0), (0, steps))
+        assert (part_of(1e-6, steps), part_of(1.0, steps)) == (0, steps)
     pair = context("a red circle", "a blue circle")
-    assert LocalBlend(Refine(), "circle", start=1 - 0.9).bind(pair).blend.start == 1
+    assert LocalBlend(Refine(), "circle", start=0.29).bind(pair).blend.start == int(0.29 * pair.steps)
     assert MasaCtrl(1 - 0.9).bind(pair).site_edit(1, Site("x", "self", 0, "up", 1, 1, 15, 16)) is not None
 
 
