@@ -57,7 +57,7 @@ class BoundP2P(BoundController):
         pass_steps: Steps at which that is so, half-open; None: all.
         map_amount: How far latents go toward the source's cross-attention maps before each step.
         asked: What its settings ask to edit, in whatever share of the steps; few steps may leave none to it.
-        lost: Of edits that it is composed of, those of which another left nothing, in words.
+        lost: In words, what it asks for and is not: edits undone by others, words with others' maps.
     """
 
     title: str

@@ -24,7 +24,7 @@ class Reweight(Controller):
     """Re-weighting (Hertz et al. 2022, section 3.3): columns of some target words times a factor c.
 
     Alone it scales the source's maps column by column, (L, R) = (diag(c), 0), so source and target are one
-    prompt, or have what they share in the same columns.
+    prompt, or have what they share in the same columns; the edit's notes say so where they do not.
     Around an inner edit (L0, R0) it scales that edit's whole result, own columns of new tokens included:
     (L0 diag(c), R0 diag(c)). Each of the two keeps its own tau: where re-weighting is off, the inner edit
     remains; where the inner edit is off, the target's own maps are scaled. The released code has one tau for
@@ -57,14 +57,13 @@ class Reweight(Controller):
 
         Raises:
             ConfigError: The inner controller is not an edit of cross-attention columns.
-            PromptError: A weighted word is not in the target prompt, or has two factors; or there is no inner
-                edit, and the prompts share words in other columns.
+            PromptError: A weighted word is not in the target prompt, or has two factors.
         """
         c = diagonal(word_factors(context.target, self.weights))
         title = "reweight " + ", ".join(f"{word} x {factor:g}" for word, factor in self.weights.items())
         if self.inner is None:
-            _check_columns(context.source, context.target)
-            return bind_p2p(title, context, ColumnEdit(c, Zero()), self.cross, self.self_attn)
+            alone = bind_p2p(title, context, ColumnEdit(c, Zero()), self.cross, self.self_attn)
+            return replace(alone, lost=_misplaced(context.source, context.target))
         outer = bind_p2p(title, context, ColumnEdit(Zero(), c), self.cross, self.self_attn)
         return compose_bound([self.inner.bind(context), outer], "reweight inner")
 
@@ -79,14 +78,15 @@ class Reweight(Controller):
         )
 
 
-def _check_columns(source: TokenizedPrompt, target: TokenizedPrompt) -> None:
-    """See that no word of the target takes the maps of another that both prompts have."""
-    if not keeps_columns(source, target):
-        raise PromptError(
-            f"reweight alone scales the source's maps column by column, and {source.text!r} and "
-            f"{target.text!r} share words in other columns; put it around an edit that aligns them "
-            "(controller=auto with word_weights; Reweight(weights, inner=Refine()) in Python)"
-        )
+def _misplaced(source: TokenizedPrompt, target: TokenizedPrompt) -> tuple[str, ...]:
+    """Says so where words of the target take the maps of others."""
+    if keeps_columns(source, target):
+        return ()
+    return (
+        "reweight alone scales the source's maps column by column, and the prompts share words in "
+        "other columns, whose maps are those of other words; put it around an edit that aligns them "
+        "(controller=auto with word_weights; Reweight(weights, inner=Refine()) in Python)",
+    )
 
 
 def word_factors(target: TokenizedPrompt, weights: Mapping[str, float | int]) -> Float64[Tensor, " w"]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from p2p_bench.attention.columns import Identity, Zero, as_matrix
+from p2p_bench.attention.columns import Identity, Zero, as_matrix, diagonal
 from p2p_bench.attention.sites import Site
 from p2p_bench.attention.terms import NO_EDIT, mutual_attention, p2p_terms, self_injection
 from p2p_bench.controllers import (
@@ -28,6 +28,7 @@ from p2p_bench.controllers import (
 )
 from p2p_bench.controllers.base import BoundController
 from p2p_bench.controllers.bound import BoundP2P
+from p2p_bench.controllers.reweight import word_factors
 from p2p_bench.controllers.self_edit import NO_SELF_EDIT
 from p2p_bench.errors import ConfigError, PromptError
 from tests.attention.rig import WIDTH, context, tokenizer
@@ -340,17 +341,14 @@ def test_new_controllers_are_values() -> None:
         ("a red circle", "a red circle", False),
     ],
 )
-def test_reweighting_alone_gives_no_word_the_maps_of_another(source: str, target: str, said: bool) -> None:
-    # "a small red circle" weighted "red", and gave "small" the maps of "red" and "red" those of "circle"
-    pair = context(source, target)
-    alone = Reweight({"circle": 2.0})
-    if not said:
-        assert alone.bind(pair).cross[0].L.values[3] == 2
-        return
-    with pytest.raises(
-        PromptError, match=rf"reweight alone .* '{source}' and '{target}' share words in other"
-    ):
-        alone.bind(pair)
+def test_reweighting_alone_tells_of_words_with_others_maps(source: str, target: str, said: bool) -> None:
+    # "a small red circle" gives "small" the maps of "red" and "red" those of "circle"
+    alone = Reweight({"circle": 2.0}).bind(context(source, target))
+    assert isinstance(alone, BoundP2P)
+    assert ["share words in other columns" in note for note in alone.lost] == [True] * said
+    assert all(
+        diagonal(word_factors(alone.context.target, {"circle": 2.0})) == edit.L for edit in alone.cross
+    )
 
 
 def test_a_word_takes_the_maps_of_one() -> None:

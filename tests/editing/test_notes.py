@@ -64,6 +64,13 @@ def test_what_acts_is_not(controller: Any) -> None:
     assert notes(controller()) == ""
 
 
+def test_words_with_the_maps_of_others_are_told() -> None:
+    result = p2p.edit(
+        tiny_model(), SOURCE, "a small red circle on grass", p2p.Reweight({"red": 2.0}), steps=4
+    )
+    assert "the prompts share words in other columns" in result.notes[0]
+
+
 def test_a_blend_that_leaves_nothing_is_told() -> None:
     # what is subtracted covers what is kept: the picture of the source was a row like any other
     everywhere = {"threshold": 0.0, "subtract_threshold": 0.0}
