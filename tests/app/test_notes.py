@@ -50,12 +50,13 @@ def test_a_run_says_once_what_its_model_never_saw_and_every_row_does(command, mo
         ("add", 1): "refine",
         ("own/ü", 0): "replace",
     }
-    assert json.loads(rows["add", 1]["missing"]) == {"mse": "a reason"}
-    assert rows["add", 0]["missing"] == ""
+    outside = dict.fromkeys(("mse_outside", "psnr_outside"), "there is no mask")
+    assert json.loads(rows["add", 1]["missing"]) == {"mse": "a reason", **outside}
+    assert json.loads(rows["add", 0]["missing"]) == outside
 
     summary = json.loads((out / "summary.json").read_text())
     (variant,) = summary["variants"].values()
-    assert variant["missing"] == {"mse": {"a reason": 1}}
+    assert variant["missing"]["mse"] == {"a reason": 1}
     assert (variant["metrics"]["mse"]["count"], variant["metrics"]["psnr"]["count"]) == (3, 4)
     assert summary["notes"] == {UNKNOWN: 1}
     page = (out / "report.html").read_text()

@@ -306,6 +306,8 @@ def test_its_statistics_are_those_of_the_library(tmp_path: Path) -> None:
         values = rng.normal([0.3, 0.0], 1.0, size=(size, 2)).round(2).tolist()
         cases.append([[*pair, f"g{i // (1 + case % 2)}"] for i, pair in enumerate(values)])
     cases.append([[1.0, 1.0, "a"], [2.0, 2.0, "b"]])
+    cases.append([[0.3, 0.2, "a"], [0.2, 0.1, "b"], [0.6, 0.5, "c"]])  # equal but for rounding
+    cases.append([[0.1 + 0.2, 0.3, "a"], [0.5, 0.2, "b"], [0.4, 0.2, "c"], [0.2, 0.4, "d"]])  # one is none
     p_values = [0.04, None, 0.01, 0.03, 0.6]
     script = (Path(folder.__file__).parent / "assets/folder/statistics.js").read_text()
     page = tmp_path / "page.html"
