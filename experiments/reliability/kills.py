@@ -177,6 +177,8 @@ def started(command: Sequence[str]) -> int:
     """Starts a command in a process group of its own; its number."""
     process = os.fork()
     if process:
+        while os.getpgid(process) != process:  # a kill may come at once
+            time.sleep(0.001)
         return process
     code = 70
     try:
