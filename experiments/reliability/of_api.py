@@ -48,7 +48,7 @@ ARGUMENTS: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
         (1, 3, np.int32(2), None),
         ("4", 0, -1, 1.5, [], OBJECT, 1001, 10**9, 10**20, float("nan"), True),
     ),
-    "guidance": ((0, 1, 4.0, np.float32(3), None), tuple(value for value in NO_NUMBER if value is not None)),
+    "guidance": ((1, 4.0, np.float32(3), None), (0, *(value for value in NO_NUMBER if value is not None))),
     "eta": ((0.0, 1, np.float64(0.5)), (*NO_NUMBER, 1.1)),
     "noise": (
         (None, torch.zeros(4, 8, 8), torch.zeros(1, 4, 8, 8)),
