@@ -192,8 +192,11 @@ def cautions(run: Run) -> list[tuple[int, str]]:
     found |= {note: masks[state] for state, note in MASK_NOTES.items() if masks[state]}
     confined = Counter(str(row.get("mask_from") or "") for row in good)
     found |= {f"mask that confines the edit: {name}": count for name, count in confined.items() if name}
+    columns: dict[tuple[str, int], list[str]] = {}
     for column, reasons in missing_values(good).items():
-        found |= {f"no {column}: {reason}": count for reason, count in reasons.items()}
+        for reason, count in reasons.items():
+            columns.setdefault((reason, count), []).append(column)
+    found |= {f"no {', '.join(names)}: {reason}": count for (reason, count), names in columns.items()}
     return [(count, text) for text, count in found.items()]
 
 

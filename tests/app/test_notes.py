@@ -61,6 +61,7 @@ def test_a_run_says_once_what_its_model_never_saw_and_every_row_does(command, mo
     assert summary["notes"] == {UNKNOWN: 1}
     page = (out / "report.html").read_text()
     assert "1 edit: no mse: a reason" in page
+    assert "4 edits: no mse_outside, psnr_outside: there is no mask" in page
     assert "1 edit: model &#39;tiny&#39; was never trained on &#39;cat&#39;" in page
 
 
