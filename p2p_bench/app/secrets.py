@@ -8,9 +8,6 @@ from p2p_bench.hashing import digest
 
 _SECRET = re.compile(r"\$\{\s*oc\.env\s*:\s*[^}]*(key|token|secret|passw|credential)", re.IGNORECASE)
 _PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]+@")
-_LEAST = 4
-"""Letters of a value that is looked for in other settings."""
-
 _DIGITS = 8
 
 
@@ -22,14 +19,16 @@ def holds_password(url: str) -> bool:
 def without_secrets(resolved: Any, typed: Any) -> Any:
     """Resolved settings; what comes from a variable that is called as a secret stands as it was typed.
 
-    Beside it stands the start of a digest, so that other values are other settings.
+    So does what takes it from there by an interpolation of its own. A value that was typed stays, even one
+    that the secret happens to be (`none`). Beside it stands the start of a digest, so that other values are
+    other settings.
 
     Args:
         resolved: Plain values.
         typed: The same, interpolations as they stand.
     """
     known = dict(_secrets(resolved, typed))
-    return _hidden(resolved, known) if known else resolved
+    return _hidden(resolved, typed, known) if known else resolved
 
 
 def typed_again(resolved: Sequence[str], typed: Sequence[str]) -> tuple[str, ...]:
@@ -45,15 +44,19 @@ def _secrets(resolved: Any, typed: Any) -> Iterator[tuple[str, str]]:
     elif isinstance(resolved, list) and isinstance(typed, list):
         for value, text in zip(resolved, typed, strict=False):
             yield from _secrets(value, text)
-    elif isinstance(typed, str) and _SECRET.search(typed) and len(str(resolved)) >= _LEAST:
+    elif isinstance(typed, str) and _SECRET.search(typed) and str(resolved):
         yield str(resolved), f"{typed} [{digest(resolved)[:_DIGITS]}]"
 
 
-def _hidden(value: Any, known: Mapping[str, str]) -> Any:
+def _hidden(value: Any, typed: Any, known: Mapping[str, str]) -> Any:
     if isinstance(value, Mapping):
-        return {key: _hidden(item, known) for key, item in value.items()}
+        told = typed if isinstance(typed, Mapping) else dict.fromkeys(value, typed)
+        return {key: _hidden(item, told.get(key), known) for key, item in value.items()}
     if isinstance(value, list):
-        return [_hidden(item, known) for item in value]
+        texts = typed if isinstance(typed, list) else [typed] * len(value)
+        return [_hidden(item, text, known) for item, text in zip(value, texts, strict=True)]
+    if not isinstance(typed, str) or "${" not in typed:
+        return value
     text = str(value)
     for secret, shown in known.items():
         if secret in text:

@@ -37,6 +37,22 @@ def test_other_values_are_other_settings():
     assert without_secrets(plain, plain) is plain
 
 
+def test_what_was_typed_stays_though_it_is_the_secret() -> None:
+    # a judge on this machine takes any key: MY_API_KEY=none made inversion=none another setting
+    typed = {
+        "key": "${oc.env:MY_API_KEY}",
+        "inversion": "none",
+        "seed": 7,
+        "nested": "${other}",
+        "again": "${key}",
+    }
+    resolved = {**typed, "key": "none", "nested": {"a": ["none", "no"]}, "again": "none"}
+    hidden = without_secrets(resolved, typed)
+    assert (hidden["inversion"], hidden["seed"]) == ("none", 7)
+    assert hidden["key"] == hidden["again"] == hidden["nested"]["a"][0]
+    assert hidden["key"].startswith("${oc.env:MY_API_KEY} [")
+
+
 @pytest.mark.parametrize(
     "typed",
     [
