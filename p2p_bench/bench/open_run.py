@@ -20,7 +20,7 @@ from p2p_bench.controllers.blend import fixed_masks
 from p2p_bench.data.base import PairDataset, all_pairs, content_checksum
 from p2p_bench.errors import ConfigError, ErrorList, P2PError
 from p2p_bench.hashing import digest
-from p2p_bench.inversion.base import no_step_left, not_found, not_sampled, steps_guided, unserved
+from p2p_bench.inversion.base import misfits, steps_guided
 from p2p_bench.metrics.base import Metric, MetricColumn, all_columns, metric_checksums
 from p2p_bench.models import ModelSpec
 from p2p_bench.models.files import file_hash
@@ -211,11 +211,7 @@ def read_facts(task: Task) -> Facts:
     inverts = not known and unfit is None and task.editor.own_variant() is None
     has_images = pairs is not None and inverts and any(pair.has_image for pair in pairs)
     if spec is not None and has_images:
-        method, stepper = task.inversion, task.sampler.stepper()
-        faults += filter(
-            None, [unserved(method, spec, steps), not_sampled(method, stepper), not_found(method)]
-        )
-        faults += filter(None, [] if steps is None else [no_step_left(task.inversion, steps)])
+        faults += misfits(task.inversion, spec, steps, task.sampler.stepper())
     if spec is not None and steps is not None and inverts:
         method, interval = task.inversion if has_images else None, task.sampler.guidance_interval
         _tried(lambda: steps_guided(spec, steps, interval, method), faults)

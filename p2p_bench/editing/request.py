@@ -15,7 +15,7 @@ from p2p_bench.editing.repair import Repair
 from p2p_bench.editing.suited import check_features, check_maps, check_untold, told_faults
 from p2p_bench.errors import ConfigError, DataError, ErrorList, P2PError
 from p2p_bench.inversion import Inversion
-from p2p_bench.inversion.base import Prompts, no_step_left, not_found, not_sampled, steps_guided, unserved
+from p2p_bench.inversion.base import Prompts, misfits, steps_guided
 from p2p_bench.models import ModelSpec
 from p2p_bench.models.spec import GuidedBy
 from p2p_bench.prompts.words import PromptReader, TokenizedPrompt
@@ -276,11 +276,7 @@ def _start_faults(spec: ModelSpec, request: EditRequest, steps: int, stepper: St
     if request.inversion is not None and request.image is None:
         faults.append(P2PError("inversion: no image to invert; give an image, or leave the inversion out"))
     elif request.inversion is not None:
-        method = request.inversion
-        faults += filter(
-            None, [unserved(method, spec, steps), not_sampled(method, stepper), not_found(method)]
-        )
-        faults += filter(None, [no_step_left(method, steps)])
+        faults += misfits(request.inversion, spec, steps, stepper)
     if request.inversion_prompt is not None and request.image is None:
         faults.append(P2PError("inversion_prompt: no image to invert; give an image, or leave it out"))
     if request.image is not None and request.inversion is None:

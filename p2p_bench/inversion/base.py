@@ -308,6 +308,20 @@ def no_step_left(inversion: Inversion, steps: int) -> ConfigError | None:
     )
 
 
+def misfits(inversion: Inversion, spec: ModelSpec, steps: int | None, stepper: Stepper) -> list[P2PError]:
+    """All that keeps a method from a model, a sampler and so many steps, or for want of its own weights.
+
+    Args:
+        inversion: The method.
+        spec: Of the model.
+        steps: Number of steps; None where it is not known.
+        stepper: Of the sampler.
+    """
+    faults = [unserved(inversion, spec, steps), not_sampled(inversion, stepper), not_found(inversion)]
+    left = None if steps is None else no_step_left(inversion, steps)
+    return [fault for fault in (*faults, left) if fault is not None]
+
+
 def tick_all(tick: StepProgress, count: int) -> None:
     """Reports steps that a method does not take."""
     for _ in range(count):
