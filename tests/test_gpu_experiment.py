@@ -21,7 +21,7 @@ FOLDER = resource_path("experiments", "gpu")
 
 @pytest.fixture(scope="module")
 def measure() -> Iterator[ModuleType]:
-    names = ("measure", "joint_layouts", "layouts", "tables", "ways")
+    names = ("measure", "joint_layouts", "layouts", "pixel_layouts", "tables", "ways")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(FOLDER)
         for name in names:
@@ -48,7 +48,8 @@ def measured(measure: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> P
 def test_every_figure_is_there(measure: ModuleType, measured: Path) -> None:
     (figures,) = json.loads((measured / "results.json").read_text()).values()
     assert set(measure.jobs(measure.tiny_plan())) <= set(figures)
-    for layout, passes, ways in (("sd15", 2, 4), ("sdxl", 2, 4), ("sd3_medium", 2, 5), ("flux_dev", 1, 5)):
+    layouts = (("sd15", 2, 4), ("sdxl", 2, 4), ("sd3_medium", 2, 5), ("flux_dev", 1, 5), ("if_xl", 2, 4))
+    for layout, passes, ways in layouts:
         sweep = figures[f"{layout} sweep"]
         # Two steps, two rows in each pass, eleven times.
         assert sweep["one by one"]["rows"] == 11 * 2 * 2 * passes
@@ -79,31 +80,34 @@ def test_a_run_stops_in_time_and_goes_on(
     assert "sd15 edit" not in json.loads((tmp_path / "results.json").read_text())
 
 
-@pytest.mark.parametrize("name", ["sd15", "sdxl", "sd3_medium", "flux_dev"])
+@pytest.mark.parametrize("name", ["sd15", "sdxl", "sd3_medium", "flux_dev", "if_xl"])
 def test_the_model_is_the_pipeline(measure: ModuleType, name: str) -> None:
     """What is timed against each other makes the same image."""
     built = measure.build_any(name, measure.tiny_plan().layouts[name], "cpu", torch.float32)
     wanted = sys.modules["ways"].plain_way(built, 4)().images
     result = p2p.edit(built.model, measure.SOURCE, measure.SWAPPED, seed=7, steps=4, record=False)
     assert (result.images[0] - result.images[1]).abs().max() > 1e-3
-    if built.model.spec.prediction_type == "flow":  # as the page of joint attention asks them
-        given = sys.modules["ways"].plain_way(built, 4, encoded=True)().images
-        torch.testing.assert_close(given, wanted, rtol=0, atol=0)
+    # As the page of real widths asks for them.
+    given = sys.modules["ways"].plain_way(built, 4, encoded=True)().images
+    torch.testing.assert_close(given, wanted, rtol=0, atol=0)
+    if name == "if_xl":  # that pipeline gives tensors in [-1, 1]
+        wanted = (wanted / 2 + 0.5).clamp(0, 1)
     torch.testing.assert_close(result.images, wanted, rtol=0, atol=1e-5)
 
 
-def test_the_page_of_joint_attention(
+def test_the_page_of_real_widths(
     measure: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.syspath_prepend(resource_path("experiments", "speed"))
-    for name in ("joint", "resident"):
+    for name in ("widths", "resident"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    page = importlib.import_module("joint")
-    monkeypatch.setattr(sys, "argv", ["joint.py", "--tiny", "--rounds", "1"])
+    page = importlib.import_module("widths")
+    monkeypatch.setattr(sys, "argv", ["widths.py", "--tiny", "--rounds", "1"])
     page.main()
     printed = capsys.readouterr().out
-    for way in page.WAYS:
-        assert printed.count(f"| {way} |") == len(page.BLOCKS)
+    for kind, ways in page.EDITS.items():
+        for way in ways:
+            assert printed.count(f"| {way} |") >= sum(one.edits == kind for one in page.SECTIONS.values())
 
 
 @pytest.mark.gpu

@@ -143,20 +143,16 @@ def _sd3(name: str, layout: JointLayout, device: str, dtype: torch.dtype) -> Bui
 
 
 def _flux(name: str, layout: JointLayout, device: str, dtype: torch.dtype) -> Built:
-    tokenizer, t5_tokenizer = world_tokenizer(77 if layout.side > 8 else 24), _t5_tokenizer()
+    tokenizer, t5_tokenizer = world_tokenizer(77 if layout.side > 8 else 24), letters_tokenizer()
     own = SharedT5Tokenizer(
         tokenizer_object=t5_tokenizer._tokenizer, eos_token="</s>", unk_token="<unk>", pad_token="<pad>",
         model_max_length=layout.t5_tokens,
     )  # fmt: skip
     width = layout.transformer["joint_attention_dim"]
-    t5_config = T5Config(
-        vocab_size=len(t5_tokenizer), d_model=width, d_kv=8, d_ff=32, num_layers=1, num_heads=2,
-        feed_forward_proj="gated-gelu", is_encoder_decoder=False, use_cache=False,
-    )  # fmt: skip
     with torch.device(device):
         transformer = FluxTransformer2DModel(**layout.transformer)
         vae = AutoencoderKL(**layout.vae)
-        clip, t5 = CLIPTextModel(clip_config(layout.encoders[0], tokenizer)), T5EncoderModel(t5_config)
+        clip, t5 = CLIPTextModel(clip_config(layout.encoders[0], tokenizer)), small_t5(t5_tokenizer, width)
     parts = _ready([transformer, vae, clip, t5], device, dtype)
     pipeline = FluxPipeline(
         transformer=transformer, scheduler=FlowMatchEulerDiscreteScheduler(**layout.scheduler), vae=vae,
@@ -196,7 +192,17 @@ def _shared(
     }  # fmt: skip
 
 
-def _t5_tokenizer() -> T5Tokenizer:
+def small_t5(tokenizer: T5Tokenizer, width: int) -> T5EncoderModel:
+    """A text encoder of one layer, as wide as the network wants it."""
+    return T5EncoderModel(
+        T5Config(
+            vocab_size=len(tokenizer), d_model=width, d_kv=8, d_ff=32, num_layers=1, num_heads=2,
+            feed_forward_proj="gated-gelu", is_encoder_decoder=False, use_cache=False,
+        )
+    )  # fmt: skip
+
+
+def letters_tokenizer() -> T5Tokenizer:
     """T5's kind of tokenizer over letters: a word is as many tokens as it has letters, and one."""
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
     return T5Tokenizer(

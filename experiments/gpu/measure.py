@@ -2,10 +2,10 @@
 
     python experiments/gpu/measure.py [--device cuda] [--minutes 9]
 
-Published layouts with random weights (Stable Diffusion 1.5, SDXL, Stable Diffusion 3 medium, FLUX.1 [dev]),
-in bfloat16 on a GPU. Each figure is written to results.json as soon as it is there, and a run that was
-stopped goes on where it was; results.md is the table of it. Where two things are compared, times are ratios
-within one round.
+Published layouts with random weights (Stable Diffusion 1.5, SDXL, Stable Diffusion 3 medium, FLUX.1 [dev],
+DeepFloyd IF-I-XL), in bfloat16 on a GPU. Each figure is written to results.json as soon as it is there, and
+a run that was stopped goes on where it was; results.md is the table of it. Where two things are compared,
+times are ratios within one round.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from joint_layouts import JOINT_LAYOUTS, TINY_JOINT, JointLayout, build_joint
 from layouts import LAYOUTS, TINY, Built, Layout, build
+from pixel_layouts import PIXEL_LAYOUTS, TINY_PIXEL, PixelLayout, build_pixel
 from tables import write_tables
 from torch.utils.flop_counter import FlopCounterMode
 from ways import SOURCE, SWAPPED, edit_ways
@@ -36,6 +37,7 @@ from p2p_bench.models.compiled import CompiledNetwork
 HERE = Path(__file__).resolve().parent
 TAUS = tuple(tenth / 10 for tenth in range(11))
 Figures = dict[str, Any]
+AnyLayout = Layout | JointLayout | PixelLayout
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,15 @@ class Plan:
     images: int = 8
     null_steps: int = 50
     matmul: int = 8192
-    layouts: Mapping[str, Layout | JointLayout] = field(default_factory=lambda: {**LAYOUTS, **JOINT_LAYOUTS})
+    layouts: Mapping[str, AnyLayout] = field(
+        default_factory=lambda: {**LAYOUTS, **JOINT_LAYOUTS, **PIXEL_LAYOUTS}
+    )
     compiler: str = "inductor"
 
 
 def tiny_plan() -> Plan:
     """A plan for a CPU and a test: nothing it measures means anything."""
-    return Plan("cpu", torch.float32, 2, 1, (1, 2), 2, 2, 64, {**TINY, **TINY_JOINT}, "eager")
+    return Plan("cpu", torch.float32, 2, 1, (1, 2), 2, 2, 64, {**TINY, **TINY_JOINT, **TINY_PIXEL}, "eager")
 
 
 def main() -> None:
@@ -149,8 +153,10 @@ def _measured(
     return measure(plan, built(name))
 
 
-def build_any(name: str, layout: Layout | JointLayout, device: str, dtype: torch.dtype) -> Built:
-    """Makes random weights in a layout of either kind of network."""
+def build_any(name: str, layout: AnyLayout, device: str, dtype: torch.dtype) -> Built:
+    """Makes random weights in a layout of any kind of network."""
+    if isinstance(layout, PixelLayout):
+        return build_pixel(name, layout, device, dtype)
     if isinstance(layout, JointLayout):
         return build_joint(name, layout, device, dtype)
     return build(name, layout, device, dtype)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from diffusers import StableDiffusionPipeline
 from layouts import Built
 
 import p2p_bench as p2p
@@ -38,38 +39,46 @@ def plain_way(built: Built, steps: int, encoded: bool = False) -> Callable[[], o
     Args:
         built: The pipeline and its model.
         steps: Denoising steps.
-        encoded: Whether a flow pipeline is given what the prompts are encoded to, and not the prompts.
+        encoded: Whether the pipeline is given what the prompts are encoded to, and not the prompts.
     """
-    model, spec = built.model, built.model.spec
+    model, spec, pipeline = built.model, built.model.spec, built.pipeline
     shape = (1, spec.latent_channels, *spec.latent_size)
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(7)).to(model.device, model.dtype)
     latents = noise.expand(2, -1, -1, -1)
     if spec.family == "flux":
         latents = packed(latents)
 
-    told = encoded_prompts(built) if encoded else {"prompt": [SOURCE, SWAPPED], **built.told}
+    told: dict[str, Any] = {"prompt": [SOURCE, SWAPPED], **built.told}
+    if encoded:
+        told = encoded_prompts(built)
+    if spec.family == "if":  # takes no noise from its caller
+        pipeline.prepare_intermediate_images = lambda *args: latents
+    else:
+        told["latents"] = latents
 
     def plain() -> object:
-        return built.pipeline(
-            latents=latents, num_inference_steps=steps, guidance_scale=spec.guidance,
-            output_type="pt", height=spec.image_size[0], width=spec.image_size[1],
-            **told,
+        return pipeline(
+            num_inference_steps=steps, guidance_scale=spec.guidance, output_type="pt",
+            height=spec.image_size[0], width=spec.image_size[1], **told,
         )  # fmt: skip
 
     return plain
 
 
 def encoded_prompts(built: Built) -> dict[str, Any]:
-    """What a flow pipeline is given in the place of the prompts."""
+    """What a pipeline is given in the place of the prompts."""
+    family, prompts = built.model.spec.family, [SOURCE, SWAPPED]
+    names = ("prompt_embeds", "negative_prompt_embeds")
     with torch.no_grad():
-        if built.model.spec.family == "flux":
-            text, pooled, _ = built.pipeline.encode_prompt([SOURCE, SWAPPED], None, **built.told)
+        if family == "flux":
+            text, pooled, _ = built.pipeline.encode_prompt(prompts, None, **built.told)
             return {"prompt_embeds": text, "pooled_prompt_embeds": pooled}
-        given = built.pipeline.encode_prompt([SOURCE, SWAPPED], None, None, **built.told)
-    names = (
-        "prompt_embeds",
-        "negative_prompt_embeds",
-        "pooled_prompt_embeds",
-        "negative_pooled_prompt_embeds",
-    )
-    return dict(zip(names, given, strict=True))
+        if family == "if":
+            told = dict(zip(names, built.pipeline.encode_prompt(prompts, **built.told), strict=True))
+            return {**told, **built.told}
+        if isinstance(built.pipeline, StableDiffusionPipeline):
+            given = built.pipeline.encode_prompt(prompts, built.model.device, 1, True)
+            return dict(zip(names, given, strict=True))
+        given = built.pipeline.encode_prompt(prompts, None, None, **built.told)
+    pooled_names = ("pooled_prompt_embeds", "negative_pooled_prompt_embeds")
+    return dict(zip((*names, *pooled_names), given, strict=True))
