@@ -7,8 +7,9 @@ SDXL at 1024 x 1024 and of DeepFloyd IF-I-L at 64 x 64, and blocks as wide as th
 medium and of FLUX.1 [dev] at 1024 x 1024. One step, in which an edit does all that it ever does, pixels at
 full size included; prompts are encoded before, and autoencoders cost next to nothing, so that the network is
 what is timed. Every round makes each way once, in an order that changes from round to round, and ratios are
-taken within a round; memory is the most that is resident while a way runs, above what was before it. Prints
-a table for each network and writes it to widths.json; widths.md is the table of all that stand there.
+taken within a round. Times are seconds of the processor, which other programs on the machine change less than
+those of a clock; memory is the most that is resident while a way runs, above what was before it. Prints a
+table for each network and writes it to widths.json; widths.md is the table of all that stand there.
 """
 
 import argparse
@@ -119,7 +120,7 @@ def way_of(built: Built, edit: Edit) -> Callable[[], Any]:
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, float]:
-    """Megabytes resident at most above what was before, looked at every hundredth second; seconds."""
+    """Megabytes resident at most above what was before, seen every hundredth second; processor seconds."""
     give_back()
     before, most, done = resident_mb(), [0.0], threading.Event()
 
@@ -129,9 +130,9 @@ def timed(work: Callable[[], Any]) -> tuple[float, float]:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    started = time.perf_counter()
+    started = time.process_time()
     work()
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     done.set()
     watcher.join()
     return most[0], seconds
