@@ -143,11 +143,7 @@ def _check_model(config: DictConfig) -> None:
         family = read_layout(directory, model["name"])
         read = read_json(file, model["name"])
         # The number of steps that a flow can be asked for does not depend on the size of the image.
-        layout = (
-            flow_layout(read, 1)
-            if family.flow
-            else layout_from_config(read, family.steps_offset, family.own_spacing)
-        )
+        layout = flow_layout(read, 1) if family.flow else layout_from_config(read, family.steps_offset)
     except ConfigError as error:
         raise MissingWeightsError(f"model {model['name']!r} in {file.parent}: {error}") from error
     if family.family == "if" and model.get("upscaler") is not None:

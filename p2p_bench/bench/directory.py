@@ -144,7 +144,10 @@ def _differences(run_dir: Path, config: Mapping[str, Any]) -> str:
         and not key.startswith(("trainer.", "logger.", "started."))
     ]
     if not keys:
-        return "the model's weights, the data set or the pictures that are scored have changed since"
+        return (
+            "the model's weights, the data set, the timesteps of its sampler or the pictures that are scored "
+            "have changed since"
+        )
     texts = [f"{key}: {there.get(key)!r} there, {here.get(key)!r} here" for key in keys[:_SHOWN]]
     return "; ".join(texts) + (f"; and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else "")
 

@@ -24,6 +24,7 @@ from p2p_bench.inversion.base import misfits, steps_guided
 from p2p_bench.metrics.base import Metric, MetricColumn, all_columns, metric_checksums
 from p2p_bench.models import ModelSpec
 from p2p_bench.models.files import file_hash
+from p2p_bench.models.timesteps import TimestepLayout
 from p2p_bench.raster import shortened
 from p2p_bench.sampling.sampler import check_guidance
 from p2p_bench.types import EditPair
@@ -318,8 +319,23 @@ def _mask_checksum(variants: Sequence[Variant]) -> dict[str, str]:
 def _run_id(task: Task, facts: Facts) -> str:
     """Of all that decides the numbers, and of what the columns mean where that was changed once."""
     meant = {column.name: column.version for column in facts.columns if column.version != 1}
-    known = {"settings": task.settings, "checksums": all_checksums(task, facts)}
-    return digest({**known, "meant": meant} if meant else known)[:12]
+    moved = _moved_spacing(task, facts.spec)
+    once = {key: value for key, value in {"meant": meant, "spacing": moved}.items() if value}
+    return digest({"settings": task.settings, "checksums": all_checksums(task, facts), **once})[:12]
+
+
+def _moved_spacing(task: Task, spec: ModelSpec) -> str | None:
+    """The spacing that is the sampler's own, since nothing names one, where it was another in earlier rows.
+
+    There it was "leading" whatever the sampler, in InstructPix2Pix that of the checkpoint's scheduler.
+    """
+    own = spec.timesteps
+    if not isinstance(own, TimestepLayout) or own.spacing is not None or task.sampler.spacing is not None:
+        return None
+    layout = own.laid_out(task.sampler.stepper().levels)
+    if layout.kind in ("karras", "consistency"):  # whose levels have no spacing
+        return None
+    return None if layout.spaced == ("linspace" if spec.family == "ip2p" else "leading") else layout.spaced
 
 
 def _subjects(task: Task, facts: Facts) -> dict[Key, tuple[EditPair, Variant]]:

@@ -26,7 +26,7 @@ from p2p_bench.models.files import (
 from p2p_bench.models.instruct_pix2pix import InstructPix2Pix
 from p2p_bench.models.latent_diffusion import LatentDiffusion
 from p2p_bench.models.layouts import SCHEDULER_FILE, Family, Layout
-from p2p_bench.models.lora import fuse, read_loras
+from p2p_bench.models.lora import consistency_loras, fuse, read_loras
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.models.parts import PartConfig, check_headers, load_part
 from p2p_bench.models.schedule import NoiseSchedule, level_options, schedule_from_config
@@ -94,7 +94,7 @@ class UNetCheckpoint:
         size: Height and width of images in pixels, or one number for both; None is the checkpoint's own. What
             is far from that it was not trained on.
         consistency: Whether it was distilled for the sampler of latent consistency models; None: as its
-            network says, which is told the guidance scale if it was; a LoRA is believed to have done that.
+            network says, which is told the guidance scale if it was, or a LoRA, by what it is called.
         lora: A LoRA that is added to the weights, as `[path, scale]`, or a list of such; see `lora`.
         embeddings: Files of words that were learnt by textual inversion; see `textual_inversion`.
         vae: How images go through the VAE: "whole", several at once; "sliced", one by one; "tiled", in tiles
@@ -182,7 +182,9 @@ class UNetCheckpoint:
                 self.offload,
             ),
             guided_by="input" if told else "passes",
-            consistency=(told or bool(self.lora)) if self.consistency is None else self.consistency,
+            consistency=told or consistency_loras(self.lora, self.name)
+            if self.consistency is None
+            else self.consistency,
             text_width=min(unet.integers("cross_attention_dim")),
             level_options=level_options(PartConfig.read(directory / SCHEDULER_FILE, self.name).values),
         )
@@ -326,7 +328,7 @@ class UNetCheckpoint:
         named = PartConfig.read(directory / "model_index.json", self.name).values.get("scheduler")
         kind = {"_class_name": named[-1]} if isinstance(named, list) and named and named[-1] else {}
         try:
-            return schedule_from_config({**config.values, **kind}, layout.steps_offset, layout.own_spacing)
+            return schedule_from_config({**config.values, **kind}, layout.steps_offset)
         except ConfigError as error:
             raise MissingWeightsError(f"model {self.name!r} in {config.file.parent}: {error}") from error
 

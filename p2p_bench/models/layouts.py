@@ -35,8 +35,6 @@ class Layout:
         t5: Number of its T5 encoder beside CLIPs; None: there is none beside any.
         t5_optional: Whether the model can do without it.
         reads_image: Whether the network is given an image's latents beside those that it denoises.
-        own_spacing: Whether its pipeline samples with the scheduler of the checkpoint, so that a spacing that
-            the file does not say is that scheduler's.
         other_files: Configuration files besides those of networks and the scheduler.
     """
 
@@ -54,7 +52,6 @@ class Layout:
     t5: int | None = None
     t5_optional: bool = False
     reads_image: bool = False
-    own_spacing: bool = False
     other_files: tuple[str, ...] = ()
     weights: Mapping[str, str] = field(init=False)
 
@@ -112,7 +109,7 @@ LATENT_DIFFUSION = Layout(
 )  # fmt: skip
 INSTRUCT_PIX2PIX = Layout(
     "ip2p", "InstructPix2Pix", ("StableDiffusionInstructPix2PixPipeline",),
-    {"text_encoder": "CLIPTextModel"}, reads_image=True, own_spacing=True,
+    {"text_encoder": "CLIPTextModel"}, reads_image=True,
 )  # fmt: skip
 
 DEEPFLOYD = Layout(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from p2p_bench.errors import ConfigError, MissingWeightsError
 from p2p_bench.hashing import sha256_file
-from p2p_bench.models.lora_file import Adapters, adapter_file, read_lora
+from p2p_bench.models.lora_file import Adapters, adapter_file, is_consistency_lora, read_lora
 
 _KOHYA = {
     "unet": ("lora_unet_",),
@@ -61,6 +61,17 @@ def read_loras(value: Any, name: str) -> tuple[LoRA, ...]:
     given: list[Any] = [value] if isinstance(value, str | Path) else list(value)
     several = bool(given) and all(isinstance(one, list | tuple) for one in given)
     return tuple(_lora(list(pair), name) for pair in (given if several else [given]))
+
+
+def consistency_loras(value: Any, name: str) -> bool:
+    """Whether one of the LoRAs of a setting is an LCM-LoRA by what it is called, see `is_consistency_lora`.
+
+    Raises:
+        ConfigError: See `read_loras`.
+        MissingWeightsError: A file is not there, or cannot be read.
+    """
+    used = (lora for lora in read_loras(value, name) if lora.scale)
+    return any(is_consistency_lora(lora.file, f"model {name!r}, LoRA {lora.file.name}") for lora in used)
 
 
 def _lora(pair: list[Any], name: str) -> LoRA:

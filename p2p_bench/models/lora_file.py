@@ -44,6 +44,12 @@ _REFUSED = (
     "target_parameters",
 )
 """Settings of PEFT by which a change is more than the product of two factors."""
+_LCM = re.compile(r"(?<![a-z])lcm(?![a-z])", re.IGNORECASE)
+"""The name of latent consistency models, as a word."""
+_TITLES = ("modelspec.title", "ss_output_name")
+"""What the head of a file calls it."""
+_TEXT = ("text_encoder", "lora_te")
+"""How keys of layers of text encoders begin."""
 _PLAIN_STARTS = (None, True, False, "gaussian", "eva")
 """Values of `init_lora_weights` that leave the weights to which a LoRA is added as they were."""
 _SHOWN = 3
@@ -151,6 +157,32 @@ def read_lora(file: Path, where: str, layers: Sequence[str]) -> tuple[Parts, Ada
     if network := _network(parts, layers, where):
         parts = {f"{network}.{path}": part for path, part in parts.items()}
     return parts, Adapters(where, {path.partition(".")[0]: own for path in parts})
+
+
+def is_consistency_lora(file: Path, where: str) -> bool:
+    """Whether a file says that it was distilled for latent consistency: called "LCM", it changes a U-Net.
+
+    Nothing in its tensors tells it from other LoRAs. What it is called stands in its own name, that of its
+    folder or repository, and the titles that those who train write into its head.
+
+    Args:
+        file: A safetensors file.
+        where: Model and file, to begin messages with.
+
+    Raises:
+        MissingWeightsError: The file cannot be read.
+    """
+
+    def read() -> tuple[list[str], dict[str, str]]:
+        with safe_open(file, "pt") as tensors:
+            return list(tensors.keys()), tensors.metadata() or {}
+
+    keys, head = readable(read, where, file)
+    folder = file.parent
+    # In the Hugging Face cache it lies in models--OWNER--NAME/snapshots/COMMIT.
+    held = folder.parent.parent.name if folder.parent.name == "snapshots" else folder.name
+    named = any(_LCM.search(text) for text in (file.stem, held, *(head.get(key, "") for key in _TITLES)))
+    return named and not all(key.removeprefix(_PEFT).startswith(_TEXT) for key in keys)
 
 
 def _parts(state: Mapping[str, Tensor], where: str) -> Parts:

@@ -72,7 +72,7 @@ class NoiseSchedule:
         alphas_cumprod: `alpha_bar_t` for every training timestep, float64.
         final_alpha_cumprod: `alpha_bar` of the clean end under DDIM, used below timestep 0; 1 under others.
         prediction_type: What the network returns: the noise ("epsilon") or the velocity ("v_prediction").
-        timestep_spacing: How a run's timesteps are laid out, see `TimestepLayout`.
+        timestep_spacing: How a run's timesteps are laid out, see `TimestepLayout`; None: as the sampler does.
         steps_offset: Added to the timesteps of the "leading" layout.
         kind: Whose levels a run takes, see `LevelKind`.
         distilled: Number of timesteps that a latent consistency model was distilled on.
@@ -81,7 +81,7 @@ class NoiseSchedule:
     alphas_cumprod: Float[Tensor, " t"]
     final_alpha_cumprod: float
     prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
-    timestep_spacing: Spacing = "leading"
+    timestep_spacing: Spacing | None = "leading"
     steps_offset: int = 0
     kind: LevelKind = "ddim"
     distilled: int = CONSISTENCY_STEPS
@@ -124,7 +124,7 @@ class NoiseSchedule:
         1, but for Euler's samplers with spacing that begins at the last timestep: as diffusers' they start
         from the noise of that level alone.
         """
-        whole = self.kind != "euler" or self.timestep_spacing == "leading"
+        whole = self.kind != "euler" or self.layout.spaced == "leading"
         return 1.0 if whole else self.ladder(steps)[0].sigma
 
     def alpha_bar(self, timestep: int) -> float:
@@ -166,9 +166,7 @@ def _level_of(timestep: float, ratio: float) -> Level:
     return Level(timestep, alpha, ratio * alpha)
 
 
-def schedule_from_config(
-    config: Mapping[str, Any], offset: int | None = 1, own_spacing: bool = False
-) -> NoiseSchedule:
+def schedule_from_config(config: Mapping[str, Any], offset: int | None = 1) -> NoiseSchedule:
     """Reads a diffusers `scheduler_config.json`, whichever scheduler class wrote it.
 
     With `offset` given, latents are never clipped, as `StableDiffusionPipeline` forces it. The clean end is
@@ -179,13 +177,12 @@ def schedule_from_config(
         config: What the file holds.
         offset: The `steps_offset` that the family's pipeline forces; None takes the file's, as pipelines do
             that force nothing.
-        own_spacing: See `layout_from_config`.
 
     Raises:
         ConfigError: The schedule is of a kind this project does not know.
     """
     prediction = known_value(config, "prediction_type", "epsilon", PREDICTIONS)
-    layout = layout_from_config(config, offset, own_spacing)
+    layout = layout_from_config(config, offset)
     kind = config.get("_class_name")
     _check_levels(config, kind)
     if offset is None and kind in _MAY_CLIP and config.get("clip_sample", kind in _CLIPS):

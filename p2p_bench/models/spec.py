@@ -150,6 +150,7 @@ class ModelSpec:
         if kind == "consistency" and not self.consistency:
             raise ConfigError(
                 f"sampler: model {self.name!r} was not distilled for latent consistency; give it an LCM-LoRA "
-                "(model.lora=[PATH, 1.0]), say that it was (model.consistency=true), or take another sampler"
+                '(model.lora=[PATH, 1.0], known by "lcm" in the name of the file, of its folder or in its '
+                "head), say that it was (model.consistency=true), or take another sampler"
             )
         return replace(self, timesteps=timesteps)

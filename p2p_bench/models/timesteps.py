@@ -25,13 +25,9 @@ _LOST = 0.02
 _LOST_MULTISTEP = 0.05
 """The same where the layout is DPM-Solver's, whose usual 50 steps begin at 951 of 1000."""
 _SHOWN = 2
-_LINSPACE = (
-    "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "LMSDiscreteScheduler",
-    "HeunDiscreteScheduler", "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler",
-    "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "DEISMultistepScheduler",
-    "UniPCMultistepScheduler", "SASolverScheduler", "DPMSolverSDEScheduler",
-)  # fmt: skip
-"""Schedulers of diffusers whose spacing is "linspace" where nobody says one."""
+_OWN: Mapping[LevelKind, Spacing] = {"euler": "linspace", "multistep": "linspace"}
+"""What a scheduler of diffusers takes where nobody says a spacing, "leading" where it is not here: it is the
+default of the class that samples, also where `from_config` makes it of another one's file."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +49,15 @@ class TimestepLayout:
 
     Attributes:
         train: Number of training timesteps.
-        spacing: The layout.
+        spacing: The layout; None, where nobody says one: that of the sampler whose levels they are, see
+            `spaced`.
         offset: Added to the timesteps of the "leading" layout.
         kind: Whose levels they are.
         distilled: Number of timesteps that a latent consistency model was distilled on.
     """
 
     train: int = 1000
-    spacing: Spacing = "leading"
+    spacing: Spacing | None = "leading"
     offset: int = 1
     kind: LevelKind = "ddim"
     distilled: int = CONSISTENCY_STEPS
@@ -71,7 +68,8 @@ class TimestepLayout:
         Raises:
             ConfigError: One is out of range.
         """
-        check_spacing(self.spacing)
+        if self.spacing is not None:
+            check_spacing(self.spacing)
         if self.train < 1:
             raise ConfigError(f"training timesteps: expected at least 1, got {self.train}")
 
@@ -92,10 +90,10 @@ class TimestepLayout:
         if self.kind == "consistency":
             known = np.arange(self.distilled, 0, -1) * (self.train // self.distilled) - 1
             values = known[np.floor(np.linspace(0, len(known), steps, endpoint=False)).astype(int)]
-        elif self.spacing == "linspace":
+        elif self.spaced == "linspace":
             values = np.linspace(0, self.train - 1, count)[::-1][:steps]
             values = values if self.kind == "euler" else values.round()
-        elif self.spacing == "trailing":
+        elif self.spaced == "trailing":
             # Counted, since floating-point strides may give a value too many.
             values = np.round(self.train - np.arange(steps) * (self.train / steps)) - 1
         else:
@@ -105,6 +103,11 @@ class TimestepLayout:
     def laid_out(self, kind: LevelKind, spacing: Spacing | None = None) -> "TimestepLayout":
         """The same with the levels of another sampler, and other spacing unless that is None."""
         return replace(self, kind=kind, spacing=self.spacing if spacing is None else spacing)
+
+    @property
+    def spaced(self) -> Spacing:
+        """The layout that is taken: where none is said, the default of the sampler's class in diffusers."""
+        return self.spacing or _OWN.get(self.kind, "leading")
 
     @property
     def most(self) -> int:
@@ -138,7 +141,7 @@ class TimestepLayout:
         return (steps - 1 + more) * (self.train // (steps + more)) + self.offset
 
     def _serves(self, steps: int) -> bool:
-        if self.spacing != "leading" or self.kind in ("karras", "consistency"):
+        if self.spaced != "leading" or self.kind in ("karras", "consistency"):
             return True
         more = self.kind == "multistep"
         lost = (_LOST_MULTISTEP if more else _LOST) * self.train
@@ -151,21 +154,18 @@ class TimestepLayout:
         return " or ".join(map(str, sorted(chosen)))
 
 
-def layout_from_config(
-    config: Mapping[str, Any], offset: int | None = 1, own_spacing: bool = False
-) -> TimestepLayout:
+def layout_from_config(config: Mapping[str, Any], offset: int | None = 1) -> TimestepLayout:
     """The layout of a diffusers `scheduler_config.json`.
 
     Args:
         config: What it holds.
         offset: The `steps_offset` that the family's pipeline forces; None takes the file's, 0 without one.
-        own_spacing: A spacing that it does not hold is that of its scheduler in diffusers, else "leading".
 
     Raises:
         ConfigError: The layout is of a kind this project does not know.
     """
-    usual = "linspace" if own_spacing and config.get("_class_name") in _LINSPACE else "leading"
-    spacing = known_value(config, "timestep_spacing", usual, SPACINGS)
+    said = "timestep_spacing" in config
+    spacing = known_value(config, "timestep_spacing", "leading", SPACINGS) if said else None
     count = _whole(config, "num_train_timesteps", 1000, 1, MOST_TIMESTEPS)
     trained = config.get("trained_betas")
     train = len(trained) if isinstance(trained, list) and trained else count

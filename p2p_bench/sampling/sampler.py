@@ -30,7 +30,7 @@ class Sampler(ABC):
         steps: Number of denoising steps; None is the model's own.
         guidance: Guidance scale; None is the model's own.
         spacing: How the timesteps are laid out: "leading", "trailing" or "linspace", see `TimestepLayout`;
-            None is the model's own, "leading" as a rule.
+            None is the model's own, or where its files say none, that of the sampler in diffusers.
         max_rows: Samples through the network at once, conditional and unconditional counted apart. The
             default holds a 6 x 6 grid of taus with its source. "auto": as many as memory takes, found by
             trying and remembered for the model, the device and the number format.
@@ -185,7 +185,7 @@ def warn_of_steps(sampler: Sampler, spec: ModelSpec) -> None:
         spec: Facts about the model.
     """
     levels, name = sampler.stepper().levels, type(sampler).__name__
-    if spec.guided_by == "input" and spec.consistency and levels != "consistency":
+    if spec.consistency and levels != "consistency":
         log.warning(
             "model %r was distilled for the few steps of latent consistency, and %s takes others, whose "
             "pictures may be poor: sampler=lcm",

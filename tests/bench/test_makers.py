@@ -3,6 +3,7 @@
 import copy
 import importlib
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +12,10 @@ import pytest
 from p2p_bench.bench import makers as module
 from p2p_bench.bench import open_run
 from p2p_bench.bench.makers import maker_of, makers
-from tests.app.command import Command
+from tests.app.command import PAIRS, Command
 from tests.app.test_run import rows_of
 from tests.models.border import task
+from tests.models.tiny import tiny_checkpoint
 
 SETTINGS = ("metrics=pixel", "logger=none", "run.images=0", "run.batch_size=1", "run.dir=out")
 
@@ -99,3 +101,25 @@ def test_the_code_of_a_component_of_ones_own_counts(tmp_path: Path, monkeypatch:
     first = maker_of(own)
     file.write_text("class Mine:\n    another = True\n")
     assert len({before["code"], first["code"], maker_of(own)["code"]}) == 3
+
+
+def test_rows_of_another_spacing_are_not_gone_on_with(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no file and no setting says one, it was "leading" for every sampler before."""
+    folder = shutil.copytree(tiny_checkpoint().path, tmp_path / "unsaid")
+    file = folder / "scheduler" / "scheduler_config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps({key: one for key, one in config.items() if key != "timestep_spacing"}))
+    typed = (*SETTINGS[:-1], f"model.path={folder}", "sampler=euler")
+    others = ("sampler=ddim", "sampler.spacing=leading")
+    with monkeypatch.context() as earlier:
+        earlier.setattr(open_run, "_moved_spacing", lambda task, spec: None)
+        assert command.bench(*typed, "run.dir=out").code == 0
+        for place, other in enumerate(others):
+            assert command.bench(*typed, other, f"run.dir=out-{place}", pairs=PAIRS[:1]).code == 0
+    outcome = command.bench(*typed, "run.dir=out")
+    assert outcome.code == 2
+    assert "the timesteps of its sampler" in outcome.err
+    for place, other in enumerate(others):
+        assert command.bench(*typed, other, f"run.dir=out-{place}", pairs=PAIRS[:1]).code == 0

@@ -8,14 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import LatentConsistencyModelPipeline, LCMScheduler, UNet2DConditionModel
+from safetensors.torch import save_file
 
 import p2p_bench as p2p
 from p2p_bench.errors import ConfigError
 from p2p_bench.models import LocalCheckpoint, UNetCheckpoint
 from p2p_bench.models.schedule import schedule_from_config
-from p2p_bench.sampling import initial_noise
+from p2p_bench.sampling import LCMSampler, initial_noise
 from tests.examples import SOURCE, TARGET
-from tests.models.tiny import tiny_checkpoint
+from tests.models.tiny import tiny_checkpoint, tiny_model
+
+LAYER = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +124,40 @@ def test_the_timesteps_that_a_file_says_it_was_distilled_on(
             schedule_from_config({**config, "original_inference_steps": bad})
     with pytest.raises(ConfigError, match=r"timestep_scaling is 5\.0, expected 10"):
         schedule_from_config({**config, "timestep_scaling": 5.0})
+
+
+@pytest.mark.parametrize(
+    ("name", "title", "keys", "believed"),
+    [
+        ("lcm-lora-sdv1-5/pytorch_lora_weights", "", "kohya", True),
+        (
+            "models--someone--lcm-lora-sdv1-5/snapshots/1a2b/pytorch_lora_weights",
+            "",
+            "kohya",
+            True,
+        ),
+        ("loras/SD15_LCM_v2", "", "kohya", True),
+        ("loras/fast", "LCM LoRA", "kohya", True),
+        ("loras/fast", "", "kohya", False),
+        ("lcm/loras/style", "", "kohya", False),
+        ("loras/calcmodel", "balcmony", "kohya", False),
+        ("loras/lcm", "", "text", False),
+    ],
+)
+def test_a_lora_is_one_of_latent_consistency_if_it_says_so(
+    tmp_path: Path, name: str, title: str, keys: str, believed: bool
+) -> None:
+    file = tmp_path / f"{name}.safetensors"
+    file.parent.mkdir(parents=True)
+    weight = tiny_model(torch.float32).unet.get_submodule(LAYER).weight
+    layer = f"lora_unet_{LAYER.replace('.', '_')}" if keys == "kohya" else "lora_te_layers_0_q_proj"
+    factors = {"lora_down": torch.ones(1, weight.shape[1]), "lora_up": torch.ones(weight.shape[0], 1)}
+    state = {f"{layer}.{end}.weight": one for end, one in factors.items()}
+    save_file(state, file, metadata={"modelspec.title": title})
+    checkpoint = replace(tiny_checkpoint(), lora=[str(file), 0.1])
+    assert checkpoint.spec().consistency is believed
+    assert replace(checkpoint, consistency=not believed).spec().consistency is not believed
+    assert not replace(checkpoint, lora=[str(file), 0.0]).spec().consistency
+    if not believed:
+        with pytest.raises(ConfigError, match=r'not distilled.*"lcm" in the name.*model\.consistency=true'):
+            LCMSampler().steps_on(checkpoint.spec())

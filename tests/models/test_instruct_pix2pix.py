@@ -1,13 +1,11 @@
 """InstructPix2Pix: its checkpoint by its files, and what it is told."""
 
-import inspect
 import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import pytest
 import torch
 
@@ -15,8 +13,6 @@ import p2p_bench as p2p
 from p2p_bench.errors import ConfigError
 from p2p_bench.models import UNetCheckpoint
 from p2p_bench.models.conditioning import IMAGE
-from p2p_bench.models.schedule import SCHEDULERS
-from p2p_bench.models.timesteps import layout_from_config
 from tests.examples import SOURCE, TARGET
 from tests.models.small_ip2p import small_ip2p
 from tests.models.tiny import tiny_checkpoint, tiny_model
@@ -59,29 +55,11 @@ def test_the_network_sees_the_image_behind_the_latents() -> None:
     assert torch.equal(seen[1], torch.cat([latents, torch.zeros_like(image)], 1))
 
 
-def test_a_spacing_that_no_file_says_is_its_schedulers(tmp_path: Path) -> None:
+def test_a_spacing_that_no_file_says_is_that_of_the_sampler(tmp_path: Path) -> None:
     """As published: the file was written before spacings had names."""
-    scheduler = "scheduler/scheduler_config.json"
-    folder = changed(tmp_path / "old", scheduler, {"timestep_spacing": None})
-    assert UNetCheckpoint(folder).spec().timesteps.spacing == "linspace"
-    file = Path(tiny_checkpoint().path)
-    other = changed(
-        tmp_path / "sd", scheduler,
-        {"timestep_spacing": None, "_class_name": "EulerAncestralDiscreteScheduler"}, file,
-    )  # fmt: skip
-    index = json.loads((other / "model_index.json").read_text())
-    index["scheduler"] = ["diffusers", "EulerAncestralDiscreteScheduler"]
-    (other / "model_index.json").write_text(json.dumps(index))
-    assert UNetCheckpoint(other).spec().timesteps.spacing == "leading"  # what Prompt-to-Prompt ran with
-
-
-@pytest.mark.parametrize("name", SCHEDULERS)
-def test_the_spacing_of_each_scheduler_is_that_of_diffusers(name: str) -> None:
-    parameters = inspect.signature(getattr(diffusers, name).__init__).parameters
-    if "timestep_spacing" not in parameters:
-        pytest.skip(f"{name} leaves no choice, or needs another library")
-    usual = parameters["timestep_spacing"].default
-    assert layout_from_config({"_class_name": name}, own_spacing=True).spacing == usual
+    folder = changed(tmp_path / "old", "scheduler/scheduler_config.json", {"timestep_spacing": None})
+    timesteps = UNetCheckpoint(folder).spec().timesteps
+    assert (timesteps.laid_out("euler").spaced, timesteps.laid_out("ddim").spaced) == ("linspace", "leading")
 
 
 @pytest.mark.parametrize(
