@@ -6,9 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-import torch
-
-from p2p_bench import raster
 from p2p_bench.data.base import PairImages
 from p2p_bench.data.pie_format import (
     CATEGORIES,
@@ -87,11 +84,11 @@ class PieBenchPP(FolderSet):
         """
         assert pair.image is not None
         number, row = find_row(pair.image, COLUMNS, lambda row: row["id"], pair.id)
-        image = torch.from_numpy(raster.rgb(read_picture(pair.image, number, "image")))
+        picture = read_picture(pair.image, number, "image")
         try:
             blend_words(row)
             check_blend_words(pair, self.as_released)
-            return masked_pixels(image, parse_runs(row["mask"]), size, self.fit, self.border)
+            return masked_pixels(picture, parse_runs(row["mask"]), size, self.fit, self.border)
         except DataError as error:
             raise DataError(f"{pair.image}, id {pair.id!r}: {error}") from error
 
