@@ -97,7 +97,7 @@ def kind_of(path: Path) -> str:
     return "WEBP lossless" if kind == "WEBP" and _is_lossless(path) else kind
 
 
-LOSSY = ("JPEG", "WEBP")
+LOSSY = ("JPEG", "WEBP", "TIFF JPEG")
 """Kinds of files that do not keep every pixel, as `kind_of` calls them."""
 
 
@@ -126,11 +126,18 @@ def _header(path: Path) -> tuple[str, tuple[int, int], int]:
                 asked = image.format != "PNG" or "exif" in image.info
                 turned = image.getexif().get(_ORIENTATION) if asked else 1
                 orientation = turned if isinstance(turned, int) and turned in _ORIENTATIONS else 1
-                return str(image.format), image.size, orientation
+                return _format(image), image.size, orientation
     except Image.DecompressionBombError as error:
         raise _too_large(name, "far too many pixels") from error
     except _DECODE_ERRORS as error:
         raise _damaged(name, error) from error
+
+
+def _format(image: Image.Image) -> str:
+    """PIL's name, but for JPEG that lies in another kind of file: that of several pictures, or a TIFF."""
+    if image.format == "TIFF" and image.info.get("compression") in ("jpeg", "tiff_jpeg"):
+        return "TIFF JPEG"
+    return "JPEG" if image.format == "MPO" else str(image.format)
 
 
 def read_picture(path: Path) -> Picture:

@@ -323,3 +323,14 @@ def test_a_mask_lies_on_the_image_as_it_is_shown(
     image, mask = load_masked_image(tmp_path / "image.png", tmp_path / "mask.png")
     assert np.array_equal(mask.numpy(), upright)
     assert torch.equal(image[0], mask)
+
+
+@pytest.mark.parametrize("name", ["a.mpo", "a.jpg", "a.tif"])
+def test_jpeg_within_another_kind_of_file_is_no_lossless_one(tmp_path: Path, name: str) -> None:
+    options: dict[str, Any] = {"format": "MPO", "save_all": True, "append_images": [Image.new("RGB", (8, 8))]}
+    if name == "a.tif":
+        options = {"compression": "jpeg"}
+    Image.new("RGB", (8, 8), "red").save(tmp_path / name, **options)
+    assert raster.kind_of(tmp_path / name) in raster.LOSSY
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "b.tif", compression="tiff_lzw")
+    assert raster.kind_of(tmp_path / "b.tif") == "TIFF"

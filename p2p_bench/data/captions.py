@@ -70,11 +70,11 @@ class CaptionedSet(FolderSet):
                 f"{shortened(str(path))}: no such file; dataset.captions is a JSONL file of prompts"
             )
         targets = {pair.id: pair.target_prompts for pair in found if pair.target_prompts}
-        ids = {pair.id for pair in found}
+        sources = {pair.id: pair.source_prompt for pair in found}
         lines = {line.id: line for line in read_pairs(path, targets=targets)}
         for name, line in lines.items():
-            if name not in ids:
-                hint = nearest(name[:100], sorted(ids)[:2000])
+            if name not in sources:
+                hint = nearest(name[:100], sorted(sources)[:2000])
                 raise DataError(f"{path}: the data set has no edit of id {shortened(name)!r}.{hint}")
             other = (line.image, line.scene, line.category, line.instruction)
             if any(other) or line.seed is not None:
@@ -87,6 +87,11 @@ class CaptionedSet(FolderSet):
                 raise DataError(
                     f"{path}, id {name!r}: the data set has a target prompt of its own, "
                     f"{shortened(own[0])!r}; leave target out"
+                )
+            if sources[name] not in ("", line.source_prompt) and not self.REPLACES:
+                raise DataError(
+                    f"{path}, id {name!r}: the data set has a source prompt of its own, "
+                    f"{shortened(sources[name])!r}; leave the line out, or give that one"
                 )
         return lines
 

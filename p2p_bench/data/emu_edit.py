@@ -11,7 +11,7 @@ from p2p_bench.data.base import PairImages
 from p2p_bench.data.captions import CaptionedSet
 from p2p_bench.data.places import set_folder
 from p2p_bench.data.records import Faults, fitted_pixels, kind_of, optional_text, text_of
-from p2p_bench.data.tables import files_like, find_row, read_bytes, read_columns, read_picture
+from p2p_bench.data.tables import check_columns, files_like, find_row, read_bytes, read_columns, read_picture
 from p2p_bench.errors import DataError
 from p2p_bench.types import EditPair
 
@@ -52,6 +52,7 @@ class EmuEdit(CaptionedSet):
         faults = Faults(folder, "folder")
         patterns = (f"data/{self.split}-*.parquet", f"{self.split}-*.parquet")
         for path in files_like(folder, patterns, "pictures and captions"):
+            check_columns(path, (*_COLUMNS, "image"))
             for number, row in enumerate(read_columns(path, _COLUMNS)):
                 with faults.of(f"row {number}", path):
                     text_of(row, "hash")

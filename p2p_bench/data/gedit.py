@@ -1,9 +1,9 @@
 """GEdit-Bench (`stepfun-ai/GEdit-Bench`): Arrow files with pictures and instructions; see datasets/gedit."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 
@@ -12,9 +12,19 @@ from p2p_bench.data.base import PairImages
 from p2p_bench.data.captions import CaptionedSet
 from p2p_bench.data.places import set_folder
 from p2p_bench.data.records import Faults, fitted_pixels, text_of
-from p2p_bench.data.tables import files_like, find_row, read_bytes, read_columns, read_picture
+from p2p_bench.data.tables import (
+    check_columns,
+    files_like,
+    find_row,
+    read_bytes,
+    read_columns,
+    read_picture,
+)
+from p2p_bench.errors import DataError
+from p2p_bench.raster import shortened
 from p2p_bench.types import EditPair
 
+Language = Literal["en", "cn"]
 _COLUMNS = ("key", "task_type", "instruction", "instruction_language")
 
 
@@ -33,7 +43,7 @@ class GEdit(CaptionedSet):
         image: Column of the picture that is edited.
     """
 
-    language: Literal["en", "cn"] = "en"
+    language: Language = "en"
     image: Literal["input_image", "input_image_raw"] = "input_image"
 
     NAME: ClassVar[str] = "gedit"
@@ -49,9 +59,10 @@ class GEdit(CaptionedSet):
         folder = set_folder(self.path)
         faults = Faults(folder, "folder")
         for path in files_like(folder, ("*.arrow", "train/*.arrow", "data/*.arrow"), "pictures"):
+            check_columns(path, (*_COLUMNS, self.image))
             for number, row in enumerate(read_columns(path, _COLUMNS)):
                 with faults.of(f"row {number}", path):
-                    if text_of(row, "instruction_language") == self.language:
+                    if _language(row) == self.language:
                         instruction = text_of(row, "instruction")
                         category = text_of(row, "task_type")
                         faults.add(
@@ -87,3 +98,13 @@ class GEdit(CaptionedSet):
             return row["key"] if row["instruction_language"] == self.language else None
 
         return find_row(path, _COLUMNS, key, wanted)[0]
+
+
+def _language(row: Mapping[str, Any]) -> str:
+    """Of a row's instruction: another name for it would leave the row out without a word."""
+    language, known = text_of(row, "instruction_language"), get_args(Language)
+    if language not in known:
+        raise DataError(
+            f"instruction_language: expected {' or '.join(map(repr, known))}, got {shortened(language)!r}"
+        )
+    return language

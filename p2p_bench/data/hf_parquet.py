@@ -19,8 +19,8 @@ from p2p_bench.errors import DataError
 from p2p_bench.raster import shortened
 from p2p_bench.types import EditPair
 
-_SHARD = re.compile(r"([-_.]?\d+(-of-\d+)?)?\.(parquet|arrow)$")
-"""What the files of one split differ in."""
+_SHARD = re.compile(r"(^|(?<=/)|[-_.])\d+(-of-\d+)?(?=\.(parquet|arrow)$)")
+"""What the files of one split differ in: a number of its own, and not the end of a word, as in `test2`."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from p2p_bench.data.captions import CaptionedSet
 from p2p_bench.data.images import masked_image
 from p2p_bench.data.places import set_folder
 from p2p_bench.data.records import Faults, fitted_pixels, integer_of, text_of
-from p2p_bench.data.tables import files_like, find_row, read_bytes, read_columns, read_picture
+from p2p_bench.data.tables import check_columns, files_like, find_row, read_bytes, read_columns, read_picture
 from p2p_bench.types import EditPair
 
 _COLUMNS = ("img_id", "turn_index", "instruction")
@@ -46,6 +46,7 @@ class MagicBrush(CaptionedSet):
         faults = Faults(folder, "folder")
         patterns = (f"data/{self.split}-*.parquet", f"{self.split}-*.parquet")
         for path in files_like(folder, patterns, "pictures and instructions"):
+            check_columns(path, (*_COLUMNS, *_PICTURES))
             for number, row in enumerate(read_columns(path, _COLUMNS)):
                 with faults.of(f"row {number}", path):
                     text_of(row, "img_id")

@@ -221,8 +221,11 @@ class _LineReader:
         if not given and known is not None:
             return known
         if not given:
+            name = shortened(str(data.get("id")))
+            own = f"; the data set has no edit of id {name!r} with one" if self.targets else ""
             self.faults.append(
-                f"target_prompt: missing; a line needs it or target_prompts.{_renamed('target_prompt', data)}"
+                f"target_prompt: missing; a line needs it or target_prompts{own}."
+                f"{_renamed('target_prompt', data)}"
             )
         if len(given) == 2:
             self.faults.append("target_prompt and target_prompts: give one of the two")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
+from p2p_bench import raster
 from p2p_bench.data.base import PairImages
-from p2p_bench.data.images import load_image
 from p2p_bench.data.pie_format import (
     CATEGORIES,
     BlendWords,
@@ -94,11 +94,11 @@ class PieBench(FolderSet):
             DataError: The image or the mask cannot be used, or a blend word is in no prompt.
         """
         assert pair.image is not None
-        image = load_image(pair.image)
+        picture = raster.read_picture(pair.image)
         try:
             check_blend_words(pair, self.as_released)
             runs = parse_runs(self._runs(pair))
-            return masked_pixels(image, runs, size, self.fit, self.border)
+            return masked_pixels(picture, runs, size, self.fit, self.border)
         except DataError as error:
             raise DataError(f"{pair.mask}, id {pair.id!r}: {error}") from error
 

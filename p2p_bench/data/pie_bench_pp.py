@@ -6,9 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-import torch
-
-from p2p_bench import raster
 from p2p_bench.data.base import PairImages
 from p2p_bench.data.pie_format import (
     CATEGORIES,
@@ -21,7 +18,7 @@ from p2p_bench.data.pie_format import (
 )
 from p2p_bench.data.places import set_folder
 from p2p_bench.data.records import Faults, FolderSet, chosen, optional_text, parse_json, text_of
-from p2p_bench.data.tables import files_like, find_row, read_bytes, read_columns, read_picture
+from p2p_bench.data.tables import check_columns, files_like, find_row, read_bytes, read_columns, read_picture
 from p2p_bench.errors import DataError
 from p2p_bench.fields import OneOf
 from p2p_bench.raster import shortened
@@ -63,6 +60,7 @@ class PieBenchPP(FolderSet):
             category = _category(path)
             if wanted is not None and category not in wanted:
                 continue
+            check_columns(path, (*COLUMNS, "image"))
             for number, row in enumerate(read_columns(path, COLUMNS)):
                 with faults.of(f"row {number}", path):
                     faults.add(self._pair(row, path, category))
@@ -86,11 +84,11 @@ class PieBenchPP(FolderSet):
         """
         assert pair.image is not None
         number, row = find_row(pair.image, COLUMNS, lambda row: row["id"], pair.id)
-        image = torch.from_numpy(raster.rgb(read_picture(pair.image, number, "image")))
+        picture = read_picture(pair.image, number, "image")
         try:
             blend_words(row)
             check_blend_words(pair, self.as_released)
-            return masked_pixels(image, parse_runs(row["mask"]), size, self.fit, self.border)
+            return masked_pixels(picture, parse_runs(row["mask"]), size, self.fit, self.border)
         except DataError as error:
             raise DataError(f"{pair.image}, id {pair.id!r}: {error}") from error
 
@@ -147,9 +145,9 @@ def _category(path: Path) -> str:
     """The kind of edit that a folder's first digit says.
 
     Raises:
-        DataError: Its name begins with none.
+        DataError: Its name begins with none, or with a number of several digits.
     """
-    digit = path.parent.name[:1]
-    if digit not in tuple("0123456789"):
+    digit, rest = path.parent.name[:1], path.parent.name[1:2]
+    if digit not in tuple("0123456789") or rest.isdigit():
         raise DataError(f"{path}: its folder has to begin with the digit of a kind of edit, as 0_random_140")
     return CATEGORIES[int(digit)]

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
+from jaxtyping import Bool
 
+from p2p_bench import raster
 from p2p_bench.data.base import PairImages
 from p2p_bench.data.images import Fit
 from p2p_bench.data.records import fitted_pixels, kind_of, text_of
@@ -132,25 +132,32 @@ def with_border(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
 
 
 def masked_pixels(
-    image: Float[Tensor, "3 h w"], runs: Sequence[int], size: tuple[int, int], fit: Fit, border: bool
+    picture: raster.Picture, runs: Sequence[int], size: tuple[int, int], fit: Fit, border: bool
 ) -> PairImages:
     """An image and its mask at a model's size.
 
     Args:
-        image: RGB in [0, 1], of 512 x 512 pixels.
+        picture: The image, of 512 x 512 pixels.
         runs: See `decode_runs`.
         size: Height and width of the model.
         fit: See `p2p_bench.data.images.fit_image`.
         border: Whether the outermost pixels count as editable.
 
     Raises:
-        DataError: The image has another size than masks are written for, or the runs are no mask.
+        DataError: The image has another size than masks are written for, or is turned by EXIF, which a mask
+            of that size does not show; or the runs are no mask.
     """
+    image = torch.from_numpy(raster.rgb(picture))
     height, width = image.shape[-2:]
     if (height, width) != (SIDE, SIDE):
         raise DataError(
             f"the image is {width} x {height} pixels, but its mask is written for {SIDE} x {SIDE}; "
             "take the image as it was published"
+        )
+    if picture.orientation != 1:
+        raise DataError(
+            f"the image is turned by EXIF orientation {picture.orientation}, its mask is not, so where the "
+            "mask lies is not known; take the image as it was published"
         )
     mask = decode_runs(runs, SIDE, SIDE)
     white = with_border(mask) if border else mask

@@ -225,8 +225,8 @@ def refuse_misspelt(record: Mapping[str, Any], known: Sequence[str]) -> None:
     """
     absent = {_bare(key): key for key in known if key not in record}
     for key in record:
-        if (meant := absent.get(_bare(key))) is not None:
-            raise DataError(f"{shortened(key)}: is not read; call it {meant}")
+        if (meant := absent.get(_bare(str(key)))) is not None:  # keys of YAML are anything
+            raise DataError(f"{shortened(str(key))}: is not read; call it {meant}")
 
 
 def _bare(key: str) -> str:

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ def files_like(folder: Path, patterns: Sequence[str | tuple[str, ...]], holds: s
         holds: What they hold, for the message.
 
     Raises:
-        DataError: There is none, or one leads out of the folder.
+        DataError: There is none; one leads out of the folder; or their names count more of them than there
+            are, as after a broken download, or are those of several editions.
     """
     kinds = [(pattern,) if isinstance(pattern, str) else pattern for pattern in patterns]
     for together in kinds:
@@ -36,9 +38,58 @@ def files_like(folder: Path, patterns: Sequence[str | tuple[str, ...]], holds: s
             named = shortened(" or ".join(together))
             raise DataError(f"{folder}: {named!r} is no pattern of files in it ({error})") from error
         if found:
+            _check_counted(folder, found, together)
             return [inside(folder, os.path.relpath(path, folder)) for path in found]
     named = " or ".join(pattern for together in kinds for pattern in together)
     raise DataError(f"{folder}: no file {named} in it; there lie {holds} of the data set")
+
+
+_COUNTED = re.compile(r"(?P<stem>.*[-_])(?P<number>\d{1,6})-of-(?P<total>\d{1,6})(?P<rest>.*)")
+"""Name of one of several files that hold a table together, such as `test-00000-of-00003.parquet`."""
+
+
+def _check_counted(folder: Path, found: Sequence[Path], patterns: Sequence[str]) -> None:
+    """Sees that files whose names count them are all there, but for those that no pattern asks for.
+
+    Raises:
+        DataError: One is not, or they are of several such sets.
+    """
+    totals: dict[tuple[Path, str], dict[str, list[str]]] = {}
+    for path in found:
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if not hidden and (name := _COUNTED.fullmatch(path.name)):
+            kind = (path.parent, name["stem"])
+            totals.setdefault(kind, {}).setdefault(name["total"], []).append(path.name)
+    for (parent, _), editions in totals.items():
+        if len(editions) > 1:
+            mixed = ", ".join(names[0] for names in editions.values())
+            raise DataError(
+                f"{parent}: files of several editions of one table, such as {shortened(mixed)}; leave those "
+                "of one there"
+            )
+        for total, names in editions.items():
+            lacking = [name for name in _names_lacking(names, int(total)) if _asked(parent / name, patterns)]
+            if lacking:
+                raise DataError(
+                    f"{folder}: {len(lacking)} of {int(total)} files of one table are not there, the first "
+                    f"is {shortened((parent / lacking[0]).relative_to(folder).as_posix())}; fetch them, as "
+                    "their rows would be left out"
+                )
+
+
+def _names_lacking(names: Sequence[str], total: int) -> list[str]:
+    """What the files that lack would be called, by the name of one that is there."""
+    known = [_COUNTED.fullmatch(name) for name in names]
+    there = {int(one["number"]) for one in known if one}
+    first = known[0]
+    assert first is not None
+    width = len(first["number"])
+    tail = f"-of-{first['total']}{first['rest']}"
+    return [f"{first['stem']}{number:0{width}d}{tail}" for number in range(total) if number not in there]
+
+
+def _asked(path: Path, patterns: Sequence[str]) -> bool:
+    return any(path.match(pattern.replace("**/", "")) for pattern in patterns)
 
 
 def read_columns(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -135,6 +186,11 @@ def read_cell(path: Path, row: int, column: str) -> bytes | str | None:
         raise _unreadable(path, error) from error
     content = cell
     if isinstance(cell, dict):
+        if not {"bytes", "path"} & set(cell):
+            raise DataError(
+                f"{path}, row {row}, {column}: expected a structure with bytes or path, got one with "
+                f"{shortened(', '.join(cell)) or 'nothing'}"
+            )
         content = cell.get("path") if cell.get("bytes") is None else cell["bytes"]
     if content is not None and not isinstance(content, bytes | str):
         raise DataError(f"{path}, row {row}, {column}: expected an image, got {kind_of(content)}")
@@ -201,13 +257,22 @@ def _opened(stamp: tuple[str, int, int]) -> pq.ParquetFile | pa.Table:
     """A Parquet file, or an Arrow table that stays on the disk until its cells are read."""
     path = stamp[0]
     if not path.endswith(".arrow"):
-        return pq.ParquetFile(path, memory_map=True)
+        return pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
     source = pa.memory_map(path)
     try:
         return pa.ipc.open_file(source).read_all()
     except pa.ArrowInvalid:  # written as a stream, which has no footer
         source.seek(0)
-        return pa.ipc.open_stream(source).read_all()
+        table = pa.ipc.open_stream(source).read_all()
+    # The reader takes the end of the file for that of the stream, also where it is cut off between batches.
+    source.seek(max(0, stamp[2] - len(_END)))
+    if source.read() != _END:
+        raise pa.ArrowInvalid("the stream is cut off: its end mark is not there")
+    return table
+
+
+_END = b"\xff\xff\xff\xff\0\0\0\0"
+"""What a stream of Arrow ends with."""
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:

@@ -11,7 +11,7 @@ from p2p_bench.data.base import PairImages
 from p2p_bench.data.captions import CaptionedSet
 from p2p_bench.data.places import set_folder
 from p2p_bench.data.records import Faults, fitted_pixels, text_of
-from p2p_bench.data.tables import files_like, read_bytes, read_columns, read_picture
+from p2p_bench.data.tables import check_columns, files_like, read_bytes, read_columns, read_picture
 from p2p_bench.errors import DataError
 from p2p_bench.types import EditPair
 
@@ -46,6 +46,7 @@ class TEdBench(CaptionedSet):
         folder = set_folder(self.path)
         faults = Faults(folder, "folder")
         (path, *more) = files_like(folder, ("data/val-*.parquet", "val-*.parquet"), "pictures and captions")
+        check_columns(path, ("caption", _PICTURE))
         for number, row in enumerate(read_columns(path, ("caption",))):
             with faults.of(f"row {number}", path):
                 faults.add(EditPair(str(number), "", (text_of(row, "caption"),), image=path))

@@ -1,5 +1,6 @@
 """The TI2I sets of Plug-and-Play (arXiv 2211.12572): a YAML file each, or PnPInversion's mapping file."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from p2p_bench.data.records import (
     read_json_object,
     read_text,
     record_of,
+    refuse_misspelt,
     text_of,
 )
 from p2p_bench.errors import DataError
@@ -124,8 +126,18 @@ def _refuse_key_twice(node: Any) -> None:
         _refuse_key_twice(child)
 
 
+_LISTED = ("init_img", "source_prompt", "target_prompts", "seed")
+_MAPPED = ("image_path", "original_prompt", "editing_prompt", "editing_instruction", "blended_word", "mask")
+_PICTURE = re.compile("ima?g", re.IGNORECASE)
+"""What names of keys for a picture have in them."""
+
+
 def _listed(where: str, record: Mapping[str, Any], folder: Path) -> EditPair:
     """A record of a YAML file: `init_img`, `target_prompts`, and a source prompt at times."""
+    refuse_misspelt(record, _LISTED)
+    named = next((key for key in record if _PICTURE.search(str(key))), "init_img")
+    if "init_img" not in record and named != "init_img":  # it would start from noise
+        raise DataError(f"{shortened(str(named))}: is not read; call it init_img")
     targets = record.get("target_prompts")
     if not isinstance(targets, list) or not targets:
         raise DataError(f"target_prompts: expected a list of texts, got {kind_of(targets)}")
@@ -140,24 +152,40 @@ def _listed(where: str, record: Mapping[str, Any], folder: Path) -> EditPair:
         return EditPair(where, source or "", prompts, seed=seed)
     # Written from the folder above, "/ImageNetR-TI2I/panda/cartoon_30.jpg", whatever this one is called.
     text = image.lstrip("/")
-    places = [text, text.partition("/")[2]] if "/" in text else [text]
-    return EditPair(where, source or "", prompts, image=_first(folder, places))
+    path, (above, _, below) = inside(folder, text), text.partition("/")
+    if below and not (folder / above).exists():
+        path = inside(folder, below)
+    return EditPair(where, source or "", prompts, image=path)
 
 
 def _mapped(where: str, record: Mapping[str, Any], folder: Path) -> EditPair:
     """A record of the mapping file, in PIE-Bench's layout."""
+    refuse_misspelt(record, _MAPPED)
     image = text_of(record, "image_path")
-    root = "annotation_images"
+    for key in ("blended_word", "mask"):
+        if record.get(key):
+            raise DataError(
+                f"{key}: is not read; leave it out, or name the file mapping_file.json and set "
+                "dataset=pie_bench"
+            )
     return EditPair(
         id=where,
         source_prompt=without_brackets(optional_text(record, "original_prompt") or ""),
         target_prompts=(prompt_of(record, "editing_prompt"),),
-        image=_first(folder, [f"{root}/{image}", f"{root}/ti2i_benchmark/{image}"]),
+        image=_mapped_image(folder, image),
         instruction=optional_text(record, "editing_instruction"),
     )
 
 
-def _first(folder: Path, places: list[str]) -> Path:
-    """The first place that holds a file; the first of all where none does."""
-    paths = [inside(folder, place) for place in places]
-    return next(filter(is_file, paths), paths[0])
+def _mapped_image(folder: Path, text: str) -> Path:
+    """An image of the mapping file, in the folder of images or in that of the set inside it.
+
+    Raises:
+        DataError: Both hold one of that name.
+    """
+    paths = [inside(folder, f"annotation_images/{place}{text}") for place in ("", "ti2i_benchmark/")]
+    there = [path for path in dict.fromkeys(paths) if is_file(path)]
+    if len(there) > 1:
+        named = " and ".join(shortened(str(path)) for path in there)
+        raise DataError(f"image_path: {named} are both there, so which is meant is not known")
+    return there[0] if there else paths[0]

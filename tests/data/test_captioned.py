@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -131,6 +132,7 @@ def test_tedbench(tmp_path: Path) -> None:
     captions(tmp_path / "c.jsonl", {"id": "0", "source": SOURCE, "target": "a cow"})
     with pytest.raises(DataError, match=f"id '0': the data set has a target prompt of its own, '{TARGET}'"):
         dataset.pairs()
+    (tmp_path / "data" / "val-00000-of-00001.parquet").unlink()
     make(tmp_path, "val", [ted(TARGET)], [ted(TARGET)])
     with pytest.raises(DataError, match="expected one file"):
         dataset.pairs()
@@ -176,3 +178,56 @@ def test_a_run(command: Any, name: str) -> None:
     assert {key: row["status"] for key, row in rows.items()} == dict(zip(ids, ("ok", "error"), strict=True))
     assert rows[ids[0]]["inversion"] == "ddim"
     assert rows[ids[0]]["target_prompt"] == TARGET
+
+
+@pytest.mark.parametrize(
+    ("parts", "lost", "told"),
+    [
+        (
+            3,
+            0,
+            r"1 of 3 files of one table are not there.* data/dev-00000-of-00003\.parquet; fetch",
+        ),
+        (3, 1, r"1 of 3 files .* data/dev-00001-of-00003\.parquet"),
+        (3, 2, r"1 of 3 files .* data/dev-00002-of-00003\.parquet"),
+        (2, None, "files of several editions of one table, such as dev-00000-of-00001"),
+    ],
+)
+def test_files_that_are_lacking_are_not_left_out(
+    tmp_path: Path, parts: int, lost: int | None, told: str
+) -> None:
+    if lost is None:
+        make(tmp_path, "dev", [brush("9", 1)])
+    make(tmp_path, "dev", *([brush("7", part)] for part in range(parts)))
+    if lost is not None:
+        (tmp_path / "data" / f"dev-{lost:05d}-of-{parts:05d}.parquet").unlink()
+    with pytest.raises(DataError, match=told):
+        MagicBrush(tmp_path).pairs()
+
+
+@pytest.mark.parametrize("kind", [MagicBrush, EmuEdit, TEdBench])
+def test_a_table_without_pictures_is_refused_at_once(tmp_path: Path, kind: type[Any]) -> None:
+    rows = {"dev": [brush("7", 1)], "validation": [emu(1)], "val": [ted(TARGET)]}
+    for split, (row,) in rows.items():
+        texts = {key: value for key, value in row.items() if not isinstance(value, dict)}
+        make(tmp_path, split, [texts])
+    with pytest.raises(DataError, match=r"no column '(source_img|image|original_image)'"):
+        kind(tmp_path).pairs()
+
+
+def test_a_page_that_was_damaged_is_no_other_text(tmp_path: Path) -> None:
+    path = make(tmp_path, "val", [ted(TARGET)]) / "data" / "val-00000-of-00001.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table, path, compression="none", write_page_checksum=True, use_dictionary=False)
+    content = path.read_bytes()
+    assert b"blue" in content
+    path.write_bytes(content.replace(b"blue", b"glue"))
+    with pytest.raises(DataError, match="not a whole table that can be read"):
+        TEdBench(tmp_path).pairs()
+
+
+def test_a_line_of_no_edit_is_named(tmp_path: Path) -> None:
+    make(tmp_path, "val", [ted(TARGET)])
+    file = captions(tmp_path / "c.jsonl", {"id": "0", "source": SOURCE}, {"id": "1", "source": SOURCE})
+    with pytest.raises(DataError, match=r"line 2: target_prompt: missing.*no edit of id '1' with one"):
+        TEdBench(tmp_path, captions=file).pairs()

@@ -115,10 +115,49 @@ def test_what_cannot_be_read_is_named(
 def test_several_splits_are_not_mixed(tmp_path: Path) -> None:
     make(tmp_path, [row(0)], [row(1)])
     make(tmp_path, [row(2)], split="train")
-    make(tmp_path / ".cache", [row(3)])
-    with pytest.raises(DataError, match=r"there are data/test, data/train; set dataset\.files"):
+    make(tmp_path / ".cache", [row(3)], [row(4)])
+    (tmp_path / ".cache" / "data" / "test-00000-of-00002.parquet").unlink()
+    with pytest.raises(DataError, match=r"there are data/test\.parquet, data/train\.parquet; set dataset"):
         HfParquet(tmp_path).pairs()
     assert len(HfParquet(tmp_path, files="data/test-*").pairs()) == 2
+
+
+@pytest.mark.parametrize(
+    "names", [("set1.parquet", "set2.parquet"), ("train2014.parquet", "train2017.parquet")]
+)
+def test_splits_whose_names_end_with_a_number_are_not_mixed(tmp_path: Path, names: tuple[str, str]) -> None:
+    for number, name in enumerate(names):
+        pq.write_table(pa.Table.from_pylist([row(number)]), tmp_path / name)
+    with pytest.raises(DataError, match=f"there are {names[0]}, {names[1]}; set dataset"):
+        HfParquet(tmp_path).pairs()
+
+
+def test_a_table_is_not_read_twice_in_two_formats(tmp_path: Path) -> None:
+    table = pa.Table.from_pylist([row(0)])
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    with pytest.raises(DataError, match=r"there are a\.arrow, a\.parquet; set dataset"):
+        HfParquet(tmp_path).pairs()
+    assert len(HfParquet(tmp_path, files="*.arrow").pairs()) == 1
+
+
+def test_a_file_that_is_lacking_changes_no_number(tmp_path: Path) -> None:
+    make(tmp_path, [row(0)], [row(1)], [row(2)])
+    (tmp_path / "data" / "test-00000-of-00003.parquet").unlink()
+    side = captions(tmp_path / "c.jsonl", {"id": "1", "source": "a cat", "target": "a dog"})
+    for files in (None, "data/test-*.parquet", "**/test*"):
+        with pytest.raises(DataError, match=r"1 of 3 files .* data/test-00000-of-00003\.parquet"):
+            HfParquet(tmp_path, files=files, captions=side).pairs()
+    asked = HfParquet(tmp_path, files="data/test-00001-of-*.parquet")  # the others are not
+    assert [pair.id for pair in asked.pairs()] == ["0"]
+
+
+def test_a_mask_in_another_form_is_not_taken_for_none(tmp_path: Path) -> None:
+    make(tmp_path, [row(0, region={"size": [64, 64], "counts": "abc"})])
+    dataset = HfParquet(tmp_path, mask="region")
+    error = load_pair(dataset, dataset.pairs()[0], SIZE).error
+    assert "expected a structure with bytes or path, got one with size, counts" in str(error)
 
 
 def test_bad_cells_are_errors_of_their_pairs(tmp_path: Path) -> None:

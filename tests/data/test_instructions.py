@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
 
@@ -45,6 +46,29 @@ def test_gedit(tmp_path: Path, footer: bool) -> None:
     assert one is not None
     assert two is not None
     assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("language", ["EN", "zh", "en ", "english"])
+def test_a_language_of_another_name_leaves_no_edit_out(tmp_path: Path, language: str) -> None:
+    gedit.make(tmp_path, [gedit.row("a"), gedit.row("b", instruction_language=language)])
+    with pytest.raises(DataError, match=f"row 1: .* expected 'en' or 'cn', got '{language}'"):
+        GEdit(tmp_path).pairs()
+
+
+def test_a_stream_that_ends_between_its_batches_is_no_whole_one(tmp_path: Path) -> None:
+    path = gedit.make(tmp_path, [gedit.row("a"), gedit.row("b")]) / "data-00000-of-00001.arrow"
+    with pa.memory_map(str(path)) as source:
+        pa.ipc.open_stream(source).read_next_batch()
+        end = source.tell()
+    path.write_bytes(path.read_bytes()[:end])
+    with pytest.raises(DataError, match="the stream is cut off: its end mark is not there"):
+        GEdit(tmp_path).pairs()
+
+
+def test_a_table_without_the_pictures_is_refused_at_once(tmp_path: Path) -> None:
+    gedit.make(tmp_path, [{key: value for key, value in gedit.row("a").items() if key != "input_image_raw"}])
+    with pytest.raises(DataError, match=r"no column 'input_image_raw'\. Did you mean 'input_image'"):
+        GEdit(tmp_path, image="input_image_raw").pairs()
 
 
 def test_bad_arrow_files_are_named(tmp_path: Path) -> None:

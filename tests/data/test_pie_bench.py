@@ -1,6 +1,7 @@
 """PIE-Bench: masks as runs, blend words, kinds of edit, and what is refused."""
 
 import json
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from p2p_bench.data import load_pair
+from p2p_bench.data.base import PairDataset
 from p2p_bench.data.pie_bench import PieBench
+from p2p_bench.data.pie_bench_pp import PieBenchPP
 from p2p_bench.data.pie_format import CATEGORIES, decode_runs, parse_runs, with_border
 from p2p_bench.errors import ConfigError, DataError, ErrorList
+from tests.data.fake import pie_bench_pp
+from tests.data.fake.pictures import picture
 from tests.data.fake.pie_bench import LEFT_HALF, make, record, records
 from tests.data.importing import planned, ran
 
@@ -322,6 +328,23 @@ def test_a_run(command: Any) -> None:
     assert rows["911000000000"]["mask"] == "full"
     assert np.isfinite(rows["000000000000"]["psnr_outside"])
     assert rows["000000000000"]["inversion"] == "ddim"
+
+
+@pytest.mark.parametrize("kind", ["mapping", "table"])
+def test_an_image_that_exif_turns_has_no_known_mask(tmp_path: Path, kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = BytesIO()
+    picture(512).save(file, "JPEG", exif=exif)
+    if kind == "mapping":
+        folder = make(tmp_path, {"000000000000": record()})
+        (folder / "annotation_images" / record()["image_path"]).write_bytes(file.getvalue())
+        dataset: PairDataset = PieBench(folder)
+    else:
+        row = pie_bench_pp.row("a", image={"bytes": file.getvalue(), "path": "a.jpg"})
+        dataset = PieBenchPP(pie_bench_pp.make(tmp_path, {"0_random_140": [row]}))
+    error = load_pair(dataset, dataset.pairs()[0], (64, 64)).error
+    assert "the image is turned by EXIF orientation 6, its mask is not" in str(error)
 
 
 def test_the_left_half_is_the_left_half() -> None:

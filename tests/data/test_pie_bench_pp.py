@@ -129,10 +129,12 @@ def test_bad_files_are_told(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(DataError, match="not a whole table"):
             PieBenchPP(tmp_path).pairs()
-    make(tmp_path, {"other": [row("a")]})
     path.unlink()
-    with pytest.raises(DataError, match="its folder has to begin with the digit"):
-        PieBenchPP(tmp_path).pairs()
+    for name in ("other", "10_style_80"):
+        make(tmp_path, {name: [row("a")]})
+        with pytest.raises(DataError, match=f"{name}/{NAME}: its folder has to begin with the digit"):
+            PieBenchPP(tmp_path).pairs()
+        (tmp_path / name / NAME).unlink()
 
 
 def test_links_out_of_the_folder_are_refused(tmp_path: Path) -> None:
