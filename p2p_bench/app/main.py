@@ -1,6 +1,5 @@
 """The command `p2p-bench`: finds the verb, and turns every outcome into a message and an exit code."""
 
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -9,6 +8,7 @@ from importlib.metadata import version
 from p2p_bench.app.console import quiet_libraries, show_error, status_console
 from p2p_bench.app.streams import make_patient
 from p2p_bench.errors import ConfigError, P2PError, nearest
+from p2p_bench.signals import interrupting, nothing_interrupts
 
 USAGE = """\
 usage: p2p-bench [VERB] ...
@@ -74,14 +74,20 @@ def run_verb(arguments: Sequence[str], debug: bool = False) -> int:
     Returns:
         The exit code.
     """
-    handler = signal.getsignal(signal.SIGINT)
+    with interrupting():
+        return _ended(list(arguments), debug)
+
+
+def _ended(arguments: list[str], debug: bool) -> int:
+    """The exit code of a verb, once the user was told why it is not 0."""
     try:
         with quiet_libraries():
-            return _dispatch(list(arguments), debug)
+            return _dispatch(arguments, debug)
     except P2PError as error:
         show_error(error, debug)
         return error.exit_code
     except KeyboardInterrupt:
+        nothing_interrupts()
         status_console().print("interrupted", style="yellow")
         return INTERRUPTED
     except SystemExit as error:  # argparse leaves so
@@ -89,8 +95,6 @@ def run_verb(arguments: Sequence[str], debug: bool = False) -> int:
     except Exception as error:  # noqa: BLE001  # the last line of defence: a message, never a stack trace
         show_error(error, debug)
         return 1
-    finally:
-        signal.signal(signal.SIGINT, handler)  # Lightning switches it off when it is interrupted
 
 
 def _dispatch(arguments: list[str], debug: bool) -> int:

@@ -1,7 +1,6 @@
 """Ending a run between two batches: signals, and more failures than are wanted."""
 
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -10,8 +9,7 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 
 from p2p_bench.errors import P2PError
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from p2p_bench.signals import HANGUP, SIGNALS, may_stop
 
 
 class Stop:
@@ -49,16 +47,17 @@ class Stop:
 
 @contextmanager
 def stopping(stop: Stop) -> Iterator[Stop]:
-    """Ctrl-C and SIGTERM ask for the end of the run, as long as the context lasts.
+    """Ctrl-C, SIGTERM and a terminal that closes ask for the end of the run, as long as the context lasts.
 
-    Python hands signals to the main thread alone; in any other nothing is changed.
+    A hangup that is ignored, as under nohup, stays so. In any thread but the main one nothing is changed.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if not may_stop():
         yield stop
         return
     before = {number: signal.getsignal(number) for number in SIGNALS}
-    for number in SIGNALS:
-        signal.signal(number, stop)
+    for number, handler in before.items():
+        if not (number == HANGUP and handler == signal.SIG_IGN):
+            signal.signal(number, stop)
     try:
         yield stop
     finally:

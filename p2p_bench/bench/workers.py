@@ -10,7 +10,6 @@ import multiprocessing
 import os
 import pickle
 import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,9 +22,10 @@ from lightning import Trainer
 
 from p2p_bench.bench.devices import on_device
 from p2p_bench.bench.progress import ProgressDisplay
-from p2p_bench.bench.stopping import SIGNALS, Stop, TooManyErrorsError, stopping
+from p2p_bench.bench.stopping import Stop, TooManyErrorsError, stopping
 from p2p_bench.bench.work import Work, edit_work
 from p2p_bench.errors import ConfigError, OtherProcessError, P2PError, ProcessLostError, exit_code_of
+from p2p_bench.signals import SIGNALS, may_stop
 
 START = "spawn"
 _WAIT = 0.5
@@ -112,8 +112,8 @@ def _started(work: Work, trainer: Callable[..., Trainer], number: int, count: in
 
 @contextmanager
 def _ignored_signals() -> Iterator[None]:
-    """A process that is started meanwhile ignores them until it is ready for them."""
-    if threading.current_thread() is not threading.main_thread():
+    """A process that is started meanwhile ignores them until it is ready for them, and a hangup for good."""
+    if not may_stop():
         yield
         return
     before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}

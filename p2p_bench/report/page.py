@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from p2p_bench.report.columns import column_notes, metric_columns
 from p2p_bench.report.payload import build_payload, cautions, facts, totals
 from p2p_bench.report.runs import Run, flatten, read_run, text_of
 from p2p_bench.report.templates import asset, environment
+
+MOST_FAILURES = 1_000
+"""Failed edits that a page lists at most."""
 
 _SCRIPTS = (
     "helpers.js", "references.js", "state.js", "summary.js", "plot.js", "gallery.js", "viewer.js", "main.js",
@@ -44,16 +48,7 @@ def render(run: Run, page_dir: Path) -> str:
     payload = build_payload(run, page_dir)
     style, script = asset("report.css"), "\n".join(asset(name) for name in _SCRIPTS)
     script = f'"use strict";\n(() => {{\n{script}\n}})();'
-    failures = [
-        {
-            "sample": sample["id"],
-            "variant": payload["variants"][edit["variant"]]["name"],
-            "error": edit["error"],
-        }
-        for sample in payload["samples"]
-        for edit in sample["edits"]
-        if edit["failed"]
-    ]
+    failures = [row for row in run.rows if row["status"] != "ok"]
     template = environment().get_template("report.html.j2")
     return template.render(
         title=run.name,
@@ -67,10 +62,20 @@ def render(run: Run, page_dir: Path) -> str:
         world=any(metric["backbone"] == "world" for metric in payload["metrics"]),
         notes=column_notes(metric_columns(run.summary["metrics"])),
         num_variants=len(payload["variants"]),
-        failures=failures,
+        failures=failures[:MOST_FAILURES],
+        num_failures=len(failures),
+        whole=payload["whole"],
+        num_samples=len(payload["samples"]),
+        elsewhere=_elsewhere(page_dir),
         details=_details(run.summary),
         schema_version=run.summary["schema_version"],
     )
+
+
+def _elsewhere(page_dir: Path) -> str:
+    """The command that shows what the page of a run does not hold."""
+    place = shlex.quote(str(page_dir.absolute()))
+    return f"p2p-bench report {place} --out {shlex.quote(str(page_dir.absolute() / 'report'))}"
 
 
 def script_json(data: Any) -> Markup:

@@ -10,7 +10,7 @@ from p2p_bench.bench.tally import missing_values, note_counts
 from p2p_bench.report.changes import highlighted
 from p2p_bench.report.columns import COSTS, Column, main_metrics, metric_columns, metric_counts, number
 from p2p_bench.report.numbers import finite, mean_json
-from p2p_bench.report.pictures import PictureStore
+from p2p_bench.report.pictures import MOST_BYTES, PictureStore
 from p2p_bench.report.references import references, references_json
 from p2p_bench.report.runs import Row, Run, plain_generation, text_of
 from p2p_bench.report.tradeoff import choose_axes, level_metrics
@@ -30,6 +30,9 @@ PICTURES = {
 _MAX_VALUES = 8
 """Most values of one setting spelt out."""
 
+MOST_EDITS = 20_000
+"""Edits that the gallery of a page holds at most; its tables and its plot are over all."""
+
 _ROLES = {"editability": 0, "fidelity": 1}
 _SETTINGS = (
     "model",
@@ -47,6 +50,9 @@ _SETTINGS = (
 def build_payload(run: Run, page_dir: Path) -> dict[str, Any]:
     """Everything the page's script shows, ready for JSON: undefined numbers are None.
 
+    Means and counts are over all rows. The gallery has the first samples, as many as a browser opens; `whole`
+    says how many samples and edits there are.
+
     Args:
         run: The run.
         page_dir: Directory the page is written to.
@@ -56,14 +62,20 @@ def build_payload(run: Run, page_dir: Path) -> dict[str, Any]:
     axes = choose_axes(metrics, counts, level_metrics([run.summary]))
     columns = (*sorted(metrics, key=lambda metric: _ROLES.get(metric.role, len(_ROLES))), *COSTS)
     main = main_metrics([column.name for column in metrics if counts[column.name]])
-    store = PictureStore(page_dir)
+    store = PictureStore(page_dir, MOST_BYTES)
     categories = sorted({row["category"] or "" for row in run.rows})
     numbers = {name: i for i, name in enumerate(run.variants)}
     samples: dict[tuple[Any, ...], dict[str, Any]] = {}
+    known: set[tuple[Any, ...]] = set()
+    edits = 0
     for row in run.rows:
         key = (row["sample_id"], row["target_index"], row["source_prompt"], row["target_prompt"])
+        known.add(key)
+        if key not in samples and edits >= MOST_EDITS:
+            continue
         sample = samples.setdefault(key, _sample(row))
         sample["edits"].append(_edit(row, run, numbers[row["variant"]], columns, store))
+        edits += 1
     return {
         "metrics": [{**_column(column), "main": column.name in main} for column in columns],
         "axes": {"x": axes.x, "y": axes.y} if axes else None,
@@ -71,6 +83,7 @@ def build_payload(run: Run, page_dir: Path) -> dict[str, Any]:
         "variants": [_variant(run, name, columns, categories) for name in run.variants],
         **references_json(references(run.references, columns), columns),
         "samples": list(samples.values()),
+        "whole": {"samples": len(known), "edits": len(run.rows), "held": edits, "linked": store.linked},
         "pictures": [[picture.uri, picture.link, picture.note] for picture in store.pictures],
     }
 

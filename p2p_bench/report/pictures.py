@@ -22,6 +22,9 @@ THUMBNAIL_SIDE = 256
 THUMBNAIL: dict[str, Any] = {"format": "WEBP", "quality": 80, "method": 2}
 """How a thumbnail is saved: 5 % larger than with Pillow's own settings, in half the time."""
 
+MOST_BYTES = 64_000_000
+"""Bytes of the pictures that a page holds at most; with ten times as many a browser no longer opens it."""
+
 _EXACT: dict[str, Any] = {"format": "WEBP", "lossless": True, "quality": 0, "method": 1}
 """How a picture is saved without loss: 6 % larger, in a twentieth of the time."""
 
@@ -32,7 +35,7 @@ class Picture:
 
     Attributes:
         uri: `data:` address; empty where the file is missing or not a picture.
-        link: Address of the file, relative to the page; empty where the page holds it exactly.
+        link: Address of the file, relative to the page; empty where the page holds it exactly, or cannot.
         note: Why there is nothing to show, or empty.
     """
 
@@ -42,14 +45,20 @@ class Picture:
 
 
 class PictureStore:
-    """The pictures of one page, each distinct one held once.
+    """The pictures of one page, each distinct one held once, until there is no room for more.
 
     Args:
         page_dir: Directory the page is written to; links are relative to it.
+        room: Bytes of the pictures that are held.
+
+    Attributes:
+        linked: Number of pictures that found no room, and are links to their files.
     """
 
-    def __init__(self, page_dir: Path) -> None:
+    def __init__(self, page_dir: Path, room: int = MOST_BYTES) -> None:
         self._page_dir = page_dir.resolve()
+        self._room = room
+        self.linked = 0
         self._index: dict[str, int] = {}
         self._pictures: list[Picture] = []
 
@@ -71,6 +80,8 @@ class PictureStore:
         if not relative:
             return None
         path = path_inside(root, relative)
+        if self._room <= 0:
+            return self._linked(path, relative)
         try:
             data = path.read_bytes()
         except OSError:
@@ -79,10 +90,23 @@ class PictureStore:
         known = self._index.get(key)
         return known if known is not None else self._put(key, self._embed(data, path, relative))
 
+    def _linked(self, path: Path, relative: str) -> int:
+        """Number of a picture that the page has no room for."""
+        key = f"link {path}"
+        if key not in self._index:
+            self.linked += 1
+        there = path.is_file()
+        note = "a file of its own" if there else f"missing: {relative}"
+        return self._put(key, Picture("", self._address(path) if there else "", note))
+
+    def _address(self, path: Path) -> str:
+        return quote(Path(os.path.relpath(path, self._page_dir)).as_posix())
+
     def _put(self, key: str, picture: Picture) -> int:
         if key not in self._index:
             self._index[key] = len(self._pictures)
             self._pictures.append(picture)
+            self._room -= len(picture.uri)
         return self._index[key]
 
     def _embed(self, data: bytes, path: Path, relative: str) -> Picture:
@@ -99,7 +123,7 @@ class PictureStore:
         uri = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
         if exact:
             return Picture(uri)
-        return Picture(uri, link=quote(Path(os.path.relpath(path, self._page_dir)).as_posix()))
+        return Picture(uri, link=self._address(path))
 
 
 def path_inside(root: Path, relative: str) -> Path:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from p2p_bench.bench.references import REFERENCES
 from p2p_bench.bench.rows import RESULTS, read_rows
 from p2p_bench.errors import DataError
-from p2p_bench.report.shape import check_references, check_rows, check_summary
+from p2p_bench.report.shape import check_references, check_rows, check_summary, check_together
 
 Row = Mapping[str, Any]
 
@@ -72,7 +72,8 @@ def read_run(path: Path) -> Run:
     """Read the rows and the summary of a run.
 
     Raises:
-        DataError: The directory has no rows, no summary, or one of them cannot be read.
+        DataError: The directory has no rows, no summary, one of them cannot be read, or the summary is of
+            other rows.
     """
     if not has_rows(path):
         raise DataError(
@@ -88,6 +89,7 @@ def read_run(path: Path) -> Run:
     summary = _read_summary(path)
     check_rows(rows, summary["metrics"], path / RESULTS)
     check_references(found, summary["metrics"], path / REFERENCES)
+    check_together(rows, found, summary, path)
     return Run(path=path, summary=summary, rows=rows, references=tuple(found))
 
 

@@ -1,11 +1,16 @@
 """Whether what lies in a directory has the shape of a run: a table or a summary may come from anywhere."""
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from p2p_bench.bench.rows import IMAGE_COLUMNS
 from p2p_bench.errors import DataError
+from p2p_bench.report.columns import number
+from p2p_bench.stats import mean_interval
+
+Row = Mapping[str, Any]
 
 _TEXTS = (
     "sample_id", "variant", "category", "source_prompt", "target_prompt", "status", "controller", "inversion",
@@ -68,6 +73,53 @@ def check_summary(summary: Any, file: Path) -> None:
             _check(isinstance(means, Mapping), file, f"{key}.{name}", "a mapping with metrics", facts)
             for metric, mean in (means or {}).items():
                 _check_mean(mean, file, f"{key}.{name}.{metric}")
+
+
+def check_together(
+    rows: Iterable[Row], references: Iterable[Row], summary: Mapping[str, Any], path: Path
+) -> None:
+    """Checks that a summary is of these rows: a page shows the means of the one beside edits of the other.
+
+    Args:
+        rows: All rows of a run, checked.
+        references: Its references, checked.
+        summary: Its summary, checked.
+        path: Its directory.
+
+    Raises:
+        DataError: They differ in their variants, or in the counts or means of one.
+    """
+    parts = (("variants", "variant", rows), ("references", "reference", references))
+    for key, column, given in parts:
+        stated = summary.get(key)
+        if stated is None:  # of an older version, which has no references
+            continue
+        groups: dict[str, list[Row]] = {name: [] for name in stated}
+        for row in given:
+            groups.setdefault(row[column], []).append(row)
+        for name, own in groups.items():
+            if wrong := _difference(own, stated.get(name)):
+                raise DataError(
+                    f"{path}: its summary.json is not of its rows ({name}: {wrong}), so one of them was "
+                    f"replaced; p2p-bench resume {path} writes both anew from its parts"
+                )
+
+
+def _difference(rows: Sequence[Row], stated: Mapping[str, Any] | None) -> str:
+    """What a summary says otherwise of some rows, in words; "" for nothing."""
+    if stated is None:
+        return "not in the summary"
+    good = [row for row in rows if row.get("status", "ok") == "ok"]
+    for key, found in (("count", len(good)), ("failed", len(rows) - len(good))):
+        if stated.get(key) not in (None, found):
+            return f"{key} {stated[key]}, of the rows {found}"
+    for name, told in stated["metrics"].items():
+        own = mean_interval([number(row.get(name)) for row in good], resamples=1)
+        mean, count = number(told["mean"]), told.get("count")
+        equal = own.count == 0 or math.isclose(mean, own.mean, rel_tol=1e-6, abs_tol=1e-12)
+        if count != own.count or not equal:
+            return f"{name} {mean:g} over {count} edits, of the rows {own.mean:g} over {own.count}"
+    return ""
 
 
 def _check_mean(mean: Any, file: Path, key: str) -> None:

@@ -36,8 +36,8 @@ function chosenSamples() {
 
 function picture(number, alt, open) {
   if (number == null) return h("span", { class: "no-picture" }, "–");
-  const [uri, , note] = data.pictures[number];
-  if (!uri) return h("span", { class: "no-picture", title: note }, note);
+  const [uri, link, note] = data.pictures[number];
+  if (!uri) return link ? h("a", { class: "no-picture", href: link }, note) : h("span", { class: "no-picture", title: note }, note);
   const image = h("img", { src: uri, alt, loading: "lazy", decoding: "async", width: 128, height: 128 });
   return open ? h("button", { type: "button", class: "picture", onclick: open }, image) : image;
 }
@@ -130,7 +130,9 @@ function addCards() {
 function drawGallery() {
   const found = chosenSamples();
   queue = [...found];
-  $("shown").textContent = found.length === data.samples.length ? `${found.length} cards` : `${found.length} of ${data.samples.length} cards`;
+  const count = (number) => number.toLocaleString("en");
+  const all = data.samples.length < data.whole.samples ? `first ${count(data.samples.length)} cards` : `${count(data.samples.length)} cards`;
+  $("shown").textContent = found.length === data.samples.length ? all : `${count(found.length)} of ${data.samples.length < data.whole.samples ? "the " : ""}${all}`;
   $("nothing").hidden = found.length > 0;
   $("cards").replaceChildren();
   addCards();
