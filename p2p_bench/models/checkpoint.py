@@ -26,7 +26,7 @@ from p2p_bench.models.files import (
 from p2p_bench.models.instruct_pix2pix import InstructPix2Pix
 from p2p_bench.models.latent_diffusion import LatentDiffusion
 from p2p_bench.models.layouts import SCHEDULER_FILE, Family, Layout
-from p2p_bench.models.lora import consistency_loras, fuse, read_loras
+from p2p_bench.models.lora import distilled_by, fuse, read_loras
 from p2p_bench.models.model import DiffusionModel
 from p2p_bench.models.parts import PartConfig, check_headers, load_part
 from p2p_bench.models.schedule import NoiseSchedule, level_options, schedule_from_config
@@ -182,7 +182,7 @@ class UNetCheckpoint:
                 self.offload,
             ),
             guided_by="input" if told else "passes",
-            consistency=told or consistency_loras(self.lora, self.name)
+            consistency=(told or distilled_by(self.lora, self.name))
             if self.consistency is None
             else self.consistency,
             text_width=min(unet.integers("cross_attention_dim")),

@@ -63,15 +63,16 @@ def read_loras(value: Any, name: str) -> tuple[LoRA, ...]:
     return tuple(_lora(list(pair), name) for pair in (given if several else [given]))
 
 
-def consistency_loras(value: Any, name: str) -> bool:
-    """Whether one of the LoRAs of a setting is an LCM-LoRA by what it is called, see `is_consistency_lora`.
+def distilled_by(value: Any, name: str) -> bool | None:
+    """Whether LoRAs distil a model for latent consistency; None: one may, and does not say so.
 
     Raises:
         ConfigError: See `read_loras`.
         MissingWeightsError: A file is not there, or cannot be read.
     """
     used = (lora for lora in read_loras(value, name) if lora.scale)
-    return any(is_consistency_lora(lora.file, f"model {name!r}, LoRA {lora.file.name}") for lora in used)
+    said = [is_consistency_lora(lora.file, f"model {name!r}, LoRA {lora.file.name}") for lora in used]
+    return True if True in said else None if None in said else False
 
 
 def _lora(pair: list[Any], name: str) -> LoRA:

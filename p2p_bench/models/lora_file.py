@@ -159,11 +159,12 @@ def read_lora(file: Path, where: str, layers: Sequence[str]) -> tuple[Parts, Ada
     return parts, Adapters(where, {path.partition(".")[0]: own for path in parts})
 
 
-def is_consistency_lora(file: Path, where: str) -> bool:
-    """Whether a file says that it was distilled for latent consistency: called "LCM", it changes a U-Net.
+def is_consistency_lora(file: Path, where: str) -> bool | None:
+    """Whether a file was distilled for latent consistency: it changes a U-Net, and is called "LCM".
 
     Nothing in its tensors tells it from other LoRAs. What it is called stands in its own name, that of its
-    folder or repository, and the titles that those who train write into its head.
+    folder or repository, and the titles that those who train write into its head. None: it changes a U-Net
+    and is called otherwise, so nothing is known.
 
     Args:
         file: A safetensors file.
@@ -182,7 +183,9 @@ def is_consistency_lora(file: Path, where: str) -> bool:
     # In the Hugging Face cache it lies in models--OWNER--NAME/snapshots/COMMIT.
     held = folder.parent.parent.name if folder.parent.name == "snapshots" else folder.name
     named = any(_LCM.search(text) for text in (file.stem, held, *(head.get(key, "") for key in _TITLES)))
-    return named and not all(key.removeprefix(_PEFT).startswith(_TEXT) for key in keys)
+    if all(key.removeprefix(_PEFT).startswith(_TEXT) for key in keys):
+        return False
+    return True if named else None
 
 
 def _parts(state: Mapping[str, Tensor], where: str) -> Parts:

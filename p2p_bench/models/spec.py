@@ -90,7 +90,8 @@ class ModelSpec:
         null_text_learning_rate: Where null-text inversion starts, unless it is told another.
         capabilities: What methods may ask of it, see `Capability`.
         unprompted: What its unconditional pass is told.
-        consistency: Whether it was distilled for the sampler of latent consistency models.
+        consistency: Whether it was distilled for the sampler of latent consistency models; None: a LoRA may
+            have done that, which does not say so.
         vae_shift: What is taken from the VAE's mean first.
         guided_by: How a guidance scale acts, see `GuidedBy`.
         upscaler: The stage that enlarges its images; None: there is none.
@@ -117,7 +118,7 @@ class ModelSpec:
     null_text_learning_rate: float = 1e-2
     capabilities: frozenset[Capability] = DIFFUSION
     unprompted: Unprompted = "encoded"
-    consistency: bool = False
+    consistency: bool | None = False
     vae_shift: float = 0.0
     guided_by: GuidedBy = "passes"
     upscaler: Upscaling | None = None
@@ -147,10 +148,9 @@ class ModelSpec:
                 f"sampler: model {self.name!r} is no rectified flow, along which alone this sampler steps; "
                 "take sampler=dpmpp_2m for second order"
             )
-        if kind == "consistency" and not self.consistency:
+        if kind == "consistency" and self.consistency is False:
             raise ConfigError(
                 f"sampler: model {self.name!r} was not distilled for latent consistency; give it an LCM-LoRA "
-                '(model.lora=[PATH, 1.0], known by "lcm" in the name of the file, of its folder or in its '
-                "head), say that it was (model.consistency=true), or take another sampler"
+                "(model.lora=[PATH, 1.0]), say that it was (model.consistency=true), or take another sampler"
             )
         return replace(self, timesteps=timesteps)

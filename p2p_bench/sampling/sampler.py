@@ -192,6 +192,14 @@ def warn_of_steps(sampler: Sampler, spec: ModelSpec) -> None:
             spec.name,
             name,
         )
+    if spec.consistency is None and levels == "consistency":
+        log.warning(
+            "model %r: nothing says that its LoRA was distilled for latent consistency, as %s has it: "
+            'an LCM-LoRA is known by "lcm" in the name of its file or folder, or in its title. If it is one, '
+            "model.consistency=true says so; if it is none, pictures are poor",
+            spec.name,
+            name,
+        )
     asked = [one for one in spec.level_options if (one, levels) != ("use_karras_sigmas", "karras")]
     if asked and levels in ("euler", "multistep", "karras"):
         hint = "; sampler.karras=true does" if levels == "multistep" and "use_karras_sigmas" in asked else ""
