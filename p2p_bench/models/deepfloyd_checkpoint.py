@@ -13,12 +13,14 @@ from p2p_bench.errors import ConfigError, MissingWeightsError
 from p2p_bench.fields import Above, AtLeast, Between, check_fields
 from p2p_bench.hashing import digest
 from p2p_bench.models.calls import Calling
+from p2p_bench.models.config_values import check_values
 from p2p_bench.models.deepfloyd_if import DeepFloydIF
 from p2p_bench.models.device import usable_device
 from p2p_bench.models.files import check_complete, checkpoint_checksum, checkpoint_directory, read_layout
 from p2p_bench.models.layouts import DEEPFLOYD, SCHEDULER_FILE
 from p2p_bench.models.level import Thresholding
-from p2p_bench.models.parts import PartConfig, check_headers, load_part
+from p2p_bench.models.part_config import PartConfig
+from p2p_bench.models.parts import check_headers, load_part
 from p2p_bench.models.pixels import pixel_schedule, thresholding_from_config
 from p2p_bench.models.schedule import NoiseSchedule
 from p2p_bench.models.settings import DTYPES, SIDE, AttentionBackend, Dtype, Offload, offloaded
@@ -113,6 +115,8 @@ class DeepFloydCheckpoint:
         check_t5_tokenizer(directory / "tokenizer", self.name)
         check_headers(directory, self.name, DEEPFLOYD, self.variant)
         unet, text = (self._config(directory, part) for part in ("unet", "text_encoder"))
+        check_values(UNet2DConditionModel, unet)
+        check_values(T5EncoderModel, text)
         _check_network(unet, text)
         schedule, _ = self._schedule(directory)
         sides = unet.integers("sample_size")

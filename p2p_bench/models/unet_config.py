@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from p2p_bench.errors import ConfigError
 from p2p_bench.models.layouts import Layout
-from p2p_bench.models.parts import PartConfig
+from p2p_bench.models.part_config import PartConfig
 from p2p_bench.models.spec import Capability
 
 _ADDED = {"sdxl": "text_time"}
