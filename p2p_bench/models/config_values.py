@@ -23,8 +23,10 @@ _MOST = 2**24
 _MOST_LAYERS = 1000
 _LAYERS = "layers"
 """What is in the name of every number of layers."""
-_EPSILON = "eps"
-"""What is in the name of every number that keeps a norm from dividing by 0."""
+_EPSILON = re.compile("(^|_)eps(ilon)?$")
+"""What the names of numbers are that keep a norm from dividing by 0."""
+_DROPOUT = re.compile("(^|_)dropout(_rate)?$")
+"""What those of shares are that are left out in training."""
 _PADDING = "downsample_padding"
 """With another padding than 0 or 1, halved maps are none of those that are doubled."""
 _NAMES: Mapping[Any, str] = {
@@ -60,8 +62,12 @@ def check_values(kind: Any, config: PartConfig) -> None:
             raise config.fault(key, f"whole numbers from {least} to {most}")
         if key == _PADDING and value not in (0, 1):
             raise config.fault(key, "0 or 1")
-        if _EPSILON in key and isinstance(value, int | float) and not value > 0:
+        if _EPSILON.search(key) and not (_is_number(value) and value > 0):
             raise config.fault(key, "a number above 0")
+        if _DROPOUT.search(key) and value is not None and not (_is_number(value) and 0 <= value <= 1):
+            raise config.fault(key, "a number from 0 to 1")
+        if key == "eos_token_id" and kind.__name__.startswith("CLIP") and not isinstance(value, int):
+            raise config.fault(key, "an integer")
 
 
 def faulty_value(kind: Any, config: PartConfig) -> MissingWeightsError | None:
@@ -110,8 +116,17 @@ def _check_of_transformers(kind: Any, config: PartConfig) -> None:
         kind.config_class.from_dict(dict(config.values))
     except READ_ERRORS as error:
         reason = " ".join(str(error).split())[:200]
-        named = next((key for key in config.values if f"'{key}'" in reason), "architectures")
+        named = next((key for key in config.values if _is_config(kind, config.values, key)), "architectures")
         raise config.fault(named, f"what a {kind.config_class.__name__} takes ({reason})") from error
+
+
+def _is_config(kind: Any, values: Mapping[str, Any], without: str) -> bool:
+    """Whether the library takes a configuration without one of its keys."""
+    try:
+        kind.config_class.from_dict({key: value for key, value in values.items() if key != without})
+    except READ_ERRORS:
+        return False
+    return True
 
 
 def _annotations(kind: Any) -> dict[str, Any]:
@@ -159,8 +174,12 @@ def _fits(value: Any, wanted: Any) -> bool:
     if origin is int:
         return isinstance(value, int) and not isinstance(value, bool)
     if origin is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+        return _is_number(value)
     return isinstance(value, str) if origin is str else True
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
 
 
 def _integers(value: Any) -> Iterator[int]:

@@ -33,7 +33,7 @@ from p2p_bench.models.t5 import (
     keep_outputs_wide,
     load_t5_tokenizer,
 )
-from p2p_bench.models.unet_config import unet_features
+from p2p_bench.models.unet_config import check_pooled_heads, unet_features
 from p2p_bench.models.upscaler_checkpoint import UpscalerCheckpoint
 from p2p_bench.pinned import with_pinned_settings
 
@@ -260,6 +260,7 @@ def _check_network(unet: PartConfig, text: PartConfig) -> None:
         )
     if returned not in (channels, 2 * channels):
         raise unet.fault("out_channels", "3, or 6 with a learned variance")
+    check_pooled_heads(unet)
     width = unet.integer("encoder_hid_dim")
     if text.integer("d_model", 512) != width:
         raise text.fault("d_model", f"the encoder_hid_dim of the U-Net ({width})")

@@ -237,6 +237,12 @@ def _check_together(
             f"model {network.model!r}: the transformer takes {channels} channels and returns {returned}, "
             "expected as many as it takes, in fours; fill, depth and canny checkpoints cannot be edited with"
         )
+    axes, head = (
+        network.values.get("axes_dims_rope", [16, 56, 56]),
+        network.integer("attention_head_dim", 128),
+    )
+    if len(axes) != 3 or sum(axes) != head or any(one % 2 for one in axes):
+        raise network.fault("axes_dims_rope", f"three even numbers that make its attention_head_dim ({head})")
     if network.integer("patch_size", 1) != 1:
         raise network.fault("patch_size", "1: latents are packed before they reach the transformer")
     if vae.integer("latent_channels", 4) * _PACKED != channels:

@@ -57,6 +57,17 @@ def check_blocks(layout: Layout, unet: PartConfig) -> None:
             )
 
 
+def check_pooled_heads(unet: PartConfig) -> None:
+    """Sees that the heads that pool the text of DeepFloyd IF share its width.
+
+    Raises:
+        MissingWeightsError: They do not.
+    """
+    width, heads = unet.integer("encoder_hid_dim"), unet.integer("addition_embed_type_num_heads", 64)
+    if unet.values.get("addition_embed_type") == "text" and width % heads:
+        raise unet.fault("addition_embed_type_num_heads", f"a divisor of its encoder_hid_dim ({width})")
+
+
 def unet_features(unet: PartConfig) -> frozenset[Capability]:
     """The capability "features" of a U-Net with the residual block that `attention.features` names."""
     blocks = unet.values.get("up_block_types")

@@ -18,6 +18,7 @@ from p2p_bench.models.parts import check_headers, load_part
 from p2p_bench.models.pixels import pixel_schedule, thresholding_from_config
 from p2p_bench.models.schedule import NoiseSchedule, variance_from_config
 from p2p_bench.models.spec import Upscaling
+from p2p_bench.models.unet_config import check_pooled_heads
 from p2p_bench.models.upscaler import Upscaler
 
 NoiseLevel = Annotated[int, Between(0, 999)]
@@ -163,5 +164,6 @@ def _check_network(unet: PartConfig, text_width: int) -> None:
                 f"model {unet.model!r}: the U-Net of model.upscaler has {key}={unet.values[key]}, "
                 "expected 6: two images in, a noise and its variance out"
             )
+    check_pooled_heads(unet)
     if unet.integer("encoder_hid_dim") != text_width:
         raise unet.fault("encoder_hid_dim", f"the d_model of stage I's text encoder ({text_width})")

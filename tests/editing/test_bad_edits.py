@@ -116,7 +116,7 @@ def test_a_request_made_by_hand_is_refused_by_its_field(values: dict[str, object
     ("values", "said"),
     [
         ({"noise": torch.zeros(SHAPE, dtype=torch.int64)}, r"got torch.int64 \(4, 8, 8\)"),
-        ({"noise": torch.full(SHAPE, torch.nan)}, "noise: expected finite values"),
+        ({"noise": torch.full(SHAPE, torch.nan)}, "latents of sample 'good' are not finite"),
         ({"image": torch.zeros(16, 16)}, r"image: expected a float tensor \(3, h, w\), got .* \(16, 16\)"),
         ({"image": torch.zeros(1, 16, 16)}, r"image: expected a float tensor \(3, h, w\)"),
         ({"image": torch.zeros(3, 16, 16, dtype=torch.uint8)}, "got torch.uint8"),

@@ -62,6 +62,12 @@ def changed(folder: Path, family: str, file: str, key: str, value: Any) -> Check
         ("if", "unet", "resnet_skip_time_act", "yes", '"yes", expected true or false'),
         ("sd3", "transformer", "num_layers", 0.5, "0.5, expected an integer"),
         ("flux", "transformer", "axes_dims_rope", 8, "8, expected a list"),
+        ("flux", "transformer", "axes_dims_rope", [1, 2, 3], r"\[1, 2, 3\], expected three even numbers"),
+        ("if", "unet", "addition_embed_type_num_heads", 3, "3, expected a divisor of its encoder_hid_dim"),
+        ("ldm", "bert", "dropout", 3, "3, expected a number from 0 to 1"),
+        ("sd", "text_encoder", "layer_norm_eps", None, "null, expected a number above 0"),
+        ("sd", "text_encoder", "eos_token_id", [1, 2], r"\[1, 2\], expected an integer"),
+        ("sd", "text_encoder", "num_attention_heads", 3, "3, expected what a CLIPTextConfig takes"),
     ],
 )
 def test_a_value_of_another_kind_is_named_before_weights_are_read(
