@@ -22,6 +22,7 @@ READ_ERRORS = (
     TypeError,
     AttributeError,
     ArithmeticError,
+    AssertionError,
 )
 """What json, safetensors and the libraries that build networks raise on files that are not theirs."""
 

@@ -80,7 +80,7 @@ def edit(
         sampler: What samples, such as `EulerSampler()` of `p2p_bench.sampling`, or the name of a file in
             `conf/sampler`, such as "dpmpp_2m"; None is DDIM. `steps`, `guidance` and `spacing` go before its.
         spacing: Layout of the timesteps: "leading", "trailing" or "linspace", see `TimestepLayout`; None is
-            the model's own.
+            the model's own, or where its files name none, that of the sampler in diffusers.
         record: Which attention maps are kept for `EditResult.heatmaps` and its kin: True is `Record()`, None
             is that too where the model has cross-attention at its `record_fraction`.
         truncate: Cut prompts that are too long instead of refusing them.

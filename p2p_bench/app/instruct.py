@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 
 from p2p_bench.app.api import named
-from p2p_bench.data.images import Fit
+from p2p_bench.data.images import FITS, Fit
 from p2p_bench.editing import arguments
 from p2p_bench.editing.images import ImageLike, as_source_image
 from p2p_bench.editing.instruct import run_instructions
 from p2p_bench.editing.request import EditRequest, Target, raise_all
 from p2p_bench.editing.result import EditResult
 from p2p_bench.editing.run import Progress
+from p2p_bench.errors import ConfigError
+from p2p_bench.guidance import EVERY_STEP
 from p2p_bench.models import DiffusionModel
 from p2p_bench.sampling import Sampler
 from p2p_bench.sampling.sampler import warn_of_steps
@@ -53,7 +55,12 @@ def instruct(
     model = arguments.instance("model", model, DiffusionModel, "a model, as load_model gives it")
     used: Sampler = named("sampler", sampler)
     arguments.instance("sampler", used, Sampler, "a sampler, such as EulerSampler()")
+    if used.guidance_interval not in (None, EVERY_STEP):
+        raise ConfigError(
+            "sampler.guidance_interval: edits by instruction are guided at every step; leave it at None"
+        )
     warn_of_steps(used, model.spec)
+    arguments.one_of("fit", fit, FITS)
     told = arguments.texts("instructions", instructions)
     request = EditRequest(
         id="edit",

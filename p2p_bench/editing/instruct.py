@@ -16,8 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from p2p_bench.controllers.blend import GIVEN
-from p2p_bench.editing import hooks
+from p2p_bench.editing import arguments, hooks
 from p2p_bench.editing.budget import RowBudget, is_out_of_memory, too_large
+from p2p_bench.editing.by_hand import check_settings, checked_requests
 from p2p_bench.editing.gather import blank_images, image_error, refused
 from p2p_bench.editing.mending import repaired
 from p2p_bench.editing.request import EditRequest, noise_fault, raise_all, size_fault
@@ -139,11 +140,14 @@ def run_instructions(
         A result per request, in order; the source is the image itself. What cannot be made has its error.
 
     Raises:
-        ConfigError: The model is shown no image; or `steps`, `spacing` or a scale is out of range.
+        ConfigError: The model is shown no image; `steps`, `spacing` or a scale is out of range; or an
+            argument or a field of a request is of another type.
     """
+    check_settings(model, steps, guidance, stepper, spacing, max_rows, truncate, progress)
+    requests = checked_requests(requests)
     if (fault := unfit(model.spec)) is not None:
         raise fault
-    if not 0 <= image_guidance < float("inf"):
+    if not 0 <= arguments.number("image_guidance", image_guidance) < float("inf"):
         raise ConfigError(f"image_guidance: expected a finite number of at least 0, got {image_guidance}")
     stepper = stepper or DDIM()
     model = model.laid_out(stepper.levels, spacing)

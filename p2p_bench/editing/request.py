@@ -240,23 +240,37 @@ def _bound(
 
 def size_fault(spec: ModelSpec, request: EditRequest) -> DataError | None:
     """Why the image of a request is not one of a model; None if it is, or there is none."""
-    if request.image is None or tuple(request.image.shape[-2:]) == spec.image_size:
+    image = request.image
+    if image is None:
         return None
-    height, width = request.image.shape[-2:]
-    return DataError(
-        f"image: {width} x {height} pixels, but model {spec.name!r} works at {spec.image_size[1]} x "
-        f"{spec.image_size[0]}; resize it, or give a PIL image or a path, which are cropped and resized"
-    )
+    if image.ndim != 3 or len(image) != 3 or not image.is_floating_point():
+        return DataError(
+            f"image: expected a float tensor (3, h, w), got {image.dtype} {tuple(image.shape)}; "
+            "p2p_bench.edit takes others, and paths"
+        )
+    height, width = image.shape[-2:]
+    if (height, width) != spec.image_size:
+        return DataError(
+            f"image: {width} x {height} pixels, but model {spec.name!r} works at {spec.image_size[1]} x "
+            f"{spec.image_size[0]}; resize it, or give a PIL image or a path, which are cropped and resized"
+        )
+    low, high = (float(value) for value in image.aminmax())
+    if not (low >= 0 and high <= 1):  # nor where it is NaN
+        return DataError(f"image: expected values in [0, 1], got {low:g} to {high:g}")
+    return None
 
 
 def noise_fault(spec: ModelSpec, request: EditRequest) -> P2PError | None:
     """Why the noise of a request is not one of a model; None if it is, or there is none."""
-    shape = (spec.latent_channels, *spec.latent_size)
-    if request.noise is None or tuple(request.noise.shape) == shape:
+    shape, noise = (spec.latent_channels, *spec.latent_size), request.noise
+    if noise is None:
         return None
-    return P2PError(
-        f"noise: expected the latent shape {shape} of model {spec.name!r}, got {tuple(request.noise.shape)}"
-    )
+    if tuple(noise.shape) != shape or not noise.is_floating_point():
+        kind = "" if noise.is_floating_point() else f"{noise.dtype} "
+        return P2PError(
+            f"noise: expected the latent shape {shape} of model {spec.name!r}, got {kind}{tuple(noise.shape)}"
+        )
+    return None
 
 
 def told_otherwise(spec: ModelSpec) -> ConfigError | None:

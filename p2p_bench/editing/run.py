@@ -11,6 +11,7 @@ from torch import Tensor
 from p2p_bench.cache import Cache
 from p2p_bench.editing.attention import Record, check_record
 from p2p_bench.editing.budget import Batch, RowBudget, batches, is_out_of_memory, too_large
+from p2p_bench.editing.by_hand import check_kept, check_settings, checked_requests
 from p2p_bench.editing.finishing import finished
 from p2p_bench.editing.gather import Part, gathered, refused, sampled_parts
 from p2p_bench.editing.loop import sample_rows
@@ -74,9 +75,12 @@ def run_edits(
 
     Raises:
         ConfigError: `steps`, `spacing`, `guidance` or `max_rows` is out of range, or the model has nothing to
-            record.
+            record; or an argument or a field of a request is of another type.
         P2PError: With `whole`, what is wrong with requests.
     """
+    check_settings(model, steps, guidance, stepper, spacing, max_rows, truncate, progress)
+    check_kept(record, cache)
+    requests = checked_requests(requests)
     stepper = stepper or DDIM()
     model = model.laid_out(stepper.levels, spacing)
     steps = model.spec.steps if steps is None else steps

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from p2p_bench.attention.terms import Role
+from p2p_bench.errors import ConfigError
 from p2p_bench.fields import AtLeast, check_fields
 from p2p_bench.inversion.base import Inversion, Sources, StepProgress, no_tick
 from p2p_bench.inversion.ddim import StartReplay, guided, passes
@@ -162,7 +163,16 @@ def _path(model: DiffusionModel, steps: int) -> Path:
 
 
 def _released_path(model: DiffusionModel, steps: int) -> Path:
-    """The way of the released script, see `Pix2PixZeroInversion.as_released`."""
+    """The way of the released script, see `Pix2PixZeroInversion.as_released`.
+
+    Raises:
+        ConfigError: The network is asked between timesteps, where that script has no levels.
+    """
+    if any(level.timestep % 1 for level in model.ladder(steps)):
+        raise ConfigError(
+            "inversion.as_released: the released script goes from one timestep to another, but the sampler's "
+            "lie between them; set sampler=ddim or sampler.spacing=leading, or inversion.as_released=false"
+        )
     train = model.spec.timesteps.train
     every: Callable[[int], Level] = model.laid_out("ddim", "trailing").ladder(train)[:-1][::-1].__getitem__
     path = []

@@ -15,6 +15,7 @@ from p2p_bench.fields import Above, AtLeast, OneOf, check_fields
 from p2p_bench.hashing import digest
 from p2p_bench.models.autoencoder import set_way
 from p2p_bench.models.calls import Calling
+from p2p_bench.models.config_values import check_values
 from p2p_bench.models.device import usable_device
 from p2p_bench.models.files import (
     check_complete,
@@ -28,7 +29,8 @@ from p2p_bench.models.latent_diffusion import LatentDiffusion
 from p2p_bench.models.layouts import SCHEDULER_FILE, Family, Layout
 from p2p_bench.models.lora import distilled_by, fuse, read_loras
 from p2p_bench.models.model import DiffusionModel
-from p2p_bench.models.parts import PartConfig, check_headers, load_part
+from p2p_bench.models.part_config import PartConfig
+from p2p_bench.models.parts import check_headers, load_part
 from p2p_bench.models.schedule import NoiseSchedule, level_options, schedule_from_config
 from p2p_bench.models.sdxl import StableDiffusionXL, TwoClipReader
 from p2p_bench.models.settings import (
@@ -150,6 +152,10 @@ class UNetCheckpoint:
         check_headers(directory, self.name, layout, self.variant)
         unet, vae = (self._config(directory, part) for part in ("unet", layout.vae))
         encoders = {part: self._config(directory, part) for part in layout.encoders}
+        check_values(UNet2DConditionModel, unet)
+        check_values(AutoencoderKL, vae)
+        for part, kind in layout.encoders.items():
+            check_values(_ENCODERS[kind], encoders[part])
         check_blocks(layout, unet)
         check_together(layout, unet, vae, encoders)
         schedule = self._schedule(directory, layout)

@@ -13,12 +13,14 @@ from p2p_bench.errors import ConfigError, MissingWeightsError
 from p2p_bench.fields import Above, AtLeast, Between, check_fields
 from p2p_bench.hashing import digest
 from p2p_bench.models.calls import Calling
+from p2p_bench.models.config_values import check_values
 from p2p_bench.models.deepfloyd_if import DeepFloydIF
 from p2p_bench.models.device import usable_device
 from p2p_bench.models.files import check_complete, checkpoint_checksum, checkpoint_directory, read_layout
 from p2p_bench.models.layouts import DEEPFLOYD, SCHEDULER_FILE
 from p2p_bench.models.level import Thresholding
-from p2p_bench.models.parts import PartConfig, check_headers, load_part
+from p2p_bench.models.part_config import PartConfig
+from p2p_bench.models.parts import check_headers, load_part
 from p2p_bench.models.pixels import pixel_schedule, thresholding_from_config
 from p2p_bench.models.schedule import NoiseSchedule
 from p2p_bench.models.settings import DTYPES, SIDE, AttentionBackend, Dtype, Offload, offloaded
@@ -31,7 +33,7 @@ from p2p_bench.models.t5 import (
     keep_outputs_wide,
     load_t5_tokenizer,
 )
-from p2p_bench.models.unet_config import unet_features
+from p2p_bench.models.unet_config import check_pooled_heads, unet_features
 from p2p_bench.models.upscaler_checkpoint import UpscalerCheckpoint
 from p2p_bench.pinned import with_pinned_settings
 
@@ -113,6 +115,8 @@ class DeepFloydCheckpoint:
         check_t5_tokenizer(directory / "tokenizer", self.name)
         check_headers(directory, self.name, DEEPFLOYD, self.variant)
         unet, text = (self._config(directory, part) for part in ("unet", "text_encoder"))
+        check_values(UNet2DConditionModel, unet)
+        check_values(T5EncoderModel, text)
         _check_network(unet, text)
         schedule, _ = self._schedule(directory)
         sides = unet.integers("sample_size")
@@ -256,6 +260,7 @@ def _check_network(unet: PartConfig, text: PartConfig) -> None:
         )
     if returned not in (channels, 2 * channels):
         raise unet.fault("out_channels", "3, or 6 with a learned variance")
+    check_pooled_heads(unet)
     width = unet.integer("encoder_hid_dim")
     if text.integer("d_model", 512) != width:
         raise text.fault("d_model", f"the encoder_hid_dim of the U-Net ({width})")

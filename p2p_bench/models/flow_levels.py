@@ -137,9 +137,10 @@ def flow_layout(config: Mapping[str, Any], tokens: int, from_one: bool = False) 
         )
     if config.get("use_dynamic_shifting"):
         few, many = _number(config, "base_image_seq_len", 256.0), _number(config, "max_image_seq_len", 4096.0)
-        if few >= many:
+        if few >= many or few % 1 or many % 1:
             raise ConfigError(
-                "scheduler_config.json: base_image_seq_len: expected less than max_image_seq_len"
+                "scheduler_config.json: base_image_seq_len: expected a whole number less than "
+                f"max_image_seq_len, another, got {few:g} and {many:g}"
             )
         mu = _number(config, "base_shift", 0.5), _number(config, "max_shift", 1.15)
         return FlowLayout(train, mu=DynamicShift((int(few), int(many)), mu).at(tokens), from_one=from_one)

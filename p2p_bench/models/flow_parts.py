@@ -5,7 +5,7 @@ from pathlib import Path
 from p2p_bench.errors import ConfigError, MissingWeightsError
 from p2p_bench.models.flow_levels import FlowLayout, flow_layout
 from p2p_bench.models.layouts import SCHEDULER_FILE, Layout
-from p2p_bench.models.parts import PartConfig
+from p2p_bench.models.part_config import PartConfig
 from p2p_bench.models.t5 import SharedT5Tokenizer, load_t5_tokenizer
 
 

@@ -14,12 +14,14 @@ from p2p_bench.errors import ConfigError
 from p2p_bench.fields import Above, AtLeast, Between, check_fields
 from p2p_bench.models.autoencoder import set_way, way_checksum
 from p2p_bench.models.calls import Calling
+from p2p_bench.models.config_values import check_values
 from p2p_bench.models.device import usable_device
 from p2p_bench.models.files import check_complete, checkpoint_checksum, checkpoint_directory, read_layout
 from p2p_bench.models.flow_parts import check_size, read_levels, read_t5
 from p2p_bench.models.flux import Flux, T5AndClipReader
 from p2p_bench.models.layouts import FLUX, Layout
-from p2p_bench.models.parts import PartConfig, check_headers, load_part
+from p2p_bench.models.part_config import PartConfig
+from p2p_bench.models.parts import check_headers, load_part
 from p2p_bench.models.settings import DTYPES, SIDE, AttentionBackend, Autoencoding, Dtype, Offload, offloaded
 from p2p_bench.models.spec import Capability, GuidedBy, ModelSpec
 from p2p_bench.models.t5 import MOST_TOKENS, T5Reader, check_t5_tokenizer, keep_outputs_wide
@@ -106,6 +108,10 @@ class FluxCheckpoint:
         check_headers(directory, self.name, FLUX, self.variant)
         network, vae = (self._config(directory, part) for part in (FLUX.network, FLUX.vae))
         texts = {part: self._config(directory, part) for part in FLUX.encoders}
+        check_values(FluxTransformer2DModel, network)
+        check_values(AutoencoderKL, vae)
+        check_values(CLIPTextModel, texts["text_encoder"])
+        check_values(T5EncoderModel, texts["text_encoder_2"])
         _check_together(FLUX, network, vae, texts)
         factor = 2 ** (len(vae.integers("block_out_channels")) - 1)
         check_size(self.name, self.size, 2 * factor)
@@ -231,6 +237,12 @@ def _check_together(
             f"model {network.model!r}: the transformer takes {channels} channels and returns {returned}, "
             "expected as many as it takes, in fours; fill, depth and canny checkpoints cannot be edited with"
         )
+    axes, head = (
+        network.values.get("axes_dims_rope", [16, 56, 56]),
+        network.integer("attention_head_dim", 128),
+    )
+    if len(axes) != 3 or sum(axes) != head or any(one % 2 for one in axes):
+        raise network.fault("axes_dims_rope", f"three even numbers that make its attention_head_dim ({head})")
     if network.integer("patch_size", 1) != 1:
         raise network.fault("patch_size", "1: latents are packed before they reach the transformer")
     if vae.integer("latent_channels", 4) * _PACKED != channels:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from math import cos, pi
+from math import cos, inf, pi
 from typing import Any, Literal
 
 import torch
@@ -56,6 +56,8 @@ _VARIANCES: Mapping[str, Variance] = {
 TIMESTEP_SCALING = 10.0
 """What timesteps are multiplied by in the consistency function."""
 _LEVEL_OPTIONS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas")
+_USUAL_LEVELS = {"final_sigmas_type": "zero", "lambda_min_clipped": -inf}
+"""Others by which levels may be left out or end elsewhere, where they are not these."""
 _REFUSED = ("use_flow_sigmas", "sigma_min", "sigma_max")
 """Settings by which levels are others than those of the betas; none may be on."""
 
@@ -209,7 +211,8 @@ def level_options(config: Mapping[str, Any]) -> tuple[str, ...]:
     their own settings.
     """
     asked = [key for key in _LEVEL_OPTIONS if config.get(key)]
-    return (*asked, *(["final_sigmas_type"] if config.get("final_sigmas_type", "zero") != "zero" else []))
+    asked += [key for key, usual in _USUAL_LEVELS.items() if config.get(key, usual) != usual]
+    return tuple(asked)
 
 
 def variance_from_config(config: Mapping[str, Any]) -> Variance:

@@ -15,11 +15,13 @@ from p2p_bench.fields import Above, AtLeast, Between, check_fields
 from p2p_bench.guidance import EVERY_STEP, GuidanceInterval, parse_guidance_interval
 from p2p_bench.models.autoencoder import set_way, way_checksum
 from p2p_bench.models.calls import Calling
+from p2p_bench.models.config_values import check_values
 from p2p_bench.models.device import usable_device
 from p2p_bench.models.files import check_complete, checkpoint_checksum, checkpoint_directory, read_layout
 from p2p_bench.models.flow_parts import check_size, read_levels, read_t5
 from p2p_bench.models.layouts import STABLE_DIFFUSION_3, Layout
-from p2p_bench.models.parts import PartConfig, check_headers, load_part
+from p2p_bench.models.part_config import PartConfig
+from p2p_bench.models.parts import check_headers, load_part
 from p2p_bench.models.sd3 import ClipAndT5Reader, StableDiffusion3
 from p2p_bench.models.sdxl import TwoClipReader
 from p2p_bench.models.settings import DTYPES, SIDE, AttentionBackend, Autoencoding, Dtype, Offload, offloaded
@@ -113,6 +115,10 @@ class SD3Checkpoint:
         check_headers(directory, self.name, layout, self.variant)
         network, vae = (self._config(directory, part) for part in (layout.network, layout.vae))
         texts = {part: self._config(directory, part) for part in layout.encoders}
+        check_values(SD3Transformer2DModel, network)
+        check_values(AutoencoderKL, vae)
+        for part, kind in layout.encoders.items():
+            check_values(_KINDS[kind], texts[part])
         _check_together(layout, network, vae, texts)
         latent, image = self._sizes(network, vae)
         patch = network.integer("patch_size", 2)

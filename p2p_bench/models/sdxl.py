@@ -1,6 +1,6 @@
 """Stable Diffusion XL (Podell et al. 2023, arXiv 2307.01952): two CLIP text encoders."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,8 +20,7 @@ class TwoClipReader:
     """Reads prompts for two text encoders that share text columns.
 
     The second tokenizer of SDXL pads with "!", and so takes an exclamation mark for a special token of its
-    own: a prompt that the two cut into different numbers of tokens is refused, since a word would have other
-    columns in each.
+    own: a prompt of which a word has other columns in one than in the other is refused.
 
     Attributes:
         first: That of the first encoder, which says where words are.
@@ -40,18 +39,21 @@ class TwoClipReader:
             PromptError: As there; or the tokenizers part.
         """
         prompt = self.first.tokenize(text, truncate, allow_empty, role)
-        tokenizer = self.second.tokenizer
         one, two = (len(reader.tokenizer(prompt.text).input_ids) for reader in (self.first, self.second))
+        mark = "'!'" if "!" in prompt.text else "its words"
         if one != two:
-            mark = "'!'" if "!" in prompt.text else "its words"
             raise PromptError(
                 f"{role} {text!r}: the model's two tokenizers read {mark} in different numbers of tokens "
                 f"({one - 2} and {two - 2}), so words have no columns in common; write it without {mark}"
             )
-        ids = tokenizer(prompt.text, padding="max_length", max_length=prompt.width, truncation=True).input_ids
-        return TokenizedPrompt(
-            prompt.text, prompt.ids, prompt.num_tokens, prompt.words, prompt.truncated, (tuple(ids),)
-        )
+        other = self.second.tokenize(prompt.text, truncate, allow_empty, role)
+        if other.words != prompt.words:
+            raise PromptError(
+                f"{role} {text!r}: the model's two tokenizers cut {mark} otherwise, so words have other "
+                f"columns in each; write it without {mark}"
+            )
+        unread = dict.fromkeys((*prompt.unread, *other.unread))
+        return replace(prompt, others=(other.ids,), unread=tuple(unread))
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)

@@ -21,8 +21,10 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from p2p_bench.errors import ConfigError, MissingWeightsError
+from p2p_bench.models.config_values import check_values
 from p2p_bench.models.files import checkpoint_directory, read_json
 from p2p_bench.models.layouts import SCHEDULER_FILE, SDXL, STABLE_DIFFUSION, Layout
+from p2p_bench.models.part_config import PartConfig
 from p2p_bench.models.schedule import schedule_from_config
 from p2p_bench.weights import load_weights, readable, refuse_foreign, tensor_keys
 
@@ -144,6 +146,7 @@ def networks_of_file(file: Path, configs: Path, layout: Layout) -> Iterator[tupl
     changes = {"unet": convert_ldm_unet_checkpoint, layout.vae: convert_ldm_vae_checkpoint}
     for folder, kind in (("unet", UNet2DConditionModel), (layout.vae, AutoencoderKL)):
         where = f"convert: {file.name}, {folder}"
+        check_values(kind, PartConfig.read(configs / folder / "config.json", "convert"))
         network = readable(partial(_of_config, kind, configs / folder), where, configs / folder)
         converted = readable(partial(changes[folder], dict(state), network.config), where, file)
         if folder == "unet":
@@ -151,6 +154,7 @@ def networks_of_file(file: Path, configs: Path, layout: Layout) -> Iterator[tupl
         yield folder, _filled(network, converted, where)
     for place, (folder, name) in enumerate(layout.encoders.items()):
         where = f"convert: {file.name}, {folder}"
+        check_values(_ENCODERS[name], PartConfig.read(configs / folder / "config.json", "convert"))
         config = readable(partial(CLIPTextConfig.from_pretrained, configs / folder), where, configs / folder)
         network = _ENCODERS[name](config)
         yield folder, _filled(network, _text(network, state, layout, place), where)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from p2p_bench.errors import ConfigError
 from p2p_bench.models.layouts import Layout
-from p2p_bench.models.parts import PartConfig
+from p2p_bench.models.part_config import PartConfig
 from p2p_bench.models.spec import Capability
 
 _ADDED = {"sdxl": "text_time"}
@@ -55,6 +55,17 @@ def check_blocks(layout: Layout, unet: PartConfig) -> None:
             raise ConfigError(
                 f"model {unet.model!r}: the U-Net has blocks that are not known here: {key}={values.get(key)}"
             )
+
+
+def check_pooled_heads(unet: PartConfig) -> None:
+    """Sees that the heads that pool the text of DeepFloyd IF share its width.
+
+    Raises:
+        MissingWeightsError: They do not.
+    """
+    width, heads = unet.integer("encoder_hid_dim"), unet.integer("addition_embed_type_num_heads", 64)
+    if unet.values.get("addition_embed_type") == "text" and width % heads:
+        raise unet.fault("addition_embed_type_num_heads", f"a divisor of its encoder_hid_dim ({width})")
 
 
 def unet_features(unet: PartConfig) -> frozenset[Capability]:

@@ -10,12 +10,15 @@ from p2p_bench.attention.sites import unet_sites
 from p2p_bench.errors import ConfigError, MissingWeightsError
 from p2p_bench.fields import Between
 from p2p_bench.models.calls import Calling
+from p2p_bench.models.config_values import check_values
 from p2p_bench.models.files import checkpoint_checksum, upscaler_directory
 from p2p_bench.models.layouts import DEEPFLOYD_UPSCALER, NOISING_FILE, SCHEDULER_FILE
-from p2p_bench.models.parts import PartConfig, check_headers, load_part
+from p2p_bench.models.part_config import PartConfig
+from p2p_bench.models.parts import check_headers, load_part
 from p2p_bench.models.pixels import pixel_schedule, thresholding_from_config
 from p2p_bench.models.schedule import NoiseSchedule, variance_from_config
 from p2p_bench.models.spec import Upscaling
+from p2p_bench.models.unet_config import check_pooled_heads
 from p2p_bench.models.upscaler import Upscaler
 
 NoiseLevel = Annotated[int, Between(0, 999)]
@@ -60,6 +63,7 @@ class UpscalerCheckpoint:
         directory = self._directory()
         check_headers(directory, self.name, DEEPFLOYD_UPSCALER, self.variant)
         unet = self._unet(directory)
+        check_values(UNet2DConditionModel, unet)
         _check_network(unet, text_width)
         schedule, noising, _ = self._schedules(directory)
         if not self.noise_level < len(noising.alphas_cumprod):
@@ -160,5 +164,6 @@ def _check_network(unet: PartConfig, text_width: int) -> None:
                 f"model {unet.model!r}: the U-Net of model.upscaler has {key}={unet.values[key]}, "
                 "expected 6: two images in, a noise and its variance out"
             )
+    check_pooled_heads(unet)
     if unet.integer("encoder_hid_dim") != text_width:
         raise unet.fault("encoder_hid_dim", f"the d_model of stage I's text encoder ({text_width})")

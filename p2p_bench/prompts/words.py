@@ -383,7 +383,7 @@ def _words(
             raise PromptError(f"the tokens of word {word.text!r} in prompt {prompt!r} run into the next word")
         span = range(front + first, front + min(stop, num_tokens))
         before, after = (end(word.start + place) for place in word.core)
-        if before is None or after is None:
+        if before is None or after is None or before >= after:  # they share tokens with what is around them
             before, after = first, stop
         first = stop
         if before < after <= num_tokens:

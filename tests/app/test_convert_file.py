@@ -1,6 +1,8 @@
 """`p2p-bench convert FILE`: a single file of the original layout becomes the model it is of."""
 
+import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +160,18 @@ def test_a_file_that_is_not_whole_is_refused_and_leaves_nothing(tmp_path: Path) 
         save_file({key: torch.ones(1)}, tmp_path / "part.safetensors")
         with pytest.raises(ConfigError, match="but of a transformer"):
             convert_file(tmp_path / "part.safetensors", tmp_path / "made", configs)
+    part = shutil.copytree(configs, tmp_path / "part")
+    shutil.rmtree(part / "tokenizer")
+    with pytest.raises(MissingWeightsError, match="has no tokenizer, whose configurations sd"):
+        convert_file(file, tmp_path / "made", str(part))
+    with pytest.raises(ConfigError, match="cannot be made"):
+        convert_file(file, file / "made", configs)
+    junk = Path(shutil.copytree(configs, tmp_path / "junk"))
+    config = json.loads((junk / "vae" / "config.json").read_text())
+    (junk / "vae" / "config.json").write_text(json.dumps({**config, "act_fn": [1]}))
+    with pytest.raises(MissingWeightsError, match=r"vae/config\.json: act_fn is \[1\], expected a name"):
+        convert_file(file, tmp_path / "made", str(junk))
+    assert not (tmp_path / "made").exists()
     (tmp_path / "model.ckpt").write_bytes(b"pickle")
     with pytest.raises(MissingWeightsError, match="pickle"):
         convert_file(tmp_path / "model.ckpt", tmp_path / "made", configs)

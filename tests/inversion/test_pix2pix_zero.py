@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 import p2p_bench as p2p
+from p2p_bench.errors import ConfigError
 from p2p_bench.inversion.base import Sources, read_sources, unserved
 from p2p_bench.inversion.noise_losses import auto_correlation, drawn_shifts, kl_divergence
+from p2p_bench.inversion.pix2pix_zero import _released_path
 from p2p_bench.inversion.recall import pack, unpack
 from tests.controllers.released_zero import SAID, ReleasedZero
 from tests.models.small_sd3 import small_sd3_model
@@ -130,3 +132,10 @@ def test_values_out_of_range_are_refused() -> None:
             make(**{name: value})
     with pytest.raises(p2p.ConfigError, match="guidance_amount"):
         p2p.Pix2PixZero(0.0)
+
+
+def test_the_released_way_takes_whole_timesteps() -> None:
+    model = tiny_model()
+    assert len(_released_path(model.laid_out("euler", "leading"), 7)) == 7
+    with pytest.raises(ConfigError, match=r"as_released: .* lie between them; set sampler=ddim"):
+        _released_path(model.laid_out("euler", "linspace"), 7)

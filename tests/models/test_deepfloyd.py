@@ -20,7 +20,7 @@ from p2p_bench.models.deepfloyd_if import DeepFloydIF
 from p2p_bench.models.layouts import DEEPFLOYD
 from p2p_bench.models.level import Denoised, Level, Thresholding
 from p2p_bench.models.pixels import pixel_schedule, thresholding_from_config
-from p2p_bench.prompts.alignment import refinement_map
+from p2p_bench.prompts.alignment import refinement_map, replacement_map
 from p2p_bench.sampling import initial_noise
 from tests.examples import SOURCE, TARGET
 from tests.models.border import STEPS, Border, distance
@@ -180,6 +180,18 @@ def test_words_have_their_columns(model: DeepFloydIF) -> None:
         model.tokenize("cat " * 77)
     cut = model.tokenize("cat " * 77, truncate=True)
     assert (cut.truncated, cut.num_tokens, len(cut.words), cut.ids[76]) == (True, 76, 76, 1)
+
+
+def test_a_word_that_shares_a_token_with_its_brackets_has_its_columns(model: DeepFloydIF) -> None:
+    """What T5 does not know is one token as far as it goes."""
+    source = model.tokenize("a cat \u300c\u732b\u300d on sand")
+    assert [word.columns for word in source.words] == [(0,), (1,), (2, 3), (4,), (5,)]
+    assert source.unread == ("\u732b",)
+    matrix = refinement_map(source, model.tokenize("a dog \u300c\u732b\u300d on sand"))[0]
+    assert matrix[2:4, 2:4].equal(torch.eye(2, dtype=torch.float64))
+    swap = replacement_map(source, model.tokenize("a cat dog on sand"))
+    assert swap[2:4, 2].tolist() == [1.0, 1.0]
+    assert swap[4, 3] == swap[5, 4] == 1
 
 
 def test_tokens_are_those_of_the_librarys_own_class(model: DeepFloydIF) -> None:

@@ -149,7 +149,12 @@ def test_sampled_as_its_pipeline_samples_it(name: str, tmp_path: Path) -> None:
         ({"use_karras_sigmas": True}, DPMSolverSampler(karras=True), None),
         ({"use_karras_sigmas": True}, DDIMSampler(), None),
         ({"final_sigmas_type": "sigma_min"}, DPMSolverSampler(karras=True), "asks for final_sigmas_type"),
-        ({"final_sigmas_type": "zero", "use_lu_lambdas": False}, DPMSolverSampler(), None),
+        ({"lambda_min_clipped": -5.1}, DPMSolverSampler(), "asks for lambda_min_clipped"),
+        (
+            {"final_sigmas_type": "zero", "use_lu_lambdas": False, "lambda_min_clipped": float("-inf")},
+            DPMSolverSampler(),
+            None,
+        ),
     ],
 )
 def test_levels_that_the_file_asks_for_and_the_sampler_does_not_take_are_named(

@@ -7,14 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
+from transformers import CLIPTokenizer
 
 import p2p_bench as p2p
 from p2p_bench.errors import MissingWeightsError, PromptError
 from p2p_bench.models import DiffusionModel, UNetCheckpoint
 from p2p_bench.models.conditioning import POOLED, TEXT
+from p2p_bench.models.sdxl import TwoClipReader
+from p2p_bench.models.tokenizer import TokenizerReader
 from p2p_bench.sampling import initial_noise
 from tests.models.border import Border
-from tests.models.small import small_checkpoint, small_model
+from tests.models.small import padded_with_mark, small_checkpoint, small_model, with_mark
 
 PROMPTS = ("a red circle on grass", "a blue circle on grass")
 
@@ -103,6 +106,29 @@ def test_prompts_that_the_tokenizers_read_apart_are_refused() -> None:
         PromptError, match=r"target 'wow!! a cat'.* '!' in different numbers of tokens \(6 and 7"
     ):
         reader.tokenize("wow!! a cat", role="target")
+
+
+def test_tokenizers_that_part_by_word_and_not_in_all_are_refused(tmp_path: Path) -> None:
+    """One word of a token less and one of a token more leave as many tokens, in other columns."""
+    known = with_mark(tmp_path / "first").get_vocab()
+    vocabulary = {**known, "'s</w>": len(known)}
+    (tmp_path / "first" / "vocab.json").write_text(json.dumps(vocabulary))
+    with (tmp_path / "first" / "merges.txt").open("a") as file:
+        file.write("' s</w>\n")
+    second = padded_with_mark(tmp_path / "first", tmp_path / "second")
+    first = CLIPTokenizer.from_pretrained(tmp_path / "first")
+    reader = TwoClipReader(TokenizerReader(first), TokenizerReader(second))
+    text = "a cat!'s dog on sand!! star"
+    counts = [len(one(text).input_ids) for one in (first, second)]
+    assert counts[0] == counts[1]
+    with pytest.raises(PromptError, match="two tokenizers cut '!' otherwise, so words have other columns"):
+        reader.tokenize(text)
+    assert reader.tokenize("a cat's dog on sand! star").others
+
+
+def test_words_that_one_of_them_cannot_read_are_told() -> None:
+    read = small_checkpoint("sdxl").reader().tokenize("a red \u732b on sand")
+    assert read.unread == ("\u732b",)
 
 
 def test_a_folder_that_is_not_whole(tmp_path: Path) -> None:

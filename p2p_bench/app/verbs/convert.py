@@ -70,7 +70,7 @@ def convert(directory: Path, made: Path) -> None:
     index = read_json(directory / "model_index.json", directory.name)
     enlarges = index.get("_class_name") in DEEPFLOYD_UPSCALER.pipelines
     layout = DEEPFLOYD_UPSCALER if enlarges else layout_of(index, directory.name)
-    made.mkdir(parents=True)
+    _make(made)
     try:
         shutil.copy(directory / "model_index.json", made)
         others = (str(Path(file).parent) for file in layout.other_files)
@@ -83,6 +83,13 @@ def convert(directory: Path, made: Path) -> None:
     except BaseException:
         shutil.rmtree(made)
         raise
+
+
+def _make(made: Path) -> None:
+    try:
+        made.mkdir(parents=True)
+    except OSError as error:
+        raise ConfigError(f"convert: {made} cannot be made ({error}); choose another directory") from error
 
 
 def _load(made: Path, name: str, enlarges: bool) -> None:
@@ -127,7 +134,13 @@ def convert_file(file: Path, made: Path, configs: str | None = None) -> None:
 
     layout = layout_of_file(file)
     directory = configs_of_file(file, layout, configs)
-    made.mkdir(parents=True)
+    folders = ("scheduler", *layout.tokenizers, *layout.weights)
+    if absent := [folder for folder in folders if not (directory / folder).is_dir()]:
+        raise MissingWeightsError(
+            f"convert: {directory} has no {', '.join(absent)}, whose configurations {file.name} needs; give "
+            "--configs DIR of a whole checkpoint of its family"
+        )
+    _make(made)
     try:
         shutil.copy(directory / "model_index.json", made)
         for folder in ("scheduler", *layout.tokenizers):
