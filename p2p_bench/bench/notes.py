@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from p2p_bench.controllers import Controller
+from p2p_bench.controllers import Controller, NoControl
 from p2p_bench.models import ModelSpec
 from p2p_bench.models.vocabulary import never_seen, warn_never_seen
 from p2p_bench.prompts.words import TokenizedPrompt, quoted
@@ -40,7 +40,21 @@ def edit_notes(
                 notes.append(f"{reader} has no token for {quoted(part.unread)} of the {role} prompt")
     if pair.word_weights and controller.for_pair(pair.word_weights) == controller.for_pair({}):
         notes.append("the pair's word weights are not used by this controller")
+    if _passes_blend_words_by(controller, pair):
+        notes.append("the pair's blend words are not used by this controller")
     return "; ".join(notes)
+
+
+def _passes_blend_words_by(controller: Controller, pair: EditPair) -> bool:
+    """Whether a control makes the same edit without the words that mark the place of the pair's edit.
+
+    Nothing is controlled by the baseline, and of the embedded world's pairs nobody wrote the words down: they
+    come with the scene.
+    """
+    words = pair.blend_words
+    if isinstance(controller, NoControl) or pair.scene is not None or words is None or not any(words):
+        return False
+    return controller.for_pair(pair.word_weights, words) == controller.for_pair(pair.word_weights)
 
 
 def warn_of_unknown_words(spec: ModelSpec, pairs: Iterable[EditPair]) -> None:

@@ -17,7 +17,7 @@ from p2p_bench.bench.module import Edited
 from p2p_bench.bench.notes import edit_notes
 from p2p_bench.bench.pictures import difference_image, file_stem, save_png
 from p2p_bench.bench.requests import sample_seed
-from p2p_bench.bench.rows import IMAGE_COLUMNS
+from p2p_bench.bench.rows import IMAGE_COLUMNS, SCORED_IMAGES
 from p2p_bench.bench.scoring import edit_view, score
 from p2p_bench.bench.task import Task, Variant
 from p2p_bench.editing import EditResult
@@ -125,7 +125,8 @@ class RowMaker:
             "steps": None if looks_up else steps,
             "guidance": NAN if looks_up else guidance,
             "seed": sample_seed(self.task, pair),
-            **dict.fromkeys(("status", "error", "mask", "mask_from", "source_checksum", "missing"), ""),
+            **dict.fromkeys(("status", "error", "mask", "mask_from", "missing"), ""),
+            **dict.fromkeys(("source_checksum", "picture_checksums"), ""),
             "notes": edit_notes(self.spec, pair, index, variant.controller),
             **{column.name: NAN for column in all_columns(self.task.metrics)},
             "seconds": NAN if looks_up else 0.0,
@@ -151,7 +152,7 @@ class RowMaker:
         return {"control": result.controls[place], "mask_from": "+".join(masks), "notes": notes}
 
     def _pictures(self, edited: Edited, place: int) -> dict[str, str]:
-        """Writes the pictures of an edit; their paths relative to the run directory."""
+        """Writes the pictures of an edit; their paths relative to the run directory, and their checksums."""
         pair, asked = edited.loaded.pair, edited.edits[place]
         if pair.id not in self.pictured or edited.result is None:
             return {}
@@ -159,8 +160,7 @@ class RowMaker:
         edit = f"{sample}/{file_stem(asked.variant.name)}_{asked.index}"
         images = edited.result.images
         if not edited.result.has_source:
-            save_png(self.run_dir / f"images/{edit}.png", images[1 + place])
-            return {"image_target": f"images/{edit}.png"}
+            return self._saved({"image_target": (f"images/{edit}.png", images[1 + place])})
         reference = images[0] if edited.loaded.image is None else edited.loaded.image
         wanted: dict[str, tuple[str, Float[Tensor, "3 h w"]]] = {
             "image_source": _source_picture(edited, place, sample, edit),
@@ -185,9 +185,21 @@ class RowMaker:
                         f"heatmaps/{edit}_{role}.png",
                         heatmap_image(images[at], heat),
                     )
-        for path, image in wanted.values():
-            save_png(self.run_dir / path, image, palette=image is sheet)
-        return {column: path for column, (path, _) in wanted.items()}
+        return self._saved(wanted, sheet)
+
+    def _saved(
+        self, wanted: Mapping[str, tuple[str, Float[Tensor, "3 h w"]]], sheet: Tensor | None = None
+    ) -> dict[str, str]:
+        """Columns of some pictures once these are written; `sheet` is one that few colours are enough for."""
+        sums = {
+            column: save_png(self.run_dir / path, image, palette=image is sheet)
+            for column, (path, image) in wanted.items()
+        }
+        known = {column: sums[column] for column in SCORED_IMAGES if column in sums}
+        return {
+            "picture_checksums": json.dumps(known),
+            **{column: path for column, (path, _) in wanted.items()},
+        }
 
 
 def _source_picture(edited: Edited, place: int, sample: str, edit: str) -> tuple[str, Float[Tensor, "3 h w"]]:

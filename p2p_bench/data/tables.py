@@ -4,6 +4,7 @@ import functools
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -275,5 +276,12 @@ _END = b"\xff\xff\xff\xff\0\0\0\0"
 """What a stream of Arrow ends with."""
 
 
+_POINTER = b"version https://git-lfs.github.com/"
+"""Start of what a clone without Git LFS holds in the place of a large file."""
+
+
 def _unreadable(path: Path, error: Exception) -> DataError:
+    with suppress(OSError), path.open("rb") as file:
+        if file.read(len(_POINTER)) == _POINTER:
+            return DataError(f"{path}: a pointer of Git LFS lies here and not the file; run git lfs pull")
     return DataError(f"{path}: not a whole table that can be read ({shortened(str(error))})")

@@ -1,7 +1,9 @@
 """The pictures that a finished run kept, to be scored by other metrics."""
 
+import functools
 import json
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from p2p_bench.editors.base import EditorSettings, Equipment, KnownVariant
 from p2p_bench.editors.found import Found, Key, PictureEditor, content_of, facts_of
 from p2p_bench.errors import ConfigError, DataError
 from p2p_bench.fields import check_fields
-from p2p_bench.hashing import digest
+from p2p_bench.hashing import digest, sha256_file
 from p2p_bench.raster import is_file, shortened
 
 RESULTS, SUMMARY = "results.parquet", "summary.json"
@@ -102,12 +104,16 @@ class FinishedRunImages(EditorSettings):
             DataError: Its files cannot be read.
         """
         found: dict[Key, Found | str] = {}
-        for row in self.rows():
-            found[row["sample_id"], row["variant"], row["target_index"]] = self._place(row)
+        rows = self.rows()
+        written = _written(rows)
+        for row in rows:
+            found[row["sample_id"], row["variant"], row["target_index"]] = self._place(row, written)
         if not any(isinstance(one, Found) for one in found.values()):
+            lost = [str(one) for one, row in zip(found.values(), rows, strict=True) if row["image_target"]]
+            first = f" (of the first edit, {lost[0]})" if lost else ""
             raise ConfigError(
                 f"{self.path}: there are no pictures of this run to be scored; run it with run.images=null, "
-                "which keeps those of all pairs"
+                f"which keeps those of all pairs{first}"
             )
         return found
 
@@ -123,18 +129,21 @@ class FinishedRunImages(EditorSettings):
             "run_id": rows[0]["run_id"] if rows else "",
             "checksums": dict(summary["checksums"]),
             "masks": "given by the data set", **facts_of(self.places()),
+            "unchecked": sum(bool(row["image_target"]) and not row.get("picture_checksums") for row in rows),
         }  # fmt: skip
 
     def ready(self, equipment: Equipment, device: torch.device | str = "cpu") -> PictureEditor:
         """See `EditorSettings.ready`; nothing is read before it is asked for."""
         return PictureEditor(self.places(), equipment.checkpoint.spec().image_size)
 
-    def _place(self, row: Mapping[str, Any]) -> Found | str:
+    def _place(self, row: Mapping[str, Any], written: Mapping[str, set[str]]) -> Found | str:
         if row["status"] != "ok":
             return str(row["error"] or "the run could not make it")
         if not row["image_target"]:
             return _KEPT
         files = {}
+        # Where nothing was reconstructed the source is the original, which comes from the data set.
+        restored = row.get("image_source") != row.get("image_original")
         for role, column in (("edited", "image_target"), ("source", "image_source"), ("vae", "image_vae")):
             try:
                 path = inside(self._folder(), row[column]) if row.get(column) else None
@@ -142,9 +151,13 @@ class FinishedRunImages(EditorSettings):
                 return str(error)
             if path is not None and not is_file(path):
                 return f"its picture {shortened(row[column])} is no longer in the run's folder"
-            files[role] = path
-        if row.get("image_source") == row.get("image_original"):
-            files["source"] = None  # nothing was reconstructed
+            read = path is not None and (restored or role != "source")
+            if path is not None and read and not _is_unchanged(path, written.get(row[column])):
+                return (
+                    f"its picture {shortened(row[column])} is another file than the run wrote there; bring "
+                    "that back, or score pictures of your own as a folder, with dataset=..."
+                )
+            files[role] = path if read else None
         known = {column: row[column] for column in _KNOWN}
         known["mask_from"] = row.get("mask_from") or ""  # not in runs of older versions
         assert files["edited"] is not None
@@ -152,3 +165,38 @@ class FinishedRunImages(EditorSettings):
 
     def _folder(self) -> Path:
         return Path(self.path).expanduser().resolve()
+
+
+def _written(rows: Sequence[Mapping[str, Any]]) -> dict[str, set[str]]:
+    """By path, the checksums of what a run wrote there.
+
+    Edits of a sample share pictures of its source, which a resumed run writes once more, and with other edits
+    in the batch they may differ by rounding.
+
+    Raises:
+        DataError: A row does not hold them as a run writes them.
+    """
+    known: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        try:
+            for column, checksum in json.loads(row.get("picture_checksums") or "{}").items():
+                known[row[column]].add(checksum)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"row of {shortened(str(row['sample_id']))!r}: picture_checksums cannot be read ({error})"
+            ) from error
+    return known
+
+
+def _is_unchanged(path: Path, known: set[str] | None) -> bool:
+    """Whether a file is what was written; one of which nothing is known is taken for it."""
+    if not known:
+        return True
+    stat = path.stat()
+    return _stamped_sum(path, stat.st_mtime_ns, stat.st_size) in known
+
+
+@functools.lru_cache(maxsize=2**16)
+def _stamped_sum(path: Path, time: int, size: int) -> str:
+    """Of a file as it was at a time: the pictures of a run are asked for several times."""
+    return sha256_file(path)

@@ -2,12 +2,13 @@
 
 import json
 import math
+from dataclasses import replace
 
 import torch
 
 from p2p_bench.bench.notes import edit_notes, warn_of_unknown_words
 from p2p_bench.bench.tally import missing_values, note_counts
-from p2p_bench.controllers import ByEdit, NoControl, Replace
+from p2p_bench.controllers import ByEdit, Compose, LocalBlend, NoControl, Replace, paper, pie
 from p2p_bench.metrics.base import EditView, MetricColumn, Undefined, evaluate
 from p2p_bench.prompts.words import tokenize
 from p2p_bench.types import EditPair
@@ -46,6 +47,25 @@ def test_notes_of_an_edit():
     prompts = [tokenize(text, CHECKPOINT.tokenizer()) for text in ("a cat", "a \u732b")]
     notes = edit_notes(spec, EditPair("a", "a cat", ("a \u732b",)), 0, ByEdit(), prompts)
     assert notes == "the tokenizer has no token for '\u732b' of the target prompt"
+
+
+def test_blend_words_that_a_control_passes_by_leave_a_note():
+    told = "the pair's blend words are not used by this controller"
+    blended = EditPair("b", "a cat in fog", ("a dog in fog",), blend_words=(("cat",), ("dog",)))
+    spec = CHECKPOINT.spec()
+    for reads in (
+        LocalBlend(ByEdit()),
+        pie(),
+        paper(),
+        Compose([Replace(), LocalBlend(ByEdit())]),
+        NoControl(),
+    ):
+        assert edit_notes(spec, blended, 0, reads) == ""
+    mask = torch.ones(4, 4)
+    for passes in (ByEdit(), Replace(), LocalBlend(Replace(), words="fog"), LocalBlend(Replace(), mask=mask)):
+        assert edit_notes(spec, blended, 0, passes) == told
+    for silent in (replace(blended, blend_words=((), ())), replace(blended, scene={})):
+        assert edit_notes(spec, silent, 0, ByEdit()) == ""
 
 
 def test_an_undefined_value_is_nan_with_its_reason():

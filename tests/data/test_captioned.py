@@ -226,6 +226,13 @@ def test_a_page_that_was_damaged_is_no_other_text(tmp_path: Path) -> None:
         TEdBench(tmp_path).pairs()
 
 
+def test_a_clone_without_its_large_files_is_told(tmp_path: Path) -> None:
+    path = make(tmp_path, "val", [ted(TARGET)]) / "data" / "val-00000-of-00001.parquet"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(DataError, match="a pointer of Git LFS lies here and not the file; run git lfs pull"):
+        TEdBench(tmp_path).pairs()
+
+
 def test_a_line_of_no_edit_is_named(tmp_path: Path) -> None:
     make(tmp_path, "val", [ted(TARGET)])
     file = captions(tmp_path / "c.jsonl", {"id": "0", "source": SOURCE}, {"id": "1", "source": SOURCE})
