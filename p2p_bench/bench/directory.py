@@ -1,7 +1,7 @@
 """The directory of a run: one writer at a time, and only ever one set of settings."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -117,39 +117,48 @@ def read_config(run_dir: Path) -> dict[str, Any]:
     return config
 
 
-def _differences(run_dir: Path, config: Mapping[str, Any]) -> str:
-    try:
-        there, here = dict(_flat(read_config(run_dir))), dict(_flat(config))
-    except DataError:
-        return f"its {CONFIG} cannot be read"
-    kept = (
-        "dir",
-        "output",
-        "name",
-        "batch_size",
-        "images",
-        "heatmaps",
-        "cache",
-        "cache_gb",
-        "timeout",
-        "max_errors",
-        "resume",
-    )
-    ignored = ("sampler.max_rows", "model.offload", *(f"run.{key}" for key in kept))
+def changed_settings(run_dir: Path, config: Mapping[str, Any], apart: Collection[str] = ()) -> str:
+    """What `config.yaml` says otherwise than a configuration, in words; "" for nothing.
+
+    Args:
+        run_dir: A run directory.
+        config: The configuration, as plain values.
+        apart: Keys that are not compared, and beginnings of some, which end in a dot.
+
+    Raises:
+        DataError: `config.yaml` is missing or damaged.
+    """
+    here = dict(_flat(yaml.safe_load(yaml.safe_dump(dict(config)))))
+    there = dict(_flat(read_config(run_dir)))
+    beginnings = tuple(key for key in apart if key.endswith("."))
     keys = [
         key
         for key in dict.fromkeys([*there, *here])
-        if there.get(key) != here.get(key)
-        and key not in ignored
-        and not key.startswith(("trainer.", "logger.", "started."))
+        if there.get(key) != here.get(key) and key not in apart and not key.startswith(beginnings)
     ]
-    if not keys:
-        return (
-            "the model's weights, the data set, the timesteps of its sampler or the pictures that are scored "
-            "have changed since"
-        )
     texts = [f"{key}: {there.get(key)!r} there, {here.get(key)!r} here" for key in keys[:_SHOWN]]
     return "; ".join(texts) + (f"; and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else "")
+
+
+_KEPT = (
+    "dir", "output", "name", "batch_size", "images", "heatmaps", "cache", "cache_gb", "timeout", "max_errors",
+    "resume",
+)  # fmt: skip
+_DECIDES_NOTHING = (
+    "sampler.max_rows", "model.offload", *(f"run.{key}" for key in _KEPT), "trainer.", "logger.", "started.",
+)  # fmt: skip
+"""Settings in which the rows of a run may differ."""
+
+
+def _differences(run_dir: Path, config: Mapping[str, Any]) -> str:
+    try:
+        found = changed_settings(run_dir, config, _DECIDES_NOTHING)
+    except DataError:
+        return f"its {CONFIG} cannot be read"
+    return found or (
+        "the model's weights, the data set, the timesteps of its sampler or the pictures that are scored "
+        "have changed since"
+    )
 
 
 def _flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -136,7 +136,7 @@ def opened(
         maker = _maker(task, facts, run_dir, keep, number)
         writer = RowWriter(run_dir, facts.names)
         finished = {(key[0], key[2]) for key, status in there.items() if status == "ok"}
-        references = open_references(run_dir, facts.names, finished)
+        references = open_references(run_dir, facts.names, finished, run_id)
         new_faults = [key for key in faults if key not in there]
         writer.append([maker.failed(*subjects[key], key[2], faults[key]) for key in new_faults])
         pending = tuple(key for key in pending if key not in faults)
@@ -183,7 +183,7 @@ def joined(
     return OpenRun(
         maker=_maker(task, facts, run_dir, keep, number),
         writer=RowWriter(run_dir, facts.names),
-        references=ReferenceWriter(run_dir, facts.names, wanted=told["references"]),
+        references=ReferenceWriter(run_dir, facts.names, wanted=told["references"], run_id=told["run_id"]),
         subjects=subjects,
         pending=tuple(keys[place] for place in told["pending"]),
         there=0,

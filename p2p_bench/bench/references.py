@@ -21,9 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from p2p_bench.bench.merging import StoredRows, merge
-from p2p_bench.bench.rows import PartWriter, read_parts
+from p2p_bench.bench.rows import PartWriter, part_files, read_parts
+from p2p_bench.errors import DataError
 
 REFERENCES = "references.parquet"
 
@@ -35,6 +37,8 @@ Place = tuple[str, int]
 
 _FOLDER = "references"
 _KEY = ("sample_id", "target_index", "reference")
+_RUN = b"run_id"
+"""Key in the metadata of a part: the run that it is of, as each row says it of itself."""
 
 
 def reference_schema(metric_columns: Sequence[str]) -> pa.Schema:
@@ -52,12 +56,19 @@ class ReferenceWriter:
         metric_columns: Names of the metric columns.
         there: Samples and targets whose references are there.
         wanted: Whether the run has references at all.
+        run_id: Of the run.
     """
 
     def __init__(
-        self, run_dir: Path, metric_columns: Sequence[str], there: Iterable[Place] = (), wanted: bool = True
+        self,
+        run_dir: Path,
+        metric_columns: Sequence[str],
+        there: Iterable[Place] = (),
+        wanted: bool = True,
+        run_id: str = "",
     ) -> None:
-        self._parts = PartWriter(run_dir / _FOLDER, reference_schema(metric_columns))
+        schema = reference_schema(metric_columns).with_metadata({_RUN: run_id.encode()})
+        self._parts = PartWriter(run_dir / _FOLDER, schema)
         self._there = set(there)
         self.wanted = wanted
 
@@ -79,7 +90,7 @@ class ReferenceWriter:
 
 
 def open_references(
-    run_dir: Path, metric_columns: Sequence[str], finished: Collection[Place]
+    run_dir: Path, metric_columns: Sequence[str], finished: Collection[Place], run_id: str = ""
 ) -> ReferenceWriter:
     """What writes the references of a run.
 
@@ -92,15 +103,24 @@ def open_references(
         run_dir: The run directory; the caller holds its lock and knows that its rows are of these settings.
         metric_columns: Names of the metric columns.
         finished: Samples and targets of which an edit is finished.
+        run_id: Of the run.
 
     Raises:
-        DataError: A part cannot be read.
+        DataError: A part cannot be read, or is of another run.
     """
     if not finished:
         shutil.rmtree(run_dir / _FOLDER, ignore_errors=True)
     there = [place_of(row) for row in read_parts(run_dir / _FOLDER, _KEY)]
+    for path in part_files(run_dir / _FOLDER):
+        told = (pq.read_schema(path).metadata or {}).get(_RUN)
+        if told not in (None, run_id.encode()):  # None: of an older version, which did not say it
+            raise DataError(
+                f"{path}: holds the references of another run ({told.decode()}, this one is {run_id}); "
+                f"remove {path.parent} and run again, which then has none"
+            )
+    finished_there = [place for place in there if place in finished]
     wanted = bool(metric_columns) and (bool(there) or not finished)
-    return ReferenceWriter(run_dir, metric_columns, [place for place in there if place in finished], wanted)
+    return ReferenceWriter(run_dir, metric_columns, finished_there, wanted, run_id)
 
 
 def compact_references(run_dir: Path, metric_columns: Sequence[str], order: Iterable[Place]) -> StoredRows:

@@ -279,7 +279,8 @@ def read_part(
             wanted = None if columns is None else [name for name in columns if name in names]
             table = file.read(columns=wanted, use_threads=False)  # small: threads would cost more
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not a readable part of rows ({error}); remove it and run again") from error
+        reason = " ".join(str(error).split())  # Parquet's has lines
+        raise DataError(f"{path}: not a readable part of rows ({reason}); remove it and run again") from error
     if before is not None and names != before:
         raise DataError(f"{path}: its columns differ from those of the parts before; use a new run directory")
     return table, names

@@ -96,7 +96,7 @@ class PictureStore:
         if key not in self._index:
             self.linked += 1
         there = path.is_file()
-        note = "a file of its own" if there else f"missing: {relative}"
+        note = "open its file" if there else f"missing: {relative}"
         return self._put(key, Picture("", self._address(path) if there else "", note))
 
     def _address(self, path: Path) -> str:

@@ -261,6 +261,17 @@ def test_a_run_is_resumed(command, monkeypatch):
     monkeypatch.chdir(command.folder.parent)
     outcome = command("resume", str(command.folder / "out"))
     assert outcome.code == 0, outcome.err
+    assert "is not what the run was started with" not in outcome.err
+    assert_same_rows(before, rows_of(command.folder / "out"))
+
+    config = yaml.safe_load((command.folder / "out" / "config.yaml").read_text())
+    edited = {**config, "seed": 7, "tau": {**config["tau"], "cross": 0.1}}
+    (command.folder / "out" / "config.yaml").write_text(yaml.safe_dump(edited))
+    outcome = command("resume", str(command.folder / "out"))
+    assert outcome.code == 0, outcome.err
+    changed = "seed: 7 there, 0 here; tau.cross: 0.1 there, 0.8 here"
+    assert f"is not what the run was started with ({changed}): a run goes on as it was" in outcome.err
+    assert yaml.safe_load((command.folder / "out" / "config.yaml").read_text()) == config
     assert_same_rows(before, rows_of(command.folder / "out"))
 
 

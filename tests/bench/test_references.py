@@ -18,6 +18,7 @@ from p2p_bench.bench.references import (
     reference_schema,
 )
 from p2p_bench.bench.rows import RowWriter, read_rows
+from p2p_bench.errors import DataError
 from tests.app.command import PAIRS, Command
 from tests.app.test_run import assert_same_rows
 
@@ -178,3 +179,18 @@ def test_what_is_there_is_not_scored_again(tmp_path):
     writer.append([reference("a")])
     places = {("a", 0), ("a", 1)}
     assert writer.lacks(places) == open_references(tmp_path, COLUMNS, places).lacks(places) == {("a", 1)}
+
+
+def test_references_of_another_run_are_refused(tmp_path):
+    """They have the same keys and columns, and would stand for those of this one."""
+    places = {("a", 0), ("b", 0)}
+    ReferenceWriter(tmp_path, COLUMNS, run_id="one").append([reference("a")])
+    assert open_references(tmp_path, COLUMNS, places, "one").lacks(places) == {("b", 0)}
+    with pytest.raises(DataError, match=r"part-000000\.parquet: holds the references of another run \(one"):
+        open_references(tmp_path, COLUMNS, places, "two")
+    shutil.rmtree(tmp_path / "references")
+    assert not open_references(tmp_path, COLUMNS, places, "two").lacks(places)
+    ReferenceWriter(tmp_path, COLUMNS).append([reference("a")])  # as older versions did, without saying it
+    part = tmp_path / "references" / "part-000000.parquet"
+    pq.write_table(pq.read_table(part).replace_schema_metadata(None), part)
+    assert open_references(tmp_path, COLUMNS, places, "two").lacks(places) == {("b", 0)}

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from p2p_bench.app.compose import checked_overrides, compose, composing, one_job_each
+from p2p_bench.app.console import status_console
 from p2p_bench.app.paths import user_path
 from p2p_bench.app.spelling import quoted
 from p2p_bench.app.trust import placed_faults, stored_faults
@@ -98,7 +99,7 @@ def _resume_sweep(directory: Path, trust: bool, debug: bool) -> int:
 
 def _resume_run(directory: Path, trust: bool) -> int:
     from p2p_bench.app.jobs import STARTED, job_of, run_job
-    from p2p_bench.bench.directory import CONFIG, read_config
+    from p2p_bench.bench.directory import CONFIG, changed_settings, read_config
 
     if not (directory / CONFIG).is_file():
         raise DataError(f"{directory}: nothing to resume; {_what_else(directory)}")
@@ -116,7 +117,15 @@ def _resume_run(directory: Path, trust: bool) -> int:
             if not trust:
                 _refuse_foreign(directory, placed_faults(config))
         job = job_of(config, config.hydra, directory)
-        return run_job(job.resumed(started["group"], started["job"], started["overrides"])).code
+        job = job.resumed(started["group"], started["job"], started["overrides"])
+        if changed := changed_settings(directory, job.record(), (f"{STARTED}.",)):
+            status_console().print(
+                f"{directory / CONFIG} is not what the run was started with ({changed}): a run goes on as it "
+                f"was typed, as {STARTED}.overrides says, and the file is written anew",
+                markup=False,
+                style="yellow",
+            )
+        return run_job(job).code
 
 
 def _what_else(directory: Path) -> str:

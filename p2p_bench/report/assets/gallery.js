@@ -130,9 +130,9 @@ function addCards() {
 function drawGallery() {
   const found = chosenSamples();
   queue = [...found];
-  const count = (number) => number.toLocaleString("en");
-  const all = data.samples.length < data.whole.samples ? `first ${count(data.samples.length)} cards` : `${count(data.samples.length)} cards`;
-  $("shown").textContent = found.length === data.samples.length ? all : `${count(found.length)} of ${data.samples.length < data.whole.samples ? "the " : ""}${all}`;
+  const part = data.samples.length < data.whole.samples;
+  const all = `${part ? "first " : ""}${whole(data.samples.length)} cards`;
+  $("shown").textContent = found.length === data.samples.length ? all : `${whole(found.length)} of ${part ? "the " : ""}${all}`;
   $("nothing").hidden = found.length > 0;
   $("cards").replaceChildren();
   addCards();

@@ -29,6 +29,7 @@ function format(value) {
   return text.replace("-", "−");
 }
 
+const whole = (number) => number.toLocaleString("en");
 const arrow = (metric) => (metric.higher === true ? "↑" : metric.higher === false ? "↓" : "");
 const named = (metric, name) => name + (metric.unit ? " (" + metric.unit + ")" : "");
 

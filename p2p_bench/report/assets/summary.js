@@ -17,7 +17,7 @@ function meanCell(mean, count, bounds, isBest) {
     cell.append(h("span", { class: "scale", "aria-hidden": "true" }, line, dot));
     cell.append(h("span", { class: "interval" }, format(low) + " to " + format(high)));
   }
-  if (n !== count) cell.append(h("span", { class: "count" }, "n = " + n));
+  if (n !== count) cell.append(h("span", { class: "count" }, "n = " + whole(n)));
   return cell;
 }
 
@@ -57,7 +57,7 @@ function drawMeans() {
     const settings = Object.entries(variant.settings).map(([name, text]) => name + ": " + text).join("\n");
     return h("tr", {},
       h("th", { scope: "row", title: settings }, swatch(i), h("span", { class: "variant-name" }, variant.name), variant.plain ? h("span", { class: "badge plain" }, variant.plain) : null),
-      h("td", { class: "number" }, String(count), failed ? h("span", { class: "failed" }, failed + " failed") : null),
+      h("td", { class: "number" }, whole(count), failed ? h("span", { class: "failed" }, whole(failed) + " failed") : null),
       columns.map(({ means, bounds, best }) => meanCell(means[row], count, bounds, format(means[row][0]) === best)));
   }));
   body.append(...referenceRows(metrics));
