@@ -53,6 +53,7 @@ FLAGS: Mapping[str, tuple[int, str]] = {
 SOON = {
     "run": ("dataset.limit=1", "sampler.steps=2", "run.images=1", "logger=csv"),
     "edit": ("sampler.steps=2",),
+    "generate": ("sampler.steps=2",),
     "train-world": ("world.stages=[tokenizer]", "world.work_dir=work", "world.weights_dir=weights"),
 }
 """What makes a verb's commands end soon, or keeps them from writing where the project's own files lie."""
@@ -147,6 +148,7 @@ def placed(words: Sequence[str], desk: Path) -> list[str]:
         "P": "project",
         "model.path=/models/stable-diffusion-v1-4": f"model.path={desk / 'checkpoint'}",
         "dataset.path=/path/to/pairs.jsonl": "dataset.path=pairs.jsonl",
+        "dataset.path=sources/pairs.jsonl": "dataset.path=pairs.jsonl",
         "dataset.root=/path/to/images": "dataset.root=.",
     }
     filled: list[str] = []

@@ -54,6 +54,8 @@ LIGHT = {
     "a fault beside good values": (["tau.cross=1.6", "sampler.steps=9", "trainer.accelerator=cpu"], 2),
     "edit without steps": (["edit", *EDIT, "sampler.steps=0"], 2),
     "edit without a target": (["edit", "--source", "a"], 2),
+    "generate with a fault": (["generate", "--prompt", "a", "sampler.steps=0"], 2),
+    "generate an edit": (["generate", "--prompt", "a", "tau.cross=0.3"], 2),
     "edit with a fault": (["edit", *EDIT, "tau.cross=3"], 2),
     "resume nothing": (["resume", "nowhere"], 2),
     "report without a folder": (["report"], 2),

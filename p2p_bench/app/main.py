@@ -15,6 +15,7 @@ usage: p2p-bench [VERB] ...
 
   [run] KEY=VALUE ... [-m]                                 the benchmark; -m runs a job per combination
   edit --source S --target T [--image F] [KEY=VALUE ...]   one edit, as pictures
+  generate --prompt P [--count N] [KEY=VALUE ...]          pictures of prompts, or of a data set's sources
   check [--page FILE] [--decode] [KEY=VALUE ...]           what is wrong with a data set, without weights
   score FOLDER|RUN [KEY=VALUE ...]                         images made elsewhere, or other metrics
   report DIR ...                                           a page over a run, a folder over many
@@ -37,6 +38,7 @@ usage: p2p-bench [VERB] ...
 VERBS = {
     "run": "p2p_bench.app.verbs.run",
     "edit": "p2p_bench.app.verbs.edit",
+    "generate": "p2p_bench.app.verbs.generate",
     "check": "p2p_bench.app.verbs.check",
     "score": "p2p_bench.app.verbs.score",
     "report": "p2p_bench.app.verbs.report",

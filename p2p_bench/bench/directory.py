@@ -27,8 +27,12 @@ _SHOWN = 5
 
 
 @contextmanager
-def locked(run_dir: Path) -> Iterator[None]:
+def locked(run_dir: Path, option: str = "run.dir=DIR") -> Iterator[None]:
     """Holds the directory of a run, made if need be; the system lets go of it when the process dies.
+
+    Args:
+        run_dir: The directory.
+        option: How another one is chosen.
 
     Raises:
         ConfigError: Another run holds it, or it cannot be made.
@@ -36,13 +40,13 @@ def locked(run_dir: Path) -> Iterator[None]:
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"run.dir: {run_dir} cannot be made ({error}); choose another") from error
+        raise ConfigError(f"{run_dir} cannot be made ({error}); choose another with {option}") from error
     lock = FileLock(run_dir / _LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise ConfigError(
-            f"{run_dir}: another run is writing here; wait for it, or choose another with run.dir=DIR"
+            f"{run_dir}: another run is writing here; wait for it, or choose another with {option}"
         ) from error
     try:
         yield
@@ -117,9 +121,28 @@ def read_config(run_dir: Path) -> dict[str, Any]:
     return config
 
 
+def differing(there: Mapping[str, Any], here: Mapping[str, Any], ignored: Sequence[str] = ()) -> str:
+    """Which settings differ, in words; "" if none do.
+
+    Args:
+        there: Plain values that may be nested.
+        here: Likewise.
+        ignored: Dotted keys that are not asked, and beginnings of such that end in a dot.
+    """
+    before, now = dict(_flat(there)), dict(_flat(here))
+    parts = tuple(key for key in ignored if key.endswith("."))
+    keys = [
+        key
+        for key in dict.fromkeys([*before, *now])
+        if before.get(key) != now.get(key) and key not in ignored and not key.startswith(parts)
+    ]
+    texts = [f"{key}: {before.get(key)!r} there, {now.get(key)!r} here" for key in keys[:_SHOWN]]
+    return "; ".join(texts) + (f"; and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else "")
+
+
 def _differences(run_dir: Path, config: Mapping[str, Any]) -> str:
     try:
-        there, here = dict(_flat(read_config(run_dir))), dict(_flat(config))
+        there = read_config(run_dir)
     except DataError:
         return f"its {CONFIG} cannot be read"
     kept = (
@@ -136,17 +159,8 @@ def _differences(run_dir: Path, config: Mapping[str, Any]) -> str:
         "resume",
     )
     ignored = ("sampler.max_rows", "model.offload", *(f"run.{key}" for key in kept))
-    keys = [
-        key
-        for key in dict.fromkeys([*there, *here])
-        if there.get(key) != here.get(key)
-        and key not in ignored
-        and not key.startswith(("trainer.", "logger.", "started."))
-    ]
-    if not keys:
-        return "the model's weights, the data set or the pictures that are scored have changed since"
-    texts = [f"{key}: {there.get(key)!r} there, {here.get(key)!r} here" for key in keys[:_SHOWN]]
-    return "; ".join(texts) + (f"; and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else "")
+    texts = differing(there, config, (*ignored, "trainer.", "logger.", "started."))
+    return texts or "the model's weights, the data set or the pictures that are scored have changed since"
 
 
 def _flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
