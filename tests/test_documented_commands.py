@@ -71,6 +71,7 @@ SCRIPTS: Mapping[str, tuple[str, ...]] = {
 """What makes the experiments' scripts end soon; of others it is tried whether they start (`--help`)."""
 
 LEFT_OUT = {
+    "studio": "serves a page until it is interrupted; tests/app/test_studio.py drives it",
     "experiment=pie_table_masactrl": "likewise",
     "experiment=pie_table_pnp": "needs PIE-Bench and Stable Diffusion 1.5; likewise",
     "experiment=pie_table_p2p_zero": "needs PIE-Bench and Stable Diffusion 1.4; likewise",

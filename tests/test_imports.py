@@ -56,6 +56,8 @@ LIGHT = {
     "edit without a target": (["edit", "--source", "a"], 2),
     "generate with a fault": (["generate", "--prompt", "a", "sampler.steps=0"], 2),
     "generate an edit": (["generate", "--prompt", "a", "tau.cross=0.3"], 2),
+    "studio with a fault": (["studio", "sampler.steps=0"], 2),
+    "studio on no port": (["studio", "--port", "70000"], 2),
     "edit with a fault": (["edit", *EDIT, "tau.cross=3"], 2),
     "resume nothing": (["resume", "nowhere"], 2),
     "report without a folder": (["report"], 2),
