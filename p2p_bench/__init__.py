@@ -18,6 +18,7 @@ if sys.platform == "darwin":
 if TYPE_CHECKING:
     from p2p_bench.app.api import load_model
     from p2p_bench.app.edit import edit
+    from p2p_bench.app.generate import generate
     from p2p_bench.app.instruct import instruct
     from p2p_bench.controllers import (
         ByEdit,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         timetable_image,
     )
     from p2p_bench.editing import EditRequest, EditResult, Record, Repair, Target, run_edits
+    from p2p_bench.editing.generated import Generated
     from p2p_bench.errors import (
         ConfigError,
         DataError,
@@ -91,6 +93,7 @@ __all__ = [
     "FireFlowInversion",
     "FlowEdit",
     "FlowODEInversion",
+    "Generated",
     "ImageQK",
     "InjectWords",
     "Inversion",
@@ -129,6 +132,7 @@ __all__ = [
     "UniEdit",
     "UniInvInversion",
     "edit",
+    "generate",
     "instruct",
     "load_model",
     "notebook",
@@ -141,6 +145,7 @@ __all__ = [
 _HOMES = {
     "p2p_bench.app.api": ("load_model",),
     "p2p_bench.app.edit": ("edit",),
+    "p2p_bench.app.generate": ("generate",),
     "p2p_bench.app.instruct": ("instruct",),
     "p2p_bench.controllers": (
         "ByEdit",
@@ -166,6 +171,7 @@ _HOMES = {
         "timetable_image",
     ),
     "p2p_bench.editing": ("EditRequest", "EditResult", "Record", "Repair", "Target", "run_edits"),
+    "p2p_bench.editing.generated": ("Generated",),
     "p2p_bench.errors": (
         "ConfigError",
         "DataError",

@@ -53,6 +53,7 @@ FLAGS: Mapping[str, tuple[int, str]] = {
 SOON = {
     "run": ("dataset.limit=1", "sampler.steps=2", "run.images=1", "logger=csv"),
     "edit": ("sampler.steps=2",),
+    "generate": ("sampler.steps=2",),
     "train-world": ("world.stages=[tokenizer]", "world.work_dir=work", "world.weights_dir=weights"),
 }
 """What makes a verb's commands end soon, or keeps them from writing where the project's own files lie."""
@@ -70,6 +71,7 @@ SCRIPTS: Mapping[str, tuple[str, ...]] = {
 """What makes the experiments' scripts end soon; of others it is tried whether they start (`--help`)."""
 
 LEFT_OUT = {
+    "studio": "serves a page until it is interrupted; tests/app/test_studio.py drives it",
     "experiment=pie_table_masactrl": "likewise",
     "experiment=pie_table_pnp": "needs PIE-Bench and Stable Diffusion 1.5; likewise",
     "experiment=pie_table_p2p_zero": "needs PIE-Bench and Stable Diffusion 1.4; likewise",
@@ -147,6 +149,7 @@ def placed(words: Sequence[str], desk: Path) -> list[str]:
         "P": "project",
         "model.path=/models/stable-diffusion-v1-4": f"model.path={desk / 'checkpoint'}",
         "dataset.path=/path/to/pairs.jsonl": "dataset.path=pairs.jsonl",
+        "dataset.path=sources/pairs.jsonl": "dataset.path=pairs.jsonl",
         "dataset.root=/path/to/images": "dataset.root=.",
     }
     filled: list[str] = []

@@ -103,7 +103,7 @@ def edit(
     controllers = arguments.controllers(named("controller", controller), len(prompts))
     method = _inversion(named("inversion", inversion))
     arguments.one_of("fit", fit, FITS)
-    used = _sampler(named("sampler", sampler), arguments.number("eta", eta))
+    used = sampler_of(named("sampler", sampler), arguments.number("eta", eta))
     warn_of_steps(used, model.spec)
     if progress is not None and not callable(progress):
         raise arguments.wrong("progress", "a function of (steps taken, steps in all)", progress)
@@ -115,14 +115,14 @@ def edit(
         noise=None if noise is None else arguments.noise(noise),
         image=None if image is None else as_source_image(image, model.spec.image_size, fit),
         inversion=DDIMInversion() if image is not None and method is None else method,
-        inversion_prompt=_optional(arguments.text, "inversion_prompt", inversion_prompt),
+        inversion_prompt=optional(arguments.text, "inversion_prompt", inversion_prompt),
         repair=_repair(repair),
     )
     (result,) = run_edits(
         model,
         [request],
-        steps=_optional(arguments.whole, "steps", steps if steps is not None else used.steps),
-        guidance=_optional(arguments.number, "guidance", guidance if guidance is not None else used.guidance),
+        steps=optional(arguments.whole, "steps", steps if steps is not None else used.steps),
+        guidance=optional(arguments.number, "guidance", guidance if guidance is not None else used.guidance),
         stepper=used.stepper(),
         guidance_interval=used.guidance_interval,
         spacing=arguments.one_of("spacing", spacing if spacing is not None else used.spacing, SPACINGS),
@@ -143,7 +143,12 @@ def _inversion(given: Any) -> Inversion | None:
     return method
 
 
-def _sampler(given: Any, eta: float) -> Sampler:
+def sampler_of(given: Any, eta: float) -> Sampler:
+    """The sampler of a call; None is DDIM with so much noise.
+
+    Raises:
+        P2PError: It is none, or has no use for the noise.
+    """
     if given is None:
         return DDIMSampler(eta=eta)
     arguments.instance("sampler", given, Sampler, "a sampler, such as EulerSampler()")
@@ -153,7 +158,8 @@ def _sampler(given: Any, eta: float) -> Sampler:
     return sampler
 
 
-def _optional(check: Callable[[str, Any], T], name: str, value: Any) -> T | None:
+def optional(check: Callable[[str, Any], T], name: str, value: Any) -> T | None:
+    """A value once it is checked; None stays."""
     return None if value is None else check(name, value)
 
 

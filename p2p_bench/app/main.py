@@ -15,6 +15,8 @@ usage: p2p-bench [VERB] ...
 
   [run] KEY=VALUE ... [-m]                                 the benchmark; -m runs a job per combination
   edit --source S --target T [--image F] [KEY=VALUE ...]   one edit, as pictures
+  generate --prompt P [--count N] [KEY=VALUE ...]          pictures of prompts, or of a data set's sources
+  studio [--port N] [--no-browser] [KEY=VALUE ...]         edits tried on a page of this machine
   check [--page FILE] [--decode] [KEY=VALUE ...]           what is wrong with a data set, without weights
   score FOLDER|RUN [KEY=VALUE ...]                         images made elsewhere, or other metrics
   report DIR ...                                           a page over a run, a folder over many
@@ -37,6 +39,8 @@ usage: p2p-bench [VERB] ...
 VERBS = {
     "run": "p2p_bench.app.verbs.run",
     "edit": "p2p_bench.app.verbs.edit",
+    "generate": "p2p_bench.app.verbs.generate",
+    "studio": "p2p_bench.app.verbs.studio",
     "check": "p2p_bench.app.verbs.check",
     "score": "p2p_bench.app.verbs.score",
     "report": "p2p_bench.app.verbs.report",

@@ -27,8 +27,12 @@ _SHOWN = 5
 
 
 @contextmanager
-def locked(run_dir: Path) -> Iterator[None]:
+def locked(run_dir: Path, option: str = "run.dir=DIR") -> Iterator[None]:
     """Holds the directory of a run, made if need be; the system lets go of it when the process dies.
+
+    Args:
+        run_dir: The directory.
+        option: How another one is chosen.
 
     Raises:
         ConfigError: Another run holds it, or it cannot be made.
@@ -36,13 +40,13 @@ def locked(run_dir: Path) -> Iterator[None]:
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"run.dir: {run_dir} cannot be made ({error}); choose another") from error
+        raise ConfigError(f"{run_dir} cannot be made ({error}); choose another with {option}") from error
     lock = FileLock(run_dir / _LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise ConfigError(
-            f"{run_dir}: another run is writing here; wait for it, or choose another with run.dir=DIR"
+            f"{run_dir}: another run is writing here; wait for it, or choose another with {option}"
         ) from error
     try:
         yield
@@ -128,15 +132,25 @@ def changed_settings(run_dir: Path, config: Mapping[str, Any], apart: Collection
     Raises:
         DataError: `config.yaml` is missing or damaged.
     """
-    here = dict(_flat(yaml.safe_load(yaml.safe_dump(dict(config)))))
-    there = dict(_flat(read_config(run_dir)))
+    return differing(read_config(run_dir), yaml.safe_load(yaml.safe_dump(dict(config))), apart)
+
+
+def differing(there: Mapping[str, Any], here: Mapping[str, Any], apart: Collection[str] = ()) -> str:
+    """Which settings differ, in words; "" if none do.
+
+    Args:
+        there: Plain values that may be nested.
+        here: Likewise.
+        apart: Dotted keys that are not compared, and beginnings of some, which end in a dot.
+    """
+    before, now = dict(_flat(there)), dict(_flat(here))
     beginnings = tuple(key for key in apart if key.endswith("."))
     keys = [
         key
-        for key in dict.fromkeys([*there, *here])
-        if there.get(key) != here.get(key) and key not in apart and not key.startswith(beginnings)
+        for key in dict.fromkeys([*before, *now])
+        if before.get(key) != now.get(key) and key not in apart and not key.startswith(beginnings)
     ]
-    texts = [f"{key}: {there.get(key)!r} there, {here.get(key)!r} here" for key in keys[:_SHOWN]]
+    texts = [f"{key}: {before.get(key)!r} there, {now.get(key)!r} here" for key in keys[:_SHOWN]]
     return "; ".join(texts) + (f"; and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else "")
 
 

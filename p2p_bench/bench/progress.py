@@ -34,10 +34,14 @@ class ProgressDisplay:
     Args:
         console: Where to show it.
         total: Number of pairs.
+        doing: What is being done.
+        what: What is counted.
     """
 
-    def __init__(self, console: Console, total: int) -> None:
+    def __init__(self, console: Console, total: int, doing: str = "editing", what: str = "pairs") -> None:
         self._console = console
+        self._doing = doing
+        self._what = what
         self._total = total
         self._done = 0.0
         self._finished = 0
@@ -52,9 +56,11 @@ class ProgressDisplay:
         if self._console.is_terminal:
             texts = (TextColumn("{task.fields[pairs]}"), TextColumn("{task.fields[step]}"))
             times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-            columns = (TextColumn("editing"), BarColumn(), *texts, *times)
+            columns = (TextColumn(self._doing), BarColumn(), *texts, *times)
             self._bar = Progress(*columns, console=self._console, transient=True)
-            self._task = self._bar.add_task("", total=self._total, pairs=f"0/{self._total} pairs", step="")
+            self._task = self._bar.add_task(
+                "", total=self._total, pairs=f"0/{self._total} {self._what}", step=""
+            )
             self._bar.start()
         return self
 
@@ -84,7 +90,7 @@ class ProgressDisplay:
 
     def _show(self, done: float, step: str, last: bool = False) -> None:
         self._done = max(self._done, done)
-        pairs = f"{self._finished}/{self._total} pairs"
+        pairs = f"{self._finished}/{self._total} {self._what}"
         if self._bar is not None:
             self._bar.update(self._task, completed=self._done, pairs=pairs, step=step)
             return
@@ -99,7 +105,9 @@ class ProgressDisplay:
                 f"{now - self._started:.0f} s",
                 "" if left is None else f"about {left:.0f} s left",
             ]
-            self._console.print("editing: " + ", ".join(part for part in parts if part), highlight=False)
+            self._console.print(
+                f"{self._doing}: " + ", ".join(part for part in parts if part), highlight=False
+            )
 
     def _seconds_left(self, now: float) -> float | None:
         """From the speed since the first step, so that loading the model does not count; None if unknown."""

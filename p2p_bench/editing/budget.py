@@ -114,7 +114,7 @@ def batches(prepared: Sequence[tuple[int, PreparedRequest]], max_rows: int, step
         key = one.request.inversion
         alone = _alone(place, one, max_rows, steps)
         before = waiting.get(key)
-        if before is not None and before.rows + alone.rows <= max_rows and len(alone.chunks) == 1:
+        if before is not None and before.rows + alone.rows <= max_rows and len(alone.chunks) <= 1:
             places, members = (*before.places, place), (*before.members, one)
             waiting[key] = Batch(places, members, before.rows + alone.rows)
             continue
@@ -127,6 +127,8 @@ def batches(prepared: Sequence[tuple[int, PreparedRequest]], max_rows: int, step
 def _alone(place: int, prepared: PreparedRequest, max_rows: int, steps: int) -> Batch:
     """A request as a batch of its own, in as many chunks as the row budget asks for."""
     passes = prepared.passes
+    if prepared.request.alone:
+        return Batch((place,), (prepared,), passes, divisible=False)
     leaves = _leaves(prepared, steps)
     most = max(1, min(len(leaves), max_rows // passes - 1))
     chunks = [frozenset(chain.from_iterable(part)) for part in _parts(leaves, most)]

@@ -51,7 +51,7 @@ class EditRequest:
     Attributes:
         id: Names the request in errors.
         source_prompt: Describes the source image.
-        targets: At least one; they may belong to different variants.
+        targets: At least one, unless the source is wanted alone; they may belong to different variants.
         seed: Seed of the sample.
         noise: Start noise instead of the seed's.
         image: Real source image in [0, 1], of the model's size.
@@ -59,6 +59,7 @@ class EditRequest:
         guidance: Guidance scale; None takes that of the run.
         inversion_prompt: What the image is inverted with, where that is not the source prompt.
         repair: Puts the source back into the edited images outside a mask.
+        alone: The source is all that is wanted: plain generation, without targets.
     """
 
     id: str
@@ -71,6 +72,7 @@ class EditRequest:
     guidance: float | None = None
     inversion_prompt: str | None = None
     repair: Repair | None = None
+    alone: bool = False
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -164,8 +166,10 @@ def prepare(
         guided = steps_guided(spec, steps, interval, request.inversion)
     except P2PError as error:
         faults.append(error)
-    if not request.targets:
+    if not request.targets and not request.alone:
         faults.append(P2PError("targets: expected at least one target prompt, got none"))
+    if request.targets and request.alone:
+        faults.append(P2PError("targets: a source that is wanted alone has none; leave them out, or alone"))
     read = partial(_read, reader, truncate)
     source = read(request.source_prompt, "source prompt")
     prompts = Prompts() if request.inversion is None else request.inversion.prompts
@@ -177,7 +181,7 @@ def prepare(
     targets = [read(target.prompt, "target prompt") for target in request.targets]
     broken = [one for one in (source, inverted_with, told, negative) if isinstance(one, P2PError)]
     hopeless = [one for one in targets if isinstance(one, P2PError)]
-    if faults or broken or len(hopeless) == len(targets):
+    if faults or broken or (targets and len(hopeless) == len(targets)):
         raise_all([*faults, *broken, *hopeless])
     assert isinstance(source, TokenizedPrompt)
     assert isinstance(inverted_with, TokenizedPrompt)

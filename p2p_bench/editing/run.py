@@ -104,7 +104,7 @@ def run_edits(
             )
             if whole:
                 raise_all(made.faults)
-            if len(made.faults) == len(made.controllers):
+            if made.faults and len(made.faults) == len(made.controllers):
                 results[place] = refused(model, request, [made.faults[0], *made.faults])
             else:
                 prepared.append((place, made))

@@ -3,30 +3,20 @@
 import argparse
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig, OmegaConf
-
-from p2p_bench.app.build import build_task, chosen_options, without_hydra
-from p2p_bench.app.compose import checked_overrides, compose, composing
+from p2p_bench.app.compose import composing
 from p2p_bench.app.console import result_console, status_console
-from p2p_bench.app.early import refuse_early
+from p2p_bench.app.devices import single_device
+from p2p_bench.app.one_edit import INSTRUCTED, Asked, checked_request, composed_edit, source_image, task_of
 from p2p_bench.app.paths import folder_fault, user_path
-from p2p_bench.app.signatures import source_name
 from p2p_bench.errors import ConfigError, P2PError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from p2p_bench.bench.task import Task, Variant
+    from p2p_bench.bench.task import Task
     from p2p_bench.editing import EditResult
-
-_NO_INVERSION = "p2p_bench.inversion.none.NoInversion"
-_INSTRUCTED = {
-    "model": "instruct_pix2pix", "editor": "instruct", "controller": "none", "inversion": "none",
-    "sampler": "euler_ancestral",
-}  # fmt: skip
-"""What goes with an instruction, where nothing else is chosen."""
 
 
 def main(arguments: list[str], debug: bool) -> int:
@@ -45,36 +35,34 @@ def main(arguments: list[str], debug: bool) -> int:
     if unknown:
         parser.error(f"unknown option {unknown[0]}")
     _check_texts(parser, options)
-    chosen = {override.split("=", 1)[0] for override in overrides}
-    if options.instruction:
-        usual = [f"{group}={option}" for group, option in _INSTRUCTED.items() if group not in chosen]
-        overrides = [*usual, *overrides]
-    elif options.image is not None and "inversion" not in chosen:
-        overrides = ["inversion=ddim", *overrides]
     if options.heatmaps is not None and "=" in str(options.heatmaps):
         # argparse takes what follows the option, here a KEY=VALUE, for its value
         overrides, options.heatmaps = [str(options.heatmaps), *overrides], Path()
-    overrides = ["metrics=none", "logger=none", "tau=default", *overrides]
+    asked = Asked(
+        source=options.source or "",
+        targets=tuple(options.target or ()),
+        instructions=tuple(options.instruction or ()),
+        image=options.image,
+        fit=options.fit,
+    )
     with composing():
-        config = compose(checked_overrides(overrides), keep_hydra=True)
-        plain = without_hydra(config)
-        refuse_early([plain], overrides, pairs=False)
-        _check_image(plain, options)
+        config = composed_edit(overrides, asked)
         directory = user_path(config.run.dir) if config.run.dir else options.out or _new_directory()
         heatmaps = directory / "heatmaps" if options.heatmaps == Path() else options.heatmaps
         _check_folders(directory, heatmaps)
-        task = build_task(plain, chosen_options(config.hydra))
-    _check_editor(task, options)
-    image, fitted = _image(task, options)
-    result = _edit(task, options, image, _device(config))
+        task = task_of(config)
+    _check_editor(task, asked)
+    image, fitted = source_image(task, asked)
+    result = _edit(task, asked, image, single_device(config), options.heatmaps is not None)
     strip_path = _write(result, image, directory)
     if heatmaps is not None:
         _write_heatmaps(result, heatmaps)
     console = result_console()
     if image is not None:
         console.print(f"image: {options.image}{fitted}", markup=False)
-    for name in ("source", "target", "instruction"):
-        for text in _texts(options, name):
+    told = {"source": (options.source,), "target": asked.targets, "instruction": asked.instructions}
+    for name, texts in told.items():
+        for text in filter(None, texts):
             console.print(f"{name}: {text}", markup=False)
     saved = result.unet_rows - result.unet_rows_spent
     recalled = f", {saved} of them saved: the image was inverted before" if saved else ""
@@ -96,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Edits one source, generated or given; writes source, targets, differences, heatmaps.",
         epilog="KEY=VALUE as for the benchmark, such as controller=replace tau.cross=0.6 sampler.steps=50 "
         "seed=1. With an image, inversion=ddim is used unless another is chosen. With an instruction, "
-        + " ".join(f"{group}={option}" for group, option in _INSTRUCTED.items())
+        + " ".join(f"{group}={option}" for group, option in INSTRUCTED.items())
         + ".",
     )
     parser.add_argument("--source", help="prompt of the source image")
@@ -142,13 +130,7 @@ def _check_texts(parser: argparse.ArgumentParser, options: argparse.Namespace) -
         parser.error(f"the following arguments are required: {', '.join(lacking)}")
 
 
-def _texts(options: argparse.Namespace, name: str) -> list[str]:
-    """What was given for an option, once or several times."""
-    value = getattr(options, name) or []
-    return [value] if isinstance(value, str) else list(value)
-
-
-def _check_editor(task: "Task", options: argparse.Namespace) -> None:
+def _check_editor(task: "Task", asked: Asked) -> None:
     """Refuses an instruction that nothing reads, and prompts where an instruction is wanted.
 
     Raises:
@@ -157,96 +139,29 @@ def _check_editor(task: "Task", options: argparse.Namespace) -> None:
     if (unfit := task.editor.refusal(task.checkpoint.spec())) is not None:
         raise unfit
     instructed = task.editor.own_variant() is not None
-    if options.instruction and not instructed:
+    if asked.instructions and not instructed:
         raise ConfigError("--instruction: this editor reads none; set editor=instruct")
-    if instructed and not options.instruction:
+    if instructed and not asked.instructions:
         raise ConfigError("editor: this one is told what to change; give --instruction in place of prompts")
 
 
-def _check_image(config: DictConfig, options: argparse.Namespace) -> None:
-    """Refuses a picture that cannot be read, and to draw from noise what was to be an edit of it."""
-    if options.image is None:
-        return
-    if (
-        not options.instruction
-        and source_name(OmegaConf.select(config, "inversion._target_")) == _NO_INVERSION
-    ):
-        raise ConfigError(
-            "--image: inversion=none would draw another picture from noise and leave the image alone; choose "
-            "inversion=ddim, null_text or another, or leave --image out"
-        )
-    from p2p_bench.raster import read_picture
-
-    read_picture(options.image)  # here, where a fault is told before torch is imported
-
-
-def _image(task: "Task", options: argparse.Namespace) -> "tuple[Tensor | None, str]":
-    """The given image at the model's size, and what was done to bring it there, in words."""
-    from p2p_bench.data.images import fit_image, load_image
-
-    if options.image is None:
-        return None, ""
-    image = load_image(options.image)
-    height, width = task.checkpoint.spec().image_size
-    fitted = fit_image(image, (height, width), options.fit)
-    if image.shape == fitted.shape:
-        return fitted, ""
-    done = {"crop": "its middle brought", "pad": "padded", "resize": "stretched"}[options.fit]
-    return fitted, f" ({image.shape[2]} x {image.shape[1]} pixels, {done} to {width} x {height})"
-
-
-def _edit(task: "Task", options: argparse.Namespace, image: "Tensor | None", device: str) -> "EditResult":
+def _edit(task: "Task", asked: Asked, image: "Tensor | None", device: str, heatmaps: bool) -> "EditResult":
     """The edit: a request that is checked before anything is loaded, and the run's editor."""
     from p2p_bench.bench.progress import ProgressDisplay
-    from p2p_bench.editing import EditRequest, Record, Target
+    from p2p_bench.editing import Record
     from p2p_bench.editing.request import raise_all
     from p2p_bench.editors import Equipment
-    from p2p_bench.models.vocabulary import warn_never_seen
-    from p2p_bench.sampling.sampler import warn_of_steps
 
-    status, sampler = status_console(), task.sampler
-    spec = task.checkpoint.spec().laid_out(sampler.stepper().levels, sampler.spacing)
-    controller = _variant(task).controller
-    targets = [Target(target, controller) for target in _texts(options, "target")]
-    targets += [Target("", controller, instruction=text) for text in _texts(options, "instruction")]
-    request = EditRequest(
-        id="edit",
-        source_prompt=options.source or "",
-        targets=tuple(targets),
-        seed=task.seed,
-        image=image,
-        inversion=None if image is None else task.inversion,
-        repair=task.repair.without_mask(),
-    )
-    task.editor.check(request, image is not None, task.checkpoint.reader(), spec, sampler, task.truncate)
-    warn_never_seen(spec, request.prompts)
-    warn_of_steps(sampler, spec)
-    status.print(f"loading {task.editor.loads(spec)}")
-    shown = tuple(range(1 + len(targets)))
-    record = None if options.heatmaps is None else Record(apart=("steps",), self_images=shown)
-    editor = task.editor.ready(Equipment(task.checkpoint, sampler, record, task.truncate, task.cache), device)
+    status, request = status_console(), checked_request(task, asked, image)
+    status.print(f"loading {task.editor.loads(task.checkpoint.spec())}")
+    shown = tuple(range(len(request.prompts)))
+    record = Record(apart=("steps",), self_images=shown) if heatmaps else None
+    equipment = Equipment(task.checkpoint, task.sampler, record, task.truncate, task.cache)
+    editor = task.editor.ready(equipment, device)
     with ProgressDisplay(status, 1) as display:
         (result,) = editor.edit([request], lambda step, steps: display.step(1, step, steps))
     raise_all([error for error in result.errors if error is not None])
     return result
-
-
-def _variant(task: "Task") -> "Variant":
-    """The one variant to edit with."""
-    variants = [variant for variant in task.variants if variant.name != "none"] or list(task.variants)
-    if len(variants) > 1:
-        raise ConfigError("tau.sweep: `edit` makes one variant; set tau.cross and tau.self_attn instead")
-    return variants[0]
-
-
-def _device(config: Any) -> str:
-    """The device of the trainer's accelerator."""
-    from p2p_bench.models.device import device_of
-
-    device = device_of(str(config.trainer.accelerator))
-    if device in ("cpu", "cuda", "mps"):
-        return device
-    raise ConfigError(f"trainer.accelerator: expected auto, cpu, cuda or mps, got {device!r}")
 
 
 def _new_directory() -> Path:
