@@ -46,6 +46,10 @@ class Site:
         return 2.0**-self.level
 
 
+ANY_CROSS = Site("any", "cross", 0, "down", 1, 1)
+"""Stands for every site of cross-attention to the text alone: edits of columns are equal at all of them."""
+
+
 def unet_sites(unet: nn.Module) -> tuple[Site, ...]:
     """Attention sites of a diffusers `UNet2DConditionModel`, in the order of its modules.
 

@@ -10,8 +10,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from p2p_bench.attention.features import injected_features
-from p2p_bench.attention.plan import StepPlan
-from p2p_bench.attention.plan_cache import PlanCache
+from p2p_bench.attention.plan import StepPlan, build_step_plan
 from p2p_bench.attention.recorder import Recorder
 from p2p_bench.attention.terms import Role
 from p2p_bench.editing import hooks
@@ -124,7 +123,7 @@ class _Network:
     unet_rows_spent: list[float] = field(init=False)
     unet_rows_backward: list[int] = field(init=False)
     sources: Int64[Tensor, " n"] = field(init=False)
-    _plans: dict[Hashable, PlanCache] = field(init=False, default_factory=dict)
+    _plans: dict[Hashable, StepPlan] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.unet_rows = [0] * len(self.table.rows)
@@ -214,7 +213,9 @@ class _Network:
         if told_at is not None:
             conditional = replace(conditional, x_t=x_t)
         without = conditional.output.clone()
-        without[[rows.index(row) for row in wanted]] = predicted.output[len(rows) :]
+        # A source's pass that is made for its readers is no part of the source's own guidance.
+        places = [len(rows) + wanted.index(row) for row in own]
+        without[[rows.index(row) for row in own]] = predicted.output[places]
         scale = torch.tensor(guidance, dtype=x_t.dtype, device=x_t.device)[:, None, None, None]
         return conditional.with_output(without), conditional, scale
 
@@ -304,18 +305,15 @@ class _Network:
         return hooks.unconditional_of(replay, step, role or row.role, empty)
 
     def _plan(self, wanted: Sequence[int], step: int) -> StepPlan:
-        unprompted = self.table.unprompted_edits(wanted, step)
-        key = len(wanted), tuple((edit.row, edit.source) for edit in unprompted)
+        """What the sites do at a step; steps at which the same is done to the same rows share one plan."""
+        edits = (*self.table.edits(), *self.table.unprompted_edits(wanted, step))
+        key = len(wanted), tuple((edit.row, edit.source, edit.controller.signature(step)) for edit in edits)
         if key not in self._plans:
-            self._plans[key] = PlanCache(
-                self.model.sites,
-                len(self.table.rows) + len(wanted),
-                (*self.table.edits(), *unprompted),
-                self._recorded,
-                self.model.device,
-                self.model.dtype,
+            model, num_rows = self.model, len(self.table.rows) + len(wanted)
+            self._plans[key] = build_step_plan(
+                model.sites, num_rows, edits, step, self._recorded, model.device, model.dtype
             )
-        return self._plans[key].at(step)
+        return self._plans[key]
 
 
 def _start(model: DiffusionModel, table: RowTable) -> RowState:

@@ -210,7 +210,7 @@ def edit_tree(targets: Suited, first_step: int, steps: int) -> tuple[Stretch, ..
 
     def signature(prompt: TokenizedPrompt, edit: BoundController, step: int) -> Hashable:
         # Other prompts part at once, and what has parted stays so.
-        return (prompt.ids, edit.signature(step)) if step == first_step else edit.signature(step)
+        return (prompt.given, edit.signature(step)) if step == first_step else edit.signature(step)
 
     signatures = [partial(signature, *target) for target in targets.values()]
     return prefix_tree(signatures, first_step, steps, [edit.changes() for _, edit in targets.values()])

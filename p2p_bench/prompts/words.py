@@ -126,6 +126,11 @@ class TokenizedPrompt:
         return self.blocks or (self,)
 
     @property
+    def given(self) -> tuple[tuple[int, ...], ...]:
+        """Ids that each text encoder is given: prompts that agree in all of them are one to the model."""
+        return tuple(ids for part in self.parts for ids in (part.ids, *part.others))
+
+    @property
     def encoded(self) -> tuple[int, ...]:
         """Ids of begin, tokens and end of every block, without padding."""
         return tuple(token for part in self.parts for token in part.ids[: part.end + 1])

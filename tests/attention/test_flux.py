@@ -14,7 +14,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from p2p_bench.attention.flux import FoldedFluxProcessor
 from p2p_bench.attention.plan import RowEdit, StepPlan, build_step_plan
-from p2p_bench.attention.plan_cache import PlanCache
 from p2p_bench.attention.processor import folded_attention
 from p2p_bench.attention.recorder import Recorder, RecordSpec
 from p2p_bench.attention.sites import Site, transformer_sites
@@ -161,10 +160,12 @@ def test_recorded_maps_are_the_edited_text_columns(name: str) -> None:
     recorder = Recorder(RecordSpec((2, 3), fraction=0.5), WIDTH, (8, 8))
     kept: list[Tensor] = []
     with folded_attention(transformer()) as sites:
-        plans = PlanCache(sites, 4, [RowEdit(3, 2, bound(name))], [recorder], dtype=torch.float64)
         for step in range(8):
             recorder.begin(step)
-            transformer()(**inputs(4, seed=step), **attention(plans.at(step)))
+            plan = build_step_plan(
+                sites, 4, [RowEdit(3, 2, bound(name))], step, [recorder], dtype=torch.float64
+            )
+            transformer()(**inputs(4, seed=step), **attention(plan))
     for step in range(8):
         saved: dict[str, Tensor] = {}
         edits = [MapRow(3, 2, CASES[name].chain(setting()))]

@@ -11,7 +11,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from p2p_bench.attention.columns import as_matrix, dense
 from p2p_bench.attention.plan import RowEdit, build_step_plan
-from p2p_bench.attention.plan_cache import PlanCache
 from p2p_bench.attention.processor import FoldedAttnProcessor, folded_attention
 from p2p_bench.attention.recorder import Recorder, RecordSpec
 from p2p_bench.attention.sites import Site, unet_sites
@@ -257,16 +256,13 @@ def test_queries_nobody_reads_are_not_computed(name: str, rows: int) -> None:
     assert {n for path, n in seen.items() if path.endswith("to_v")} == {4}
 
 
-def test_plans_are_shared_by_steps_and_sites() -> None:
+def test_plans_are_shared_by_sites() -> None:
     sites = unet_sites(tiny_unet())
-    plans = PlanCache(sites, 2, [RowEdit(1, 0, bound(CASES["replace"]))])
-    # self-attention is injected up to step 3, cross-attention edited up to step 4
-    assert plans.at(0) is plans.at(1) is plans.at(2)
-    assert plans.at(3) is not plans.at(2)
-    assert plans.at(4) is plans.at(9)
-    assert not plans.at(4).sites
-    cross = {id(plans.at(0).sites[site.name]) for site in sites if site.kind == "cross"}
-    injected = {id(plans.at(0).sites[site.name]) for site in sites if site.kind == "self" and site.level}
+    edits = [RowEdit(1, 0, bound(CASES["replace"]))]
+    assert not build_step_plan(sites, 2, edits, 4).sites  # cross-attention is edited up to step 4
+    plan = build_step_plan(sites, 2, edits, 0)
+    cross = {id(plan.sites[site.name]) for site in sites if site.kind == "cross"}
+    injected = {id(plan.sites[site.name]) for site in sites if site.kind == "self" and site.level}
     assert len(cross) == len(injected) == 1
 
 

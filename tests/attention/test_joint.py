@@ -15,7 +15,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from p2p_bench.attention.columns import Identity, Zero
 from p2p_bench.attention.plan import RowEdit, StepPlan, build_step_plan
-from p2p_bench.attention.plan_cache import PlanCache
 from p2p_bench.attention.processor import FoldedAddedKVProcessor, folded_attention
 from p2p_bench.attention.recorder import Recorder, RecordSpec
 from p2p_bench.attention.sites import Site, unet_sites
@@ -190,11 +189,13 @@ def test_recorded_maps_are_the_edited_text_columns(name: str) -> None:
     recorders = [Recorder(RecordSpec((2, 3), fraction=fraction), WIDTH, (8, 8)) for fraction in (0.5, 0.25)]
     kept: dict[float, list[Tensor]] = {0.5: [], 0.25: []}
     with folded_attention(joint_unet()) as sites:
-        plans = PlanCache(sites, 4, [RowEdit(3, 2, bound(name))], recorders, dtype=torch.float64)
         for step in range(8):
             for recorder in recorders:
                 recorder.begin(step)
-            joint_unet()(*inputs(4, seed=step), cross_attention_kwargs={"plan": plans.at(step)})
+            plan = build_step_plan(
+                sites, 4, [RowEdit(3, 2, bound(name))], step, recorders, dtype=torch.float64
+            )
+            joint_unet()(*inputs(4, seed=step), cross_attention_kwargs={"plan": plan})
     for step in range(8):
         saved: dict[str, Tensor] = {}
         with materialised_added_kv(joint_unet(), [MapRow(3, 2, CASES[name].chain(setting()))], step, saved):
@@ -212,7 +213,7 @@ def test_pixel_columns_are_not_recorded() -> None:
     with pytest.raises(
         ConfigError, match=r"no self-attention at 0\.5 of the side; the model has no such layers"
     ):
-        PlanCache(unet_sites(joint_unet()), 4, [], [recorder]).at(0)
+        build_step_plan(unet_sites(joint_unet()), 4, [], 0, [recorder])
 
 
 def test_whole_network_equals_written_out() -> None:

@@ -4,8 +4,7 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from p2p_bench.attention.plan import RowEdit
-from p2p_bench.attention.plan_cache import PlanCache
+from p2p_bench.attention.plan import RowEdit, build_step_plan
 from p2p_bench.attention.processor import folded_attention
 from p2p_bench.attention.recorder import Recorder, RecordSpec
 from p2p_bench.attention.sites import unet_sites
@@ -39,11 +38,13 @@ def record_with(recorders: list[Recorder], steps: int) -> None:
     """Runs the edit with recorders."""
     controller = Refine(0.4, 0.3).bind(context(SOURCE, TARGET))
     with folded_attention(tiny_unet()) as sites:
-        plans = PlanCache(sites, 4, [RowEdit(3, 2, controller)], recorders, dtype=torch.float64)
         for step in range(steps):
             for recorder in recorders:
                 recorder.begin(step)
-            tiny_unet()(*inputs(4, seed=step), cross_attention_kwargs={"plan": plans.at(step)})
+            plan = build_step_plan(
+                sites, 4, [RowEdit(3, 2, controller)], step, recorders, dtype=torch.float64
+            )
+            tiny_unet()(*inputs(4, seed=step), cross_attention_kwargs={"plan": plan})
 
 
 @pytest.mark.parametrize(("fraction", "side"), [(1.0, 8), (0.5, 4)])
@@ -72,8 +73,8 @@ def test_recording_changes_nothing() -> None:
     outputs = []
     with folded_attention(tiny_unet()) as sites:
         for recorders in ([], [Recorder(RecordSpec((2, 3), fraction=0.5), WIDTH, (8, 8))]):
-            plans = PlanCache(sites, 4, [RowEdit(3, 2, controller)], recorders, dtype=torch.float64)
-            out = tiny_unet()(*inputs(4), cross_attention_kwargs={"plan": plans.at(0)})
+            plan = build_step_plan(sites, 4, [RowEdit(3, 2, controller)], 0, recorders, dtype=torch.float64)
+            out = tiny_unet()(*inputs(4), cross_attention_kwargs={"plan": plan})
             outputs.append(out.sample)
     assert torch.equal(*outputs)
 
@@ -88,7 +89,7 @@ def test_what_cannot_be_recorded_is_refused() -> None:
         recorder.maps(0)
     coarse = Recorder(RecordSpec((2,), fraction=0.125), WIDTH, (8, 8))
     with pytest.raises(ConfigError, match=r"no cross-attention at 0.125 of the side; the model has 1.0, 0.5"):
-        PlanCache(unet_sites(tiny_unet()), 4, [], [coarse]).at(0)
+        build_step_plan(unet_sites(tiny_unet()), 4, [], 0, [coarse])
 
 
 def test_steps_layers_and_heads_apart() -> None:

@@ -13,7 +13,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from p2p_bench.attention.joint import FoldedJointProcessor
 from p2p_bench.attention.plan import RowEdit, StepPlan, build_step_plan
-from p2p_bench.attention.plan_cache import PlanCache
 from p2p_bench.attention.processor import FoldedAttnProcessor, folded_attention
 from p2p_bench.attention.recorder import Recorder, RecordSpec
 from p2p_bench.attention.sites import Site, transformer_sites
@@ -173,10 +172,12 @@ def test_recorded_maps_are_the_edited_text_columns(name: str) -> None:
     recorder = Recorder(RecordSpec((2, 3), fraction=0.5), WIDTH, (8, 8))
     kept: list[Tensor] = []
     with folded_attention(transformer()) as sites:
-        plans = PlanCache(sites, 4, [RowEdit(3, 2, bound(name))], [recorder], dtype=torch.float64)
         for step in range(8):
             recorder.begin(step)
-            transformer()(**inputs(4, seed=step), joint_attention_kwargs={"plan": plans.at(step)})
+            plan = build_step_plan(
+                sites, 4, [RowEdit(3, 2, bound(name))], step, [recorder], dtype=torch.float64
+            )
+            transformer()(**inputs(4, seed=step), joint_attention_kwargs={"plan": plan})
     for step in range(8):
         saved: dict[str, Tensor] = {}
         with materialised_joint(transformer(), [MapRow(3, 2, CASES[name].chain(setting()))], step, saved):
@@ -190,7 +191,7 @@ def test_recorded_maps_are_the_edited_text_columns(name: str) -> None:
 def test_maps_of_the_text_are_not_recorded_at_other_sizes() -> None:
     recorder = Recorder(RecordSpec((2,), fraction=0.25), WIDTH, (8, 8))
     with pytest.raises(ConfigError, match=r"no cross-attention at 0\.25 of the side; the model has 0\.5"):
-        PlanCache(transformer_sites(transformer()), 4, [], [recorder]).at(0)
+        build_step_plan(transformer_sites(transformer()), 4, [], 0, [recorder])
 
 
 @pytest.mark.parametrize(("controller", "terms"), [(Replace(1.0, 1.0), 4), (Refine(1.0, 0.0), 5)])

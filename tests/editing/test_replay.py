@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import p2p_bench as p2p
+from p2p_bench.attention.plan import build_step_plan
 from p2p_bench.editing.run import run_edits
 from p2p_bench.inversion import Inversion
 from p2p_bench.inversion.base import Sampling, Sources
@@ -339,3 +340,49 @@ def test_rows_that_start_at_different_steps_do_not_share_a_batch() -> None:
             result.latents, run_edits(tiny_model(), [alone], steps=STEPS)[0].latents, atol=1e-10
         )
         assert result.source_rows == 2 * (STEPS - step)
+
+
+@dataclass(frozen=True)
+class GuidedHalf(Plain):
+    """Guided in the first half of the steps, or in the second."""
+
+    first: bool
+
+    def guidance(self, step: int, role: str, default: float) -> float:
+        return 7.5 if (step < STEPS // 2) == self.first else 1.0
+
+
+@dataclass(frozen=True)
+class BySeed(Inversion):
+    sampling: ClassVar[Sampling] = "any"
+
+    def invert(self, model: Any, sources: Sources, *rest: Any, **options: Any) -> Sequence[Replay]:
+        return [GuidedHalf(seed == 0) for seed in sources.seeds]
+
+
+def test_passes_without_the_prompt_of_one_request_are_not_edited_as_those_of_another() -> None:
+    """As many rows take one in every step, in the same places of the batch, and of other requests."""
+    controllers = p2p.MasaCtrl(0, 0.5, unprompted=True), p2p.MasaCtrl(0, 0, unprompted=True)
+    requests = [
+        p2p.EditRequest(
+            str(seed), PROMPTS[0], (p2p.Target(PROMPTS[1], controller),), seed=seed,
+            image=torch.zeros(3, 16, 16), inversion=BySeed(),
+        )
+        for seed, controller in enumerate(controllers)
+    ]  # fmt: skip
+    for together, request in zip(run_edits(tiny_model(), requests, steps=STEPS), requests, strict=True):
+        (alone,) = run_edits(tiny_model(), [request], steps=STEPS)
+        assert together.error is None
+        assert_equal(together, alone.latents)
+
+
+def test_steps_that_do_the_same_share_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+
+    def counted(sites: Any, rows: int, edits: Any, step: int, *rest: Any) -> Any:
+        made.append(step)
+        return build_step_plan(sites, rows, edits, step, *rest)
+
+    monkeypatch.setattr("p2p_bench.editing.loop.build_step_plan", counted)
+    p2p.edit(tiny_model(), PROMPTS[0], PROMPTS[1], p2p.Replace(0.6, 0.0), steps=10)
+    assert made == [0, 6]  # int(0.6 * 11) steps are edited

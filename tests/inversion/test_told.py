@@ -9,13 +9,17 @@ import p2p_bench as p2p
 from p2p_bench.app.compose import compose, group_options
 from p2p_bench.app.instantiate import instantiate
 from p2p_bench.editing.request import EditRequest, PreparedRequest, Target, prepare
+from p2p_bench.editing.run import run_edits
 from p2p_bench.inversion import (
     DDIMInversion,
     DirectInversion,
     EDICTInversion,
     EditFriendlyInversion,
     Inversion,
+    NegativePromptInversion,
     NullTextInversion,
+    Pix2PixZeroInversion,
+    ProximalInversion,
     ReNoiseInversion,
 )
 from p2p_bench.inversion.base import Prompts, read_sources
@@ -77,6 +81,27 @@ def test_exact_methods_stay_exact(method: Any, guidance: float) -> None:
     assert distance(result.latents[0], encoded()) <= 1e-10
     other = edited(method(), controller=MASA, guidance=guidance)
     assert distance(result.latents[1], other.latents[1]) > 1e-4
+
+
+@pytest.mark.parametrize(
+    "inversion",
+    [NegativePromptInversion(), ProximalInversion(), Pix2PixZeroInversion(direct=True, num_reg_steps=0)],
+    ids=lambda one: type(one).__name__,
+)
+def test_a_pass_of_the_source_for_an_edit_is_no_part_of_its_own_guidance(
+    inversion: Inversion,
+) -> None:
+    requests = [
+        EditRequest(
+            str(len(targets)), SOURCE, targets, image=images(1)[0], inversion=inversion,
+            inversion_prompt="a cat in fog",
+        )
+        for targets in ((Target(TARGET),), (Target(TARGET), Target(TARGET, MASA)))
+    ]  # fmt: skip
+    alone, beside = run_edits(tiny_model(), requests, steps=STEPS, guidance=7.5)
+    assert alone.error is beside.error is None
+    assert distance(alone.latents, beside.latents[:2]) <= 1e-10
+    assert distance(beside.latents[1], beside.latents[2]) > 1e-3
 
 
 @pytest.mark.parametrize("method", [DDIMInversion, ReNoiseInversion, NullTextInversion])
