@@ -19,6 +19,9 @@ from p2p_bench.errors import DataError
 from p2p_bench.raster import shortened
 from p2p_bench.types import EditPair
 
+_ALL = (("**/*.parquet", "**/*.arrow"),)
+"""Patterns of the files that are taken where none is given."""
+
 _SHARD = re.compile(r"(^|(?<=/)|[-_.])\d+(-of-\d+)?(?=\.(parquet|arrow)$)")
 """What the files of one split differ in: a number of its own, and not the end of a word, as in `test2`."""
 
@@ -120,7 +123,7 @@ class HfParquet(CaptionedSet):
             return files_like(folder, (self.files,), "rows")
         found = [
             path
-            for path in files_like(folder, (("**/*.parquet", "**/*.arrow"),), "rows")
+            for path in files_like(folder, _ALL, "rows", counted=False)
             if not any(part.startswith(".") for part in path.relative_to(folder).parts)
         ]
         splits = sorted({_SHARD.sub("", path.relative_to(folder).as_posix()) for path in found})
@@ -130,6 +133,7 @@ class HfParquet(CaptionedSet):
                 f"{folder}: expected the files of one split, there are {shortened(named)}; set dataset.files "
                 'to a pattern, such as "data/test-*.parquet"'
             )
+        files_like(folder, _ALL, "rows")  # sees that none lacks, once they are known to be of one split
         return found
 
     def _pair(self, row: Mapping[str, Any], path: Path, number: str) -> EditPair:

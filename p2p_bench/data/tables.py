@@ -18,7 +18,9 @@ from p2p_bench.errors import DataError, nearest
 from p2p_bench.raster import shortened
 
 
-def files_like(folder: Path, patterns: Sequence[str | tuple[str, ...]], holds: str) -> list[Path]:
+def files_like(
+    folder: Path, patterns: Sequence[str | tuple[str, ...]], holds: str, counted: bool = True
+) -> list[Path]:
     """The files of a data set that match a pattern, sorted.
 
     Args:
@@ -26,6 +28,7 @@ def files_like(folder: Path, patterns: Sequence[str | tuple[str, ...]], holds: s
         patterns: Patterns below the folder, or several that belong together; the first that any file matches
             decides.
         holds: What they hold, for the message.
+        counted: Whether they are all wanted, so that none that their names count may lack.
 
     Raises:
         DataError: There is none; one leads out of the folder; or their names count more of them than there
@@ -39,7 +42,8 @@ def files_like(folder: Path, patterns: Sequence[str | tuple[str, ...]], holds: s
             named = shortened(" or ".join(together))
             raise DataError(f"{folder}: {named!r} is no pattern of files in it ({error})") from error
         if found:
-            _check_counted(folder, found, together)
+            if counted:
+                _check_counted(folder, found, together)
             return [inside(folder, os.path.relpath(path, folder)) for path in found]
     named = " or ".join(pattern for together in kinds for pattern in together)
     raise DataError(f"{folder}: no file {named} in it; there lie {holds} of the data set")

@@ -104,6 +104,7 @@ def gathered(
             backward[image] = part.backward[image]
             # The source is sampled in every part; what it broke in one is broken.
             errors[image] = errors.get(image) or part.errors[image]
+    taken = range(made.replay.first_step, steps)
     return EditResult(
         id=prepared.request.id,
         images=images,
@@ -129,7 +130,7 @@ def gathered(
         notes=tuple(
             ""
             if isinstance(one, P2PError)
-            else edit_notes(one, model.sites, range(made.replay.first_step, steps), image in unchanged)
+            else edit_notes(one, model.sites, taken, image in unchanged, model.spec.latent_size)
             for image, one in enumerate(prepared.controllers, start=1)
         ),
     )

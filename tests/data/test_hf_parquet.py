@@ -114,7 +114,8 @@ def test_what_cannot_be_read_is_named(
 
 def test_several_splits_are_not_mixed(tmp_path: Path) -> None:
     make(tmp_path, [row(0)], [row(1)])
-    make(tmp_path, [row(2)], split="train")
+    make(tmp_path, [row(2)], [row(3)], split="train")
+    (tmp_path / "data" / "train-00000-of-00002.parquet").unlink()  # which nobody asks for
     make(tmp_path / ".cache", [row(3)], [row(4)])
     (tmp_path / ".cache" / "data" / "test-00000-of-00002.parquet").unlink()
     with pytest.raises(DataError, match=r"there are data/test\.parquet, data/train\.parquet; set dataset"):

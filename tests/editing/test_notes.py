@@ -10,6 +10,9 @@ from tests.models.tiny import tiny_model
 
 SOURCE, TARGET = "a red circle on grass", "a blue circle on grass"
 NO_STEP = "edited at none of the 4 steps taken"
+EDGE = torch.ones(16, 16, dtype=torch.bool)
+EDGE[0] = False
+"""A mask that keeps a line of the image, thinner than a latent."""
 NO_LAYER = "edited at none of the model's layers"
 
 
@@ -38,6 +41,10 @@ def notes(controller: p2p.Controller, **options: Any) -> str:
             f"self-attention: {NO_STEP}; local blend: begins after the last of 4 steps",
         ),
         (
+            lambda: p2p.LocalBlend(p2p.Replace(0.8, 0.25), mask=EDGE),
+            "local blend: its mask covers all of the latents, so nothing is kept from the source",
+        ),
+        (
             lambda: p2p.Compose([p2p.Refine(0.8, 0.5), p2p.Reweight({"blue": 2.0})]),
             "reweight blue x 2 takes the source's maps anew, which leaves nothing of refine before it",
         ),
@@ -57,6 +64,7 @@ def test_what_never_acts_is_told(controller: Any, said: str) -> None:
         lambda: p2p.Pix2PixZero(),
         lambda: p2p.MasaCtrl(),
         lambda: p2p.LocalBlend(p2p.Refine(), "circle", start=0.75),
+        lambda: p2p.LocalBlend(p2p.Replace(0.8, 0.25), mask=EDGE.flip(0) & ~EDGE),
         lambda: p2p.Compose([p2p.Refine(0.8, 0.0), p2p.Reweight({"blue": 2.0}, 0.4)]),
     ],
 )
