@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from diffusers import UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from p2p_bench.errors import MissingWeightsError
 from p2p_bench.models import Checkpoint, LocalCheckpoint
@@ -107,4 +107,6 @@ def test_published_ways_to_write_a_value_are_taken() -> None:
     }  # fmt: skip
     config = PartConfig("published", Path("unet/config.json"), values)
     check_values(UNet2DConditionModel, config)
+    vae = PartConfig("published", Path("vae/config.json"), {"latents_mean": [-1, 0.5], "shift_factor": -1})
+    check_values(AutoencoderKL, vae)
     assert faulty_value(UNet2DConditionModel, PartConfig("own", Path("config.json"), {})) is None
