@@ -160,15 +160,12 @@ def _fits(value: Any, wanted: Any) -> bool:
     origin = typing.get_origin(wanted) or wanted
     if origin in (typing.Union, types.UnionType):
         choices = typing.get_args(wanted)
-        # Older files have false in the place of a name.
-        return any(_fits(value, one) for one in choices) or (
-            value is False and set(choices) == {str, type(None)}
-        )
+        if isinstance(value, list):  # those of a level may be one number or several, in one list
+            return _are(value, [each for one in choices for each in _elements(one)])
+        older = value is False and set(choices) == {str, type(None)}  # false in the place of a name
+        return older or any(_fits(value, one) for one in choices)
     if origin in (tuple, list):
-        inner = [one for one in typing.get_args(wanted) if one is not Ellipsis]
-        return isinstance(value, list) and all(
-            any(_fits(one, each) for each in inner or [Any]) for one in value
-        )
+        return isinstance(value, list) and _are(value, _elements(wanted))
     if origin is type(None):
         return value is None
     if origin is bool:
@@ -178,6 +175,18 @@ def _fits(value: Any, wanted: Any) -> bool:
     if origin is float:
         return _is_number(value)
     return isinstance(value, str) if origin is str else True
+
+
+def _are(values: list[Any], kinds: list[Any]) -> bool:
+    """Whether there is a type and each value is of one."""
+    return bool(kinds) and all(any(_fits(value, one) for one in kinds) for value in values)
+
+
+def _elements(wanted: Any) -> list[Any]:
+    """What the elements of an annotated list may be; nothing for what is none."""
+    if (typing.get_origin(wanted) or wanted) not in (tuple, list):
+        return []
+    return [one for one in typing.get_args(wanted) if one is not Ellipsis] or [Any]
 
 
 def _is_number(value: Any) -> bool:
