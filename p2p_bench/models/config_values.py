@@ -27,6 +27,8 @@ _EPSILON = re.compile("(^|_)eps(ilon)?$")
 """What the names of numbers are that keep a norm from dividing by 0."""
 _DROPOUT = re.compile("(^|_)dropout(_rate)?$")
 """What those of shares are that are left out in training."""
+_SIGNED = ("latents_mean", "latents_std", "shift_factor")
+"""What may be negative, and be written without a point."""
 _PADDING = "downsample_padding"
 """With another padding than 0 or 1, halved maps are none of those that are doubled."""
 _NAMES: Mapping[Any, str] = {
@@ -58,7 +60,7 @@ def check_values(kind: Any, config: PartConfig) -> None:
             raise config.fault(key, _in_words(known[key]))
         most = _MOST_LAYERS if _LAYERS in key else _MOST
         least = -1 if of_transformers else 0  # some of its files have -1 for a token that there is not
-        if any(not least <= number <= most for number in _integers(value)):
+        if key not in _SIGNED and any(not least <= number <= most for number in _integers(value)):
             raise config.fault(key, f"whole numbers from {least} to {most}")
         if key == _PADDING and value not in (0, 1):
             raise config.fault(key, "0 or 1")
@@ -158,15 +160,12 @@ def _fits(value: Any, wanted: Any) -> bool:
     origin = typing.get_origin(wanted) or wanted
     if origin in (typing.Union, types.UnionType):
         choices = typing.get_args(wanted)
-        # Older files have false in the place of a name.
-        return any(_fits(value, one) for one in choices) or (
-            value is False and set(choices) == {str, type(None)}
-        )
+        if isinstance(value, list):  # those of a level may be one number or several, in one list
+            return _are(value, [each for one in choices for each in _elements(one)])
+        older = value is False and set(choices) == {str, type(None)}  # false in the place of a name
+        return older or any(_fits(value, one) for one in choices)
     if origin in (tuple, list):
-        inner = [one for one in typing.get_args(wanted) if one is not Ellipsis]
-        return isinstance(value, list) and all(
-            any(_fits(one, each) for each in inner or [Any]) for one in value
-        )
+        return isinstance(value, list) and _are(value, _elements(wanted))
     if origin is type(None):
         return value is None
     if origin is bool:
@@ -176,6 +175,18 @@ def _fits(value: Any, wanted: Any) -> bool:
     if origin is float:
         return _is_number(value)
     return isinstance(value, str) if origin is str else True
+
+
+def _are(values: list[Any], kinds: list[Any]) -> bool:
+    """Whether there is a type and each value is of one."""
+    return bool(kinds) and all(any(_fits(value, one) for one in kinds) for value in values)
+
+
+def _elements(wanted: Any) -> list[Any]:
+    """What the elements of an annotated list may be; nothing for what is none."""
+    if (typing.get_origin(wanted) or wanted) not in (tuple, list):
+        return []
+    return [one for one in typing.get_args(wanted) if one is not Ellipsis] or [Any]
 
 
 def _is_number(value: Any) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from diffusers import UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from p2p_bench.errors import MissingWeightsError
 from p2p_bench.models import Checkpoint, LocalCheckpoint
@@ -44,6 +44,7 @@ def changed(folder: Path, family: str, file: str, key: str, value: Any) -> Check
         ("sd", "unet", "norm_eps", [1, 2, 3], r"\[1, 2, 3\], expected a number"),
         ("sd", "unet", "norm_eps", -1e-5, "-1e-05, expected a number above 0"),
         ("sd", "unet", "act_fn", 3, "3, expected a name"),
+        ("sd", "unet", "mid_block_type", ["UNetMidBlock2DCrossAttn"], r"\[.*\], expected a name or null"),
         ("sd", "unet", "center_input_sample", "no", '"no", expected true or false'),
         ("sd", "unet", "block_out_channels", [16, "32"], r'\[16, "32"\], expected'),
         ("sd", "unet", "attention_head_dim", -1, "-1, expected whole numbers from 0"),
@@ -101,10 +102,13 @@ def test_published_ways_to_write_a_value_are_taken() -> None:
     values = {
         "upcast_attention": None, "attention_head_dim": [5, 10, 20], "norm_eps": 1e-05,
         "class_embed_type": None,
-        "transformer_layers_per_block": [1, 2, 10], "sample_size": 128, "mid_block_scale_factor": 1,
+        "transformer_layers_per_block": [0, [2, 2], [10, 10]], "sample_size": 128,
+        "mid_block_scale_factor": 1,
         "only_cross_attention": [True, False], "cross_attention_norm": False, "_diffusers_version": [],
         "something_new": [None],
     }  # fmt: skip
     config = PartConfig("published", Path("unet/config.json"), values)
     check_values(UNet2DConditionModel, config)
+    vae = PartConfig("published", Path("vae/config.json"), {"latents_mean": [-1, 0.5], "shift_factor": -1})
+    check_values(AutoencoderKL, vae)
     assert faulty_value(UNet2DConditionModel, PartConfig("own", Path("config.json"), {})) is None
