@@ -83,7 +83,8 @@ class StudioServer(ThreadingHTTPServer):
         """Begins an edit; what it is called."""
         name = secrets.token_hex(8)
         self._jobs[name] = self._workers.submit(self.studio.edit, form)
-        for old in list(self._jobs)[:-_JOBS]:
+        over = [old for old, job in self._jobs.items() if job.done()][:-_JOBS]
+        for old in over:
             del self._jobs[old]
         return name
 

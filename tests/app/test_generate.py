@@ -14,6 +14,7 @@ from p2p_bench.data.pairs import read_pairs
 from p2p_bench.editors.controlled import ControlledEditor
 from p2p_bench.hashing import noise_seed
 from tests.app.command import Command, Outcome, write_pairs
+from tests.models.small_ip2p import small_ip2p
 from tests.models.tiny import tiny_checkpoint, tiny_model
 
 RED, BLUE = "a red circle on grass", "a blue circle on grass"
@@ -117,6 +118,11 @@ def test_pictures_show_and_save_themselves(tmp_path: Path) -> None:
 def test_arguments_in_python(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(p2p.P2PError, match=message):
         p2p.generate(tiny_model(), **{"prompts": RED, "steps": 1, **arguments})
+
+
+def test_a_model_that_is_told_what_to_change_generates_nothing() -> None:
+    with pytest.raises(p2p.P2PError, match="edits an image by an instruction"):
+        p2p.generate(small_ip2p().load(), RED, steps=1)
 
 
 def test_a_source_alone_has_no_targets() -> None:

@@ -77,6 +77,13 @@ class Border:
         (replay,) = method.invert(model, read_sources(model, image[None], [SOURCE]), STEPS)
         assert replay.unet_rows == 0 or pack(unpack(pack(replay), method, model.device)) == pack(replay)
 
+    def test_a_source_alone_is_that_of_an_edit(self, model: DiffusionModel) -> None:
+        made = p2p.generate(model, [LONGER, SOURCE], count=2, seed=3, steps=STEPS)
+        edited = p2p.edit(model, SOURCE, TARGET, p2p.Replace(0.8, 0.4), seed=4, steps=STEPS)
+        assert distance(made.latents[3], edited.latents[0]) <= 1e-10
+        assert distance(made.images[3], edited.images[0]) <= 1e-5
+        assert made.unet_rows == 4 * edited.source_rows
+
     def test_the_tree_equals_solo_edits(self, model: DiffusionModel) -> None:
         edits = [
             p2p.Replace(0.5, 0.25), p2p.Replace(1.0, 0.25), p2p.Reweight({"blue": 3.0}), p2p.MasaCtrl(),

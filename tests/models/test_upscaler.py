@@ -145,6 +145,9 @@ def test_equal_images_stay_equal_and_the_noise_is_the_samples(model: DeepFloydIF
     result = p2p.edit(model, SOURCE, [SOURCE, TARGET], edits, seed=SEED, steps=4)
     assert distance(result.images[0], result.images[1]) <= ROUNDING
     assert distance(result.images[0], result.images[2]) > 1e-3
+    alone = p2p.generate(model, SOURCE, seed=SEED, steps=4)
+    assert distance(result.images[0], alone.images[0]) <= ROUNDING
+    assert alone.unet_rows == result.source_rows
     small, prompts = torch.stack([result.latents[0]] * 3), [model.tokenize(SOURCE)] * 3
     one, same, other = enlarged(model, upscaler_of(model), small, prompts, [SEED, SEED, 4], 8)
     assert distance(one, result.images[0]) <= ROUNDING
