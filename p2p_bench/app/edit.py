@@ -12,6 +12,7 @@ from p2p_bench.controllers import Controller
 from p2p_bench.data.images import FITS, Fit
 from p2p_bench.editing import arguments
 from p2p_bench.editing.attention import Record
+from p2p_bench.editing.budget import budget_of
 from p2p_bench.editing.images import ImageLike, as_source_image
 from p2p_bench.editing.repair import Repair
 from p2p_bench.editing.request import EditRequest, Target, raise_all
@@ -98,13 +99,14 @@ def edit(
         NonFiniteLatentError: The latents became NaN or infinite.
     """
     model = arguments.instance("model", model, DiffusionModel, "a model, as load_model gives it")
-    prompts = arguments.prompts(targets)
+    prompts = arguments.texts("targets", targets)
     warn_never_seen(model.spec, (arguments.text("source", source), *prompts))
     controllers = arguments.controllers(named("controller", controller), len(prompts))
     method = _inversion(named("inversion", inversion))
     arguments.one_of("fit", fit, FITS)
     used = _sampler(named("sampler", sampler), arguments.number("eta", eta))
     warn_of_steps(used, model.spec)
+    cache = None if cache is None else arguments.instance("cache", cache, Cache, "a Cache")
     if progress is not None and not callable(progress):
         raise arguments.wrong("progress", "a function of (steps taken, steps in all)", progress)
     request = EditRequest(
@@ -125,11 +127,12 @@ def edit(
         guidance=_optional(arguments.number, "guidance", guidance if guidance is not None else used.guidance),
         stepper=used.stepper(),
         guidance_interval=used.guidance_interval,
+        max_rows=budget_of(model, used.max_rows, cache),
         spacing=arguments.one_of("spacing", spacing if spacing is not None else used.spacing, SPACINGS),
         record=_record(model, record),
         truncate=arguments.flag("truncate", truncate),
         progress=progress,
-        cache=None if cache is None else arguments.instance("cache", cache, Cache, "a Cache"),
+        cache=cache,
         whole=True,
     )
     raise_all([error for error in result.errors if error is not None])

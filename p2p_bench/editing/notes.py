@@ -6,7 +6,7 @@ from p2p_bench.attention.sites import Site
 from p2p_bench.attention.terms import NO_EDIT
 from p2p_bench.controllers import BoundController
 from p2p_bench.controllers.bound import BoundP2P
-from p2p_bench.controllers.local_blend import BoundLocalBlend
+from p2p_bench.controllers.local_blend import unblended
 from p2p_bench.controllers.self_edit import NO_SELF_EDIT
 
 
@@ -36,8 +36,7 @@ def edit_notes(bound: BoundController, sites: Sequence[Site], taken: range, unch
 
 def _idle_parts(bound: BoundController, sites: Sequence[Site], taken: range) -> list[str]:
     """The same of the parts of the network that it edits, by the steps that are taken, and of its parts."""
-    while isinstance(bound, BoundLocalBlend):
-        bound = bound.inner
+    bound = unblended(bound)
     if not isinstance(bound, BoundP2P):
         return []
     notes = list(bound.lost)
