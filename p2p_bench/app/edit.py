@@ -107,8 +107,6 @@ def edit(
     used = _sampler(named("sampler", sampler), arguments.number("eta", eta))
     warn_of_steps(used, model.spec)
     cache = None if cache is None else arguments.instance("cache", cache, Cache, "a Cache")
-    if progress is not None and not callable(progress):
-        raise arguments.wrong("progress", "a function of (steps taken, steps in all)", progress)
     request = EditRequest(
         id="edit",
         source_prompt=arguments.text("source", source),
@@ -131,7 +129,7 @@ def edit(
         spacing=arguments.one_of("spacing", spacing if spacing is not None else used.spacing, SPACINGS),
         record=_record(model, record),
         truncate=arguments.flag("truncate", truncate),
-        progress=progress,
+        progress=_progress(progress),
         cache=cache,
         whole=True,
     )
@@ -158,6 +156,13 @@ def _sampler(given: Any, eta: float) -> Sampler:
 
 def _optional(check: Callable[[str, Any], T], name: str, value: Any) -> T | None:
     return None if value is None else check(name, value)
+
+
+def _progress(given: Any) -> Progress | None:
+    if given is not None and not callable(given):
+        raise arguments.wrong("progress", "a function of (steps taken, steps in all)", given)
+    progress: Progress | None = given
+    return progress
 
 
 def _repair(value: Any) -> Repair | None:
