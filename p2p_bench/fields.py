@@ -223,10 +223,11 @@ class OneOf(Rule):
 
 @dataclass(frozen=True)
 class Parsed(Rule):
-    """Whatever a function reads.
+    """Whatever a function reads; a component keeps what the function makes of it.
 
     Attributes:
-        parse: Takes the value and a name for its messages; raises a `ConfigError`.
+        parse: Takes the value and a name for its messages; raises a `ConfigError`. What it returns it takes,
+            too, and returns as it is.
     """
 
     parse: Callable[[Any, str], Any]
@@ -247,7 +248,8 @@ class Parsed(Rule):
 def check_fields(component: Any, label: str) -> None:
     """Checks the plain values of a dataclass against its annotations; called first in `__post_init__`.
 
-    Numbers of other kinds, such as NumPy's, become Python's own: torch does not take all of them.
+    Numbers of other kinds, such as NumPy's, become Python's own: torch does not take all of them. What is
+    `Parsed` becomes what was read.
 
     Args:
         component: An instance whose fields are set.
@@ -257,12 +259,14 @@ def check_fields(component: Any, label: str) -> None:
         ConfigError: A value is of another kind, or breaks a rule.
     """
     kind: Any = type(component)
+    parsers = _parsers(kind)
     for name, hint in _hints(kind).items():
         value = getattr(component, name)
         fault = fault_of(f"{label}{name}", value, hint)
         if fault is not None:
             raise fault
-        object.__setattr__(component, name, _own(value))
+        read = name in parsers and value is not None
+        object.__setattr__(component, name, parsers[name](value, name) if read else _own(value))
 
 
 def _own(value: Any) -> Any:
@@ -278,6 +282,13 @@ def _own(value: Any) -> Any:
 def _hints(kind: type) -> dict[str, Any]:
     hints = get_type_hints(kind, include_extras=True)
     return {field.name: hints[field.name] for field in fields(kind)}
+
+
+@functools.lru_cache(maxsize=256)
+def _parsers(kind: type) -> dict[str, Callable[[Any, str], Any]]:
+    """What reads the fields that are `Parsed`."""
+    rules = {name: [rule for _, own in _choices(hint) for rule in own] for name, hint in _hints(kind).items()}
+    return {name: rule.parse for name, own in rules.items() for rule in own if isinstance(rule, Parsed)}
 
 
 def fault_of(name: str, value: Any, hint: Any) -> ConfigError | None:

@@ -26,27 +26,30 @@ def parse_step(value: Any, name: str) -> float | int:
     return value
 
 
-def parse_layers(value: Any, name: str) -> tuple[float, float, bool]:
+def parse_layers(value: Any, name: str) -> float | int | tuple[float | int, ...]:
     """A range of layers: the first, or the first and the one after the last.
-
-    Returns:
-        The first, the one after the last, and whether they are shares of all layers; else indices.
 
     Raises:
         ConfigError: Not one or two numbers; shares outside [0, 1]; or it ends before it starts.
     """
     is_range = isinstance(value, Sequence) and not isinstance(value, str)
-    places = list(value) if is_range else [value]
+    places = tuple(value) if is_range else (value,)
     if not 1 <= len(places) <= 2 or not all(isinstance(p, Real) and not isinstance(p, bool) for p in places):
         raise ConfigError(
             f"{name}: expected the first layer, or the first and the one after the last, got {value!r}"
         )
-    as_share = any(isinstance(place, float) for place in places)
-    last = 1.0 if as_share else inf
-    start, stop = (*places, last)[:2]
-    if not 0 <= start < stop or stop > last:
+    start, stop, as_share = layer_bounds(places)
+    if not 0 <= start < stop or (as_share and stop > 1):
         kind = "shares in [0, 1]" if as_share else "indices from 0 on"
         raise ConfigError(f"{name}: expected {kind}, the first below the last, got {value!r}")
+    return places if is_range else places[0]
+
+
+def layer_bounds(layers: float | int | Sequence[float | int]) -> tuple[float, float, bool]:
+    """The first layer of a range, the one after the last, and whether they are shares of all or indices."""
+    places = layers if isinstance(layers, Sequence) else (layers,)
+    as_share = any(isinstance(place, float) for place in places)
+    start, stop = (*places, 1.0 if as_share else inf)[:2]
     return float(start), float(stop), as_share
 
 

@@ -12,6 +12,7 @@ from p2p_bench.controllers import Controller
 from p2p_bench.data.images import FITS, Fit
 from p2p_bench.editing import arguments
 from p2p_bench.editing.attention import Record
+from p2p_bench.editing.budget import budget_of
 from p2p_bench.editing.images import ImageLike, as_source_image
 from p2p_bench.editing.repair import Repair
 from p2p_bench.editing.request import EditRequest, Target, raise_all
@@ -98,15 +99,14 @@ def edit(
         NonFiniteLatentError: The latents became NaN or infinite.
     """
     model = arguments.instance("model", model, DiffusionModel, "a model, as load_model gives it")
-    prompts = arguments.prompts(targets)
+    prompts = arguments.texts("targets", targets)
     warn_never_seen(model.spec, (arguments.text("source", source), *prompts))
     controllers = arguments.controllers(named("controller", controller), len(prompts))
     method = _inversion(named("inversion", inversion))
     arguments.one_of("fit", fit, FITS)
     used = sampler_of(named("sampler", sampler), arguments.number("eta", eta))
     warn_of_steps(used, model.spec)
-    if progress is not None and not callable(progress):
-        raise arguments.wrong("progress", "a function of (steps taken, steps in all)", progress)
+    cache = None if cache is None else arguments.instance("cache", cache, Cache, "a Cache")
     request = EditRequest(
         id="edit",
         source_prompt=arguments.text("source", source),
@@ -125,11 +125,12 @@ def edit(
         guidance=optional(arguments.number, "guidance", guidance if guidance is not None else used.guidance),
         stepper=used.stepper(),
         guidance_interval=used.guidance_interval,
+        max_rows=budget_of(model, used.max_rows, cache),
         spacing=arguments.one_of("spacing", spacing if spacing is not None else used.spacing, SPACINGS),
         record=_record(model, record),
         truncate=arguments.flag("truncate", truncate),
-        progress=progress,
-        cache=None if cache is None else arguments.instance("cache", cache, Cache, "a Cache"),
+        progress=_progress(progress),
+        cache=cache,
         whole=True,
     )
     raise_all([error for error in result.errors if error is not None])
@@ -161,6 +162,13 @@ def sampler_of(given: Any, eta: float) -> Sampler:
 def optional(check: Callable[[str, Any], T], name: str, value: Any) -> T | None:
     """A value once it is checked; None stays."""
     return None if value is None else check(name, value)
+
+
+def _progress(given: Any) -> Progress | None:
+    if given is not None and not callable(given):
+        raise arguments.wrong("progress", "a function of (steps taken, steps in all)", given)
+    progress: Progress | None = given
+    return progress
 
 
 def _repair(value: Any) -> Repair | None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from p2p_bench.app.api import named
 from p2p_bench.data.images import FITS, Fit
 from p2p_bench.editing import arguments
+from p2p_bench.editing.budget import budget_of
 from p2p_bench.editing.images import ImageLike, as_source_image
 from p2p_bench.editing.instruct import run_instructions
 from p2p_bench.editing.request import EditRequest, Target, raise_all
@@ -77,6 +78,7 @@ def instruct(
         guidance=used.guidance if guidance is None else arguments.number("guidance", guidance),
         stepper=used.stepper(),
         spacing=used.spacing,
+        max_rows=budget_of(model, used.max_rows, None),
         truncate=arguments.flag("truncate", truncate),
         progress=progress,
     )

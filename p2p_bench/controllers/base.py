@@ -8,6 +8,7 @@ from typing import Annotated
 from p2p_bench.attention.sites import Site
 from p2p_bench.attention.terms import SiteEdit, Unprompted
 from p2p_bench.controllers.blend import BoundBlend
+from p2p_bench.errors import ConfigError
 from p2p_bench.fields import OneOf
 from p2p_bench.prompts.words import TokenizedPrompt
 
@@ -41,10 +42,6 @@ class BoundController(ABC):
     @abstractmethod
     def site_edit(self, step: int, site: Site) -> SiteEdit | None:
         """Terms that replace the target's attention at `site`, or None to leave it alone."""
-
-    @abstractmethod
-    def needs_source(self, step: int) -> bool:
-        """Whether any site, or the blend, reads the source's row at this step."""
 
     @abstractmethod
     def signature(self, step: int) -> Hashable:
@@ -105,3 +102,9 @@ class Controller(ABC):
             blend_words: Words of the source and of the target that mark the place of the edit.
         """
         return self
+
+
+def check_controller(name: str, value: object) -> None:
+    """Raises a `ConfigError` unless a value is a controller."""
+    if not isinstance(value, Controller):
+        raise ConfigError(f"{name}: expected a controller, got {value!r}")

@@ -5,15 +5,13 @@ from collections.abc import Hashable
 import torch
 
 from p2p_bench.attention.columns import as_matrix, map_fault
-from p2p_bench.attention.sites import Site
+from p2p_bench.attention.sites import ANY_CROSS, Site
 from p2p_bench.attention.terms import Term
 from p2p_bench.controllers.base import BoundController, Controller, EditContext
 from p2p_bench.controllers.bound import BoundP2P
-from p2p_bench.controllers.local_blend import BoundLocalBlend
+from p2p_bench.controllers.local_blend import unblended
 from p2p_bench.errors import ConfigError, PromptError
 
-_ANY_CROSS = Site("any", "cross", 0, "down", 1, 1)
-"""Edits of cross-attention are the same at all of its sites."""
 _ANY_SELF = Site("any", "self", 0, "down", 1, 1)
 
 
@@ -28,7 +26,7 @@ def bind_edit(controller: Controller, context: EditContext) -> BoundController:
         ConfigError: What the controller made cannot be carried out.
     """
     source, target = context.source, context.target
-    lost = source.encoded == target.encoded and source.text != target.text
+    lost = source.given == target.given and source.text != target.text
     if lost and (source.truncated or target.truncated):
         longest = max(part.width - part.front - 1 for part in source.parts)
         raise PromptError(
@@ -52,13 +50,12 @@ def _check_bound(bound: object, name: str, context: EditContext) -> None:
             f"controller: {name}.bind returned a {type(bound).__name__}; expected a bound controller, such "
             "as bind_p2p makes of a pair (L, R)"
         )
-    while isinstance(bound, BoundLocalBlend):
-        bound = bound.inner
+    bound = unblended(bound)
     if isinstance(bound, BoundP2P):
         return
     told: dict[Hashable, tuple[int, object]] = {}
     for step in range(context.steps):
-        edits = [bound.site_edit(step, site) for site in (_ANY_CROSS, _ANY_SELF)]
+        edits = [bound.site_edit(step, site) for site in (ANY_CROSS, _ANY_SELF)]
         passes = bound.unprompted(step), bound.unprompted_edit(step, _ANY_SELF)
         rest = passes, bound.features(step), bound.map_guidance(step)
         if edits[0] is not None and (fault := _terms_fault(edits[0], context.target.width)):
@@ -92,7 +89,7 @@ def changes_itself(bound: BoundController, context: EditContext) -> bool:
     same = torch.eye(context.target.width, dtype=torch.float64)
     seen = set()
     for step in range(context.steps):
-        edit = bound.site_edit(step, _ANY_CROSS)
+        edit = bound.site_edit(step, ANY_CROSS)
         if edit is None or edit in seen:
             continue
         seen.add(edit)

@@ -24,13 +24,12 @@ from p2p_bench.attention.terms import (
     query_terms,
 )
 from p2p_bench.controllers.base import BoundController, EditContext
-from p2p_bench.controllers.blend import BoundBlend
-from p2p_bench.controllers.local_blend import BoundLocalBlend
+from p2p_bench.controllers.local_blend import blended, unblended
 from p2p_bench.controllers.self_edit import NO_SELF_EDIT, SelfEdit, injection, override
 from p2p_bench.controllers.tau import cross_gate, schedule_gate, self_steps
 from p2p_bench.controllers.timetable import Timetable, draw, ranges, write
-from p2p_bench.errors import ConfigError, PromptError
-from p2p_bench.tau import PerWord, Ramp, Schedule, Tau, is_on, parse_interval, parse_tau
+from p2p_bench.errors import ConfigError
+from p2p_bench.tau import PerWord, Schedule, Tau, is_on, parse_tau
 
 Part = Literal["cross-attention", "self-attention", "features"]
 """What of a network is edited."""
@@ -154,11 +153,6 @@ class BoundP2P(BoundController):
         """Whether it edits self-attention or features at any step."""
         return any(edit != NO_SELF_EDIT for edit in self.self_edits) or any(self.feature_steps)
 
-    def needs_source(self, step: int) -> bool:
-        """See `BoundController`."""
-        own = self.self_edits[step] != NO_SELF_EDIT or self.features(step)
-        return own or bool(self.map_amount) or not isinstance(self.cross[step].L, Zero)
-
     def signature(self, step: int) -> Hashable:
         """See `BoundController`."""
         edits: tuple[Hashable, ...] = self.cross[step], self.self_edits[step]
@@ -229,13 +223,16 @@ def bind_p2p(
         PromptError: A schedule names a word that the target does not have.
     """
     steps = context.steps
-    # Every variant of a sweep binds anew, so what the prompts do not decide is computed once.
-    tau = cross if isinstance(cross, float | Ramp | PerWord) else parse_tau(cross)
-    runs = _runs(cross_gate(tau, context.target, steps)) if isinstance(tau, PerWord) else None
+    tau = parse_tau(cross)
+    if isinstance(tau, PerWord):
+        runs = _runs(cross_gate(tau, context.target, steps))
+    else:
+        # Every variant of a sweep binds anew, so what the prompts do not decide is computed once.
+        runs = _shared_runs(tau, context.target.width, steps)
     edits: list[ColumnEdit] = []
-    for run in _shared_runs(tau, context.target.width, steps) if runs is None else runs:
+    for run in runs:
         edits += [run.gated(edit)] * run.steps
-    start, stop = _self_steps(self_attn if isinstance(self_attn, float) else parse_interval(self_attn), steps)
+    start, stop = self_steps(self_attn, steps)
     there = injection(context.self_fraction) if self_edit is None else self_edit
     self_edits = (NO_SELF_EDIT,) * start + (there,) * (stop - start) + (NO_SELF_EDIT,) * (steps - stop)
     asked: list[Part] = ["cross-attention"] if edit != NO_EDIT and is_on(tau) else []
@@ -272,11 +269,6 @@ def _runs(gates: Float64[Tensor, "steps w"]) -> tuple[_Run, ...]:
 def _shared_runs(schedule: Schedule, width: int, steps: int) -> tuple[_Run, ...]:
     """Runs of a schedule that names no word."""
     return _runs(schedule_gate(schedule, width, steps))
-
-
-@lru_cache(maxsize=1024)
-def _self_steps(tau: float | tuple[float, float], steps: int) -> tuple[int, int]:
-    return self_steps(tau, steps)
 
 
 def then(first: BoundP2P, second: BoundP2P) -> BoundP2P:
@@ -332,9 +324,7 @@ def compose_bound(bounds: Sequence[BoundController], where: str) -> BoundControl
     """
     blends = [bound.blend for bound in bounds if bound.blend is not None]
     timetables = []
-    for bound in bounds:
-        while isinstance(bound, BoundLocalBlend):
-            bound = bound.inner
+    for bound in map(unblended, bounds):
         if not isinstance(bound, BoundP2P):
             raise ConfigError(f"{where}: expected an edit of columns, got {bound!r}")
         timetables.append(bound)
@@ -345,10 +335,7 @@ def compose_bound(bounds: Sequence[BoundController], where: str) -> BoundControl
             "around all of them, not around one"
         )
     composed = reduce(then, timetables)
-    if not blends:
-        return composed
-    _check_blend(composed, blends[-1])
-    return BoundLocalBlend(composed, blends[-1])
+    return blended(composed, blends[-1], composed.context) if blends else composed
 
 
 def _edits_columns(bound: BoundP2P) -> bool:
@@ -364,19 +351,7 @@ def timetable_image(bound: BoundController) -> Image.Image:
     Raises:
         ConfigError: It is not a timetable of edits.
     """
-    while isinstance(bound, BoundLocalBlend):
-        bound = bound.inner
+    bound = unblended(bound)
     if not isinstance(bound, BoundP2P):
         raise ConfigError(f"timetable_image: expected an edit of columns, got {bound!r}")
     return draw(bound.timetable())
-
-
-def _check_blend(bound: BoundP2P, blend: BoundBlend) -> None:
-    """See that the target's blend words keep a positive map in every step."""
-    table = bound.timetable()
-    weight = (table.taken() + table.own())[:, list(blend.target)]
-    if not bool((weight > 0).all()):
-        raise PromptError(
-            f"local_blend: a blend word of the prompt {bound.context.target.text!r} is weighted by 0 or "
-            "less, which leaves it no map to blend by; blend by another word, or by a mask"
-        )

@@ -11,7 +11,7 @@ from p2p_bench.controllers.replace import Replace
 from p2p_bench.controllers.reweight import Reweight
 from p2p_bench.fields import Factors, check_fields
 from p2p_bench.prompts.changes import keeps_places
-from p2p_bench.tau import SelfTau, Tau, parse_interval, parse_tau
+from p2p_bench.tau import SelfTau, Tau
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,6 @@ class ByEdit(Controller):
 
     def __post_init__(self) -> None:
         check_fields(self, "by_edit ")
-        object.__setattr__(self, "cross", parse_tau(self.cross, "by_edit cross"))
-        object.__setattr__(self, "self_attn", parse_interval(self.self_attn, "by_edit self_attn"))
 
     def bind(self, context: EditContext) -> BoundController:
         """See `Controller`.

@@ -4,9 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated
 
-from p2p_bench.controllers.base import BlendWords, BoundController, Controller, EditContext
+from p2p_bench.controllers.base import (
+    BlendWords,
+    BoundController,
+    Controller,
+    EditContext,
+    check_controller,
+)
 from p2p_bench.controllers.bound import compose_bound
-from p2p_bench.errors import ConfigError
 from p2p_bench.fields import NotEmpty, check_fields
 
 
@@ -30,8 +35,7 @@ class Compose(Controller):
     def __post_init__(self) -> None:
         check_fields(self, "compose ")
         for one in self.controllers:
-            if not isinstance(one, Controller):
-                raise ConfigError(f"compose controllers: expected controllers, got {one!r}")
+            check_controller("compose controllers", one)
         object.__setattr__(self, "controllers", tuple(self.controllers))
 
     def bind(self, context: EditContext) -> BoundController:

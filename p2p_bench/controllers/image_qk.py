@@ -1,14 +1,13 @@
 """Keeping the source's layout in transformers whose text and pixels attend to one another."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from p2p_bench.controllers.base import Controller, EditContext
 from p2p_bench.controllers.bound import BoundP2P, bind_p2p
 from p2p_bench.controllers.self_edit import image_queries, layer_range
 from p2p_bench.fields import check_fields
-from p2p_bench.layers import LayerRange, parse_layers
-from p2p_bench.tau import SelfTau, parse_interval
+from p2p_bench.layers import LayerRange, layer_bounds
+from p2p_bench.tau import SelfTau
 
 
 @dataclass(frozen=True)
@@ -39,11 +38,8 @@ class ImageQK(Controller):
 
     def __post_init__(self) -> None:
         check_fields(self, "image_qk ")
-        object.__setattr__(self, "self_attn", parse_interval(self.self_attn, "image_qk self_attn"))
-        if isinstance(self.layers, Sequence) and not isinstance(self.layers, str):
-            object.__setattr__(self, "layers", tuple(self.layers))
 
     def bind(self, context: EditContext) -> BoundP2P:
         """See `Controller`."""
-        edit = image_queries(layer_range(*parse_layers(self.layers, "image_qk layers")))
+        edit = image_queries(layer_range(*layer_bounds(self.layers)))
         return bind_p2p("image_qk", context, self_attn=self.self_attn, self_edit=edit)

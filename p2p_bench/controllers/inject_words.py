@@ -14,7 +14,7 @@ from p2p_bench.errors import PromptError
 from p2p_bench.fields import Words, check_fields
 from p2p_bench.prompts.alignment import map_block
 from p2p_bench.prompts.blocks import phrase_columns
-from p2p_bench.tau import SelfTau, Tau, parse_interval, parse_tau
+from p2p_bench.tau import SelfTau, Tau
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,6 @@ class InjectWords(Controller):
 
     def __post_init__(self) -> None:
         check_fields(self, "inject_words ")
-        object.__setattr__(self, "cross", parse_tau(self.cross, "inject_words cross"))
-        object.__setattr__(self, "self_attn", parse_interval(self.self_attn, "inject_words self_attn"))
 
     def bind(self, context: EditContext) -> BoundP2P:
         """See `Controller`.

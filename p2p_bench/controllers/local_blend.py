@@ -10,18 +10,21 @@ from torch import Tensor
 
 from p2p_bench import raster
 from p2p_bench.attention.columns import as_matrix
-from p2p_bench.attention.sites import Site
+from p2p_bench.attention.sites import ANY_CROSS, Site
 from p2p_bench.attention.terms import SiteEdit, Unprompted
-from p2p_bench.controllers.base import BlendWords, BoundController, Controller, EditContext
+from p2p_bench.controllers.base import (
+    BlendWords,
+    BoundController,
+    Controller,
+    EditContext,
+    check_controller,
+)
 from p2p_bench.controllers.blend import BoundBlend, FixedMask
 from p2p_bench.errors import ConfigError, DataError, PromptError
 from p2p_bench.fields import Between, Halving, Odd, Words, check_fields
 from p2p_bench.prompts.words import TokenizedPrompt, columns_of
 
 _SOME = Words("words, such as ['circle']")
-
-_ANY_CROSS = Site("any", "cross", 0, "up", 1, 1)
-"""Stands for every cross-attention site: edits of text columns are equal at all of them."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,7 @@ class LocalBlend(Controller):
         for name in ("words", "target_words", "subtract", "target_subtract"):
             object.__setattr__(self, name, _words(getattr(self, name)))
         object.__setattr__(self, "mask", _mask(self.mask))
-        if not isinstance(self.inner, Controller):
-            raise ConfigError(f"local_blend inner: expected a controller, got {self.inner!r}")
+        check_controller("local_blend inner", self.inner)
         given = (self.words, self.target_words, self.subtract or None, self.target_subtract)
         if self.mask is not None and any(words is not None for words in given):
             raise ConfigError("local_blend mask: a given mask goes without words; leave one of them out")
@@ -109,9 +111,7 @@ class LocalBlend(Controller):
             subtract_threshold=float(self.subtract_threshold),
             mask=self.mask if isinstance(self.mask, FixedMask) else None,
         )
-        for word in (*(target_words or ()), *subtracted):
-            _check_map(inner, context, word)
-        return BoundLocalBlend(inner, blend)
+        return blended(inner, blend, context)
 
     def for_pair(
         self, word_weights: Mapping[str, float | int], blend_words: BlendWords | None = None
@@ -167,10 +167,6 @@ class BoundLocalBlend(BoundController):
         """That of the inner controller."""
         return self.inner.map_guidance(step)
 
-    def needs_source(self, step: int) -> bool:
-        """See `BoundController`."""
-        return self.blend.records or step >= self.blend.start or self.inner.needs_source(step)
-
     def signature(self, step: int) -> Hashable:
         """That of the inner controller, joined by the blend's from its start on."""
         blend = self.blend.signature(step)
@@ -182,6 +178,35 @@ class BoundLocalBlend(BoundController):
         return f"{self.inner}\n  local blend: from step {self.blend.start}, outside {place}"
 
 
+def blended(inner: BoundController, blend: BoundBlend, context: EditContext) -> BoundLocalBlend:
+    """A bound controller with a local blend around it.
+
+    Raises:
+        PromptError: A word of the target that the mask is made of has no positive map at some step: one that
+            is weighted by 0 or less marks no place.
+    """
+    width, columns, seen = context.target.width, list(blend.target_columns), set()
+    for step in range(context.steps):
+        edit = inner.site_edit(step, ANY_CROSS)
+        if edit is None or edit in seen or not columns:
+            continue
+        seen.add(edit)
+        weight = torch.stack([as_matrix(term.columns, width) for term in edit]).sum((0, 1))
+        lost = {column for column in columns if not weight[column] > 0}
+        word = next((word.bare for word in context.target.words if lost.intersection(word.columns)), None)
+        if word is not None:
+            raise PromptError(
+                f"local_blend: word {word!r} of the prompt {context.target.text!r} has no map to blend by, "
+                f"since the edit weights it by 0 or less at step {step}; blend by another word, or by a mask"
+            )
+    return BoundLocalBlend(inner, blend)
+
+
+def unblended(bound: BoundController) -> BoundController:
+    """What a bound controller does to attention, without the local blends around it."""
+    return unblended(bound.inner) if isinstance(bound, BoundLocalBlend) else bound
+
+
 def _words(value: str | Sequence[str] | None) -> tuple[str, ...] | None:
     if value is None:
         return None
@@ -191,23 +216,6 @@ def _words(value: str | Sequence[str] | None) -> tuple[str, ...] | None:
 def _columns(prompt: TokenizedPrompt, words: Any) -> tuple[int, ...]:
     found = (columns_of(prompt, word) for word in words or ())
     return tuple(sorted({column for columns in found for column in columns}))
-
-
-def _check_map(inner: BoundController, context: EditContext, word: str) -> None:
-    """See that a word's map is positive at every step: one that is weighted by 0 or less marks no place."""
-    columns = list(columns_of(context.target, word))
-    width, seen = context.target.width, set()
-    for step in range(context.steps):
-        edit = inner.site_edit(step, _ANY_CROSS)
-        if edit is None or edit in seen:
-            continue
-        seen.add(edit)
-        weight = sum(as_matrix(term.columns, width)[:, columns].sum(0) for term in edit)
-        if not bool((torch.as_tensor(weight) > 0).all()):
-            raise PromptError(
-                f"local_blend: word {word!r} of the prompt {context.target.text!r} has no map to blend by, "
-                f"since the edit weights it by 0 or less at step {step}; blend by another word, or by a mask"
-            )
 
 
 def _mask(value: Any) -> FixedMask | None:

@@ -1,6 +1,5 @@
 """Keeping the look of the source while the pose changes."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from p2p_bench.attention.terms import NO_EDIT
@@ -8,7 +7,7 @@ from p2p_bench.controllers.base import Controller, EditContext
 from p2p_bench.controllers.bound import BoundP2P
 from p2p_bench.controllers.self_edit import NO_SELF_EDIT, layer_range, mutual
 from p2p_bench.fields import check_fields
-from p2p_bench.layers import FirstStep, LayerRange, parse_layers
+from p2p_bench.layers import FirstStep, LayerRange, layer_bounds
 from p2p_bench.tau import part_of
 
 
@@ -39,15 +38,13 @@ class MasaCtrl(Controller):
 
     def __post_init__(self) -> None:
         check_fields(self, "masactrl ")
-        if isinstance(self.layers, Sequence) and not isinstance(self.layers, str):
-            object.__setattr__(self, "layers", tuple(self.layers))
 
     def bind(self, context: EditContext) -> BoundP2P:
         """See `Controller`."""
         start = (
             self.start_step if isinstance(self.start_step, int) else part_of(self.start_step, context.steps)
         )
-        edit = mutual(layer_range(*parse_layers(self.layers, "masactrl layers")))
+        edit = mutual(layer_range(*layer_bounds(self.layers)))
         return BoundP2P(
             "masactrl",
             context,

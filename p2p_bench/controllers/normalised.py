@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from p2p_bench.attention.columns import as_matrix
-from p2p_bench.controllers.base import BlendWords, Controller, EditContext
+from p2p_bench.controllers.base import BlendWords, Controller, EditContext, check_controller
 from p2p_bench.controllers.bound import BoundP2P
 from p2p_bench.errors import ConfigError
 
@@ -28,8 +28,7 @@ class Normalised(Controller):
     inner: Controller
 
     def __post_init__(self) -> None:
-        if not isinstance(self.inner, Controller):
-            raise ConfigError(f"normalised inner: expected a controller, got {self.inner!r}")
+        check_controller("normalised inner", self.inner)
 
     def bind(self, context: EditContext) -> BoundP2P:
         """See `Controller`.

@@ -3,14 +3,20 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from p2p_bench.controllers.base import BlendWords, BoundController, Controller, EditContext
+from p2p_bench.controllers.base import (
+    BlendWords,
+    BoundController,
+    Controller,
+    EditContext,
+    check_controller,
+)
 from p2p_bench.controllers.bound import BoundP2P
 from p2p_bench.controllers.local_blend import BoundLocalBlend
 from p2p_bench.controllers.self_edit import NO_SELF_EDIT
 from p2p_bench.controllers.tau import self_steps
 from p2p_bench.errors import ConfigError
 from p2p_bench.fields import check_fields
-from p2p_bench.tau import SelfTau, parse_interval
+from p2p_bench.tau import SelfTau
 
 
 @dataclass(frozen=True)
@@ -34,9 +40,7 @@ class P2Plus(Controller):
 
     def __post_init__(self) -> None:
         check_fields(self, "p2plus ")
-        if not isinstance(self.inner, Controller):
-            raise ConfigError(f"p2plus inner: expected a controller, got {self.inner!r}")
-        object.__setattr__(self, "unprompted", parse_interval(self.unprompted, "p2plus unprompted"))
+        check_controller("p2plus inner", self.inner)
 
     def bind(self, context: EditContext) -> BoundController:
         """See `Controller`.

@@ -1,6 +1,5 @@
 """Keeping the source's structure by its features and self-attention in the decoder."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from p2p_bench.controllers.base import Controller, EditContext
@@ -8,8 +7,8 @@ from p2p_bench.controllers.bound import BoundP2P, Part, bind_p2p
 from p2p_bench.controllers.self_edit import injection, layer_range
 from p2p_bench.controllers.tau import self_steps
 from p2p_bench.fields import check_fields
-from p2p_bench.layers import LayerRange, parse_layers
-from p2p_bench.tau import SelfTau, is_on, parse_interval, parse_tau
+from p2p_bench.layers import LayerRange, layer_bounds
+from p2p_bench.tau import SelfTau, is_on, parse_tau
 
 
 @dataclass(frozen=True)
@@ -40,14 +39,10 @@ class PlugAndPlay(Controller):
 
     def __post_init__(self) -> None:
         check_fields(self, "plug_and_play ")
-        for name in ("self_attn", "features"):
-            object.__setattr__(self, name, parse_interval(getattr(self, name), f"plug_and_play {name}"))
-        if isinstance(self.layers, Sequence) and not isinstance(self.layers, str):
-            object.__setattr__(self, "layers", tuple(self.layers))
 
     def bind(self, context: EditContext) -> BoundP2P:
         """See `Controller`."""
-        layers = layer_range(*parse_layers(self.layers, "plug_and_play layers"))
+        layers = layer_range(*layer_bounds(self.layers))
         made = bind_p2p("plug_and_play", context, self_attn=self.self_attn, self_edit=injection(1.0, layers))
         start, stop = self_steps(self.features, context.steps)
         asked: tuple[Part, ...] = (*made.asked, "features") if is_on(parse_tau(self.features)) else made.asked

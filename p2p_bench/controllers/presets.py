@@ -10,7 +10,7 @@ from p2p_bench.controllers.refine import Refine
 from p2p_bench.controllers.replace import Replace
 from p2p_bench.controllers.reweight import Reweight
 from p2p_bench.fields import Between, Factors, OneOf, check_fields
-from p2p_bench.tau import SelfTau, Tau, parse_interval, parse_tau
+from p2p_bench.tau import SelfTau, Tau
 
 Edit = Annotated[str, OneOf(("by_count", "by_length", "replace", "refine"))]
 """How the prompts of a pair are put into correspondence."""
@@ -51,8 +51,6 @@ class Released(Controller):
 
     def __post_init__(self) -> None:
         check_fields(self, "preset ")
-        object.__setattr__(self, "cross", parse_tau(self.cross, "preset cross"))
-        object.__setattr__(self, "self_attn", parse_interval(self.self_attn, "preset self_attn"))
 
     def bind(self, context: EditContext) -> BoundController:
         """See `Controller`.

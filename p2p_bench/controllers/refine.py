@@ -10,7 +10,7 @@ from p2p_bench.controllers.bound import BoundP2P, bind_p2p
 from p2p_bench.fields import check_fields
 from p2p_bench.prompts.blocks import refinement_blocks
 from p2p_bench.prompts.words import TokenizedPrompt
-from p2p_bench.tau import SelfTau, Tau, parse_interval, parse_tau
+from p2p_bench.tau import SelfTau, Tau
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,6 @@ class Refine(Controller):
 
     def __post_init__(self) -> None:
         check_fields(self, "refine ")
-        object.__setattr__(self, "cross", parse_tau(self.cross, "refine cross"))
-        object.__setattr__(self, "self_attn", parse_interval(self.self_attn, "refine self_attn"))
 
     def bind(self, context: EditContext) -> BoundP2P:
         """See `Controller`.

@@ -13,7 +13,7 @@ from p2p_bench.errors import ConfigError
 from p2p_bench.fields import Words, check_fields
 from p2p_bench.prompts.blocks import phrase_blocks, replacement_blocks
 from p2p_bench.prompts.words import TokenizedPrompt
-from p2p_bench.tau import SelfTau, Tau, parse_interval, parse_tau
+from p2p_bench.tau import SelfTau, Tau
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,6 @@ class Replace(Controller):
 
     def __post_init__(self) -> None:
         check_fields(self, "replace ")
-        object.__setattr__(self, "cross", parse_tau(self.cross, "replace cross"))
-        object.__setattr__(self, "self_attn", parse_interval(self.self_attn, "replace self_attn"))
         if self.preset == "paper" and (self.words or self.align):
             raise ConfigError(
                 "replace preset: the released code swaps words by position only; leave out words and align, "

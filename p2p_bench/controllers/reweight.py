@@ -10,13 +10,19 @@ from torch import Tensor
 
 from p2p_bench.attention.columns import Zero, diagonal
 from p2p_bench.attention.terms import ColumnEdit
-from p2p_bench.controllers.base import BlendWords, BoundController, Controller, EditContext
+from p2p_bench.controllers.base import (
+    BlendWords,
+    BoundController,
+    Controller,
+    EditContext,
+    check_controller,
+)
 from p2p_bench.controllers.bound import bind_p2p, compose_bound
 from p2p_bench.errors import PromptError
 from p2p_bench.fields import Factors, check_fields
 from p2p_bench.prompts.changes import keeps_columns
 from p2p_bench.prompts.words import TokenizedPrompt, columns_of
-from p2p_bench.tau import SelfTau, Tau, parse_interval, parse_tau
+from p2p_bench.tau import SelfTau, Tau
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,8 @@ class Reweight(Controller):
         inner: The edit to work on, or None.
 
     Raises:
-        ConfigError: A tau outside [0, 1], no weights, or a weight that is not finite.
+        ConfigError: A tau outside [0, 1], no weights, or a weight that is not finite; or `inner` is no
+            controller.
     """
 
     weights: Annotated[Mapping[str, float | int], Factors(needed=True)] = field(hash=False)
@@ -47,10 +54,10 @@ class Reweight(Controller):
 
     def __post_init__(self) -> None:
         check_fields(self, "reweight ")
+        if self.inner is not None:
+            check_controller("reweight inner", self.inner)
         weights = {str(word): factor for word, factor in self.weights.items()}
         object.__setattr__(self, "weights", weights)
-        object.__setattr__(self, "cross", parse_tau(self.cross, "reweight cross"))
-        object.__setattr__(self, "self_attn", parse_interval(self.self_attn, "reweight self_attn"))
 
     def bind(self, context: EditContext) -> BoundController:
         """See `Controller`.

@@ -7,7 +7,7 @@ from p2p_bench.controllers.base import Controller, EditContext
 from p2p_bench.controllers.bound import BoundP2P, bind_p2p
 from p2p_bench.controllers.self_edit import injection
 from p2p_bench.fields import Between, check_fields
-from p2p_bench.tau import SelfTau, parse_interval
+from p2p_bench.tau import SelfTau
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,6 @@ class SelfAttention(Controller):
 
     def __post_init__(self) -> None:
         check_fields(self, "self_attention ")
-        object.__setattr__(self, "self_attn", parse_interval(self.self_attn, "self_attention self_attn"))
 
     def bind(self, context: EditContext) -> BoundP2P:
         """See `Controller`."""

@@ -123,9 +123,12 @@ class SelfEdit:
 
     Attributes:
         levels: By number of halvings of the latent side; the last one stands for all deeper ones.
+        alone: The same at the layers of a transformer in which the image attends to itself alone, whose
+            queries are never the source's, as published.
     """
 
     levels: tuple[LevelEdit, ...] = (LevelEdit(),) * LEVELS
+    alone: tuple[LevelEdit, ...] = (LevelEdit(),) * LEVELS
 
     def __hash__(self) -> int:
         return self._hash
@@ -133,22 +136,22 @@ class SelfEdit:
     @cached_property
     def _hash(self) -> int:
         """Computed once: the planner of a sweep asks for it at every step."""
-        return hash(self.levels)
+        return hash((self.levels, self.alone))
 
     def pixels(self, site: Site) -> PixelEdit:
         """What is done to pixel columns, at a site of self-attention or a joint one."""
-        level = self.levels[min(site.level, LEVELS - 1)]
-        if self.queries(site):
+        level = self._level(site)
+        if level.queries.has(site):
             return "queries"
         return "mutual" if level.mutual.has(site) else "injected" if level.injected.has(site) else "own"
 
     def queries(self, site: Site) -> bool:
-        """Whether queries of the image are the source's at a site, of whatever kind.
+        """Whether queries of the image are the source's at a site, of whatever kind."""
+        return self._level(site).queries.has(site)
 
-        As published, a transformer's layers in which the image attends to itself alone are left out.
-        """
-        alone = site.kind == "self" and site.place == "block"
-        return not alone and self.levels[min(site.level, LEVELS - 1)].queries.has(site)
+    def _level(self, site: Site) -> LevelEdit:
+        levels = self.alone if site.kind == "self" and site.place == "block" else self.levels
+        return levels[min(site.level, LEVELS - 1)]
 
     def terms(self, site: Site) -> SiteEdit | None:
         """Terms that replace the target's self-attention at `site`, or None."""
@@ -181,12 +184,14 @@ NO_SELF_EDIT = SelfEdit()
 def injection(fraction: float | int, layers: Layers = EVERY_LAYER) -> SelfEdit:
     """Injection at maps of at most a fraction of the latent side, at some layers."""
     sizes = [2.0**-level <= fraction for level in range(LEVELS)]
-    return SelfEdit(tuple(LevelEdit(injected=layers if on else NO_LAYER) for on in sizes))
+    levels = tuple(LevelEdit(injected=layers if on else NO_LAYER) for on in sizes)
+    return SelfEdit(levels, levels)
 
 
 def mutual(layers: Layers) -> SelfEdit:
     """Mutual attention at some layers, maps of all sizes."""
-    return SelfEdit((LevelEdit(mutual=layers),) * LEVELS)
+    levels = (LevelEdit(mutual=layers),) * LEVELS
+    return SelfEdit(levels, levels)
 
 
 def image_queries(layers: Layers) -> SelfEdit:
@@ -196,7 +201,9 @@ def image_queries(layers: Layers) -> SelfEdit:
 
 def override(first: SelfEdit, second: SelfEdit) -> SelfEdit:
     """`second` where it edits, `first` elsewhere. Associative, with `NO_SELF_EDIT` as its unit."""
-    return SelfEdit(tuple(map(_override, first.levels, second.levels)))
+    return SelfEdit(
+        tuple(map(_override, first.levels, second.levels)), tuple(map(_override, first.alone, second.alone))
+    )
 
 
 def _override(first: LevelEdit, second: LevelEdit) -> LevelEdit:

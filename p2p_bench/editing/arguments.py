@@ -106,15 +106,6 @@ def one_of(name: str, value: Any, options: Collection[str]) -> Any:
     return value
 
 
-def prompts(value: Any) -> list[str]:
-    """The prompts of the edits: a text, or several.
-
-    Raises:
-        ConfigError: It is something else.
-    """
-    return texts("targets", value)
-
-
 def texts(name: str, value: Any) -> list[str]:
     """A text, or several.
 

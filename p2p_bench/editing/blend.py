@@ -28,10 +28,9 @@ class Blender:
     def __init__(self, spec: ModelSpec, table: RowTable, before: "Blender | None" = None) -> None:
         self._spec = spec
         self._blends = [
-            (index, row.source, edit.blend)
+            (index, row.source, row.controller.blend)
             for index, row in enumerate(table.rows)
-            for edit in row.controllers[:1]  # alike as long as the table lasts
-            if edit.blend is not None
+            if row.controller is not None and row.controller.blend is not None
         ]
         columns: dict[float, dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
         for target, row in enumerate(table.rows):

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
+from typing import Literal
 
 import torch
 
@@ -51,6 +52,11 @@ class RowBudget:
         log.warning("out of memory with up to %d rows at once; going on with %d", before, self.rows)
         if self._remember is not None:
             self._remember(self.rows)
+
+
+def budget_of(model: DiffusionModel, max_rows: int | Literal["auto"], cache: Cache | None) -> RowBudget:
+    """The rows that a sampler's settings say, see `Sampler.max_rows`; "auto" is looked for in the cache."""
+    return found_budget(model, cache) if max_rows == "auto" else RowBudget(max_rows)
 
 
 def found_budget(model: DiffusionModel, cache: Cache | None) -> RowBudget:

@@ -7,7 +7,7 @@ from p2p_bench.attention.terms import NO_EDIT
 from p2p_bench.controllers import BoundController
 from p2p_bench.controllers.blend import BoundBlend
 from p2p_bench.controllers.bound import BoundP2P
-from p2p_bench.controllers.local_blend import BoundLocalBlend
+from p2p_bench.controllers.local_blend import unblended
 from p2p_bench.controllers.self_edit import NO_SELF_EDIT
 from p2p_bench.editing.masks import fitted_mask
 
@@ -49,8 +49,7 @@ def _keeps_nothing(blend: BoundBlend | None, size: tuple[int, int]) -> bool:
 
 def _idle_parts(bound: BoundController, sites: Sequence[Site], taken: range) -> list[str]:
     """The same of the parts of the network that it edits, by the steps that are taken, and of its parts."""
-    while isinstance(bound, BoundLocalBlend):
-        bound = bound.inner
+    bound = unblended(bound)
     if not isinstance(bound, BoundP2P):
         return []
     notes = list(bound.lost)

@@ -1,12 +1,10 @@
 """Whether a model, and what its rows are told, suit an edit."""
 
-from p2p_bench.attention.sites import Site
+from p2p_bench.attention.sites import ANY_CROSS
 from p2p_bench.controllers import BoundController
 from p2p_bench.errors import ConfigError, P2PError
 from p2p_bench.inversion.base import Prompts
 from p2p_bench.models import ModelSpec
-
-_ANY_CROSS = Site("any", "cross", 0, "down", 1, 1)
 
 
 def check_features(spec: ModelSpec, bound: BoundController, steps: int) -> None:
@@ -67,7 +65,7 @@ def check_untold(bound: BoundController, steps: int) -> None:
     guided = any(bound.map_guidance(step) for step in range(steps))
     blend = bound.blend
     blends = blend is not None and blend.records and bool(blend.source_columns)
-    edits = (bound.site_edit(step, _ANY_CROSS) or () for step in range(steps))
+    edits = (bound.site_edit(step, ANY_CROSS) or () for step in range(steps))
     if guided or blends or any(term.key == "source" for edit in edits for term in edit):
         raise ConfigError(
             f"controller: {bound.control} takes the source's attention to its words, and inversion."

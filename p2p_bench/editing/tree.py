@@ -85,13 +85,3 @@ def _part(
 def groups_at(tree: Sequence[Stretch], step: int) -> tuple[Group, ...]:
     """Which targets share rows at a step."""
     return next(stretch.groups for stretch in reversed(tree) if stretch.start <= step)
-
-
-def shares(tree: Sequence[Stretch], count: int) -> list[float]:
-    """For each of `count` targets the steps it takes, each divided by the number of targets that share it."""
-    spent = [0.0] * count
-    for stretch in tree:
-        for group in stretch.groups:
-            for index in group:
-                spent[index] += (stretch.stop - stretch.start) / len(group)
-    return spent

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from p2p_bench.editing import EditRequest, EditResult, run_edits
-from p2p_bench.editing.budget import RowBudget, found_budget
+from p2p_bench.editing.budget import RowBudget, budget_of
 from p2p_bench.editing.request import told_otherwise
 from p2p_bench.editing.run import Progress, can_record
 from p2p_bench.editors.base import EditorSettings, Equipment
@@ -34,8 +34,7 @@ class ControlledSampling(EditorSettings):
             ConfigError: The device does not serve the model.
         """
         model = equipment.checkpoint.load(device)
-        most = equipment.sampler.max_rows
-        budget = found_budget(model, equipment.cache) if most == "auto" else RowBudget(most)
+        budget = budget_of(model, equipment.sampler.max_rows, equipment.cache)
         return ControlledEditor(model, equipment, budget)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import torch
 
 from p2p_bench.editing import EditRequest, EditResult
-from p2p_bench.editing.budget import RowBudget, found_budget
+from p2p_bench.editing.budget import RowBudget, budget_of
 from p2p_bench.editing.instruct import PASSES, read_instructions, run_instructions, unfit
 from p2p_bench.editing.run import Progress
 from p2p_bench.editors.base import EditorSettings, Equipment, KnownVariant
@@ -84,8 +84,7 @@ class InstructionEditing(EditorSettings):
             raise fault
         _check_interval(equipment.sampler)
         model = equipment.checkpoint.load(device)
-        most = equipment.sampler.max_rows
-        budget = found_budget(model, equipment.cache) if most == "auto" else RowBudget(most)
+        budget = budget_of(model, equipment.sampler.max_rows, equipment.cache)
         return InstructionEditor(model, equipment, budget, self.image_guidance)
 
 

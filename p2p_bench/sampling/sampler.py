@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from p2p_bench.errors import ConfigError
 from p2p_bench.fields import AtLeast, Between, check_fields
-from p2p_bench.guidance import GuidanceInterval, parse_guidance_interval
+from p2p_bench.guidance import GuidanceInterval
 from p2p_bench.models.spec import ModelSpec
 from p2p_bench.models.timesteps import Spacing
 from p2p_bench.sampling.consistency import Consistency
@@ -52,9 +52,6 @@ class Sampler(ABC):
             ConfigError: One is out of range.
         """
         check_fields(self, "sampler.")
-        if self.guidance_interval is not None:
-            interval = parse_guidance_interval(self.guidance_interval, "sampler.guidance_interval")
-            object.__setattr__(self, "guidance_interval", interval)
         self.check()
 
     def check(self) -> None:  # noqa: B027  # most have nothing to add

@@ -54,14 +54,12 @@ def test_no_control_edits_nothing() -> None:
     bound = NoControl().bind(context(SOURCE, ADDED))
     for step in range(10):
         assert all(bound.site_edit(step, site) is None for site in (CROSS, *SELF))
-        assert not bound.needs_source(step)
 
 
 def test_each_tau_bounds_its_edit() -> None:
     bound = Replace((0.2, 0.5), (0.1, 0.3)).bind(context(SOURCE, SWAPPED))
     assert [step for step in range(10) if bound.site_edit(step, CROSS)] == [2, 3, 4]
     assert [step for step in range(10) if bound.site_edit(step, SELF[1])] == [1, 2]
-    assert [step for step in range(10) if bound.needs_source(step)] == [1, 2, 3, 4]
 
 
 def test_self_attention_is_injected_up_to_the_size_limit() -> None:
@@ -102,7 +100,6 @@ def test_reweighting_around_an_edit_lets_each_keep_its_tau() -> None:
     }
     for step, result in expected.items():
         torch.testing.assert_close(edited(bound, step), result, rtol=0, atol=1e-12)
-    assert [bound.needs_source(step) for step in expected] == [True, True, False, False]
 
 
 def test_reweighting_adds_its_self_injection_to_the_inner_ones() -> None:
@@ -150,9 +147,6 @@ def test_an_inner_controller_must_edit_columns() -> None:
     class Bound(BoundController):
         def site_edit(self, step: int, site: Site) -> None:
             return None
-
-        def needs_source(self, step: int) -> bool:
-            return False
 
         def signature(self, step: int) -> str:
             return ""
@@ -255,8 +249,12 @@ def test_bad_settings_are_refused(make: Callable[[], Any], message: str) -> None
 def test_only_controllers_are_composed() -> None:
     wrong = Compose([NoControl()])
     object.__setattr__(wrong, "controllers", (3,))  # the constructor's type check is for tests alone
-    with pytest.raises(ConfigError, match="compose controllers: expected controllers, got 3"):
+    with pytest.raises(ConfigError, match="compose controllers: expected a controller, got 3"):
         wrong.__post_init__()
+    around = Reweight({"fog": 2.0})
+    object.__setattr__(around, "inner", "refine")
+    with pytest.raises(ConfigError, match="reweight inner: expected a controller, got 'refine'"):
+        around.__post_init__()
 
 
 def test_masactrl_by_index_and_by_share() -> None:
@@ -268,7 +266,6 @@ def test_masactrl_by_index_and_by_share() -> None:
         assert all(bound.site_edit(3, site) is None for site in sites)
         edited = [site.layer for site in sites if bound.site_edit(4, site) == mutual_attention()]
         assert edited == [10, 11, 12, 13, 14, 15]
-        assert [bound.needs_source(step) for step in (3, 4, 49)] == [False, True, True]
 
 
 def test_compositions_are_applied_in_order() -> None:

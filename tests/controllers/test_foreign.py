@@ -45,9 +45,6 @@ class Own(BoundController):
         terms: SiteEdit = self.terms
         return None if self.first_alone and step else terms
 
-    def needs_source(self, step: int) -> bool:
-        return True
-
     def signature(self, step: int) -> Hashable:
         return step if self.named else "one"
 

@@ -212,7 +212,6 @@ def test_it_is_said_and_composed() -> None:
     assert "toward the source's cross-attention maps, times 0.2" in str(made)
     alone, other = (p2p.Pix2PixZero(amount).bind(context) for amount in (0.1, 0.2))
     assert alone.signature(0) != other.signature(0)
-    assert alone.needs_source(0)
     assert p2p.LocalBlend(p2p.Pix2PixZero(), words="circle").bind(context).map_guidance(0) == 0.1
 
 

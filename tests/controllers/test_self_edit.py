@@ -9,6 +9,7 @@ from p2p_bench.controllers.self_edit import (
     EVERY_LAYER,
     NO_SELF_EDIT,
     SelfEdit,
+    image_queries,
     injection,
     join,
     layer_range,
@@ -130,3 +131,15 @@ def test_ranges_that_meet_are_joined() -> None:
         "layers 2..3 and layers from 0.5 to 0.75 of all"
     )
     assert str(layer_range(3.0, float("inf"), False)) == "layers 3.."
+
+
+def test_layers_that_the_sources_queries_leave_alone_keep_what_was_done_before() -> None:
+    """Of a transformer in which the image attends to itself alone, as in Stable Diffusion 3.5 medium."""
+    alone, joint = Site("a", "self", 1, "block", 2, 8), Site("j", "cross", 1, "block", 2, 8, joint=True)
+    queries = image_queries(EVERY_LAYER)
+    for made, expected in (
+        (queries, ("own", "queries")),
+        (override(injection(1.0), queries), ("injected", "queries")),
+        (override(queries, injection(1.0)), ("injected", "injected")),
+    ):
+        assert (made.pixels(alone), made.pixels(joint)) == expected

@@ -91,16 +91,6 @@ def test_signatures_are_equal_exactly_where_edits_are(one: Make, other: Make, st
                 assert hash(left.signature(a)) == hash(right.signature(b))
 
 
-@given(controllers)
-@settings(deadline=None, max_examples=30)
-def test_the_source_is_needed_exactly_where_a_term_reads_it(make: Make) -> None:
-    bound = bind(make())
-    for step in range(STEPS):
-        terms = [term for site in sites() for term in bound.site_edit(step, site) or ()]
-        reads = any("source" in (term.query, term.key, term.value) for term in terms)
-        assert bound.needs_source(step) == reads
-
-
 @pytest.mark.parametrize(
     ("one", "other", "step"),
     [

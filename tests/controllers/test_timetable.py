@@ -131,9 +131,6 @@ def test_only_timetables_have_a_picture() -> None:
         def site_edit(self, step: int, site: object) -> None:
             return None
 
-        def needs_source(self, step: int) -> bool:
-            return False
-
         def signature(self, step: int) -> int:
             return 0
 

@@ -10,6 +10,7 @@ from p2p_bench.attention.sites import Site
 from p2p_bench.attention.terms import NO_EDIT
 from p2p_bench.controllers import (
     ByEdit,
+    Compose,
     EditContext,
     InjectWords,
     LocalBlend,
@@ -193,6 +194,17 @@ def test_a_blend_word_that_is_weighted_away_is_refused() -> None:
         with pytest.raises(PromptError, match="no map to blend by"):
             Reweight({"circle": factor}, inner=LocalBlend(Refine(), words=["circle"])).bind(pair)
     paper().for_pair({"blue": 0.0}, (("circle",), ("circle",))).bind(pair)
+
+
+@pytest.mark.parametrize("factor", [0.0, -1.0])
+def test_so_is_a_word_whose_place_is_kept(factor: float) -> None:
+    blend = LocalBlend(Refine(), words=["circle"], subtract=["grass"])
+    for edit in (
+        Compose([blend, Reweight({"grass": factor}, inner=Refine())]),
+        Reweight({"grass": factor}, inner=blend),
+    ):
+        with pytest.raises(PromptError, match=r"'grass' .* no map to blend by, .* at step 0"):
+            edit.bind(context(SOURCE, SWAP))
 
 
 def test_object_preservation_leaves_other_columns_alone() -> None:

@@ -157,3 +157,9 @@ def test_what_memory_takes_is_found_and_remembered(monkeypatch: pytest.MonkeyPat
     assert DDIMSampler(max_rows="auto").rows == 80
     with pytest.raises(ConfigError, match="max_rows"):
         DDIMSampler(max_rows=0)
+
+
+def test_one_edit_takes_the_rows_of_its_sampler() -> None:
+    targets = ["a blue circle", "a star", "a cat"]
+    few = p2p.edit(tiny_model(), "a red circle", targets, steps=1, sampler=DDIMSampler(max_rows=4))
+    assert few.source_passes == 3

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2p_bench.editing.tree import groups_at, prefix_tree, shares
+from p2p_bench.editing.tree import groups_at, prefix_tree
 
 
 def _row_steps(tables: Sequence[Sequence[int]], first: int = 0) -> int:
@@ -53,5 +53,3 @@ def test_targets_share_a_row_exactly_while_their_prefixes_agree(tables: list[lis
                 assert (frozenset((i, j)) in together) == same
     changes = [[s for s in range(1, 6) if table[s] != table[s - 1]] for table in tables]
     assert prefix_tree([table.__getitem__ for table in tables], first, 6, changes) == tree
-    total = sum((stretch.stop - stretch.start) * len(stretch.groups) for stretch in tree)
-    assert abs(sum(shares(tree, len(tables))) - total) < 1e-9

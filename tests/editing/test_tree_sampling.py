@@ -22,6 +22,7 @@ from p2p_bench.controllers import (
 )
 from p2p_bench.editing import EditRequest, EditResult, Record, Target, run_edits
 from tests.editing.test_edit import LONGER, SOURCE, SWAPPED, counted_rows
+from tests.models.small_flux import small_flux_model
 from tests.models.tiny import tiny_model
 
 STEPS = 5
@@ -113,3 +114,16 @@ def test_details_and_self_attention_are_kept_through_forks() -> None:
         assert float((got.maps[2] - expected.maps[1]).abs().max()) <= 1e-6
         assert float((got.maps[0] - expected.maps[0]).abs().max()) <= 1e-6
     assert set(both.attention[1].maps) == {0, 2}
+
+
+def test_targets_that_one_of_two_text_encoders_reads_alike_are_two_rows() -> None:
+    """T5's tokenizer has no capital letters here; CLIP's, whose vector is told besides, reads small ones."""
+    model, texts = small_flux_model(), ["a A cat", "a B cat"]
+    assert model.tokenize(texts[0]).ids == model.tokenize(texts[1]).ids
+    together = p2p.edit(model, "a cat", texts, steps=2, record=False)
+    alone = p2p.edit(model, "a cat", texts[1], steps=2, record=False)
+    assert float((together.latents[2] - alone.latents[1]).abs().max()) < 1e-5
+    assert float((together.latents[2] - together.latents[1]).abs().max()) > 1e-3
+    # So there is something to edit from the one into the other.
+    edited = p2p.edit(model, *texts, Replace(), steps=2, record=False)
+    assert float((edited.latents[1] - edited.latents[0]).abs().max()) > 1e-4
