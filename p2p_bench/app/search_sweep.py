@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -206,6 +207,6 @@ def _tell_end(study: Study, directory: Path) -> None:
     more = f"; and {len(best) - _SHOWN} more" if len(best) > _SHOWN else ""
     result_console().print(
         f"search: {len(trials)} trials, {failed} failed; beaten by no other: {shown or 'none'}{more}\n"
-        f"front and importance: p2p-bench report {directory}",
+        f"front and importance: p2p-bench report {shlex.quote(str(directory))}",
         markup=False,
     )

@@ -1,6 +1,7 @@
 """Whether what lies in a directory has the shape of a run: a table or a summary may come from anywhere."""
 
 import math
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,7 @@ def check_together(
             if wrong := _difference(own, stated.get(name)):
                 raise DataError(
                     f"{path}: its summary.json is not of its rows ({name}: {wrong}), so one of them was "
-                    f"replaced; p2p-bench resume {path} writes both anew from its parts"
+                    f"replaced; p2p-bench resume {shlex.quote(str(path))} writes both anew from its parts"
                 )
 
 

@@ -276,12 +276,14 @@ def test_a_run_is_resumed(command, monkeypatch):
 
 
 def test_a_resumed_job_stays_in_its_sweep(command):
-    assert command.bench("-m", "tau.cross=0.2,0.4", "logger=none", "run.dir=sweep", "metrics=none").code == 0
-    job = command.folder / "sweep" / "1"
+    swept = command.bench("-m", "tau.cross=0.2,0.4", "logger=none", "run.dir='my sweep'", "metrics=none")
+    assert swept.code == 0
+    assert "one page over all jobs: p2p-bench report 'my sweep'" in swept.out  # as a shell takes it
+    job = command.folder / "my sweep" / "1"
     config = yaml.safe_load((job / "config.yaml").read_text())
     assert command("resume", str(job)).code == 0
     assert yaml.safe_load((job / "config.yaml").read_text()) == config
-    assert config["started"]["group"] == "sweep"
+    assert config["started"]["group"] == "my sweep"
     assert config["started"]["job"] == "tau.cross=0.2" or config["started"]["job"] == "tau.cross=0.4"
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -131,7 +132,7 @@ def _resume_run(directory: Path, trust: bool) -> int:
 def _what_else(directory: Path) -> str:
     """What may have been meant where there is neither a run nor a sweep."""
     if (directory.parent / SWEEP).is_file():
-        return f"this job has not begun: p2p-bench resume {directory.parent}"
+        return f"this job has not begun: p2p-bench resume {shlex.quote(str(directory.parent))}"
     inside = sorted({path.parent for name in (SWEEP, "config.yaml") for path in directory.glob(f"*/{name}")})
     if inside:
         return f"expected the directory of a run or of a sweep, such as {inside[-1]}"

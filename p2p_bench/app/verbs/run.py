@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -114,7 +115,7 @@ def _run(checked: Sequence[str], swept: Sequence[str], multirun: bool, debug: bo
         good = sum(code == 0 for code in codes)
         result_console().print(
             f"sweep: {sweeps[0]} ({good} of {len(codes)} jobs without a failure); "
-            f"one page over all jobs: p2p-bench report {sweeps[0]}",
+            f"one page over all jobs: p2p-bench report {shlex.quote(str(sweeps[0]))}",
             markup=False,
         )
     return codes[0] if len(set(codes)) == 1 else max(codes, default=0) and _FAILED
