@@ -248,8 +248,7 @@ class Parsed(Rule):
 def check_fields(component: Any, label: str) -> None:
     """Checks the plain values of a dataclass against its annotations; called first in `__post_init__`.
 
-    Numbers of other kinds, such as NumPy's, become Python's own: torch does not take all of them. What is
-    `Parsed` becomes what was read.
+    What is `Parsed` becomes what was read; numbers of other kinds, such as NumPy's, Python's own for torch.
 
     Args:
         component: An instance whose fields are set.

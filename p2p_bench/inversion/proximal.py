@@ -36,7 +36,7 @@ class ProximalInversion(Inversion):
 
     Attributes:
         norm: "l0" keeps differences above the threshold as they are, "l1" moves them toward 0 by it.
-        quantile: The threshold is this quantile of the absolute differences of a pair, in [0, 1). The paper's
+        quantile: The threshold is this quantile of the absolute differences of a pair, in [0, 1]. The paper's
             value is 0.7, that of the PIE-Bench table 0.75.
         threshold: A fixed threshold instead of the quantile.
         inversion_guidance: Draw latents toward the pivot, where the difference is below the threshold.
