@@ -260,7 +260,7 @@ def _check_network(unet: PartConfig, text: PartConfig) -> None:
         )
     if returned not in (channels, 2 * channels):
         raise unet.fault("out_channels", "3, or 6 with a learned variance")
-    check_pooled_heads(unet)
     width = unet.integer("encoder_hid_dim")
     if text.integer("d_model", 512) != width:
         raise text.fault("d_model", f"the encoder_hid_dim of the U-Net ({width})")
+    check_pooled_heads(unet)

@@ -164,6 +164,6 @@ def _check_network(unet: PartConfig, text_width: int) -> None:
                 f"model {unet.model!r}: the U-Net of model.upscaler has {key}={unet.values[key]}, "
                 "expected 6: two images in, a noise and its variance out"
             )
-    check_pooled_heads(unet)
     if unet.integer("encoder_hid_dim") != text_width:
         raise unet.fault("encoder_hid_dim", f"the d_model of stage I's text encoder ({text_width})")
+    check_pooled_heads(unet)
