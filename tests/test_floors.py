@@ -26,6 +26,7 @@ FLOORS = {
     "p2p_bench.writes": 1,
     "p2p_bench.remote": 1,
     "p2p_bench.signals": 1,
+    "p2p_bench.marks": 1,
     "p2p_bench.prompts": 2,
     "p2p_bench.world.scenes": 2,
     "p2p_bench.attention": 3,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from p2p_bench.bench.rows import write_atomically
 from p2p_bench.editing.pictures import colours, to_uint8
+from p2p_bench.marks import marked
 
 _HASHED = re.compile(r"(^|-)[0-9a-f]{8}$")
 """Ends like a name with a hash: left alone, it could be the file of another text."""
@@ -24,16 +25,16 @@ def difference_image(a: Float[Tensor, "3 h w"], b: Float[Tensor, "3 h w"]) -> Fl
     return colours((_DIFFERENCE_GAIN * (a.float() - b.float()).abs().mean(0)).clamp(0, 1).cpu())
 
 
-def save_png(path: Path, image: Float[Tensor, "3 h w"], palette: bool = False) -> str:
+def save_png(
+    path: Path, image: Float[Tensor, "3 h w"], palette: bool = False, mark: str | None = None
+) -> None:
     """Writes an image in [0, 1]; the file appears whole or not at all.
 
     Args:
         path: The file.
         image: The image.
         palette: Its 256 main colours are enough: a third of the file, a fifth of the time.
-
-    Returns:
-        SHA-256 of the file, in hexadecimal.
+        mark: What it is marked as, see `p2p_bench.marks`; None: it is not.
     """
     picture = Image.fromarray(to_uint8(image))
     if palette:
@@ -41,9 +42,8 @@ def save_png(path: Path, image: Float[Tensor, "3 h w"], palette: bool = False) -
     buffer = BytesIO()
     picture.save(buffer, format="PNG")
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = buffer.getvalue()
+    content = buffer.getvalue() if mark is None else marked(buffer.getvalue(), mark)
     write_atomically(path, lambda temporary: temporary.write_bytes(content))
-    return hashlib.sha256(content).hexdigest()
 
 
 def file_stem(name: str) -> str:

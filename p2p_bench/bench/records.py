@@ -125,8 +125,7 @@ class RowMaker:
             "steps": None if looks_up else steps,
             "guidance": NAN if looks_up else guidance,
             "seed": sample_seed(self.task, pair),
-            **dict.fromkeys(("status", "error", "mask", "mask_from", "missing"), ""),
-            **dict.fromkeys(("source_checksum", "picture_checksums"), ""),
+            **dict.fromkeys(("status", "error", "mask", "mask_from", "source_checksum", "missing"), ""),
             "notes": edit_notes(self.spec, pair, index, variant.controller),
             **{column.name: NAN for column in all_columns(self.task.metrics)},
             "seconds": NAN if looks_up else 0.0,
@@ -152,7 +151,7 @@ class RowMaker:
         return {"control": result.controls[place], "mask_from": "+".join(masks), "notes": notes}
 
     def _pictures(self, edited: Edited, place: int) -> dict[str, str]:
-        """Writes the pictures of an edit; their paths relative to the run directory, and their checksums."""
+        """Writes the pictures of an edit; their paths relative to the run directory."""
         pair, asked = edited.loaded.pair, edited.edits[place]
         if pair.id not in self.pictured or edited.result is None:
             return {}
@@ -191,15 +190,10 @@ class RowMaker:
         self, wanted: Mapping[str, tuple[str, Float[Tensor, "3 h w"]]], sheet: Tensor | None = None
     ) -> dict[str, str]:
         """Columns of some pictures once these are written; `sheet` is one that few colours are enough for."""
-        sums = {
-            column: save_png(self.run_dir / path, image, palette=image is sheet)
-            for column, (path, image) in wanted.items()
-        }
-        known = {column: sums[column] for column in SCORED_IMAGES if column in sums}
-        return {
-            "picture_checksums": json.dumps(known),
-            **{column: path for column, (path, _) in wanted.items()},
-        }
+        for column, (path, image) in wanted.items():
+            mark = f"{self.run_id}/{path}" if column in SCORED_IMAGES else None
+            save_png(self.run_dir / path, image, image is sheet, mark)
+        return {column: path for column, (path, _) in wanted.items()}
 
 
 def _source_picture(edited: Edited, place: int, sample: str, edit: str) -> tuple[str, Float[Tensor, "3 h w"]]:

@@ -16,7 +16,6 @@
 | `mask` | at the model's size: `part` of the image, `empty`, `full`, `lost` by the crop, or "" without one |
 | `mask_from` | of the masks that confined the edit: `given` by the data set, `attention`, `user`; "" none |
 | `source_checksum` | start of the SHA-256 of what image and mask were decoded from; "" without an image |
-| `picture_checksums` | JSON: SHA-256 of the files `image_source`, `image_target`, `image_vae`; "" without |
 | metric columns | float64, NaN where undefined |
 | `seconds` | wall time of the batch, shared out by UNet rows; NaN, like all costs, of images made elsewhere |
 | `unet_rows`, `unet_rows_spent` | what the edit costs alone, and its share here; an upscaler's rows too |
@@ -47,7 +46,7 @@ IMAGE_COLUMNS = (
     "heatmap_source", "heatmap_target", "heatmap_tokens",
 )  # fmt: skip
 SCORED_IMAGES = ("image_source", "image_target", "image_vae")
-"""Those of them that are read again when a finished run is scored."""
+"""Those of them that are read again when a finished run is scored, and are marked for that."""
 
 RESULTS = "results.parquet"
 ROWS = "rows"
@@ -82,7 +81,6 @@ _HEAD = (
     ("mask", pa.string()),
     ("mask_from", pa.string()),
     ("source_checksum", pa.string()),
-    ("picture_checksums", pa.string()),
 )
 _TAIL = (
     ("seconds", pa.float64()),

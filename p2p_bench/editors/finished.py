@@ -2,7 +2,6 @@
 
 import functools
 import json
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,8 @@ from p2p_bench.editors.base import EditorSettings, Equipment, KnownVariant
 from p2p_bench.editors.found import Found, Key, PictureEditor, content_of, facts_of
 from p2p_bench.errors import ConfigError, DataError
 from p2p_bench.fields import check_fields
-from p2p_bench.hashing import digest, sha256_file
+from p2p_bench.hashing import digest
+from p2p_bench.marks import fits
 from p2p_bench.raster import is_file, shortened
 
 RESULTS, SUMMARY = "results.parquet", "summary.json"
@@ -27,6 +27,9 @@ _KNOWN = (
     "seed", "notes", "unet_rows", "unet_rows_backward",
 )  # fmt: skip
 """Columns that say how an edit was made, and not how it was scored."""
+
+_MARKED = ("image_source", "image_target", "image_vae")
+"""Columns of the pictures that are read."""
 
 _KEPT = "the run kept no picture of it; run it with run.images=null, which keeps those of all pairs"
 
@@ -105,9 +108,9 @@ class FinishedRunImages(EditorSettings):
         """
         found: dict[Key, Found | str] = {}
         rows = self.rows()
-        written = _written(rows)
+        marking = self._marks(rows)
         for row in rows:
-            found[row["sample_id"], row["variant"], row["target_index"]] = self._place(row, written)
+            found[row["sample_id"], row["variant"], row["target_index"]] = self._place(row, marking)
         if not any(isinstance(one, Found) for one in found.values()):
             lost = [str(one) for one, row in zip(found.values(), rows, strict=True) if row["image_target"]]
             first = f" (of the first edit, {lost[0]})" if lost else ""
@@ -129,14 +132,30 @@ class FinishedRunImages(EditorSettings):
             "run_id": rows[0]["run_id"] if rows else "",
             "checksums": dict(summary["checksums"]),
             "masks": "given by the data set", **facts_of(self.places()),
-            "unchecked": sum(bool(row["image_target"]) and not row.get("picture_checksums") for row in rows),
+            "unchecked": 0 if self._marks(rows) else sum(bool(row["image_target"]) for row in rows),
         }  # fmt: skip
 
     def ready(self, equipment: Equipment, device: torch.device | str = "cpu") -> PictureEditor:
         """See `EditorSettings.ready`; nothing is read before it is asked for."""
         return PictureEditor(self.places(), equipment.checkpoint.spec().image_size)
 
-    def _place(self, row: Mapping[str, Any], written: Mapping[str, set[str]]) -> Found | str:
+    def _marks(self, rows: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether the run marked what it wrote: one of an older version did not, and nothing is known."""
+        return any(self._state(row, column) is not None for row in rows for column in _MARKED)
+
+    def _state(self, row: Mapping[str, Any], column: str) -> bool | None:
+        """Whether a picture is what its run wrote there; None where there is none, or nothing tells."""
+        name = row.get(column)
+        try:
+            path = inside(self._folder(), name) if name else None
+            stat = None if path is None else path.stat()
+        except (DataError, OSError):
+            return None
+        if path is None or stat is None:
+            return None
+        return _stamped_state(path, f"{row.get('run_id')}/{name}", stat.st_mtime_ns, stat.st_size)
+
+    def _place(self, row: Mapping[str, Any], marking: bool) -> Found | str:
         if row["status"] != "ok":
             return str(row["error"] or "the run could not make it")
         if not row["image_target"]:
@@ -152,7 +171,7 @@ class FinishedRunImages(EditorSettings):
             if path is not None and not is_file(path):
                 return f"its picture {shortened(row[column])} is no longer in the run's folder"
             read = path is not None and (restored or role != "source")
-            if path is not None and read and not _is_unchanged(path, written.get(row[column])):
+            if path is not None and read and marking and not self._state(row, column):
                 return (
                     f"its picture {shortened(row[column])} is another file than the run wrote there; bring "
                     "that back, or score pictures of your own as a folder, with dataset=..."
@@ -167,36 +186,7 @@ class FinishedRunImages(EditorSettings):
         return Path(self.path).expanduser().resolve()
 
 
-def _written(rows: Sequence[Mapping[str, Any]]) -> dict[str, set[str]]:
-    """By path, the checksums of what a run wrote there.
-
-    Edits of a sample share pictures of its source, which a resumed run writes once more, and with other edits
-    in the batch they may differ by rounding.
-
-    Raises:
-        DataError: A row does not hold them as a run writes them.
-    """
-    known: dict[str, set[str]] = defaultdict(set)
-    for row in rows:
-        try:
-            for column, checksum in json.loads(row.get("picture_checksums") or "{}").items():
-                known[row[column]].add(checksum)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(
-                f"row of {shortened(str(row['sample_id']))!r}: picture_checksums cannot be read ({error})"
-            ) from error
-    return known
-
-
-def _is_unchanged(path: Path, known: set[str] | None) -> bool:
-    """Whether a file is what was written; one of which nothing is known is taken for it."""
-    if not known:
-        return True
-    stat = path.stat()
-    return _stamped_sum(path, stat.st_mtime_ns, stat.st_size) in known
-
-
 @functools.lru_cache(maxsize=2**16)
-def _stamped_sum(path: Path, time: int, size: int) -> str:
+def _stamped_state(path: Path, mark: str, time: int, size: int) -> bool | None:
     """Of a file as it was at a time: the pictures of a run are asked for several times."""
-    return sha256_file(path)
+    return fits(path.read_bytes(), mark)

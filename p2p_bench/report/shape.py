@@ -133,7 +133,7 @@ def _check_mean(mean: Any, file: Path, key: str) -> None:
 def _check_optional(row: Mapping[str, Any], file: Path, numbers: Iterable[str]) -> None:
     for key in numbers:
         _check(_is_number(row.get(key)), file, key, "a number", row.get(key))
-    for key in ("error", "mask_from", "source_checksum", "picture_checksums", *IMAGE_COLUMNS):
+    for key in ("error", "mask_from", "source_checksum", *IMAGE_COLUMNS):
         value = row.get(key)
         _check(value is None or isinstance(value, str), file, key, "text", value)
 
