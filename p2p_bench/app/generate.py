@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from p2p_bench.app.api import named
 from p2p_bench.app.edit import optional, sampler_of
 from p2p_bench.editing import arguments
+from p2p_bench.editing.budget import budget_of
 from p2p_bench.editing.generated import Generated
 from p2p_bench.editing.request import EditRequest, raise_all
 from p2p_bench.editing.run import Progress, run_edits
@@ -29,7 +30,6 @@ def generate(
     eta: float = 0.0,
     sampler: Sampler | str | None = None,
     spacing: Spacing | None = None,
-    max_rows: int = 80,
     truncate: bool = False,
     progress: Progress | None = None,
 ) -> Generated:
@@ -48,7 +48,6 @@ def generate(
         eta: Share of DDPM's noise added by each step of DDIM, in [0, 1].
         sampler: A sampler, or the name of a file in `conf/sampler`; None is DDIM.
         spacing: Layout of the timesteps; None is the model's own.
-        max_rows: Samples through the network at once, conditional and unconditional counted apart.
         truncate: Cut prompts that are too long instead of refusing them.
         progress: Called with the steps taken and their number after each step.
 
@@ -71,8 +70,6 @@ def generate(
     warn_never_seen(model.spec, texts)
     used = sampler_of(named("sampler", sampler), arguments.number("eta", eta))
     warn_of_steps(used, model.spec)
-    if progress is not None and not callable(progress):
-        raise arguments.wrong("progress", "a function of (steps taken, steps in all)", progress)
     requests = [
         EditRequest(id=f"{prompt} (seed {one})", source_prompt=prompt, targets=(), seed=one, alone=True)
         for prompt in texts
@@ -86,7 +83,7 @@ def generate(
         stepper=used.stepper(),
         guidance_interval=used.guidance_interval,
         spacing=arguments.one_of("spacing", spacing if spacing is not None else used.spacing, SPACINGS),
-        max_rows=arguments.whole("max_rows", max_rows),
+        max_rows=budget_of(model, used.max_rows, None),
         truncate=arguments.flag("truncate", truncate),
         progress=progress,
         whole=True,

@@ -10,9 +10,8 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from p2p_bench.editing.pictures import strip, to_uint8
+from p2p_bench.editing.pictures import save_pictures, strip, to_uint8
 from p2p_bench.editing.result import EditResult
-from p2p_bench.errors import P2PError
 from p2p_bench.raster import shortened
 
 _TITLE_LETTERS = 24
@@ -97,12 +96,4 @@ class Generated:
         """
         named = {f"picture_{number}": picture for number, picture in enumerate(self.pil(), start=1)}
         named["strip"] = Image.fromarray(to_uint8(self._strip()))
-        try:
-            folder = Path(directory).expanduser()
-            folder.mkdir(parents=True, exist_ok=True)
-            paths = {folder / f"{name}.png": picture for name, picture in named.items()}
-            for path, picture in paths.items():
-                picture.save(path)
-        except (OSError, RuntimeError, TypeError, ValueError) as error:
-            raise P2PError(f"save: the pictures cannot be written to {directory!r} ({error})") from error
-        return list(paths)
+        return save_pictures(directory, named)

@@ -1,6 +1,7 @@
 """Edits to look at: heatmaps over their images, and strips of pictures."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -8,6 +9,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional
+
+from p2p_bench.errors import P2PError
 
 _TITLE = 20
 """Height of the titles of a strip, in pixels."""
@@ -75,3 +78,27 @@ def colours(values: Float[Tensor, "h w"]) -> Float[Tensor, "3 h w"]:
     low = place.floor().long().clamp(max=len(_RAMP) - 2)
     part = (place - low)[..., None]
     return (_RAMP[low] * (1 - part) + _RAMP[low + 1] * part).permute(2, 0, 1)
+
+
+def save_pictures(directory: Path | str, pictures: Mapping[str, Image.Image]) -> list[Path]:
+    """Writes pictures as PNG files.
+
+    Args:
+        directory: Made if need be; files of these names in it are replaced.
+        pictures: By name, without an ending.
+
+    Returns:
+        The files.
+
+    Raises:
+        P2PError: The directory cannot be written.
+    """
+    try:
+        folder = Path(directory).expanduser()
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = {folder / f"{name}.png": picture for name, picture in pictures.items()}
+        for path, picture in paths.items():
+            picture.save(path)
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        raise P2PError(f"save: the pictures cannot be written to {directory!r} ({error})") from error
+    return list(paths)

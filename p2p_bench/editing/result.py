@@ -14,7 +14,7 @@ from torch import Tensor
 from p2p_bench.attention.recorder import Detail
 from p2p_bench.editing import arguments
 from p2p_bench.editing.attention import AttentionMaps
-from p2p_bench.editing.pictures import heatmap_image, strip, to_uint8, whole_factor
+from p2p_bench.editing.pictures import heatmap_image, save_pictures, strip, to_uint8, whole_factor
 from p2p_bench.errors import P2PError, PromptError, nearest
 from p2p_bench.precision import wide
 from p2p_bench.prompts.words import TokenizedPrompt, columns_of
@@ -199,15 +199,7 @@ class EditResult:
         pictures = dict(zip(self._names(), self.pil(), strict=True))
         titled = {name.replace("_", " "): image for name, image in zip(pictures, self.images, strict=True)}
         pictures["strip"] = Image.fromarray(to_uint8(strip(titled)))
-        try:
-            folder = Path(directory).expanduser()
-            folder.mkdir(parents=True, exist_ok=True)
-            paths = {folder / f"{name}.png": picture for name, picture in pictures.items()}
-            for path, picture in paths.items():
-                picture.save(path)
-        except (OSError, RuntimeError, TypeError, ValueError) as error:
-            raise P2PError(f"save: the pictures cannot be written to {directory!r} ({error})") from error
-        return list(paths)
+        return save_pictures(directory, pictures)
 
     def heatmap_image(
         self, word: str, index: int | None = None, fraction: float | None = None, side: int = 192
