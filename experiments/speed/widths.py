@@ -21,7 +21,7 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,11 +144,12 @@ def give_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def measured(section: Section, rounds: int, tiny: bool) -> dict[str, Any]:
-    """Megabytes and seconds of each way, a round each."""
+def measured(section: Section, rounds: int, tiny: bool, only: Sequence[str] | None = None) -> dict[str, Any]:
+    """Megabytes and seconds of each way, a round each; `only` names those beside plain sampling."""
     built = section.build(tiny)
     ways = {PLAIN: plain_way(built, 1, encoded=True)}
-    ways |= {name: way_of(built, edit) for name, edit in EDITS[section.edits].items()}
+    edits = EDITS[section.edits]
+    ways |= {name: way_of(built, edit) for name, edit in edits.items() if only is None or name in only}
     ways[PLAIN]()  # warm up
     found: dict[str, Any] = {"threads": torch.get_num_threads(), "ways": {name: [] for name in ways}}
     shuffled, rng = list(ways), random.Random(0)
@@ -188,17 +189,18 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", choices=SECTIONS, help="one network; the others keep what was measured")
+    parser.add_argument("--ways", nargs="+", help="these alone beside plain sampling; writes nothing")
     parser.add_argument("--tiny", action="store_true", help="tiny layouts, for a test; writes nothing")
     arguments = parser.parse_args()
-    file = HERE / "widths.json"
+    file, writes = HERE / "widths.json", not arguments.tiny and arguments.ways is None
     known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     for name in [arguments.only] if arguments.only else SECTIONS:
-        found = measured(SECTIONS[name], arguments.rounds, arguments.tiny)
+        found = measured(SECTIONS[name], arguments.rounds, arguments.tiny, arguments.ways)
         print(table(SECTIONS[name], found), flush=True)
-        if not arguments.tiny:
+        if writes:
             known[name] = found
             file.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
-    if not arguments.tiny:
+    if writes:
         tables = [table(section, known[name]) for name, section in SECTIONS.items() if name in known]
         (HERE / "widths.md").write_text("\n".join(tables), encoding="utf-8")
 
