@@ -129,7 +129,7 @@ def edit(
         spacing=arguments.one_of("spacing", spacing if spacing is not None else used.spacing, SPACINGS),
         record=_record(model, record),
         truncate=arguments.flag("truncate", truncate),
-        progress=progress,
+        progress=progress_of(progress),
         cache=cache,
         whole=True,
     )
@@ -162,6 +162,14 @@ def sampler_of(given: Any, eta: float) -> Sampler:
 def optional(check: Callable[[str, Any], T], name: str, value: Any) -> T | None:
     """A value once it is checked; None stays."""
     return None if value is None else check(name, value)
+
+
+def progress_of(given: Any) -> Progress | None:
+    """What is told of the steps of a call; raises a `ConfigError` where it cannot be called."""
+    if given is not None and not callable(given):
+        raise arguments.wrong("progress", "a function of (steps taken, steps in all)", given)
+    progress: Progress | None = given
+    return progress
 
 
 def _repair(value: Any) -> Repair | None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from p2p_bench.app.api import named
-from p2p_bench.app.edit import optional, sampler_of
+from p2p_bench.app.edit import optional, progress_of, sampler_of
 from p2p_bench.editing import arguments
 from p2p_bench.editing.budget import budget_of
 from p2p_bench.editing.generated import Generated
@@ -85,7 +85,7 @@ def generate(
         spacing=arguments.one_of("spacing", spacing if spacing is not None else used.spacing, SPACINGS),
         max_rows=budget_of(model, used.max_rows, None),
         truncate=arguments.flag("truncate", truncate),
-        progress=progress,
+        progress=progress_of(progress),
         whole=True,
     )
     raise_all([error for result in results for error in result.errors if error is not None])
