@@ -125,22 +125,39 @@ def tried(matrix: Matrix) -> str:
     ]
     for family, checkpoint in matrix.families.items():
         model = checkpoint().load(dtype=torch.float64)
-        lines += [f"## {family}", "", f"| inversion | {' | '.join(matrix.samplers)} |"]
+        wanting = {name: why for name in matrix.controllers if (why := unsuited(matrix, model, name))}
+        lines += [f"## {family}", "", *(f"Without `{name}`: {why}.  " for name, why in wanting.items())]
+        lines += ["", f"| inversion | {' | '.join(matrix.samplers)} |"]
         lines.append("|---" * (len(matrix.samplers) + 1) + "|")
         for inversion in matrix.inversions:
-            cells = [cell(matrix, model, family, inversion, sampler) for sampler in matrix.samplers]
+            cells = [cell(matrix, model, family, inversion, sampler, wanting) for sampler in matrix.samplers]
             lines.append(f"| {inversion} | {' | '.join(cells)} |")
             print(family, inversion, *cells, flush=True)
         lines.append("")
     return "\n".join(lines)
 
 
-def cell(matrix: Matrix, model: p2p.DiffusionModel, family: str, inversion: str, sampler: str) -> str:
-    """A "-" for a hole; "yes" where all controllers edited; else what went wrong."""
+def unsuited(matrix: Matrix, model: p2p.DiffusionModel, name: str) -> str:
+    """Why a controller is refused on a model, whatever the inversion and the sampler; "" where it is not."""
+    request = EditRequest("x", SOURCE, (Target(TARGET, matrix.controllers[name]),))
+    error = run_edits(model, [request], steps=STEPS)[0].errors[1]
+    return "" if error is None else reason(str(error).removeprefix("controller: ")).removeprefix(f"{name} ")
+
+
+def cell(
+    matrix: Matrix,
+    model: p2p.DiffusionModel,
+    family: str,
+    inversion: str,
+    sampler: str,
+    wanting: Mapping[str, str],
+) -> str:
+    """A "-" for a hole; "yes" where all controllers edited that the model can serve; else what went wrong."""
     if (family, inversion, sampler) in matrix.holes:
         return "-"
     image = torch.rand(3, *model.spec.image_size, generator=torch.Generator().manual_seed(2))
-    targets = tuple(Target(TARGET, controller) for controller in matrix.controllers.values())
+    suited = {name: one for name, one in matrix.controllers.items() if name not in wanting}
+    targets = tuple(Target(TARGET, controller) for controller in suited.values())
     request = EditRequest("x", SOURCE, targets, image=image, inversion=fitted(matrix, model, inversion))
     chosen = matrix.samplers[sampler]
     try:
@@ -149,7 +166,7 @@ def cell(matrix: Matrix, model: p2p.DiffusionModel, family: str, inversion: str,
         return f"failed: {error}"
     wrong = [
         name
-        for name, latents in zip(matrix.controllers, result.latents[1:], strict=True)
+        for name, latents in zip(suited, result.latents[1:], strict=True)
         if not bool(latents.isfinite().all()) or float((latents - result.latents[0]).abs().max()) < 1e-3
     ]
     return f"failed: {', '.join(wrong)}" if wrong else "yes"
