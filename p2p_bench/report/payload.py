@@ -9,6 +9,7 @@ from typing import Any
 from p2p_bench.bench.tally import missing_values, note_counts
 from p2p_bench.report.changes import highlighted
 from p2p_bench.report.columns import COSTS, Column, main_metrics, metric_columns, metric_counts, number
+from p2p_bench.report.genuine import mark_of, marks_pictures
 from p2p_bench.report.numbers import finite, mean_json
 from p2p_bench.report.pictures import MOST_BYTES, PictureStore
 from p2p_bench.report.references import references, references_json
@@ -67,14 +68,14 @@ def build_payload(run: Run, page_dir: Path) -> dict[str, Any]:
     numbers = {name: i for i, name in enumerate(run.variants)}
     samples: dict[tuple[Any, ...], dict[str, Any]] = {}
     known: set[tuple[Any, ...]] = set()
-    edits = 0
+    edits, marking = 0, marks_pictures(run)
     for row in run.rows:
         key = (row["sample_id"], row["target_index"], row["source_prompt"], row["target_prompt"])
         known.add(key)
         if key not in samples and edits >= MOST_EDITS:
             continue
         sample = samples.setdefault(key, _sample(row))
-        sample["edits"].append(_edit(row, run, numbers[row["variant"]], columns, store))
+        sample["edits"].append(_edit(row, run, numbers[row["variant"]], columns, store, marking))
         edits += 1
     return {
         "metrics": [{**_column(column), "main": column.name in main} for column in columns],
@@ -114,14 +115,19 @@ def _sample(row: Row) -> dict[str, Any]:
     }
 
 
-def _edit(row: Row, run: Run, variant: int, columns: Sequence[Column], store: PictureStore) -> dict[str, Any]:
+def _edit(
+    row: Row, run: Run, variant: int, columns: Sequence[Column], store: PictureStore, marking: bool
+) -> dict[str, Any]:
     failed = row["status"] != "ok"
     return {
         "variant": variant,
         "failed": failed,
         "error": (row.get("error") or "no reason given") if failed else "",
         "scores": [finite(number(row.get(column.name))) for column in columns],
-        "pictures": {name: store.add(run.path, row.get(field)) for name, field in PICTURES.items()},
+        "pictures": {
+            name: store.add(run.path, row.get(field), mark_of(row, field) if marking else None)
+            for name, field in PICTURES.items()
+        },
     }
 
 

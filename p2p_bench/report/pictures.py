@@ -12,6 +12,7 @@ from urllib.parse import quote
 from PIL import Image
 
 from p2p_bench.errors import DataError
+from p2p_bench.marks import fits
 
 EXACT_SIDE = 160
 """Longest side in pixels up to which a picture is embedded without loss."""
@@ -24,6 +25,9 @@ THUMBNAIL: dict[str, Any] = {"format": "WEBP", "quality": 80, "method": 2}
 
 MOST_BYTES = 64_000_000
 """Bytes of the pictures that a page holds at most; with ten times as many a browser no longer opens it."""
+
+REPLACED = "another file than the run wrote there"
+"""What is said of a picture without the mark of its run."""
 
 _EXACT: dict[str, Any] = {"format": "WEBP", "lossless": True, "quality": 0, "method": 1}
 """How a picture is saved without loss: 6 % larger, in a twentieth of the time."""
@@ -67,12 +71,14 @@ class PictureStore:
         """All pictures added so far, by number."""
         return tuple(self._pictures)
 
-    def add(self, root: Path, relative: str | None) -> int | None:
+    def add(self, root: Path, relative: str | None, mark: str | None = None) -> int | None:
         """Number of a run's picture in the page; None where the row names none.
 
         Args:
             root: Run directory.
             relative: Path of the file under it.
+            mark: As what the run marked it, see `p2p_bench.marks`; None where it marked nothing. A file
+                without that is not shown.
 
         Raises:
             DataError: The path leaves the run directory.
@@ -86,6 +92,8 @@ class PictureStore:
             data = path.read_bytes()
         except OSError:
             return self._put(f"missing {path}", Picture("", note=f"missing: {relative}"))
+        if mark is not None and not fits(data, mark):
+            return self._put(f"replaced {path}", Picture("", note=f"{REPLACED}: {relative}"))
         key = hashlib.sha256(data).hexdigest()
         known = self._index.get(key)
         return known if known is not None else self._put(key, self._embed(data, path, relative))

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from PIL import Image
 
+from p2p_bench.marks import fits
 from p2p_bench.report.pictures import EXACT_SIDE, THUMBNAIL, THUMBNAIL_SIDE, path_inside
 
 _ENDINGS = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}
@@ -34,12 +35,13 @@ class ThumbnailStore:
         """Name in the folder and address of the full size of each picture; the latter "" if it is that."""
         return tuple(self._files)
 
-    def add(self, root: Path, relative: str | None) -> int | None:
+    def add(self, root: Path, relative: str | None, mark: str | None = None) -> int | None:
         """Number of a run's picture; None where the row names none or the file is missing or no picture.
 
         Args:
             root: Run directory.
             relative: Path of the file under it.
+            mark: As what the run marked it, see `PictureStore.add`.
 
         Raises:
             DataError: The path leaves the run directory.
@@ -48,14 +50,16 @@ class ThumbnailStore:
             return None
         if (root, relative) in self._by_path:
             return self._by_path[root, relative]
-        number = self._store(path_inside(root, relative))
+        number = self._store(path_inside(root, relative), mark)
         if number is not None:
             self._by_path[root, relative] = number
         return number
 
-    def _store(self, path: Path) -> int | None:
+    def _store(self, path: Path, mark: str | None) -> int | None:
         try:
             data = path.read_bytes()
+            if mark is not None and not fits(data, mark):
+                return None
             stem = hashlib.sha256(data).hexdigest()[:16]
             if stem in self._by_content:  # runs of a sweep have many pictures in common
                 return self._by_content[stem]
