@@ -58,6 +58,7 @@ def test_absent_metric_weights_are_named_with_the_way_to_get_them(command, weigh
     text = " ".join(outcome.out.split())
     assert outcome.code == 0
     assert "absent: DINO weights" in text
+    assert "pie_table_stylediffusion: inversion" in text
     assert "facebook/dino-vitb8" in text
     assert "lpips" in text
 

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from rich.table import Table
 from rich.text import Text
 
-from p2p_bench.app.compose import config_dir, group_options
+from p2p_bench.app.compose import compose, config_dir, group_options
 from p2p_bench.app.console import result_console
 from p2p_bench.cache import default_directory
 from p2p_bench.errors import MissingWeightsError, P2PError
@@ -46,6 +46,7 @@ def main(arguments: list[str], debug: bool) -> int:
         "caches and keys": _places,
         "models": _models,
         "metrics": _metrics,
+        "inversions": _inversions,
     }
     for title, findings in sections.items():
         console.print(_table(title, findings()))
@@ -144,6 +145,24 @@ def _metrics() -> Iterator[Finding]:
             if found and found not in seen:
                 seen.add(found)
                 yield f"{option}: {name}", found if not good else f"at hand: {found}", good
+
+
+def _inversions() -> Iterator[Finding]:
+    """The weights that an experiment's inversion reads besides the model's: at hand, or how to get them."""
+    from p2p_bench.app.instantiate import instantiate
+
+    for name in group_options("experiment"):
+        own = OmegaConf.select(OmegaConf.load(config_dir() / "experiment" / f"{name}.yaml"), "inversion")
+        if own is None:
+            continue
+        label = f"{name}: inversion"
+        try:
+            files = instantiate(compose([f"experiment={name}"]).inversion, "inversion").files()
+        except P2PError as error:
+            yield label, f"absent: {error}", False
+        else:
+            if files:
+                yield label, f"at hand: {', '.join(str(file) for file in files)}", True
 
 
 def _wanted(node: Any, label: str) -> str:
