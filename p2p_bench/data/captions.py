@@ -4,6 +4,7 @@ The file is a JSONL file as `p2p_bench.data.pairs` describes it, with `id`, `sou
 wanted, `blend_words` and `word_weights`.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from p2p_bench.data.records import FolderSet
 from p2p_bench.errors import DataError, nearest
 from p2p_bench.raster import is_file, shortened
 from p2p_bench.types import EditPair
+
+log = logging.getLogger(__name__)
 
 _SHOWN = 3
 
@@ -55,6 +58,11 @@ class CaptionedSet(FolderSet):
         pairs = [_with(pair, lines[pair.id]) if pair.id in lines else pair for pair in found]
         whole = [pair for pair in pairs if pair.source_prompt and pair.target_prompts]
         if whole and self.captioned_only:
+            if len(whole) < len(pairs):
+                log.warning(
+                    "%s: dataset.captioned_only=true leaves out %d of %d edits, which have no prompts",
+                    *(self.path, len(pairs) - len(whole), len(pairs)),
+                )
             return take(whole, self.limit)
         wanted = take(pairs, self.limit)
         missing = [pair.id for pair in wanted if not (pair.source_prompt and pair.target_prompts)]

@@ -1,6 +1,7 @@
 """Tables of published data sets: Parquet and Arrow files whose pictures are read one at a time."""
 
 import functools
+import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,6 +17,8 @@ from p2p_bench.data.places import inside
 from p2p_bench.data.records import kind_of, stamp_of
 from p2p_bench.errors import DataError, nearest
 from p2p_bench.raster import shortened
+
+log = logging.getLogger(__name__)
 
 
 def files_like(
@@ -44,6 +47,7 @@ def files_like(
         if found:
             if counted:
                 _check_counted(folder, found, together)
+                _tell_gaps(folder, found, together)
             return [inside(folder, os.path.relpath(path, folder)) for path in found]
     named = " or ".join(pattern for together in kinds for pattern in together)
     raise DataError(f"{folder}: no file {named} in it; there lie {holds} of the data set")
@@ -80,6 +84,33 @@ def _check_counted(folder: Path, found: Sequence[Path], patterns: Sequence[str])
                     f"is {shortened((parent / lacking[0]).relative_to(folder).as_posix())}; fetch them, as "
                     "their rows would be left out"
                 )
+
+
+_NUMBERED = re.compile(r"(?P<stem>.*?)(?P<number>\d{2,6})(?P<rest>\.\D+)")
+"""Name of one of several files that are counted from the first on, such as `train-00000.tar`."""
+
+
+def _tell_gaps(folder: Path, found: Sequence[Path], patterns: Sequence[str]) -> None:
+    """Warns of numbers that lack between those of files, but for those that no pattern asks for.
+
+    Names without a total may have been chosen, so that is no error.
+    """
+    kinds: dict[tuple[Path, str, int, str], set[int]] = {}
+    for path in found:
+        if name := _NUMBERED.fullmatch(path.name):
+            kind = (path.parent, name["stem"], len(name["number"]), name["rest"])
+            kinds.setdefault(kind, set()).add(int(name["number"]))
+    for (parent, stem, width, rest), there in kinds.items():
+        if min(there) >= 10 ** (width - 1):  # no leading zero, so perhaps years or sizes
+            continue
+        between = (parent / f"{stem}{number:0{width}d}{rest}" for number in range(min(there), max(there)))
+        lacking = [path for path in between if path not in found and _asked(path, patterns)]
+        if lacking:
+            log.warning(
+                "%s: %d files are not there whose numbers lie between those of others, the first is %s; what "
+                "they hold is left out",
+                *(folder, len(lacking), shortened(lacking[0].relative_to(folder).as_posix())),
+            )
 
 
 def _names_lacking(names: Sequence[str], total: int) -> list[str]:

@@ -43,7 +43,7 @@ def test_magicbrush(tmp_path: Path) -> None:
     assert all(one.mask is not None and one.mask.sum() == 64 * 32 and one.answer is None for one in loaded)
 
 
-def test_what_is_missing_is_said(tmp_path: Path) -> None:
+def test_what_is_missing_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     make(tmp_path, "dev", [brush("7", turn) for turn in range(1, 6)])
     with pytest.raises(DataError) as caught:
         MagicBrush(tmp_path).pairs()
@@ -57,6 +57,7 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"c\.jsonl: 4 of 5 edits have no prompts.*captioned_only=true"):
         MagicBrush(tmp_path, captions=file).pairs()
     assert [pair.id for pair in MagicBrush(tmp_path, captions=file, captioned_only=True).pairs()] == ["7-2"]
+    assert "captioned_only=true leaves out 4 of 5 edits, which have no prompts" in caplog.text
     captions(file, line("7-1"), line("7-2"))
     assert len(MagicBrush(tmp_path, captions=file, limit=2).pairs()) == 2
     with pytest.raises(DataError, match="1 of 3 edits"):

@@ -1,6 +1,7 @@
 """WebDataset shards, read where they lie."""
 
 import io
+import re
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,26 @@ def test_what_a_sample_may_say(tmp_path: Path) -> None:
     assert (pair.source_prompt, pair.target_prompts) == ("a cat", ("a dog", "a fox"))
     assert (pair.category, pair.seed, pair.instruction) == ("swap", 3, "change it")
     assert (pair.blend_words, dict(pair.word_weights)) == ((("cat",), ("dog",)), {"dog": 2.0})
+
+
+@pytest.mark.parametrize(
+    ("names", "lacking"),
+    [
+        (("s-000", "s-001"), ""),
+        (("s-000", "s-003", "s-004"), "2 files are not there .* the first is s-001.tar"),
+        (("00007", "00009"), "1 files are not there .* the first is 00008.tar"),
+        (("2019", "2021"), ""),  # years
+        (("s-01", "s-11"), ""),  # all that the pattern asks for
+    ],
+)
+def test_gaps_between_shards_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, names: tuple[str, ...], lacking: str
+) -> None:
+    for number, name in enumerate(names):
+        write(tmp_path / f"{name}.tar", sample(name, number))
+    pattern = "*1.tar" if names == ("s-01", "s-11") else "**/*.tar"
+    assert len(WebDataset(tmp_path, files=pattern).pairs()) == len(names)
+    assert re.search(lacking, caplog.text) if lacking else not caplog.text
 
 
 def test_prompts_of_a_side_file(tmp_path: Path) -> None:
