@@ -96,8 +96,8 @@ def load_part(
     refuse_foreign(
         f"{where} ({folder})", info["missing_keys"], info["unexpected_keys"], info["mismatched_keys"]
     )
-    # Both libraries leave some networks or layers in another format; the own `to` of diffusers warns of layers
-    # to be kept wide, even of none.
+    # Both libraries leave some networks or layers in another format; the own `to` of diffusers warns of
+    # layers to be kept wide, even of none.
     module = nn.Module.to(module, dtype)
     refuse_damaged(f"{where} ({folder})", chain(module.named_parameters(), module.named_buffers()))
     return module.to(device).eval().requires_grad_(False)
