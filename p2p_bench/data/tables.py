@@ -107,7 +107,7 @@ def _tell_gaps(folder: Path, found: Sequence[Path], patterns: Sequence[str]) -> 
         lacking = [path for path in between if path not in found and _asked(path, patterns)]
         if lacking:
             log.warning(
-                "%s: %d files are not there whose numbers lie between those of others, the first is %s; what "
+                "%s: files are not there whose numbers lie between those of others: %d, the first is %s; what "
                 "they hold is left out",
                 *(folder, len(lacking), shortened(lacking[0].relative_to(folder).as_posix())),
             )

@@ -320,8 +320,8 @@ class UNetCheckpoint:
 
     def _unprompted(self, directory: Path, layout: Layout) -> Unprompted:
         index = PartConfig.read(directory / "model_index.json", self.name)
-        # Where the file of Stable Diffusion XL does not say it, its pipeline takes zeros.
-        zeros = index.values.get("force_zeros_for_empty_prompt", layout.family == "sdxl")
+        # The pipeline of Stable Diffusion XL takes zeros where its file does not say it; others never do.
+        zeros = layout.family == "sdxl" and index.values.get("force_zeros_for_empty_prompt", True)
         own: Unprompted = "zeros" if zeros else "encoded"
         return self.unprompted or own  # type: ignore[return-value]  # checked against the literals
 

@@ -27,6 +27,8 @@ _EPSILON = re.compile("(^|_)eps(ilon)?$")
 """What the names of numbers are that keep a norm from dividing by 0."""
 _DROPOUT = re.compile("(^|_)dropout(_rate)?$")
 """What those of shares are that are left out in training."""
+_TOKEN = "_token_id"
+"""How the names of tokens end, which some files have as -1 where there is none."""
 _SIGNED = ("latents_mean", "latents_std", "shift_factor")
 """What may be negative, and be written without a point."""
 _PADDING = "downsample_padding"
@@ -59,7 +61,7 @@ def check_values(kind: Any, config: PartConfig) -> None:
         if not _fits(value, known[key]):
             raise config.fault(key, _in_words(known[key]))
         most = _MOST_LAYERS if _LAYERS in key else _MOST
-        least = -1 if of_transformers else 0  # some of its files have -1 for a token that there is not
+        least = -1 if key.endswith(_TOKEN) else 0
         if key not in _SIGNED and any(not least <= number <= most for number in _integers(value)):
             raise config.fault(key, f"whole numbers from {least} to {most}")
         if key == _PADDING and value not in (0, 1):

@@ -81,8 +81,8 @@ def load_part(
     own = variant_of(folder.parent, folder.name, stem, variant)
     options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "variant": own}
     options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
-    if not of_transformers:
-        options |= {"low_cpu_mem_usage": False, "torch_dtype": dtype}
+    # Without a word the library takes the format that the configuration names, which rounds wider weights.
+    options |= {"dtype": dtype} if of_transformers else {"low_cpu_mem_usage": False, "torch_dtype": dtype}
     where = f"model {name!r}, {folder.name}"
     # Random weights are drawn before the file's take their place; nobody else may notice.
     with _quiet(), torch.random.fork_rng(devices=[]):
@@ -96,8 +96,8 @@ def load_part(
     refuse_foreign(
         f"{where} ({folder})", info["missing_keys"], info["unexpected_keys"], info["mismatched_keys"]
     )
-    # The keyword for the number format differs between the releases of transformers, and diffusers leaves
-    # some networks in the format of their file; its own `to` warns of layers to be kept wide, even of none.
+    # Both libraries leave some networks or layers in another format; the own `to` of diffusers warns of
+    # layers to be kept wide, even of none.
     module = nn.Module.to(module, dtype)
     refuse_damaged(f"{where} ({folder})", chain(module.named_parameters(), module.named_buffers()))
     return module.to(device).eval().requires_grad_(False)

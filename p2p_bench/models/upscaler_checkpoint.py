@@ -134,7 +134,9 @@ class UpscalerCheckpoint:
         try:
             variance_from_config(own.values)
             thresholding_from_config(own.values)
-            return pixel_schedule(own.values), pixel_schedule(noising.values), own
+            # DDPM ends at the clean image, whatever a file of it says.
+            ends = {"set_alpha_to_one": True}
+            return pixel_schedule({**own.values, **ends}), pixel_schedule(noising.values), own
         except ConfigError as error:
             raise MissingWeightsError(f"model {self.name!r} in {directory}: {error}") from error
 

@@ -59,8 +59,8 @@ def test_what_a_sample_may_say(tmp_path: Path) -> None:
     ("names", "lacking"),
     [
         (("s-000", "s-001"), ""),
-        (("s-000", "s-003", "s-004"), "2 files are not there .* the first is s-001.tar"),
-        (("00007", "00009"), "1 files are not there .* the first is 00008.tar"),
+        (("s-000", "s-003", "s-004"), "files are not there .*: 2, the first is s-001.tar"),
+        (("00007", "00009"), "files are not there .*: 1, the first is 00008.tar"),
         (("2019", "2021"), ""),  # years
         (("s-01", "s-11"), ""),  # all that the pattern asks for
     ],

@@ -56,7 +56,7 @@ def changed(folder: Path, family: str, file: str, key: str, value: Any) -> Check
             "text_encoder",
             "num_hidden_layers",
             10**9,
-            "1000000000, expected whole numbers from -1 to 1000",
+            "1000000000, expected whole numbers from 0 to 1000",
         ),
         ("ldm", "bert", "dropout", "half", '"half", expected a number'),
         ("if", "text_encoder", "layer_norm_epsilon", "small", '"small", expected'),
@@ -68,6 +68,7 @@ def changed(folder: Path, family: str, file: str, key: str, value: Any) -> Check
         ("ldm", "bert", "dropout", 3, "3, expected a number from 0 to 1"),
         ("sd", "text_encoder", "layer_norm_eps", None, "null, expected a number above 0"),
         ("sd", "text_encoder", "eos_token_id", [1, 2], r"\[1, 2\], expected an integer"),
+        ("sd", "text_encoder", "num_attention_heads", -1, "-1, expected whole numbers from 0 to"),
         ("sd", "text_encoder", "num_attention_heads", 3, "3, expected what a CLIPTextConfig takes"),
     ],
 )

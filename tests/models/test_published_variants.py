@@ -102,6 +102,9 @@ EQUAL: dict[str, tuple[str, Change, dict[str, Any]]] = {
     ),
     "the old default size": ("sd1", config("unet/config.json", _diffusers_version="0.6.0"), {}),
     "no word of an empty prompt": ("sdxl", config("model_index.json", "force_zeros_for_empty_prompt"), {}),
+    "zeros that its pipeline does not know": (
+        "sd1", config("model_index.json", force_zeros_for_empty_prompt=True), {},
+    ),
     "cross attention in place of self-attention": ("sd1", new_unet(only_cross_attention=True), {}),
     "no middle": ("sd1", new_unet(mid_block_type=None), {}),
     "told the guidance": ("sdxl", new_unet(time_cond_proj_dim=32), {}),

@@ -133,6 +133,12 @@ def test_equal_to_the_diffusers_pipeline(
         assert distance(image, pipeline_image(model, small, other, monkeypatch, **call)) > 100 * allowed
 
 
+def test_steps_end_at_the_clean_image_whatever_the_file_says(copy: Path) -> None:
+    """The scheduler of stage II, DDPM's, knows no `set_alpha_to_one`."""
+    change_json(copy / "scheduler/scheduler_config.json", set_alpha_to_one=False)
+    assert upscaler_of(cascade(copy).load()).ladder()[-1].alpha == 1
+
+
 def test_stage_one_is_what_it_is_without(model: DeepFloydIF) -> None:
     alone = edit(small_if_model(), TARGET)
     together = edit(model, TARGET)

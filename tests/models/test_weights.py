@@ -118,6 +118,16 @@ def test_settings_that_the_library_leaves_out_are_named(copy: Path, caplog: pyte
     assert "does not know rotary_embedding and leaves it out" in caplog.text
 
 
+def test_weights_are_not_rounded_to_the_format_that_a_configuration_names(copy: Path) -> None:
+    """As in Stable Diffusion XL, whose text encoders are in float32 and say float16."""
+    plain = UNetCheckpoint(copy).load()
+    change_json(copy / "text_encoder/config.json", dtype="float16", torch_dtype="float16")
+    pairs = zip(
+        plain.text_encoder.parameters(), UNetCheckpoint(copy).load().text_encoder.parameters(), strict=True
+    )
+    assert all(torch.equal(one, other) for one, other in pairs)
+
+
 def test_a_shard_without_what_its_index_promises(copy: Path) -> None:
     unet = UNet2DConditionModel.from_pretrained(copy / "unet", use_safetensors=True, low_cpu_mem_usage=False)
     shutil.rmtree(copy / "unet")
