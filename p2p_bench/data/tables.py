@@ -107,8 +107,8 @@ def _tell_gaps(folder: Path, found: Sequence[Path], patterns: Sequence[str]) -> 
         lacking = [path for path in between if path not in found and _asked(path, patterns)]
         if lacking:
             log.warning(
-                "%s: files are not there whose numbers lie between those of others: %d, the first is %s; what "
-                "they hold is left out",
+                "%s: files are not there whose numbers lie between those of others: %d, the first is %s; "
+                "what they hold is left out",
                 *(folder, len(lacking), shortened(lacking[0].relative_to(folder).as_posix())),
             )
 

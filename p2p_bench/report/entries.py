@@ -137,8 +137,15 @@ def _controlled(run: Run) -> set[str]:
 
 
 def _method_names(runs: Sequence[Run]) -> dict[int, str]:
-    """For each run (by identity) the settings but tau in which the runs differ."""
+    """For each run (by identity) the settings but tau in which the runs differ; of equal ones the weights."""
     settings = {id(run): without_schedule(short_settings(run)) for run in runs}
+    weights: dict[tuple[tuple[str, str], ...], set[tuple[str, ...]]] = {}
+    for run in runs:
+        weights.setdefault(tuple(sorted(settings[id(run)].items())), set()).add(_weights(run))
+    for run in runs:
+        if len(weights[tuple(sorted(settings[id(run)].items()))]) > 1:
+            sums = zip(_WEIGHTS, _weights(run), strict=True)
+            settings[id(run)] |= {f"checksum of the {part}": text for part, text in sums if text}
     first: dict[tuple[tuple[str, str], ...], Run] = {}
     for run in runs:
         first.setdefault(tuple(sorted(settings[id(run)].items())), run)
@@ -148,6 +155,15 @@ def _method_names(runs: Sequence[Run]) -> dict[int, str]:
     names = labels or [directory_name(run, runs) for run in first.values()]
     by_settings = dict(zip(first, names, strict=True))
     return {key: by_settings[tuple(sorted(one.items()))] for key, one in settings.items()}
+
+
+_WEIGHTS = ("model", "inversion")
+"""Checksums that decide edits, and that settings which name a folder or a version do not tell."""
+
+
+def _weights(run: Run) -> tuple[str, ...]:
+    checksums = run.summary.get("checksums") or {}
+    return tuple(str(checksums.get(part, ""))[:12] for part in _WEIGHTS)
 
 
 def _fraction(value: Any) -> float | None:

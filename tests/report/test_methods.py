@@ -1,5 +1,6 @@
 """The report over many runs tells methods apart where their settings do not, and only there."""
 
+import json
 from pathlib import Path
 
 from p2p_bench.report import write_folder_report
@@ -30,6 +31,25 @@ def test_a_choice_of_tau_is_none_between_runs_of_equal_settings(tmp_path: Path) 
     page = write_folder_report([tmp_path / "old"], tmp_path / "out").page
     found = payload(page.parent / "data" / "summary.js")
     assert [one["name"] for one in found["tables"]["methods"]] == ["by_edit"]
+
+
+def test_the_same_settings_with_other_weights_are_another_method(tmp_path: Path) -> None:
+    """A checkpoint was replaced in its folder between two runs of one sweep."""
+    for number, tau in enumerate(TAUS):
+        made = fake_run(
+            tmp_path / str(number),
+            variants={"auto": tau}, settings={"tau": {"cross": tau}}, pictures=False,
+        )  # fmt: skip
+        summary = json.loads((made / "summary.json").read_text())
+        summary["checksums"] = {"model": "a" * 64 if number else "b" * 64}
+        (made / "summary.json").write_text(json.dumps(summary))
+    tables = payload(write_folder_report([tmp_path], tmp_path / "out").page.parent / "data" / "summary.js")[
+        "tables"
+    ]
+    methods = {one["name"]: len(one["entries"]) for one in tables["methods"]}
+    assert methods == {
+        f"checksum of the model={letter * 12}": count for letter, count in (("b", 1), ("a", len(TAUS) - 1))
+    }
 
 
 def test_tools_whose_images_were_scored_are_a_method_each(tmp_path: Path) -> None:
