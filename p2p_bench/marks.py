@@ -10,6 +10,11 @@ _MARK = 12 + len(_KEYWORD) + hashlib.sha256().digest_size * 2
 """Bytes of the chunk of text that is the mark."""
 
 
+def mark_name(run_id: str, path: str) -> str:
+    """What a run marks its picture as; `path` is below its directory."""
+    return f"{run_id}/{path}"
+
+
 def marked(png: bytes, name: str) -> bytes:
     """A PNG file with a mark in it, which viewers pass by.
 

@@ -22,6 +22,7 @@ from p2p_bench.bench.scoring import edit_view, score
 from p2p_bench.bench.task import Task, Variant
 from p2p_bench.editing import EditResult
 from p2p_bench.editing.pictures import heatmap_image
+from p2p_bench.marks import mark_name
 from p2p_bench.metrics.base import all_columns, split_reasons
 from p2p_bench.models import ModelSpec
 from p2p_bench.types import EditPair
@@ -191,7 +192,7 @@ class RowMaker:
     ) -> dict[str, str]:
         """Columns of some pictures once these are written; `sheet` is one that few colours are enough for."""
         for column, (path, image) in wanted.items():
-            mark = f"{self.run_id}/{path}" if column in SCORED_IMAGES else None
+            mark = mark_name(self.run_id, path) if column in SCORED_IMAGES else None
             save_png(self.run_dir / path, image, image is sheet, mark)
         return {column: path for column, (path, _) in wanted.items()}
 

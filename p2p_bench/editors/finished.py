@@ -18,7 +18,7 @@ from p2p_bench.editors.found import Found, Key, PictureEditor, content_of, facts
 from p2p_bench.errors import ConfigError, DataError
 from p2p_bench.fields import check_fields
 from p2p_bench.hashing import digest
-from p2p_bench.marks import fits
+from p2p_bench.marks import fits, mark_name
 from p2p_bench.raster import is_file, shortened
 
 RESULTS, SUMMARY = "results.parquet", "summary.json"
@@ -153,7 +153,9 @@ class FinishedRunImages(EditorSettings):
             return None
         if path is None or stat is None:
             return None
-        return _stamped_state(path, f"{row.get('run_id')}/{name}", stat.st_mtime_ns, stat.st_size)
+        return _stamped_state(
+            path, mark_name(str(row.get("run_id")), str(name)), stat.st_mtime_ns, stat.st_size
+        )
 
     def _place(self, row: Mapping[str, Any], marking: bool) -> Found | str:
         if row["status"] != "ok":

@@ -1,7 +1,7 @@
 """The report over many runs: a folder that opens from disk, its data in script files."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,10 @@ from p2p_bench.report.columns import column_notes, number
 from p2p_bench.report.entries import joint_columns, make_entries
 from p2p_bench.report.folder_payload import PICTURES, JointData, summary_payload
 from p2p_bench.report.gather import Gathered, LeftOut, gather
-from p2p_bench.report.genuine import mark_of, marks_pictures
+from p2p_bench.report.genuine import marks_of
 from p2p_bench.report.numbers import finite
 from p2p_bench.report.page import script_json
-from p2p_bench.report.runs import Row, Run
+from p2p_bench.report.runs import Row
 from p2p_bench.report.subjects import told_apart
 from p2p_bench.report.templates import asset, environment
 from p2p_bench.report.thumbnails import ThumbnailStore
@@ -113,7 +113,7 @@ def _chunks(data: JointData, store: ThumbnailStore) -> Iterator[list[list[Any]]]
     samples = data.sample_numbers
     names = [column.name for column in data.columns]
     chunk: list[list[Any]] = []
-    marking = {run.path: marks_pictures(run) for run in data.runs}
+    marks = {run.path: marks_of(run) for run in data.runs}
     for i, entry in enumerate(data.entries):
         for key, row in entry.rows.items():
             chunk.append(
@@ -122,7 +122,7 @@ def _chunks(data: JointData, store: ThumbnailStore) -> Iterator[list[list[Any]]]
                     samples[key],
                     None if row["status"] == "ok" else row.get("error") or "no reason given",
                     [finite(number(row.get(name))) for name in names],
-                    _pictures(row, entry.run, store, marking[entry.run.path]),
+                    _pictures(row, entry.run.path, store, marks[entry.run.path]),
                 ]
             )
             if len(chunk) == _ROWS_PER_FILE:
@@ -132,11 +132,10 @@ def _chunks(data: JointData, store: ThumbnailStore) -> Iterator[list[list[Any]]]
         yield chunk
 
 
-def _pictures(row: Row, run: Run, store: ThumbnailStore, marking: bool) -> list[int | None]:
-    return [
-        _picture(run.path, row.get(field), store, mark_of(row, field) if marking else None)
-        for field in PICTURES.values()
-    ]
+def _pictures(
+    row: Row, root: Path, store: ThumbnailStore, mark: Callable[[Row, str], str | None]
+) -> list[int | None]:
+    return [_picture(root, row.get(field), store, mark(row, field)) for field in PICTURES.values()]
 
 
 def _picture(root: Path, relative: str | None, store: ThumbnailStore, mark: str | None) -> int | None:

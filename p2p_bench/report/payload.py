@@ -2,14 +2,14 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from p2p_bench.bench.tally import missing_values, note_counts
 from p2p_bench.report.changes import highlighted
 from p2p_bench.report.columns import COSTS, Column, main_metrics, metric_columns, metric_counts, number
-from p2p_bench.report.genuine import mark_of, marks_pictures
+from p2p_bench.report.genuine import marks_of
 from p2p_bench.report.numbers import finite, mean_json
 from p2p_bench.report.pictures import MOST_BYTES, PictureStore
 from p2p_bench.report.references import references, references_json
@@ -68,14 +68,14 @@ def build_payload(run: Run, page_dir: Path) -> dict[str, Any]:
     numbers = {name: i for i, name in enumerate(run.variants)}
     samples: dict[tuple[Any, ...], dict[str, Any]] = {}
     known: set[tuple[Any, ...]] = set()
-    edits, marking = 0, marks_pictures(run)
+    edits, mark = 0, marks_of(run)
     for row in run.rows:
         key = (row["sample_id"], row["target_index"], row["source_prompt"], row["target_prompt"])
         known.add(key)
         if key not in samples and edits >= MOST_EDITS:
             continue
         sample = samples.setdefault(key, _sample(row))
-        sample["edits"].append(_edit(row, run, numbers[row["variant"]], columns, store, marking))
+        sample["edits"].append(_edit(row, run, numbers[row["variant"]], columns, store, mark))
         edits += 1
     return {
         "metrics": [{**_column(column), "main": column.name in main} for column in columns],
@@ -116,7 +116,12 @@ def _sample(row: Row) -> dict[str, Any]:
 
 
 def _edit(
-    row: Row, run: Run, variant: int, columns: Sequence[Column], store: PictureStore, marking: bool
+    row: Row,
+    run: Run,
+    variant: int,
+    columns: Sequence[Column],
+    store: PictureStore,
+    mark: Callable[[Row, str], str | None],
 ) -> dict[str, Any]:
     failed = row["status"] != "ok"
     return {
@@ -125,8 +130,7 @@ def _edit(
         "error": (row.get("error") or "no reason given") if failed else "",
         "scores": [finite(number(row.get(column.name))) for column in columns],
         "pictures": {
-            name: store.add(run.path, row.get(field), mark_of(row, field) if marking else None)
-            for name, field in PICTURES.items()
+            name: store.add(run.path, row.get(field), mark(row, field)) for name, field in PICTURES.items()
         },
     }
 

@@ -119,7 +119,7 @@ def test_settings_that_the_library_leaves_out_are_named(copy: Path, caplog: pyte
 
 
 def test_weights_are_not_rounded_to_the_format_that_a_configuration_names(copy: Path) -> None:
-    """As in Stable Diffusion XL, whose text encoders are in float32 and say float16."""
+    """Of text encoders in float32, whose configuration says float16."""
     plain = UNetCheckpoint(copy).load()
     change_json(copy / "text_encoder/config.json", dtype="float16", torch_dtype="float16")
     pairs = zip(
