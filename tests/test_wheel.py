@@ -68,3 +68,5 @@ def test_wheel_runs_the_demo_from_an_empty_directory(wheel: Path, tmp_path: Path
     summary = json.loads((reports[0].parent / "summary.json").read_text())
     assert summary["totals"]["samples"] == 2
     assert len(summary["variants"]) == 4
+    weights = summary["metrics"]["attribute_changed"]["weights"]
+    assert weights == summary["checksums"]["metrics.world_attributes"]

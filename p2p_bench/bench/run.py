@@ -23,6 +23,7 @@ from p2p_bench.bench.stopping import TooManyErrorsError
 from p2p_bench.bench.summary import summarise, write_summary
 from p2p_bench.bench.task import Keep, Task
 from p2p_bench.errors import OtherProcessError, P2PError, ProcessLostError
+from p2p_bench.metrics.base import column_weights
 from p2p_bench.sampling.sampler import warn_of_steps
 
 
@@ -128,6 +129,7 @@ def _conclude(
         name=name,
         variants=task.variants,
         columns=facts.columns,
+        weights=column_weights(task.metrics, facts.checksums),
         settings=task.settings,
         checksums=all_checksums(task, facts),
         seed=task.seed,

@@ -23,6 +23,7 @@ def summarise(
     name: str,
     variants: Sequence[Variant],
     columns: Sequence[MetricColumn],
+    weights: Mapping[str, str] | None = None,
     settings: Mapping[str, Any],
     checksums: Mapping[str, str],
     seed: int,
@@ -39,6 +40,7 @@ def summarise(
         name: Name of the run.
         variants: The variants, in the order they are shown.
         columns: The metric columns.
+        weights: Checksum of the weights behind a column, by its name, where there are any.
         settings: The settings that decided the numbers.
         checksums: Checksum of the model and whatever else was read.
         seed: Seed of the run.
@@ -64,10 +66,7 @@ def summarise(
         "references": {
             kind: {"count": len(scores), "metrics": scores.means()} for kind, scores in kinds.items()
         },
-        "metrics": {
-            column.name: {key: value for key, value in asdict(column).items() if key != "name"}
-            for column in columns
-        },
+        "metrics": {column.name: _of_column(column, (weights or {}).get(column.name)) for column in columns},
         "versions": package_versions(),
         "git": git_state(),
         **({"made_by": {str(place): dict(one) for place, one in enumerate(made_by)}} if made_by else {}),
@@ -86,6 +85,11 @@ def write_summary(run_dir: Path, summary: Mapping[str, Any]) -> Path:
     text = json.dumps(_without_nan(summary), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     return path
+
+
+def _of_column(column: MetricColumn, weights: str | None) -> dict[str, Any]:
+    facts = {key: value for key, value in asdict(column).items() if key != "name"}
+    return facts | ({"weights": weights} if weights else {})
 
 
 def _of_variant(tally: Tally, variant: Variant) -> dict[str, Any]:

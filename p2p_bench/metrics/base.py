@@ -205,6 +205,16 @@ def metric_checksums(metrics: Mapping[str, Metric]) -> dict[str, str]:
     return checksums
 
 
+def column_weights(metrics: Mapping[str, Metric], checksums: Mapping[str, str]) -> dict[str, str]:
+    """Checksum of the files behind a column, of those in `metric_checksums`, by the name of the column."""
+    return {
+        column.name: checksums[key]
+        for name, metric in metrics.items()
+        if (key := f"metrics.{name}") in checksums
+        for column in metric.columns
+    }
+
+
 LOADING = threading.RLock()
 """Held while a metric loads a network, so that threads which share it load it once."""
 

@@ -45,6 +45,7 @@ class Column:
         version: Version of the metric; None for costs.
         backbone: Network behind the metric, such as "world"; empty where there is none.
         note: What a reader should know of the values; empty for nothing.
+        weights: Checksum of the files behind it; empty where there are none, or the run did not note it.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Column:
     version: str | None = None
     backbone: str = ""
     note: str = ""
+    weights: str = ""
 
     @property
     def arrow(self) -> str:
@@ -94,6 +96,7 @@ def _metric_column(name: str, facts: Mapping[str, Any]) -> Column:
         version=None if version is None else str(version),
         backbone=backbone,
         note=str(facts.get("note") or ""),
+        weights=str(facts.get("weights") or "")[:12],
     )
 
 

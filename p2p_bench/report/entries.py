@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -175,30 +176,28 @@ def _fraction(value: Any) -> float | None:
     return fraction if math.isfinite(fraction) else None
 
 
-def _identity(column: Column) -> tuple[str | None, str, bool | None]:
-    return column.version, column.backbone, column.higher_is_better
-
-
 def column_names(runs: Sequence[Run]) -> list[dict[str, str]]:
     """For each run how its metrics are called here, where the same name means different numbers."""
-    meanings: dict[str, list[tuple[str | None, str, bool | None]]] = {}
-    for run in runs:
-        for column in metric_columns(run.summary["metrics"]):
-            known = meanings.setdefault(column.name, [])
-            if _identity(column) not in known:
-                known.append(_identity(column))
+    columns = [metric_columns(run.summary["metrics"]) for run in runs]
+    weights: dict[str, set[str]] = {}
+    for column in chain.from_iterable(columns):
+        weights.setdefault(column.name, set()).update([column.weights] if column.weights else [])
+    told = {name for name, known in weights.items() if len(known) > 1}
+    meanings: dict[str, set[tuple[str | None, str, bool | None, str]]] = {}
+    for column in chain.from_iterable(columns):
+        own = column.weights if column.name in told else ""
+        meaning = column.version, column.backbone, column.higher_is_better, own
+        meanings.setdefault(column.name, set()).add(meaning)
     return [
-        {
-            column.name: _apart(column)
-            for column in metric_columns(run.summary["metrics"])
-            if len(meanings[column.name]) > 1
-        }
-        for run in runs
+        {column.name: _apart(column, column.name in told) for column in own if len(meanings[column.name]) > 1}
+        for own in columns
     ]
 
 
-def _apart(column: Column) -> str:
-    return f"{column.name}@{column.version}{'/' + column.backbone if column.backbone else ''}"
+def _apart(column: Column, by_weights: bool) -> str:
+    backbone = f"/{column.backbone}" if column.backbone else ""
+    weights = f"#{column.weights}" if by_weights and column.weights else ""
+    return f"{column.name}@{column.version}{backbone}{weights}"
 
 
 def joint_columns(runs: Sequence[Run]) -> tuple[tuple[Column, ...], list[str]]:

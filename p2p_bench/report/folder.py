@@ -14,6 +14,7 @@ from p2p_bench.report.folder_payload import PICTURES, JointData, summary_payload
 from p2p_bench.report.gather import Gathered, LeftOut, gather
 from p2p_bench.report.genuine import marks_of
 from p2p_bench.report.numbers import finite
+from p2p_bench.report.origins import origin_notices
 from p2p_bench.report.page import script_json
 from p2p_bench.report.runs import Row
 from p2p_bench.report.subjects import told_apart
@@ -102,7 +103,7 @@ def _joint_data(gathered: Gathered) -> JointData:
         title=" · ".join(names[:3]) + (" · …" if len(names) > 3 else ""),
         entries=make_entries(runs),
         columns=columns,
-        notices=(*notices, *kept_apart),
+        notices=(*notices, *kept_apart, *origin_notices(runs)),
         left_out=gathered.left_out,
         runs=runs,
     )

@@ -205,6 +205,20 @@ def test_numbers_of_another_version_or_network_stand_apart(tmp_path: Path) -> No
     assert counts["ssim"] == [2, 2, 2]
 
 
+def test_numbers_of_replaced_weights_stand_apart(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        fake_run(tmp_path / name, samples=2, variants={"auto": 0.5}, pictures=False)
+    change_summary(tmp_path / "a", metrics__lpips__weights="aa" * 32, metrics__ssim__weights="cc" * 32)
+    alike = write_folder_report([tmp_path], tmp_path / "out")
+    assert alike.notices == ()  # who notes none may have had the same
+    change_summary(tmp_path / "b", metrics__lpips__weights="bb" * 32)
+    report = write_folder_report([tmp_path], tmp_path / "out")
+    assert report.notices == (
+        "lpips is not the same number in all runs and stands in columns of its own: "
+        "lpips@1/world#aaaaaaaaaaaa (1 run), lpips@1/world#bbbbbbbbbbbb (1 run), lpips@1/world (1 run)",
+    )
+
+
 def test_runs_of_another_schema_are_left_out(tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         fake_run(tmp_path / name, samples=1, pictures=False)
