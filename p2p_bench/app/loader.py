@@ -8,12 +8,14 @@ from copy import deepcopy
 from typing import Any
 
 from hydra import version
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -46,7 +48,10 @@ _READ: dict[tuple[str, str], ConfigResult | None] = {}
 
 
 class Loader(ConfigLoaderImpl):
-    """Hydra's loader over the shipped configuration; what it has composed, it hands out as copies."""
+    """Hydra's loader over the shipped configuration; what it has composed, it hands out as copies.
+
+    Options are composed, which is slow, and remembered; settings of single keys are put into the copy.
+    """
 
     def __init__(self) -> None:
         path = create_config_search_path(str(resource_path("conf")))
@@ -62,19 +67,53 @@ class Loader(ConfigLoaderImpl):
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
         """See `ConfigLoaderImpl`. `from_shell` is taken for false: messages show no shell's quotes."""
-        asked = (config_name, tuple(overrides), run_mode, validate_sweep_overrides, os.getcwd())
         if any("hydra.searchpath" in override for override in overrides):
-            return _loaded.__wrapped__(*asked)  # files of the user's own may change meanwhile
-        config = deepcopy(_loaded(*asked))
+            # files of the user's own may change meanwhile
+            return _loaded.__wrapped__(config_name, tuple(overrides), run_mode, validate_sweep_overrides)
+        parsed = [_parsed(text) for text in overrides]
+        settings = [override for override in parsed if self._is_setting(override)]
+        if any(override.is_sweep_override() for override in parsed):
+            settings = []
+        options = tuple(override.input_line or "" for override in parsed if override not in settings)
+        config = deepcopy(_loaded(config_name, options, run_mode, validate_sweep_overrides))
         OmegaConf.clear_cache(config)  # the time of day, which names directories, is each one's own
+        self._apply_overrides_to_config(settings, config)
+        _note(config, [override for override in parsed if not override.is_hydra_override()])
         return config
+
+    def _is_setting(self, override: Override) -> bool:
+        """Whether it sets a single key of the run's own: it chooses no option, and is nothing of Hydra's."""
+        if override.is_hydra_override() or override.is_sweep_override():
+            return False
+        return isinstance(override.value(), dict) or not self.repository.group_exists(override.key_or_group)
+
+
+def _note(config: DictConfig, overrides: Sequence[Override]) -> None:
+    """Notes in Hydra's node what was asked for, and where: the copy knows the options alone."""
+    hydra, form = config.hydra, config.hydra.job.config.override_dirname
+    hydra.overrides.task = [override.input_line for override in overrides]
+    hydra.job.override_dirname = get_overrides_dirname(
+        list(overrides), exclude_keys=form.exclude_keys, item_sep=form.item_sep, kv_sep=form.kv_sep
+    )
+    hydra.runtime.cwd = os.getcwd()
+
+
+@functools.lru_cache(maxsize=1024)
+def _parsed(override: str) -> Override:
+    """An override, to be read only."""
+    return _parser().parse_overrides([override])[0]
+
+
+@functools.lru_cache(maxsize=1)
+def _parser() -> OverridesParser:
+    return OverridesParser.create()
 
 
 @functools.lru_cache(maxsize=64)
 def _loaded(
-    config_name: str | None, overrides: tuple[str, ...], run_mode: RunMode, validate: bool, folder: str
+    config_name: str | None, overrides: tuple[str, ...], run_mode: RunMode, validate: bool
 ) -> DictConfig:
-    """What Hydra composes; `folder` is noted in it."""
+    """What Hydra composes."""
     register_schema()
     return ConfigLoaderImpl.load_configuration(
         Loader(), config_name, list(overrides), run_mode, from_shell=False, validate_sweep_overrides=validate

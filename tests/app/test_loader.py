@@ -5,17 +5,20 @@ from pathlib import Path
 import pytest
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from p2p_bench.app.compose import compose, composed
-from p2p_bench.app.loader import load
+from p2p_bench.app.loader import Loader, _loaded, load
 from tests.app.command import Command
 
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[str, ...], RunMode]]:
     """Overrides and mode of everything that Hydra composes."""
+    _loaded.cache_clear()
     whole, seen = ConfigLoaderImpl.load_configuration, []
 
     def counted(self, config_name, overrides, run_mode, from_shell=True, validate_sweep_overrides=True):
@@ -40,6 +43,40 @@ def test_of_a_sweep_nothing_is_composed_twice(
     assert sum(mode == RunMode.MULTIRUN for _, mode in made) == 1
 
 
+def test_settings_of_single_keys_compose_nothing_anew(made: list[tuple[tuple[str, ...], RunMode]]) -> None:
+    for steps in range(2, 6):
+        config = load("config", [f"sampler.steps={steps}", "controller=replace", "+sampler.kind=x"])
+        assert (config.sampler.steps, config.sampler.kind) == (steps, "x")
+    assert [overrides for overrides, _ in made] == [("controller=replace",)]
+
+
+ASKED: dict[str, list[str]] = {
+    "nothing": [],
+    "options and keys": ["sampler=euler", "sampler.steps=7", "controller=replace", "seed=4", "seed=5"],
+    "a mapping for an option": ["sampler={steps: 3}", "metrics=[default,pixel]", "~metrics.lpips"],
+    "keys added and removed": ["+sampler.kind=1", "++sampler.kind=2", "~dataset.limit", "~metrics"],
+    "texts": ["run.name='a=b,c'", "run.dir=${run.name}", "run.objectives=[a,b]"],
+    "Hydra's own": ["hydra.job.config.override_dirname.exclude_keys=[seed]", "seed=3", "hydra.run.dir=x"],
+    "a sweep": ["seed=1,2", "sampler.steps=3"],
+    "an unknown key": ["sampler.nosuch=1"],
+    "an unknown option": ["seed=3", "sampler=nosuch"],
+    "a wrong type": ["seed=x"],
+    "a group that is none": ["sampler/x=1"],
+}
+
+
+@pytest.mark.parametrize("asked", ASKED.values(), ids=ASKED)
+def test_it_composes_what_hydra_composes(asked: list[str]) -> None:
+    mode = RunMode.MULTIRUN if "seed=1,2" in asked else RunMode.RUN
+    found = []
+    for loader in (Loader.load_configuration, ConfigLoaderImpl.load_configuration):
+        try:
+            found.append(OmegaConf.to_yaml(loader(Loader(), "config", asked, mode, from_shell=False)))
+        except (HydraException, OmegaConfBaseException) as error:
+            found.append(f"{type(error)}: {error}")
+    assert found[0] == found[1]
+
+
 def test_what_is_changed_or_resolved_in_one_is_not_in_the_next() -> None:
     first = load("config", ["seed=3"])
     assert OmegaConf.select(first, "hydra.run.dir")
@@ -54,14 +91,15 @@ def test_shipped_files_are_read_once_and_what_they_hold_is_each_ones_own(
 ) -> None:
     whole, read = OmegaConf.load, []
     monkeypatch.setattr(OmegaConf, "load", lambda file: read.append(file) or whole(file))
-    before = load("config", ["seed=4", "controller=local_blend"])
-    wanted = OmegaConf.to_yaml(load("config", ["seed=5", "controller=local_blend"]))
+    before = load("config", ["seed=4", "controller=local_blend", "hydra.verbose=a"])
+    wanted = OmegaConf.to_yaml(load("config", ["seed=5", "controller=local_blend", "hydra.verbose=b"]))
     read.clear()
     before.controller._target_ = "nowhere"
     before.tau.cross = 0.125
-    assert OmegaConf.to_yaml(load("config", ["seed=6", "controller=local_blend"])) == wanted.replace(
-        "seed: 5", "seed: 6"
-    ).replace("seed=5", "seed=6")
+    again = OmegaConf.to_yaml(load("config", ["seed=6", "controller=local_blend", "hydra.verbose=c"]))
+    assert again == wanted.replace("seed: 5", "seed: 6").replace("seed=5", "seed=6").replace(
+        "verbose: b", "verbose: c"
+    ).replace("verbose=b", "verbose=c")
     assert not read
 
 
