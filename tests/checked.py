@@ -36,9 +36,9 @@ def checked(decorated: Any = None, *, typechecker: Callable[..., Any]) -> Any:
     function = decorated.__init__ if inspect.isclass(decorated) else decorated
     if shapeless(function):
         held = _plainly(function)
-    elif _known(function):
+    elif inspect.isfunction(function) and not inspect.isgeneratorfunction(function):
         held = _with_sizes(function)
-    else:
+    else:  # the body of a generator runs when the call is over, and its sizes with it
         return _with_shapes(decorated, typechecker=typechecker)
     if not inspect.isclass(decorated):
         return held
@@ -48,17 +48,10 @@ def checked(decorated: Any = None, *, typechecker: Callable[..., Any]) -> Any:
 
 def shapeless(function: Any) -> bool:
     """Whether a function's annotations are known at once and hold no shape."""
-    return _known(function) and not _any_hint(_is_shape, list(function.__annotations__.values()))
-
-
-def _known(function: Any) -> bool:
-    """Whether a function's annotations are known at once.
-
-    Generators are left out: what they are annotated with is what calling them returns.
-    """
-    if not inspect.isfunction(function) or inspect.isgeneratorfunction(function):
+    if not inspect.isfunction(function):
         return False
-    return not _any_hint(_is_name, list(function.__annotations__.values()))
+    hints = list(function.__annotations__.values())
+    return not _any_hint(_is_name, hints) and not _any_hint(_is_shape, hints)
 
 
 def _with_sizes(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,5 +1,7 @@
 """Every key of the configuration tells runs apart, or is one of those that are known to decide no row."""
 
+from typing import Any
+
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
@@ -34,16 +36,15 @@ def leaves(node: object, where: str = "") -> list[str]:
     return [where]
 
 
-def changed(config: DictConfig, key: str) -> DictConfig:
-    """The configuration with another value of a key, whatever it means."""
-    plain = OmegaConf.to_container(config)
-    assert isinstance(plain, dict)
-    node = plain
-    *parents, last = key.split(".")
-    for parent in parents:
-        node = node[parent]
-    node[last] = "another value"
-    return OmegaConf.create(plain)
+def put(config: DictConfig, key: str, value: Any) -> None:
+    """Gives a key another value, whatever it means."""
+    OmegaConf.update(config, key, value, merge=False, force_add=True)
+
+
+def value_of(node: Any, key: str) -> Any:
+    for part in key.split("."):
+        node = node[part]
+    return node
 
 
 def configurations() -> dict[str, list[str]]:
@@ -61,14 +62,18 @@ CONFIGURATIONS = configurations()
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_every_key_tells_runs_apart_or_decides_nothing(name: str) -> None:
     config = compose(CONFIGURATIONS[name], keep_hydra=True)
-    settled, hydra = without_hydra(config), config.hydra
-    plain = OmegaConf.to_container(settled)
-    before, together = recorded_settings(settled, resolve=False), group_key(config)
+    plain = OmegaConf.to_container(without_hydra(config))
+    settled = OmegaConf.create(plain)
+    joined = OmegaConf.create({"hydra": OmegaConf.to_container(config.hydra), **plain})
+    before, together = recorded_settings(settled, resolve=False), group_key(joined)
     own = f"{name.partition('=')[0]}."  # of an option its own keys: the others are those of the defaults
     for key in (key for key in leaves(plain) if name == "defaults" or key.startswith(own)):
-        other = changed(settled, key)
+        put(settled, key, "another value")
+        put(joined, key, "another value")
         decides = key not in DECIDES_NONE and not key.startswith(DECIDE_NONE)
-        assert (recorded_settings(other, resolve=False) != before) == decides, key
-        joined = OmegaConf.merge({"hydra": OmegaConf.to_container(hydra, resolve=False)}, other)
+        assert (recorded_settings(settled, resolve=False) != before) == decides, key
         shares = key.startswith(SHARED) or key in SHARED_KEYS
         assert (group_key(joined) == together) == shares, key
+        put(settled, key, value_of(plain, key))
+        put(joined, key, value_of(plain, key))
+    assert recorded_settings(settled, resolve=False) == before
