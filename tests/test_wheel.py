@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -54,10 +55,13 @@ def test_wheel_runs_the_demo_from_an_empty_directory(wheel: Path, tmp_path: Path
     empty.mkdir()
     call(str(UV), "venv", "--python", sys.executable, venv, cwd=empty)
     python = venv / "bin" / "python"
-    lock = ROOT / "requirements.lock"
-    install = (str(UV), "pip", "install", "--python", python)
-    call(*install, "--require-hashes", "--build-constraints", lock, "-r", lock, cwd=empty)
-    call(*install, "--no-deps", wheel, cwd=empty)
+    call(str(UV), "pip", "install", "--python", python, "--no-deps", wheel, cwd=empty)
+    # What it depends on is that of this session, compiled: of a path in a .pth file no other .pth is read, so
+    # that the checkout, which such a file names, is not found.
+    (own,) = venv.glob("lib/python*/site-packages")
+    (own / "session.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    found = call(python, "-c", "import p2p_bench; print(p2p_bench.__file__)", cwd=empty)
+    assert Path(found.strip()).is_relative_to(own)
 
     call(
         venv / "bin" / "p2p-bench", "run", "experiment=demo", "dataset.limit=2", "sampler.steps=3", cwd=empty

@@ -10,7 +10,7 @@ from p2p_bench.models.checkpoint import UNetCheckpoint
 from tests.models.small import small_checkpoint
 
 PROMPTS = ("a red circle on grass", "a blue circle on grass", "a red square on sand", "a blue square on sand")
-_STEPS, _BATCH, _RATE = 200, 8, 3e-3
+_STEPS, _BATCH, _RATE = 100, 8, 3e-3
 _SIDE = 8
 _MEANS = 0.15
 """How far apart the prompts' mean colours are; the latents themselves vary by about 1."""
