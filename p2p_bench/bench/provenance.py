@@ -1,7 +1,9 @@
 """Where results come from: versions, the state of the source, the machine."""
 
+import functools
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -13,6 +15,12 @@ PACKAGES = (
 
 def package_versions() -> dict[str, str]:
     """Version of Python and of every package that can change a number; "" where not installed."""
+    return dict(_versions())
+
+
+@functools.cache
+def _versions() -> Mapping[str, str]:
+    """Read once: what a process has imported stays."""
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
