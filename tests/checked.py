@@ -36,9 +36,9 @@ def checked(decorated: Any = None, *, typechecker: Callable[..., Any]) -> Any:
     function = decorated.__init__ if inspect.isclass(decorated) else decorated
     if shapeless(function):
         held = _plainly(function)
-    elif inspect.isfunction(function) and not inspect.isgeneratorfunction(function):
+    elif _known(function):
         held = _with_sizes(function)
-    else:  # the body of a generator runs when the call is over, and its sizes with it
+    else:
         return _with_shapes(decorated, typechecker=typechecker)
     if not inspect.isclass(decorated):
         return held
@@ -48,10 +48,17 @@ def checked(decorated: Any = None, *, typechecker: Callable[..., Any]) -> Any:
 
 def shapeless(function: Any) -> bool:
     """Whether a function's annotations are known at once and hold no shape."""
-    if not inspect.isfunction(function):
+    return _known(function) and not _any_hint(_is_shape, list(function.__annotations__.values()))
+
+
+def _known(function: Any) -> bool:
+    """Whether a function's annotations are known at once.
+
+    Generators are left out: what they are annotated with is what calling them returns.
+    """
+    if not inspect.isfunction(function) or inspect.isgeneratorfunction(function):
         return False
-    hints = list(function.__annotations__.values())
-    return not _any_hint(_is_name, hints) and not _any_hint(_is_shape, hints)
+    return not _any_hint(_is_name, list(function.__annotations__.values()))
 
 
 def _with_sizes(function: Callable[..., Any]) -> Callable[..., Any]:
