@@ -75,8 +75,8 @@ def served(spec: ModelSpec) -> list[str]:
 
 SERVED = served(world_checkpoint().spec())
 
-FEWER = {"style_diffusion": ("inversion.inner_steps=25",)}
-"""Settings with which a method that learns takes seconds."""
+FEWER = {"style_diffusion": ("inversion.inner_steps=12",), "renoise": ("inversion.iterations=10",)}
+"""Settings with which a method that learns, or goes on until it is exact, takes seconds."""
 
 
 def test_flow_methods_alone_do_not_serve_a_diffusion() -> None:
