@@ -16,6 +16,8 @@ from p2p_bench.models.files import read_json
 from p2p_bench.prompts.words import TokenizedPrompt, tokenize
 
 _LOCK = threading.Lock()
+_UNSEEN = "\N{PENGUIN}"
+"""What small vocabularies do not hold."""
 _SPARE = 64
 """Embeddings may be padded to a multiple of this; more without a token are those of another vocabulary."""
 
@@ -180,6 +182,14 @@ def _check_tokens(
                 f"model {name!r}: the tokenizer in {folder} has no {kind} token; it is not the "
                 "family's, or its tokenizer_config.json is not whole: get it again"
             )
+    try:
+        len(tokenizer.all_special_ids), tokenizer(_UNSEEN)
+    except Exception as error:  # as in `_read`
+        raise MissingWeightsError(
+            f"model {name!r}: the tokenizer in {folder} fails at letters that it does not know "
+            f"({str(error)[:100]}); unk_token in tokenizer_config.json has to be one of its tokens: get it "
+            "again"
+        ) from error
 
 
 def _without_merge(folder: Path, tokenizer: CLIPTokenizer) -> list[str]:
