@@ -23,10 +23,11 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from p2p_bench.errors import ConfigError, MissingWeightsError
-from p2p_bench.models.config_values import check_values
+from p2p_bench.models.config_values import check_values, faulty_value
 from p2p_bench.models.files import checkpoint_directory, read_json
 from p2p_bench.models.layouts import INSTRUCT_PIX2PIX, SDXL, STABLE_DIFFUSION, Family, Layout
 from p2p_bench.models.part_config import PartConfig
+from p2p_bench.models.parts import quiet
 from p2p_bench.models.single_file_claims import check_claims
 from p2p_bench.models.single_file_keys import (
     AVERAGED,
@@ -152,16 +153,13 @@ def networks_of_file(file: Path, configs: Path, layout: Layout) -> Iterator[tupl
     prefixes = {"unet": (UNET,), layout.vae: vae_prefixes(state)}
     for folder, kind in (("unet", UNet2DConditionModel), (layout.vae, AutoencoderKL)):
         part = f"{where}, {folder}"
-        check_values(kind, PartConfig.read(configs / folder / "config.json", "convert"))
-        network = readable(partial(_of_config, kind, configs / folder), part, configs / folder)
+        network = _of_configuration(kind, configs / folder, part)
         own = {key: one for key, one in state.items() if key.startswith(prefixes[folder])}
         converted = readable(partial(changes[folder], own, network.config), part, file)
         yield folder, _filled(network, converted, part, _not_taken(own, converted))
     for place, (folder, name) in enumerate(layout.encoders.items()):
         part = f"{where}, {folder}"
-        check_values(_ENCODERS[name], PartConfig.read(configs / folder / "config.json", "convert"))
-        config = readable(partial(CLIPTextConfig.from_pretrained, configs / folder), part, configs / folder)
-        network = _ENCODERS[name](config)
+        network = _of_configuration(_ENCODERS[name], configs / folder, part)
         yield folder, _filled(network, *_text(network, state, layout, place, part))
 
 
@@ -171,12 +169,30 @@ def save_network(network: Any, configs: Path, made: Path) -> None:
     Libraries would write their own release and defaults into it, from both of which sizes and number formats
     are read.
     """
-    network.save_pretrained(made, safe_serialization=True)
+    with quiet():
+        network.save_pretrained(made, safe_serialization=True)
     shutil.copy(configs / "config.json", made)
 
 
-def _of_config(kind: Any, folder: Path) -> Any:
-    return kind.from_config(kind.load_config(folder))
+def _of_configuration(kind: Any, folder: Path, where: str) -> Any:
+    """A network of what its configuration says, with weights of no meaning.
+
+    Raises:
+        MissingWeightsError: There is none; names the value if it is a single one.
+    """
+
+    def made() -> Any:
+        if kind in _ENCODERS.values():
+            return kind(CLIPTextConfig.from_pretrained(folder))
+        return kind.from_config(kind.load_config(folder))
+
+    config = PartConfig.read(folder / "config.json", "convert")
+    check_values(kind, config)
+    try:
+        return readable(made, where, folder)
+    except MissingWeightsError as error:
+        fault = faulty_value(kind, config)
+        raise (error if fault is None else fault) from error
 
 
 def _not_taken(state: Mapping[str, Tensor], converted: Mapping[str, Tensor]) -> list[str]:
@@ -249,7 +265,9 @@ def _filled(
     kept = {key: _writable(one) for key, one in state.items() if one is not None}
     formats = {one.dtype for one in kept.values() if one.is_floating_point()}
     if len(formats) == 1:
-        network.to(next(iter(formats)))
+        nn.Module.to(
+            network, next(iter(formats))
+        )  # diffusers' own warns of layers to be kept wide, even of none
     # What a network computes itself may be missing.
     buffers = {key: one for key, one in network.state_dict().items() if key.endswith("position_ids")}
     load_weights(network, {**{key: buffers[key] for key in own & buffers.keys()}, **kept}, where, foreign)

@@ -13,10 +13,10 @@ from safetensors import safe_open
 from torch import Tensor
 
 from p2p_bench.errors import ConfigError
-from p2p_bench.models.files import read_json
+from p2p_bench.models.checkpoint import schedule_of
 from p2p_bench.models.layouts import SCHEDULER_FILE, Layout
 from p2p_bench.models.part_config import PartConfig
-from p2p_bench.models.schedule import NoiseSchedule, schedule_from_config
+from p2p_bench.models.schedule import NoiseSchedule
 
 _LEVELS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "alphas_cumprod": lambda alphas_cumprod: alphas_cumprod,
@@ -51,6 +51,7 @@ def check_claims(file: Path, keys: Collection[str], generation: str, configs: Pa
 
     Raises:
         ConfigError: It does; names the key of the file and the file of the configurations.
+        MissingWeightsError: The configurations are of a kind that is not known here.
     """
     where = f"convert: {file.name}"
     foreign = sorted(key for key in keys if key == "ztsnr" or key.startswith("edm_"))
@@ -59,7 +60,7 @@ def check_claims(file: Path, keys: Collection[str], generation: str, configs: Pa
             f"{where}: {', '.join(foreign)} in it says that it was trained with other noise levels than "
             "those known here; take another checkpoint"
         )
-    schedule = schedule_from_config(read_json(configs / SCHEDULER_FILE, "convert"), layout.steps_offset)
+    schedule = schedule_of(configs, layout, "convert")
     with safe_open(file, "pt") as tensors:
         header = tensors.metadata() or {}
         said = {key: tensors.get_tensor(key) for key in (*_LEVELS, _SCALE) if key in keys}

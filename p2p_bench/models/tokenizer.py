@@ -129,6 +129,7 @@ def load_tokenizer(
             f"such as {lost[0]!r}, so prompts would be spelt out; get it again"
         )
     tokenizer.model_max_length = max_tokens
+    _check_unknown(tokenizer, folder, name)
     tokenizer.written_out = _learnt_words(tokenizer)
     return tokenizer
 
@@ -154,6 +155,7 @@ def load_bert_tokenizer(
     tokenizer: SharedBertTokenizer = _read(SharedBertTokenizer, folder, name)
     _check_tokens(tokenizer, folder, name, num_embeddings, encoder, ("cls", "sep", "pad"))
     tokenizer.model_max_length = max_tokens
+    _check_unknown(tokenizer, folder, name)
     return tokenizer
 
 
@@ -182,6 +184,10 @@ def _check_tokens(
                 f"model {name!r}: the tokenizer in {folder} has no {kind} token; it is not the "
                 "family's, or its tokenizer_config.json is not whole: get it again"
             )
+
+
+def _check_unknown(tokenizer: Any, folder: Path, name: str) -> None:
+    """Sees that a tokenizer reads what it does not know, and does not fail."""
     try:
         len(tokenizer.all_special_ids), tokenizer(_UNSEEN)
     except Exception as error:  # as in `_read`

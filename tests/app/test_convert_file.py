@@ -81,6 +81,21 @@ def test_configurations_stay_as_they_were_written(tmp_path: Path) -> None:
     assert {half.vae.dtype, half.unet.dtype} == {torch.float16}
 
 
+def test_the_scheduler_is_the_one_that_the_index_names(tmp_path: Path) -> None:
+    """As in pipelines, whichever wrote its file."""
+    configs = Path(shutil.copytree(tiny_checkpoint().path, tmp_path / "configs"))
+    scheduler = configs / "scheduler" / "scheduler_config.json"
+    scheduler.write_text(
+        json.dumps({**json.loads(scheduler.read_text()), "_class_name": "EDMEulerScheduler"})
+    )
+    convert_file(single_file("sd", tmp_path), tmp_path / "made", str(configs))
+    index = json.loads((configs / "model_index.json").read_text())
+    index = {**index, "scheduler": ["diffusers", "EDMEulerScheduler"]}
+    (configs / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(MissingWeightsError, match="EDMEulerScheduler, whose noise levels are not"):
+        convert_file(tmp_path / "sd.safetensors", tmp_path / "none", str(configs))
+
+
 def test_what_configurations_say_of_predictions_is_told(tmp_path: Path, command: Command) -> None:
     file, configs = single_file("sd", tmp_path), str(tiny_checkpoint("v_prediction").path)
     done = command("convert", str(file), "made", "--configs", configs)
@@ -127,6 +142,13 @@ def test_a_file_that_is_not_whole_is_refused_and_leaves_nothing(tmp_path: Path) 
     (junk / "vae" / "config.json").write_text(json.dumps({**config, "act_fn": [1]}))
     with pytest.raises(MissingWeightsError, match=r"vae/config\.json: act_fn is \[1\], expected a name"):
         convert_file(file, tmp_path / "made", str(junk))
+    text = Path(shutil.copytree(configs, tmp_path / "text"))
+    config = json.loads((text / "text_encoder" / "config.json").read_text())
+    (text / "text_encoder" / "config.json").write_text(json.dumps({**config, "hidden_act": "junk"}))
+    with pytest.raises(
+        MissingWeightsError, match=r"text_encoder/config\.json: hidden_act is \"junk\", expected"
+    ):
+        convert_file(file, tmp_path / "made", str(text))
     assert not (tmp_path / "made").exists()
     (tmp_path / "model.ckpt").write_bytes(b"pickle")
     with pytest.raises(MissingWeightsError, match="pickle"):
