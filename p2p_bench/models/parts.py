@@ -95,7 +95,7 @@ def load_part(
     options |= {"dtype": dtype} if of_transformers else {"low_cpu_mem_usage": False, "torch_dtype": dtype}
     where = f"model {name!r}, {folder.name}"
     # Random weights are drawn before the file's take their place; nobody else may notice.
-    with quiet(), torch.random.fork_rng(devices=[]):
+    with _quiet(), torch.random.fork_rng(devices=[]):
         try:
             module, info = readable(lambda: kind.from_pretrained(folder, **options), where, folder)
         except MissingWeightsError as error:
@@ -133,7 +133,7 @@ def _warn_of_settings(kind: Any, config: PartConfig) -> None:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def _quiet() -> Iterator[None]:
     """No progress bars and no tables of keys: what is wrong is said by an error of ours."""
     before = {library: library.get_verbosity() for library in (transformers_logging, diffusers_logging)}
     shown = {library: library.is_progress_bar_enabled() for library in before}

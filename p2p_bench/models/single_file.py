@@ -18,7 +18,7 @@ from diffusers.loaders.single_file_utils import (
     convert_open_clip_checkpoint,
 )
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
@@ -27,7 +27,6 @@ from p2p_bench.models.config_values import check_values, faulty_value
 from p2p_bench.models.files import checkpoint_directory, read_json
 from p2p_bench.models.layouts import INSTRUCT_PIX2PIX, SDXL, STABLE_DIFFUSION, Family, Layout
 from p2p_bench.models.part_config import PartConfig
-from p2p_bench.models.parts import quiet
 from p2p_bench.models.single_file_claims import check_claims
 from p2p_bench.models.single_file_keys import (
     AVERAGED,
@@ -149,6 +148,7 @@ def networks_of_file(file: Path, configs: Path, layout: Layout) -> Iterator[tupl
     state = readable(lambda: load_file(file), where, file)
     _warn_of_left_out(state, layout, where)
     state = {key: one for key, one in state.items() if not key.startswith(AVERAGED)}
+    PartConfig.read(configs / "unet" / "config.json", "convert").integer("layers_per_block", 2)
     changes = {"unet": convert_ldm_unet_checkpoint, layout.vae: convert_ldm_vae_checkpoint}
     prefixes = {"unet": (UNET,), layout.vae: vae_prefixes(state)}
     for folder, kind in (("unet", UNet2DConditionModel), (layout.vae, AutoencoderKL)):
@@ -163,14 +163,20 @@ def networks_of_file(file: Path, configs: Path, layout: Layout) -> Iterator[tupl
         yield folder, _filled(network, *_text(network, state, layout, place, part))
 
 
-def save_network(network: Any, configs: Path, made: Path) -> None:
+def save_network(network: nn.Module, configs: Path, made: Path, stem: str) -> None:
     """Writes a network of a file beside the configuration that it is of, as that was written.
 
     Libraries would write their own release and defaults into it, from both of which sizes and number formats
     are read.
+
+    Args:
+        network: The network.
+        configs: Folder of its configuration.
+        made: Folder to make.
+        stem: How its weight file is called.
     """
-    with quiet():
-        network.save_pretrained(made, safe_serialization=True)
+    made.mkdir()
+    save_file(network.state_dict(), made / f"{stem}.safetensors", metadata={"format": "pt"})
     shutil.copy(configs / "config.json", made)
 
 

@@ -34,6 +34,7 @@ _OF_TRAINING = (
 _CHANGES = {
     "control_model.": "a ControlNet beside the model",
     "lora_": "a LoRA beside the model",
+    "lycoris_": "a LoRA beside the model",
     "ip_adapter.": "an IP-Adapter beside the model",
 }
 """How keys begin of what changes images and is not merged into the weights."""

@@ -137,18 +137,16 @@ def test_a_file_that_is_not_whole_is_refused_and_leaves_nothing(tmp_path: Path) 
         convert_file(file, tmp_path / "made", str(part))
     with pytest.raises(ConfigError, match="cannot be made"):
         convert_file(file, file / "made", configs)
-    junk = Path(shutil.copytree(configs, tmp_path / "junk"))
-    config = json.loads((junk / "vae" / "config.json").read_text())
-    (junk / "vae" / "config.json").write_text(json.dumps({**config, "act_fn": [1]}))
-    with pytest.raises(MissingWeightsError, match=r"vae/config\.json: act_fn is \[1\], expected a name"):
-        convert_file(file, tmp_path / "made", str(junk))
-    text = Path(shutil.copytree(configs, tmp_path / "text"))
-    config = json.loads((text / "text_encoder" / "config.json").read_text())
-    (text / "text_encoder" / "config.json").write_text(json.dumps({**config, "hidden_act": "junk"}))
-    with pytest.raises(
-        MissingWeightsError, match=r"text_encoder/config\.json: hidden_act is \"junk\", expected"
+    for part, key, value, said in (
+        ("text_encoder", "hidden_act", "junk", r"hidden_act is \"junk\", expected"),
+        ("vae", "act_fn", [1], r"act_fn is \[1\], expected a name"),
+        ("unet", "layers_per_block", [1, 1], r"layers_per_block is \[1, 1\], expected an integer"),
     ):
-        convert_file(file, tmp_path / "made", str(text))
+        other = Path(shutil.copytree(configs, tmp_path / part))
+        config = json.loads((other / part / "config.json").read_text())
+        (other / part / "config.json").write_text(json.dumps({**config, key: value}))
+        with pytest.raises(MissingWeightsError, match=rf"{part}/config\.json: {said}"):
+            convert_file(file, tmp_path / "made", str(other))
     assert not (tmp_path / "made").exists()
     (tmp_path / "model.ckpt").write_bytes(b"pickle")
     with pytest.raises(MissingWeightsError, match="pickle"):

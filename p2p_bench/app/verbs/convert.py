@@ -156,7 +156,7 @@ def convert_file(file: Path, made: Path, configs: str | None = None) -> str:
         for folder in ("scheduler", *layout.tokenizers):
             _copy(directory / folder, made / folder)
         for folder, network in networks_of_file(file, directory, layout):
-            save_network(network, directory / folder, made / folder)
+            save_network(network, directory / folder, made / folder, layout.weights[folder])
         spec = LocalCheckpoint(made, file.stem).load().spec  # as it is going to be
     except BaseException:
         shutil.rmtree(made)
