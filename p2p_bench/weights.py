@@ -83,21 +83,46 @@ def refuse_damaged(where: str, tensors: Iterable[tuple[str, Tensor]]) -> None:
     _refuse(where, kinds, "the file is damaged, or its values do not fit the number format")
 
 
-def load_weights(network: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
+def refuse_quantized(where: str, formats: Mapping[str, str]) -> None:
+    """Refuses weights that are no floating-point numbers, which stand for others by a scale held elsewhere.
+
+    Libraries take them for the numbers that they stand for.
+
+    Args:
+        where: Part and file, to begin the message with.
+        formats: The number format of each that is none, by its key.
+
+    Raises:
+        MissingWeightsError: There is one; names them.
+    """
+    if formats:
+        found = _listed([f"{key} ({formats[key]})" for key in sorted(formats)])
+        raise MissingWeightsError(
+            f"{where}: not in floating-point numbers: {found}; quantized weights are not read here: get them "
+            "as they were before"
+        )
+
+
+def load_weights(
+    network: nn.Module, state: Mapping[str, Tensor], where: str, foreign: Iterable[str] = ()
+) -> None:
     """Puts tensors into a network that has exactly these keys, and checks them.
 
     Args:
         network: The network.
         state: The tensors.
         where: Part and file, to begin a message with.
+        foreign: Further keys of the file, which have no place in the network.
 
     Raises:
-        MissingWeightsError: They are not the network's, or damaged.
+        MissingWeightsError: They are not the network's, or damaged, or no floating-point numbers.
     """
     own = network.state_dict()
     both = own.keys() & state.keys()
     shapes = [(key, state[key].shape, own[key].shape) for key in both if state[key].shape != own[key].shape]
-    refuse_foreign(where, own.keys() - state.keys(), state.keys() - own.keys(), shapes)
+    refuse_foreign(where, own.keys() - state.keys(), {*(state.keys() - own.keys()), *foreign}, shapes)
+    odd = {key for key in both if own[key].is_floating_point() and not state[key].is_floating_point()}
+    refuse_quantized(where, {key: str(state[key].dtype).removeprefix("torch.") for key in odd})
     refuse_damaged(where, state.items())
     network.load_state_dict(state)
 
@@ -109,6 +134,15 @@ def tensor_keys(file: Path, where: str) -> list[str]:
         MissingWeightsError: The file is cut short or not safetensors.
     """
     return readable(lambda: _keys(file), where, file)
+
+
+def tensor_formats(file: Path, where: str) -> dict[str, str]:
+    """Keys of a safetensors file and their number formats ("F16", "I8"), from its header.
+
+    Raises:
+        MissingWeightsError: The file is cut short or not safetensors.
+    """
+    return readable(lambda: _formats(file), where, file)
 
 
 def readable(read: Callable[[], T], where: str, file: Path) -> T:
@@ -134,6 +168,11 @@ def readable(read: Callable[[], T], where: str, file: Path) -> T:
 def _keys(file: Path) -> list[str]:
     with safe_open(file, "pt") as tensors:
         return list(tensors.keys())
+
+
+def _formats(file: Path) -> dict[str, str]:
+    with safe_open(file, "pt") as tensors:
+        return {key: tensors.get_slice(key).get_dtype() for key in tensors.keys()}  # noqa: SIM118
 
 
 def _refuse(where: str, kinds: Mapping[str, Sequence[str]], likely: str) -> None:

@@ -329,14 +329,28 @@ class UNetCheckpoint:
         return PartConfig.read(directory / part / "config.json", self.name)
 
     def _schedule(self, directory: Path, layout: Layout) -> NoiseSchedule:
-        config = PartConfig.read(directory / SCHEDULER_FILE, self.name)
-        # Pipelines make the scheduler that the index names, whichever wrote the file.
-        named = PartConfig.read(directory / "model_index.json", self.name).values.get("scheduler")
-        kind = {"_class_name": named[-1]} if isinstance(named, list) and named and named[-1] else {}
-        try:
-            return schedule_from_config({**config.values, **kind}, layout.steps_offset)
-        except ConfigError as error:
-            raise MissingWeightsError(f"model {self.name!r} in {config.file.parent}: {error}") from error
+        return schedule_of(directory, layout, self.name)
+
+
+def schedule_of(directory: Path, layout: Layout, name: str) -> NoiseSchedule:
+    """The noise levels of a checkpoint and what its network predicts, by its files.
+
+    Args:
+        directory: The checkpoint.
+        layout: Its family.
+        name: Name of the model, for messages.
+
+    Raises:
+        MissingWeightsError: They are missing, or of a kind that is not known here.
+    """
+    config = PartConfig.read(directory / SCHEDULER_FILE, name)
+    # Pipelines make the scheduler that the index names, whichever wrote the file.
+    named = PartConfig.read(directory / "model_index.json", name).values.get("scheduler")
+    kind = {"_class_name": named[-1]} if isinstance(named, list) and named and named[-1] else {}
+    try:
+        return schedule_from_config({**config.values, **kind}, layout.steps_offset)
+    except ConfigError as error:
+        raise MissingWeightsError(f"model {name!r} in {config.file.parent}: {error}") from error
 
 
 def tokenizers_of(reader: PromptReader) -> list[Any]:

@@ -26,16 +26,21 @@ from p2p_bench.models.files import (
 )
 from p2p_bench.models.layouts import NETWORK_STEM, Layout
 from p2p_bench.models.part_config import PartConfig
-from p2p_bench.weights import readable, refuse_damaged, refuse_foreign, tensor_keys
+from p2p_bench.weights import readable, refuse_damaged, refuse_foreign, refuse_quantized, tensor_formats
 
 log = logging.getLogger(__name__)
+
+_FLOATING = ("F", "BF")
+"""How the names of floating-point formats begin in safetensors."""
+_COUNTED = "position_ids"
+"""How the keys of whole numbers end that are no weights."""
 
 
 def check_headers(directory: Path, name: str, layout: Layout, variant: str | None) -> None:
     """Sees that no weight file of a checkpoint is cut short, and that shards hold what their index says.
 
     Raises:
-        MissingWeightsError: One is; names it.
+        MissingWeightsError: One is, or holds quantized weights; names it.
         ConfigError: Weights are quantized.
     """
     for part, stem in layout.weights.items():
@@ -47,7 +52,12 @@ def check_headers(directory: Path, name: str, layout: Layout, variant: str | Non
             )
         files = weight_files(directory, part, stem, variant)
         where = f"model {name!r}, {part}"
-        keys = {file.name: set(tensor_keys(file, where)) for file in files}
+        formats = {file.name: tensor_formats(file, where) for file in files}
+        for file in files:
+            held = formats[file.name].items()
+            odd = {key: one for key, one in held if not (one.startswith(_FLOATING) or key.endswith(_COUNTED))}
+            refuse_quantized(f"{where} ({file.name})", odd)
+        keys = {name: set(held) for name, held in formats.items()}
         # diffusers looks no further than the index, and fills what a shard lacks with random numbers.
         index = index_file(directory, part, stem, variant_of(directory, part, stem, variant))
         placed = weight_map(index) if index.is_file() else {}

@@ -3,7 +3,9 @@
 Such a file holds neither configurations nor tokenizers: they come from a directory of the same family.
 """
 
-from collections.abc import Iterator, Mapping
+import logging
+import shutil
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,52 +18,82 @@ from diffusers.loaders.single_file_utils import (
     convert_open_clip_checkpoint,
 )
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from p2p_bench.errors import ConfigError, MissingWeightsError
-from p2p_bench.models.config_values import check_values
+from p2p_bench.models.config_values import check_values, faulty_value
 from p2p_bench.models.files import checkpoint_directory, read_json
-from p2p_bench.models.layouts import SCHEDULER_FILE, SDXL, STABLE_DIFFUSION, Layout
+from p2p_bench.models.layouts import INSTRUCT_PIX2PIX, SDXL, STABLE_DIFFUSION, Family, Layout
 from p2p_bench.models.part_config import PartConfig
-from p2p_bench.models.schedule import schedule_from_config
-from p2p_bench.weights import load_weights, readable, refuse_foreign, tensor_keys
+from p2p_bench.models.single_file_claims import check_claims
+from p2p_bench.models.single_file_keys import (
+    AVERAGED,
+    COUNTERS,
+    FIRST_LAYER,
+    LAST_LAYER,
+    REFINER,
+    TEXT,
+    UNET,
+    check_apart,
+    foreign_to_open_clip,
+    is_idle,
+    kind_of_other,
+    left_out,
+    vae_prefixes,
+)
+from p2p_bench.weights import load_weights, readable, tensor_keys
 
-_UNET = "model.diffusion_model."
-_TRANSFORMERS = ("joint_blocks.", "double_blocks.", "transformer_blocks.")
-"""How keys of other networks begin, Stable Diffusion 3's and FLUX's."""
-_LEVELS = "alphas_cumprod"
-_ROUNDED = 1e-3
-"""Most that half precision makes of a level."""
-_FIRST = {"sd": "cond_stage_model.transformer.", "sdxl": "conditioner.embedders.0.transformer."}
-_OPEN_CLIP = {"sd": "cond_stage_model.model.", "sdxl": "conditioner.embedders.1.model."}
+log = logging.getLogger(__name__)
+
 _ENCODERS = {kind.__name__: kind for kind in (CLIPTextModel, CLIPTextModelWithProjection)}
-_USUAL = {
+_USUAL: Mapping[Family, str] = {
     "sd": "stable-diffusion-v1-5/stable-diffusion-v1-5",
     "sdxl": "stabilityai/stable-diffusion-xl-base-1.0",
+    "ip2p": "timbrooks/instruct-pix2pix",
 }
 
 
 def layout_of_file(file: Path) -> Layout:
-    """The family of a file, by its keys.
+    """The family of a file, by its keys and what its U-Net is given.
 
     Raises:
         MissingWeightsError: It cannot be read.
-        ConfigError: It is of another family.
+        ConfigError: It is of another family, of none, or of two models.
     """
     keys = tensor_keys(file, f"convert: {file.name}")
-    if transformer := [key for key in keys if key.removeprefix(_UNET).startswith(_TRANSFORMERS)]:
+    if other := kind_of_other(keys):
+        raise ConfigError(f"convert: {file} {other}")
+    check_apart(keys, f"convert: {file.name}")
+    if any(key.startswith(REFINER) for key in keys):
         raise ConfigError(
-            f"convert: {file} is no checkpoint of Stable Diffusion 1.x, 2.x or XL but of a transformer "
-            f"({transformer[0]}); get the model as a directory in diffusers' format"
+            f"convert: {file} is the refiner of Stable Diffusion XL (its text encoder is {REFINER}), which "
+            "finishes images and edits none; take the base model"
         )
-    if not any(key.startswith(_UNET) for key in keys):
-        raise ConfigError(
-            f"convert: {file} is no whole checkpoint of Stable Diffusion in the original layout: no key "
-            f"starts with {_UNET}"
+    if any(key.startswith(TEXT["xl"]) and not is_idle(key) for key in keys):
+        return SDXL
+    return INSTRUCT_PIX2PIX if _given(file, keys) else STABLE_DIFFUSION
+
+
+def _given(file: Path, keys: Collection[str]) -> bool:
+    """Whether a U-Net is given the latents of an image beside those that it denoises.
+
+    Raises:
+        ConfigError: It is given something else.
+    """
+    with safe_open(file, "pt") as tensors:
+        first, last = (
+            tensors.get_slice(key).get_shape() if key in keys else [] for key in (FIRST_LAYER, LAST_LAYER)
         )
-    return SDXL if any(key.startswith("conditioner.") for key in keys) else STABLE_DIFFUSION
+    if len(first) != 4 or len(last) != 4 or first[1] == last[0]:
+        return False  # or damaged, which is said when weights are read
+    if first[1] == 2 * last[0]:
+        return True
+    raise ConfigError(
+        f"convert: {file}: {FIRST_LAYER} takes {first[1]} channels and {LAST_LAYER} returns {last[0]}; "
+        "inpainting, depth and upscaling checkpoints cannot be edited with, take the text-to-image one"
+    )
 
 
 def configs_of_file(file: Path, layout: Layout, given: str | None) -> Path:
@@ -74,9 +106,10 @@ def configs_of_file(file: Path, layout: Layout, given: str | None) -> Path:
 
     Raises:
         MissingWeightsError: There is none on this machine; says how to get it.
-        ConfigError: It is of another family.
+        ConfigError: It is of another family, or the file says of itself that it was trained otherwise.
     """
-    second = any(key.startswith(_OPEN_CLIP["sd"]) for key in tensor_keys(file, f"convert: {file.name}"))
+    keys = tensor_keys(file, f"convert: {file.name}")
+    second = any(key.startswith(TEXT["v2"]) and not is_idle(key) for key in keys)
     usual = "" if layout == STABLE_DIFFUSION and second else _USUAL[layout.family]
     remedy = f", or fetch them once with `hf download {usual} --include '*.json' '*.txt'`" if usual else ""
     why = "" if usual else "; of Stable Diffusion 2 no file says whether it predicts noise or velocity"
@@ -95,40 +128,9 @@ def configs_of_file(file: Path, layout: Layout, given: str | None) -> Path:
         raise ConfigError(
             f"convert: {file.name} is of {layout.title}, but {directory} is of a {index.get('_class_name')}"
         )
-    _check_levels(file, directory, layout)
+    generation = "xl" if layout == SDXL else "v2" if second else "v1"
+    check_claims(file, keys, generation, directory, layout)
     return directory
-
-
-def _check_levels(file: Path, configs: Path, layout: Layout) -> None:
-    """Refuses a file that says of itself that it was trained otherwise than a scheduler's file has it.
-
-    Raises:
-        ConfigError: It does.
-    """
-    where = f"convert: {file.name}"
-    keys = tensor_keys(file, where)
-    foreign = sorted(key for key in keys if key == "ztsnr" or key.startswith("edm_"))
-    if foreign:
-        raise ConfigError(
-            f"{where}: {', '.join(foreign)} in it says that it was trained with other noise levels than "
-            "those known here; take another checkpoint"
-        )
-    schedule = schedule_from_config(read_json(configs / SCHEDULER_FILE, "convert"), layout.steps_offset)
-    if "v_pred" in keys and schedule.prediction_type != "v_prediction":
-        raise ConfigError(
-            f"{where}: v_pred in it says that it predicts velocity, {configs / SCHEDULER_FILE} says "
-            f"{schedule.prediction_type}; give --configs DIR of a model whose prediction_type is v_prediction"
-        )
-    if _LEVELS not in keys:
-        return
-    with safe_open(file, "pt") as tensors:
-        levels = tensors.get_tensor(_LEVELS).double()
-    own = schedule.alphas_cumprod
-    if levels.shape != own.shape or float((levels - own).abs().max()) > _ROUNDED:
-        raise ConfigError(
-            f"{where}: its {_LEVELS} are not those of {configs / SCHEDULER_FILE}; give --configs DIR of the "
-            "model that it was trained from"
-        )
 
 
 def networks_of_file(file: Path, configs: Path, layout: Layout) -> Iterator[tuple[str, Any]]:
@@ -142,48 +144,117 @@ def networks_of_file(file: Path, configs: Path, layout: Layout) -> Iterator[tupl
     Raises:
         MissingWeightsError: Tensors are absent, foreign, misshapen or damaged.
     """
-    state = readable(lambda: load_file(file), f"convert: {file.name}", file)
+    where = f"convert: {file.name}"
+    state = readable(lambda: load_file(file), where, file)
+    _warn_of_left_out(state, layout, where)
+    state = {key: one for key, one in state.items() if not key.startswith(AVERAGED)}
+    PartConfig.read(configs / "unet" / "config.json", "convert").integer("layers_per_block", 2)
     changes = {"unet": convert_ldm_unet_checkpoint, layout.vae: convert_ldm_vae_checkpoint}
+    prefixes = {"unet": (UNET,), layout.vae: vae_prefixes(state)}
     for folder, kind in (("unet", UNet2DConditionModel), (layout.vae, AutoencoderKL)):
-        where = f"convert: {file.name}, {folder}"
-        check_values(kind, PartConfig.read(configs / folder / "config.json", "convert"))
-        network = readable(partial(_of_config, kind, configs / folder), where, configs / folder)
-        converted = readable(partial(changes[folder], dict(state), network.config), where, file)
-        if folder == "unet":
-            _check_all_taken(state, converted, where)
-        yield folder, _filled(network, converted, where)
+        part = f"{where}, {folder}"
+        network = _of_configuration(kind, configs / folder, part)
+        own = {key: one for key, one in state.items() if key.startswith(prefixes[folder])}
+        converted = readable(partial(changes[folder], own, network.config), part, file)
+        yield folder, _filled(network, converted, part, _not_taken(own, converted))
     for place, (folder, name) in enumerate(layout.encoders.items()):
-        where = f"convert: {file.name}, {folder}"
-        check_values(_ENCODERS[name], PartConfig.read(configs / folder / "config.json", "convert"))
-        config = readable(partial(CLIPTextConfig.from_pretrained, configs / folder), where, configs / folder)
-        network = _ENCODERS[name](config)
-        yield folder, _filled(network, _text(network, state, layout, place), where)
+        part = f"{where}, {folder}"
+        network = _of_configuration(_ENCODERS[name], configs / folder, part)
+        yield folder, _filled(network, *_text(network, state, layout, place, part))
 
 
-def _of_config(kind: Any, folder: Path) -> Any:
-    return kind.from_config(kind.load_config(folder))
+def save_network(network: nn.Module, configs: Path, made: Path, stem: str) -> None:
+    """Writes a network of a file beside the configuration that it is of, as that was written.
+
+    Libraries would write their own release and defaults into it, from both of which sizes and number formats
+    are read.
+
+    Args:
+        network: The network.
+        configs: Folder of its configuration.
+        made: Folder to make.
+        stem: How its weight file is called.
+    """
+    made.mkdir()
+    save_file(network.state_dict(), made / f"{stem}.safetensors", metadata={"format": "pt"})
+    shutil.copy(configs / "config.json", made)
 
 
-def _check_all_taken(state: Mapping[str, Tensor], converted: Mapping[str, Tensor], where: str) -> None:
-    """Refuses tensors of a U-Net that the translation leaves out, since no configuration asks for them."""
-    taken = {tensor.data_ptr() for tensor in converted.values()}
-    left = [key for key, one in state.items() if key.startswith(_UNET) and one.data_ptr() not in taken]
-    refuse_foreign(where, unexpected=left)
+def _of_configuration(kind: Any, folder: Path, where: str) -> Any:
+    """A network of what its configuration says, with weights of no meaning.
+
+    Raises:
+        MissingWeightsError: There is none; names the value if it is a single one.
+    """
+
+    def made() -> Any:
+        if kind in _ENCODERS.values():
+            return kind(CLIPTextConfig.from_pretrained(folder))
+        return kind.from_config(kind.load_config(folder))
+
+    config = PartConfig.read(folder / "config.json", "convert")
+    check_values(kind, config)
+    try:
+        return readable(made, where, folder)
+    except MissingWeightsError as error:
+        fault = faulty_value(kind, config)
+        raise (error if fault is None else fault) from error
 
 
-def _text(network: Any, state: Mapping[str, Tensor], layout: Layout, place: int) -> dict[str, Tensor]:
-    prefix = _OPEN_CLIP[layout.family]
-    written_by_open_clip = place == 1 or not any(key.startswith(_FIRST[layout.family]) for key in state)
-    if written_by_open_clip:
-        found = convert_open_clip_checkpoint(network, dict(state), prefix=prefix)
+def _not_taken(state: Mapping[str, Tensor], converted: Mapping[str, Tensor]) -> list[str]:
+    """Tensors of a network that the translation leaves out, since no configuration asks for them."""
+    taken = {tensor.data_ptr() for tensor in converted.values() if tensor is not None}
+    return [key for key, one in state.items() if one.data_ptr() not in taken and not is_idle(key)]
+
+
+def _warn_of_left_out(keys: Collection[str], layout: Layout, where: str) -> None:
+    """Says what is not part of the model that is made."""
+    averages = [key for key in keys if key.startswith(AVERAGED) and key not in COUNTERS]
+    if averages:
+        log.warning(
+            "%s: it holds averaged weights (%s) beside the plain ones of its U-Net, which are taken, as "
+            "diffusers does; published directories of Stable Diffusion 1 hold the averaged ones",
+            where,
+            averages[0],
+        )
+    if rest := left_out(keys, layout):
+        others = f" and {len(rest) - 1} more" if len(rest) > 1 else ""
+        log.warning("%s: %s%s in it is left out, as no part of %s", where, rest[0], others, layout.title)
+
+
+def _by_transformers(keys: Collection[str], layout: Layout, place: int) -> bool:
+    """Whether a text encoder is in the layout of transformers, and not in that of OpenCLIP."""
+    if layout == SDXL:
+        return place == 0
+    return any(key.startswith(TEXT["v1"]) and not is_idle(key) for key in keys)
+
+
+def _text(
+    network: Any, state: Mapping[str, Tensor], layout: Layout, place: int, where: str
+) -> tuple[dict[str, Tensor], str, list[str]]:
+    """The tensors of a text encoder by their keys in the network, `where`, and keys without a place in it."""
+    by_transformers = _by_transformers(state, layout, place)
+    prefix = TEXT["xl"][place] if layout == SDXL else (TEXT["v1"] if by_transformers else TEXT["v2"])[0]
+    own = {key: one for key, one in state.items() if key.startswith(prefix)}
+    if by_transformers:
+        found, foreign = convert_ldm_clip_checkpoint(own), []
     else:
-        found = convert_ldm_clip_checkpoint(dict(state))
-    bare = {key.removeprefix("text_model."): one for key, one in found.items() if "position_ids" not in key}
+        found = convert_open_clip_checkpoint(network, own, prefix=prefix)
+        foreign = foreign_to_open_clip(own, prefix)
+    found = {key: one for key, one in found.items() if not is_idle(key)}
+    bare = {key.removeprefix("text_model."): one for key, one in found.items()}
+    twice = [
+        key for key in found if key.startswith("text_model.") and key.removeprefix("text_model.") in found
+    ]
+    foreign += [f"{prefix}{key.removeprefix('text_model.')}" for key in twice]
     if not hasattr(network, "text_model"):
-        return {key: one for key, one in bare.items() if key != "text_projection.weight"}
-    return {
-        key if key.startswith("text_projection") else f"text_model.{key}": one for key, one in bare.items()
-    }
+        kept = {key: one for key, one in bare.items() if key != "text_projection.weight"}
+    else:
+        kept = {
+            key if key.startswith("text_projection") else f"text_model.{key}": one
+            for key, one in bare.items()
+        }
+    return kept, where, foreign
 
 
 def _writable(tensor: Tensor) -> Tensor:
@@ -192,13 +263,18 @@ def _writable(tensor: Tensor) -> Tensor:
     return (tensor.half() if eight else tensor).contiguous()
 
 
-def _filled(network: nn.Module, state: Mapping[str, Tensor], where: str) -> nn.Module:
+def _filled(
+    network: nn.Module, state: Mapping[str, Tensor], where: str, foreign: Collection[str]
+) -> nn.Module:
+    """A network with its weights; `foreign` are keys of the file that have no place in it."""
     own = set(network.state_dict())
     kept = {key: _writable(one) for key, one in state.items() if one is not None}
     formats = {one.dtype for one in kept.values() if one.is_floating_point()}
     if len(formats) == 1:
-        network.to(next(iter(formats)))
+        nn.Module.to(
+            network, next(iter(formats))
+        )  # diffusers' own warns of layers to be kept wide, even of none
     # What a network computes itself may be missing.
     buffers = {key: one for key, one in network.state_dict().items() if key.endswith("position_ids")}
-    load_weights(network, {**{key: buffers[key] for key in own & buffers.keys()}, **kept}, where)
+    load_weights(network, {**{key: buffers[key] for key in own & buffers.keys()}, **kept}, where, foreign)
     return network.eval()

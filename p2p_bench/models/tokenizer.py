@@ -16,6 +16,8 @@ from p2p_bench.models.files import read_json
 from p2p_bench.prompts.words import TokenizedPrompt, tokenize
 
 _LOCK = threading.Lock()
+_UNSEEN = "\N{PENGUIN}"
+"""What small vocabularies do not hold."""
 _SPARE = 64
 """Embeddings may be padded to a multiple of this; more without a token are those of another vocabulary."""
 
@@ -127,6 +129,7 @@ def load_tokenizer(
             f"such as {lost[0]!r}, so prompts would be spelt out; get it again"
         )
     tokenizer.model_max_length = max_tokens
+    _check_unknown(tokenizer, folder, name)
     tokenizer.written_out = _learnt_words(tokenizer)
     return tokenizer
 
@@ -152,6 +155,7 @@ def load_bert_tokenizer(
     tokenizer: SharedBertTokenizer = _read(SharedBertTokenizer, folder, name)
     _check_tokens(tokenizer, folder, name, num_embeddings, encoder, ("cls", "sep", "pad"))
     tokenizer.model_max_length = max_tokens
+    _check_unknown(tokenizer, folder, name)
     return tokenizer
 
 
@@ -180,6 +184,18 @@ def _check_tokens(
                 f"model {name!r}: the tokenizer in {folder} has no {kind} token; it is not the "
                 "family's, or its tokenizer_config.json is not whole: get it again"
             )
+
+
+def _check_unknown(tokenizer: Any, folder: Path, name: str) -> None:
+    """Sees that a tokenizer reads what it does not know, and does not fail."""
+    try:
+        len(tokenizer.all_special_ids), tokenizer(_UNSEEN)
+    except Exception as error:  # as in `_read`
+        raise MissingWeightsError(
+            f"model {name!r}: the tokenizer in {folder} fails at letters that it does not know "
+            f"({str(error)[:100]}); unk_token in tokenizer_config.json has to be one of its tokens: get it "
+            "again"
+        ) from error
 
 
 def _without_merge(folder: Path, tokenizer: CLIPTokenizer) -> list[str]:

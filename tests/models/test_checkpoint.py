@@ -105,6 +105,12 @@ def test_checksum_is_of_the_contents(copy: Path) -> None:
     assert UNetCheckpoint(copy).spec().checksum != before
 
 
+def test_a_tokenizer_that_fails_at_unknown_letters_is_refused(copy: Path) -> None:
+    change_json(copy / "tokenizer" / "tokenizer_config.json", unk_token="")
+    with pytest.raises(MissingWeightsError, match=r"unk_token in tokenizer_config\.json has to be one"):
+        UNetCheckpoint(copy).tokenizer()
+
+
 @pytest.mark.parametrize("file", ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"])
 def test_checksum_is_of_the_tokenizer_settings_too(copy: Path, file: str) -> None:
     before = UNetCheckpoint(copy).spec().checksum

@@ -251,3 +251,22 @@ def test_merges_that_are_not_there_are_refused(tmp_path: Path) -> None:
         merges.write_text("\n".join(lines[:kept]))
         with pytest.raises(MissingWeightsError, match=r"merges\.txt lacks the merges of"):
             UNetCheckpoint(folder, name="tiny").tokenizer()
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_weights_that_are_no_floating_point_numbers_are_refused(copy: Path, part: str) -> None:
+    """Libraries take quantized weights without their scale for numbers."""
+    keys: list[str] = []
+
+    def quantized(state: State) -> State:
+        keys.append(next(key for key in sorted(state) if state[key].ndim > 1))
+        return state | {
+            keys[0]: (50 * state[keys[0]]).to(torch.int8),
+            "embeddings.position_ids": torch.arange(3),
+        }
+
+    change(copy, part, quantized)
+    with pytest.raises(
+        MissingWeightsError, match=rf"{part} .*floating-point numbers: {keys[0]} \(I8\); quant"
+    ):
+        UNetCheckpoint(copy).spec()

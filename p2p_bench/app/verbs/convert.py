@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _COPIED = (".json", ".txt", ".model")
 """What is copied of a checkpoint: configurations and tokenizers."""
+_PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
+"""How pickles are called."""
 
 
 def main(arguments: list[str], debug: bool) -> int:
@@ -35,7 +37,8 @@ def main(arguments: list[str], debug: bool) -> int:
         prog="p2p-bench convert",
         description="Writes a checkpoint whose weights are pickles (*.bin) anew as safetensors. Only tensors "
         "are read of them; a file that asks for anything else is refused. Of one FILE.safetensors in the "
-        "original layout of Stable Diffusion 1.x, 2.x or XL it makes a directory in diffusers' layout.",
+        "original layout of Stable Diffusion 1.x, 2.x or XL, or of InstructPix2Pix, it makes a directory in "
+        "diffusers' layout.",
     )
     parser.add_argument("dir", type=user_path, help="the checkpoint, with model_index.json; or the file")
     parser.add_argument("new_dir", type=user_path, help="directory to make")
@@ -45,13 +48,14 @@ def main(arguments: list[str], debug: bool) -> int:
         "configurations and tokenizers are taken, not its weights",
     )
     options = parser.parse_args(arguments)
+    taken = ""
     if options.dir.is_file():
-        convert_file(options.dir, options.new_dir, options.configs)
+        taken = f" with the {convert_file(options.dir, options.new_dir, options.configs)}"
     elif options.configs is not None:
         raise ConfigError("convert: --configs goes with a single file; leave it out")
     else:
         convert(options.dir, options.new_dir)
-    status_console().print(f"written: {options.new_dir}; try model=local model.path={options.new_dir}")
+    status_console().print(f"written: {options.new_dir}{taken}; try model=local model.path={options.new_dir}")
     return 0
 
 
@@ -114,23 +118,29 @@ def _load(made: Path, name: str, enlarges: bool) -> None:
         LocalCheckpoint(made, name).load()
 
 
-def convert_file(file: Path, made: Path, configs: str | None = None) -> None:
+def convert_file(file: Path, made: Path, configs: str | None = None) -> str:
     """Writes a single file as a directory; see `main`.
 
     Args:
         file: The file.
         made: Directory to make; nothing is left of it where this fails.
         configs: Where configurations and tokenizers come from; None looks in the local cache.
+
+    Returns:
+        What was taken from there, for people: nothing in the weights shows it.
     """
     if made.exists():
         raise ConfigError(f"convert: {made} is there already; give a directory that is not")
-    if file.suffix != ".safetensors":
-        raise MissingWeightsError(
-            f"convert: {file.name} would be read through pickle, which can run code, and is refused; get it "
-            "as safetensors"
+    if file.suffix.lower() != ".safetensors":
+        pickled = file.suffix.lower() in _PICKLES
+        why = (
+            "would be read through pickle, which can run code, and is refused"
+            if pickled
+            else "is not known here"
         )
+        raise MissingWeightsError(f"convert: {file.name} {why}; get it as safetensors")
     from p2p_bench.models.local import LocalCheckpoint
-    from p2p_bench.models.single_file import configs_of_file, layout_of_file, networks_of_file
+    from p2p_bench.models.single_file import configs_of_file, layout_of_file, networks_of_file, save_network
 
     layout = layout_of_file(file)
     directory = configs_of_file(file, layout, configs)
@@ -146,11 +156,12 @@ def convert_file(file: Path, made: Path, configs: str | None = None) -> None:
         for folder in ("scheduler", *layout.tokenizers):
             _copy(directory / folder, made / folder)
         for folder, network in networks_of_file(file, directory, layout):
-            network.save_pretrained(made / folder, safe_serialization=True)
-        LocalCheckpoint(made, file.stem).load()  # as it is going to be
+            save_network(network, directory / folder, made / folder, layout.weights[folder])
+        spec = LocalCheckpoint(made, file.stem).load().spec  # as it is going to be
     except BaseException:
         shutil.rmtree(made)
         raise
+    return f"configurations and tokenizers of {directory}, by which it predicts {spec.prediction_type}"
 
 
 def _copy(folder: Path, made: Path) -> None:
