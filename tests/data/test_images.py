@@ -11,6 +11,7 @@ from p2p_bench import raster
 from p2p_bench.data import images
 from p2p_bench.data.images import fit_image, fit_mask, load_image, load_mask
 from p2p_bench.errors import ConfigError, DataError
+from tests.data.fake.pictures import encoded, picture, png
 
 
 def saved(path: Path, pixels: np.ndarray, mode: str | None = None, **options: object) -> Path:
@@ -59,6 +60,52 @@ def test_alpha_is_laid_over_white(tmp_path: Path, mode: str) -> None:
     image = load_image(path)
     assert torch.equal(image[:, 0, 0], torch.ones(3))
     assert torch.allclose(image[:, 0, 1], expected_right, atol=1e-6)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_a_transparent_grey_of_few_bits_is_laid_over_white(tmp_path: Path, depth: int) -> None:
+    white = 2**depth - 1
+    grey = np.arange(64).reshape(8, 8) % (white + 1)
+    path = tmp_path / "a.png"
+    path.write_bytes(png(grey, depth, clear=(white // 2,)))
+    wanted = np.where(grey == white // 2, 1, grey / white)
+    assert np.allclose(load_image(path).numpy(), wanted, atol=1e-6)
+    with pytest.raises(DataError, match="transparent pixels"):
+        load_mask(path, (8, 8))
+
+
+def test_a_transparent_colour_of_sixteen_bits_is_refused(tmp_path: Path) -> None:
+    colours = np.full((2, 2, 3), 0x1234)
+    colours[0, 0, 2] = 0x1200  # alike in the 8 bits that are kept
+    path = tmp_path / "a.png"
+    path.write_bytes(png(colours, 16))
+    assert load_image(path).shape == (3, 2, 2)
+    path.write_bytes(png(colours, 16, clear=(0x1234, 0x1234, 0x1234)))
+    with pytest.raises(DataError, match="of 16-bit colours a transparent one is not read exactly"):
+        load_image(path)
+
+
+def test_no_bit_of_a_png_may_flip(tmp_path: Path) -> None:
+    whole = encoded(picture(24))
+    wanted = raster.rgb(raster.read_encoded(whole, "a"))
+    refused = 0
+    for place in range(len(whole)):
+        content = bytearray(whole)
+        content[place] ^= 8
+        try:
+            found = raster.rgb(raster.read_encoded(bytes(content), "a"))
+        except DataError:
+            refused += 1
+            continue
+        assert np.array_equal(found, wanted), place
+    assert refused > 0.9 * len(whole)
+
+
+def test_webp_of_several_frames_may_be_lossless(tmp_path: Path) -> None:
+    path = tmp_path / "a.webp"
+    for lossless in (True, False):
+        picture(16).save(path, save_all=True, append_images=[picture(16, 1)], lossless=lossless)
+        assert (raster.kind_of(path) == "WEBP lossless") == lossless
 
 
 def test_exif_orientation(tmp_path: Path, rgb: np.ndarray) -> None:
