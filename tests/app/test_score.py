@@ -246,6 +246,29 @@ def test_variants_and_targets_have_their_pictures(command: Command) -> None:
     assert "8 of 8 are compressed with losses" in pictures["note"]
 
 
+def test_variants_without_a_picture_of_an_edit_are_told(command: Command) -> None:
+    sources = dataset(command.folder, number=2)
+    for place in range(2):
+        picture(command.folder / "out" / "good" / f"s{place}.png", place)
+        picture(command.folder / "out" / "counted" / f"{place}.png", place)
+        picture(command.folder / "far" / f"s{place}.png", place)
+        for ending in ("png", "jpg"):
+            picture(command.folder / "out" / "twice" / f"s{place}.{ending}", place)
+    (command.folder / "out" / "linked").symlink_to(command.folder / "far")
+    (command.folder / "out" / "config.yaml").write_text("of: another tool")
+    done = scored(command, "out", *sources, "score.pattern={variant}/{id}", "run.images=0")
+    assert done.code == 1, done.err
+    rows = rows_of(command.folder / "scored")
+    assert {(key[1], row["status"]) for key, row in rows.items()} == {("good", "ok"), ("twice", "error")}
+    said = done.err + done.out
+    assert "'counted' is left out: none of its 2 pictures is an edit's" in said
+    assert "links to folders are not entered: 'linked'" in said
+    (command.folder / "out" / "good").rename(command.folder / "out" / "${seed}")
+    refused = scored(command, "out", *sources, "score.pattern={variant}/{id}")
+    assert refused.code == 2
+    assert "would be read as a reference to a setting; rename the folder" in refused.err
+
+
 def test_pictures_that_two_edits_would_share_are_no_ones(command: Command) -> None:
     sources = dataset(command.folder, number=2)
     text = (command.folder / "set" / "pairs.jsonl").read_text(encoding="utf-8")
