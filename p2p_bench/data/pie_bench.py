@@ -17,6 +17,7 @@ from p2p_bench.data.pie_format import (
     parse_runs,
     prompt_of,
     released_blend_words,
+    tell_kinds,
 )
 from p2p_bench.data.places import inside, needed_file, set_folder
 from p2p_bench.data.records import (
@@ -76,7 +77,9 @@ class PieBench(FolderSet):
                 pair = self._pair(key, record_of(value), folder)
                 if wanted is None or pair.category in wanted:
                     faults.add(pair)
-        return faults.settled(self.limit, "" if wanted is None else f" of {', '.join(wanted)}")
+        pairs = faults.settled(self.limit, "" if wanted is None else f" of {', '.join(wanted)}")
+        tell_kinds(mapping, pairs, "editing_type_id", folder / IMAGES)
+        return pairs
 
     def content(self, pair: EditPair) -> Sequence[Path | bytes]:
         """See `HasContent`: the image, and the runs of the mask as they stand in the mapping file."""

@@ -141,6 +141,27 @@ def test_every_type_has_its_name(tmp_path: Path) -> None:
     assert tuple(pair.category for pair in PieBench(make(tmp_path, entries)).pairs()) == CATEGORIES
 
 
+def test_kinds_that_do_not_agree_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    entries = {
+        "000000000000": record(),
+        "111000000000": record(editing_type_id="1"),
+        "own": record(image_path="2_add_object_80/a.jpg", editing_type_id="2"),
+    }
+    dataset = PieBench(make(tmp_path / "a", entries))
+    assert [pair.category for pair in dataset.pairs()] == ["random", "change_object", "add_object"]
+    dataset.pairs()
+    (told,) = caplog.messages
+    assert "by editing_type_id is another than by id or folder, of 1 pairs; the first is id '111" in told
+    assert "(0_random_140/000000000000.jpg), here change_object" in told
+    caplog.clear()
+    PieBench(make(tmp_path / "b", records())).pairs()
+    assert not caplog.messages
+    odd = {"3_delete_object_80": [pie_bench_pp.row("311000000000"), pie_bench_pp.row("411000000000")]}
+    PieBenchPP(pie_bench_pp.make(tmp_path / "c", odd)).pairs()
+    (told,) = caplog.messages
+    assert "of 1 pairs; the first is id '411000000000', here delete_object" in told
+
+
 def test_masks_are_brought_to_the_models_size(tmp_path: Path) -> None:
     make(tmp_path)
     bordered, bare = PieBench(tmp_path), PieBench(tmp_path, border=False)
