@@ -8,7 +8,7 @@ Every source image and every mask comes through here, so that a picture is the s
 | greyscale, black and white, palette, CMYK, YCbCr, HSV, L*a*b* | RGB |
 | transparency: alpha (premultiplied too), a palette's, a transparent colour | laid over white |
 | 16-bit greyscale | keeps its precision; 16-bit colour is read at 8 bits, as PIL does |
-| 16-bit colour of which one is transparent | refused: which pixels have it is not seen at 8 bits |
+| what PIL misreads: PNG with a transparent one of 16-bit colours, some TIFF of over 8 bits | refused |
 | several frames (GIF, TIFF, WebP) | the first of a file, the current one of a PIL object |
 | colour profiles | ignored |
 | 32-bit integers, floating-point files | refused: their range is not known |
@@ -27,8 +27,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from p2p_bench.chunks import clear_grey, has_deep_clear_colour, is_broken_png, is_lossless_webp
 from p2p_bench.errors import DataError
+from p2p_bench.misread import clear_grey, is_broken_png, is_lossless_webp, misread
 
 MAX_PIXELS = 64 * 2**20
 """Pictures above this are refused before they are decoded."""
@@ -199,11 +199,8 @@ def as_picture(image: Image.Image, name: str) -> Picture:
         raise DataError(f"{name}: the image is empty ({width} x {height} pixels)")
     if width * height > MAX_PIXELS:
         raise _too_large(name, f"{width} x {height} pixels")
-    if has_deep_clear_colour(image):
-        raise DataError(
-            f"{name}: of 16-bit colours a transparent one is not read exactly; save it with 8 bits a "
-            "channel, or with an alpha channel"
-        )
+    if told := misread(image):
+        raise DataError(f"{name}: {told} is not read exactly; save it as PNG with 8 bits a channel")
     clear = clear_grey(image)
     sixteen_bits = image.mode in _SIXTEEN_BITS or (image.mode == "I" and image.format in ("PNG", "PPM"))
     try:

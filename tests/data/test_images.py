@@ -1,9 +1,11 @@
 """Images and masks from disk: every kind that turns up, and every fault."""
 
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile  # comes with scikit-image
 import torch
 from PIL import Image
 
@@ -81,7 +83,40 @@ def test_a_transparent_colour_of_sixteen_bits_is_refused(tmp_path: Path) -> None
     path.write_bytes(png(colours, 16))
     assert load_image(path).shape == (3, 2, 2)
     path.write_bytes(png(colours, 16, clear=(0x1234, 0x1234, 0x1234)))
-    with pytest.raises(DataError, match="of 16-bit colours a transparent one is not read exactly"):
+    with pytest.raises(DataError, match="a transparent one of 16-bit colours is not read exactly"):
+        load_image(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"photometric": "miniswhite"}, "of 16 bits in which 0 is white"),
+        ({"photometric": "rgb", "planarconfig": "separate"}, "of 16 bits whose colours lie apart"),
+        ({"photometric": "rgb", "planarconfig": "contig"}, ""),
+        ({"photometric": "minisblack"}, ""),
+    ],
+)
+def test_tiff_of_many_bits_is_read_right_or_refused(
+    tmp_path: Path, options: dict[str, str], told: str
+) -> None:
+    colours = options["photometric"] == "rgb"
+    apart = options.get("planarconfig") == "separate"
+    deep = np.random.default_rng(0).integers(0, 2**16, (3, 6, 9) if colours else (6, 9), dtype=np.uint16)
+    path = tmp_path / "a.tiff"
+    tifffile.imwrite(path, deep if apart or not colours else np.moveaxis(deep, 0, -1), **options)
+    if told:
+        with pytest.raises(DataError, match=f"{told} is not read exactly; save it as PNG"):
+            load_image(path)
+        return
+    assert np.allclose(load_image(path).numpy(), deep / 65535, atol=1.01 / 255 if colours else 1e-6)
+
+
+def test_tiff_of_twelve_bits_is_refused(tmp_path: Path) -> None:
+    tags = [(256, 4), (257, 2), (258, 12), (259, 1), (262, 1), (273, 122), (277, 1), (278, 2), (279, 12)]
+    entries = b"".join(struct.pack("<HHII", tag, 3, 1, value) for tag, value in tags)
+    path = tmp_path / "a.tiff"
+    path.write_bytes(b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + b"\xff" * 12)
+    with pytest.raises(DataError, match="a TIFF file of 12 bits a channel is not read exactly"):
         load_image(path)
 
 

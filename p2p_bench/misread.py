@@ -1,4 +1,4 @@
-"""Chunks of PNG and WebP files that PIL does not look at, or reads otherwise than the formats say."""
+"""Image files that PIL reads otherwise than their formats say, or whose damage it does not see."""
 
 import io
 import zlib
@@ -14,6 +14,8 @@ _PIECE = 2**20
 _SMALL = {"L;2": 3, "L;4": 15}
 """White of the PNG files with fewer than 8 bits a pixel that PIL stretches to 255."""
 _DEEP = "RGB;16B"
+_BITS, _PHOTOMETRIC, _PLANES = 258, 262, 284
+"""Tags of TIFF files."""
 
 
 def is_broken_png(file: File) -> bool:
@@ -51,13 +53,28 @@ def clear_grey(image: Image.Image) -> int | None:
     return None if white is None or not isinstance(stated, int) else (stated & white) * (255 // white)
 
 
-def has_deep_clear_colour(image: Image.Image) -> bool:
-    """Whether one of a PNG file's colours of 16 bits is transparent, of which PIL keeps 8.
+def misread(image: Image.Image) -> str:
+    """What a file is that PIL makes another picture of, in words; "" where it does not.
+
+    Of a PNG file's colours of 16 bits PIL keeps 8, by which several are alike where one is transparent. TIFF
+    files of more than 8 bits it takes for other numbers where they have 12, where 0 is white, and where
+    colours lie one behind the other without compression.
 
     Args:
         image: An opened file that is not decoded yet.
     """
-    return _raw_mode(image) == _DEEP and "transparency" in image.info
+    if _raw_mode(image) == _DEEP and "transparency" in image.info:
+        return "a PNG file with a transparent one of 16-bit colours"
+    tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    bits = tags.get(_BITS, (1,))
+    if max(bits) <= 8:
+        return ""
+    if set(bits) not in ({16}, {32}):
+        return f"a TIFF file of {max(bits)} bits a channel"
+    if tags.get(_PHOTOMETRIC) == 0:
+        return f"a TIFF file of {max(bits)} bits in which 0 is white"
+    apart = len(bits) > 1 and tags.get(_PLANES) == 2 and image.info.get("compression") == "raw"
+    return f"an uncompressed TIFF file of {max(bits)} bits whose colours lie apart" if apart else ""
 
 
 def is_lossless_webp(file: File) -> bool:
