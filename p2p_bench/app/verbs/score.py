@@ -163,7 +163,8 @@ def _score_run(folder: Path, typed: Sequence[str], debug: bool) -> int:
     if not any(key.partition(".")[0] == "metrics" for key in keys):
         raise ConfigError(f"{folder}: a finished run; say what it is to be scored by, with metrics=...")
     if wrong := [key for key in keys if key.partition(".")[0] in ("dataset", "seed", "editor", "model")]:
-        raise ConfigError(f"{wrong[0]}: pairs and pictures are those of the run in {folder}; leave it out")
+        typed_as = {key: f"score.{name}" for name, key in SETTINGS.items()}.get(wrong[0], wrong[0])
+        raise ConfigError(f"{typed_as}: pairs and pictures are those of the run in {folder}; leave it out")
     editor = FinishedRunImages(folder)
     summary, rows, found = editor.summary(), editor.rows(), editor.places()
     sizes = common_size(found, 1)
