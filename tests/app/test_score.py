@@ -127,11 +127,13 @@ def test_what_is_missing_is_listed_and_the_rest_is_scored(command: Command) -> N
     assert summary["pictures"]["unused"] == 3
     told = "2 of 6 edits have no picture, and 3 pictures are no edit's, such as 's2.webp'"
     assert told in done.err + done.out
+    assert "1 of another size are errors, unless" in done.err
     # Nothing is resized unless that is asked for.
     shutil.rmtree(command.folder / "scored")
-    again = scored(command, "tool", *sources, "score.fit=resize", "score.size=[48,48]")
+    again = scored(command, "tool", *sources, "score.fit=resize")
     rows = {key[0]: row for key, row in rows_of(command.folder / "scored").items()}
     assert rows["s1"]["status"] == "ok", again.err
+    assert "1 of another size are brought to that" in again.err
 
 
 def test_places_count_from_0(command: Command) -> None:
@@ -352,6 +354,8 @@ def test_a_killed_scoring_goes_on_and_other_pictures_are_not_mixed_in(command: C
         ("sampler.steps=3", "score makes no edits"),
         ("controller=refine", "score makes no edits"),
         ("run.plan=true", "score makes no edits"),
+        ("run.repair=mask", "score makes no edits"),
+        ("+run.truncate=true", "score makes no edits"),
         ("score.patern=x", "Did you mean 'pattern'"),
         ("score.panel=2", "score.panel=2: there are score.panels=1"),
     ],

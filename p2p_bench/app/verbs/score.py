@@ -35,6 +35,11 @@ SETTINGS = {
 _FREE = ("dataset", "metrics", "logger", "trainer", "run", "seed", "hydra")
 """What else may be set."""
 
+_OF_EDITS = (
+    "baseline", "truncate", "repair", "repair_feather", "heatmaps", "cache", "cache_gb", "timeout", "plan",
+)  # fmt: skip
+"""Settings under `run` that say how edits are made: results would say so of pictures that were not."""
+
 _BASE = (
     "model=given", "controller=none", "inversion=none", "run.name=score", "run.heatmaps=false",
 )  # fmt: skip
@@ -111,7 +116,7 @@ def _translated(overrides: Sequence[str]) -> Iterator[str]:
                     f"{', '.join(f'score.{name}' for name in SETTINGS)}"
                 )
             yield f"{SETTINGS[rest]}={quoted(value) if rest in ('pattern', 'name') else value}"
-        elif group.partition("/")[0] not in _FREE or bare == "run.plan":
+        elif group.partition("/")[0] not in _FREE or (group == "run" and rest in _OF_EDITS):
             raise ConfigError(
                 f"{text}: score makes no edits, so it has no meaning; what may be set: score.KEY, "
                 f"{', '.join(_FREE[:-1])}"
@@ -147,7 +152,7 @@ def _score_folder(folder: Path, typed: Sequence[str], debug: bool) -> int:
     if not with_size:
         height, width = most_common_size(sizes)
         base.append(f"model.size=[{height},{width}]")
-        _tell_sizes(sizes, editor.panels)
+        _tell_sizes(sizes, editor.panels, editor.fit)
     _tell_left_out(editor, found)
     if hasattr(task.dataset, "fit") and not any(text.startswith("dataset.fit=") for text in typed):
         base.append("dataset.fit=error")  # nothing is resized without a word
@@ -268,7 +273,7 @@ def _tell_left_out(editor: "FolderOfImages", found: "Mapping[Key, Found | str]")
         status_console().print(said, markup=False)
 
 
-def _tell_sizes(sizes: Mapping[tuple[int, int], int], panels: int) -> None:
+def _tell_sizes(sizes: Mapping[tuple[int, int], int], panels: int, fit: str) -> None:
     """Says which size is taken, and what else there is."""
     from p2p_bench.editors.found import most_common_size
 
@@ -276,7 +281,8 @@ def _tell_sizes(sizes: Mapping[tuple[int, int], int], panels: int) -> None:
     others = sum(sizes.values()) - sizes[height, width]
     said = f"pictures of {width} x {height} pixels"
     if others:
-        said += f"; {others} of another size are errors, unless score.fit says to resize them"
+        told = "are errors, unless score.fit says to resize them" if fit == "error" else "are brought to that"
+        said += f"; {others} of another size {told}"
     if panels == 1 and width == 4 * height:
         said += "; four side by side, as the files of PnPInversion? then set score.panels=4"
     status_console().print(said, markup=False)
