@@ -269,6 +269,10 @@ def test_variants_without_a_picture_of_an_edit_are_told(command: Command) -> Non
     refused = scored(command, "out", *sources, "score.pattern={variant}/{id}")
     assert refused.code == 2
     assert "would be read as a reference to a setting; rename the folder" in refused.err
+    (command.folder / "out" / "${seed}").rename(command.folder / "out" / "\udcff")
+    refused = scored(command, "out", *sources, "score.pattern={variant}/{id}")
+    assert refused.code == 2
+    assert "the name is no text" in refused.err
 
 
 def test_pictures_that_two_edits_would_share_are_no_ones(command: Command) -> None:

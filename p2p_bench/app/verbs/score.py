@@ -71,7 +71,7 @@ def main(arguments: list[str], debug: bool) -> int:
     folder = options.folder.absolute()
     if not folder.is_dir():
         raise DataError(f"{folder}: there is no such folder")
-    _refuse_references([str(folder)])
+    _refuse_unwritable([str(folder)])
     typed = list(_translated(options.overrides))
     if _is_run(folder):
         return _score_run(folder, typed, debug)
@@ -86,17 +86,24 @@ def _is_run(folder: Path) -> bool:
     return begun or (folder / "results.parquet").is_file()
 
 
-def _refuse_references(names: Iterable[str]) -> None:
+def _refuse_unwritable(names: Iterable[str]) -> None:
     """Refuses names of folders that a configuration cannot hold as they are.
 
     Raises:
         ConfigError: There is one.
     """
+    from p2p_bench.raster import shortened
+
     for name in names:
         if "${" in name:
             raise ConfigError(
                 f"{name}: a name with '${{' would be read as a reference to a setting; rename the folder"
             )
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            told = f"{shortened(name)}: the name is no text ({error.reason}); rename the folder"
+            raise ConfigError(told) from error
 
 
 def _translated(overrides: Sequence[str]) -> Iterator[str]:
@@ -143,7 +150,7 @@ def _score_folder(folder: Path, typed: Sequence[str], debug: bool) -> int:
         )
     editor = replace(editor, variants=editor.variants_there(task.dataset))
     found = editor.places(task.dataset)
-    _refuse_references(editor.variants)
+    _refuse_unwritable(editor.variants)
     if editor.variants:
         base.append(f"editor.variants=[{','.join(map(quoted, editor.variants))}]")
     sizes = common_size(found, editor.panels)
