@@ -115,7 +115,7 @@ class PieBench(FolderSet):
         if record.get("mask") is None:
             raise DataError("mask: missing")
         source, target = (prompt_of(record, name) for name in ("original_prompt", "editing_prompt"))
-        words = _blend_words(record) if self.blend_words else None
+        words = _blend_words(record, self.as_released) if self.blend_words else None
         return EditPair(
             id=key,
             source_prompt=source,
@@ -139,11 +139,15 @@ def category_of(digit: str) -> str:
     return CATEGORIES[int(digit)]
 
 
-def _blend_words(record: Mapping[str, Any]) -> BlendWords | None:
-    """The first two pieces of `blended_word`: a word of the source and one of the target."""
+def _blend_words(record: Mapping[str, Any], as_released: bool) -> BlendWords | None:
+    """The first two pieces of `blended_word`: a word of the source and one of the target.
+
+    The released code cuts at every space, so that there is nothing between two of them.
+    """
     if "blended_word" not in record and (hint := nearest("blended_word", record)):
         raise DataError(f"blended_word: missing.{hint.replace('Did you mean', 'Is it')}")
-    pieces = (optional_text(record, "blended_word") or "").split()
+    text = optional_text(record, "blended_word") or ""
+    pieces = text.split(" ") if as_released and text else text.split()
     if len(pieces) == 1:
         raise DataError(f"blended_word: expected 'source target', got '{shortened(pieces[0])}' alone")
     return ((pieces[0],), (pieces[1],)) if pieces else None

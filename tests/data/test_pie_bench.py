@@ -222,6 +222,7 @@ def test_blend_words_that_no_prompt_has(tmp_path: Path) -> None:
         "comma": record(original_prompt="a red, round circle"),
         "neither": record(blended_word="green yellow"),
         "more": record(blended_word="red blue circle"),
+        "spaces": record(blended_word="red  blue"),
     }
     dataset = PieBench(make(tmp_path, entries))
     errors = {pair.id: load_pair(dataset, pair, SIZE).error for pair in dataset.pairs()}
@@ -230,17 +231,17 @@ def test_blend_words_that_no_prompt_has(tmp_path: Path) -> None:
     )
     assert "dataset.as_released=true" in str(errors["source"])
     assert "blend word 'green' is not in the target prompt" in str(errors["target"])
-    assert errors["comma"] is errors["more"] is None
+    assert errors["comma"] is errors["more"] is errors["spaces"] is None
+    assert {pair.id: pair for pair in dataset.pairs()}["spaces"].blend_words == (("red",), ("blue",))
     released = PieBench(tmp_path, as_released=True)
     pairs = {pair.id: pair for pair in released.pairs()}
     assert pairs["source"].blend_words == ((), ("blue",))
     assert pairs["target"].blend_words == (("red",), ())
     assert pairs["comma"].blend_words == ((), ("blue",))
     assert pairs["more"].blend_words == (("red",), ("blue",))
-    assert [load_pair(released, pair, SIZE).error is None for pair in pairs.values()] == [True] * 3 + [
-        False,
-        True,
-    ]
+    assert pairs["spaces"].blend_words == (("red",), ()), "there is nothing between two spaces"
+    errors = {pair.id: load_pair(released, pair, SIZE).error for pair in pairs.values()}
+    assert [name for name, error in errors.items() if error] == ["neither"]
     assert "hands the source back" in str(load_pair(released, pairs["neither"], SIZE).error)
 
 
