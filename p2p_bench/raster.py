@@ -8,9 +8,11 @@ Every source image and every mask comes through here, so that a picture is the s
 | greyscale, black and white, palette, CMYK, YCbCr, HSV, L*a*b* | RGB |
 | transparency: alpha (premultiplied too), a palette's, a transparent colour | laid over white |
 | 16-bit greyscale | keeps its precision; 16-bit colour is read at 8 bits, as PIL does |
+| what PIL misreads: PNG with a transparent one of 16-bit colours, some TIFF of over 8 bits | refused |
 | several frames (GIF, TIFF, WebP) | the first of a file, the current one of a PIL object |
 | colour profiles | ignored |
 | 32-bit integers, floating-point files | refused: their range is not known |
+| PNG files whose pixels have another checksum than stands there | refused, as other damaged files |
 """
 
 import io
@@ -26,6 +28,7 @@ from jaxtyping import Bool, Float
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from p2p_bench.errors import DataError
+from p2p_bench.misread import clear_grey, is_broken_png, is_lossless_webp, misread
 
 MAX_PIXELS = 64 * 2**20
 """Pictures above this are refused before they are decoded."""
@@ -94,23 +97,14 @@ def kind_of(path: Path) -> str:
         kind, _, _ = _header(path)
     except DataError:
         return ""
-    return "WEBP lossless" if kind == "WEBP" and _is_lossless(path) else kind
+    if kind != "WEBP":
+        return kind
+    with path.open("rb") as file:
+        return "WEBP lossless" if is_lossless_webp(file) else kind
 
 
 LOSSY = ("JPEG", "WEBP", "TIFF JPEG")
 """Kinds of files that do not keep every pixel, as `kind_of` calls them."""
-
-
-def _is_lossless(path: Path) -> bool:
-    """Whether the first picture of a WebP file is kept exactly: its chunk is VP8L."""
-    with path.open("rb") as file:
-        file.seek(12)
-        while len(head := file.read(8)) == 8:
-            if head[:4] in (b"VP8L", b"VP8 "):
-                return head[:4] == b"VP8L"
-            size = int.from_bytes(head[4:], "little")
-            file.seek(size + size % 2, io.SEEK_CUR)
-    return False
 
 
 def _header(path: Path) -> tuple[str, tuple[int, int], int]:
@@ -176,6 +170,10 @@ def _decoded(file: io.BufferedReader | io.BytesIO, name: str) -> Picture:
         with warnings.catch_warnings():
             # PIL has a limit of its own above ours and only warns there.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            if is_broken_png(file):
+                raise DataError(
+                    f"{name}: the image is damaged: its pixels are not those that were written (checksum)"
+                )
             with Image.open(file, formats=_FORMATS) as image:
                 return as_picture(image, name)
     except Image.DecompressionBombError as error:
@@ -201,12 +199,18 @@ def as_picture(image: Image.Image, name: str) -> Picture:
         raise DataError(f"{name}: the image is empty ({width} x {height} pixels)")
     if width * height > MAX_PIXELS:
         raise _too_large(name, f"{width} x {height} pixels")
+    if told := misread(image):
+        raise DataError(f"{name}: {told} is not read exactly; save it as PNG with 8 bits a channel")
+    clear = clear_grey(image)
     sixteen_bits = image.mode in _SIXTEEN_BITS or (image.mode == "I" and image.format in ("PNG", "PPM"))
     try:
         stated = image.getexif().get(_ORIENTATION)  # before loading, with which PIL turns a TIFF
         orientation = stated if isinstance(stated, int) and stated in _ORIENTATIONS else 1
         _load(image, unmapped=image.format == "TIFF" and orientation > LAST_UNTURNED)
-        return Picture(name, ImageOps.exif_transpose(image), orientation, sixteen_bits)
+        upright = ImageOps.exif_transpose(image)
+        if clear is not None:
+            upright.info["transparency"] = clear
+        return Picture(name, upright, orientation, sixteen_bits)
     except _DECODE_ERRORS as error:
         raise _damaged(name, error) from error
 

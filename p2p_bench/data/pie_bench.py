@@ -17,6 +17,7 @@ from p2p_bench.data.pie_format import (
     parse_runs,
     prompt_of,
     released_blend_words,
+    tell_kinds,
 )
 from p2p_bench.data.places import inside, needed_file, set_folder
 from p2p_bench.data.records import (
@@ -76,7 +77,9 @@ class PieBench(FolderSet):
                 pair = self._pair(key, record_of(value), folder)
                 if wanted is None or pair.category in wanted:
                     faults.add(pair)
-        return faults.settled(self.limit, "" if wanted is None else f" of {', '.join(wanted)}")
+        pairs = faults.settled(self.limit, "" if wanted is None else f" of {', '.join(wanted)}")
+        tell_kinds(mapping, pairs, "editing_type_id", folder / IMAGES)
+        return pairs
 
     def content(self, pair: EditPair) -> Sequence[Path | bytes]:
         """See `HasContent`: the image, and the runs of the mask as they stand in the mapping file."""
@@ -112,7 +115,7 @@ class PieBench(FolderSet):
         if record.get("mask") is None:
             raise DataError("mask: missing")
         source, target = (prompt_of(record, name) for name in ("original_prompt", "editing_prompt"))
-        words = _blend_words(record) if self.blend_words else None
+        words = _blend_words(record, self.as_released) if self.blend_words else None
         return EditPair(
             id=key,
             source_prompt=source,
@@ -136,11 +139,15 @@ def category_of(digit: str) -> str:
     return CATEGORIES[int(digit)]
 
 
-def _blend_words(record: Mapping[str, Any]) -> BlendWords | None:
-    """The first two pieces of `blended_word`: a word of the source and one of the target."""
+def _blend_words(record: Mapping[str, Any], as_released: bool) -> BlendWords | None:
+    """The first two pieces of `blended_word`: a word of the source and one of the target.
+
+    The released code cuts at every space, so that there is nothing between two of them.
+    """
     if "blended_word" not in record and (hint := nearest("blended_word", record)):
         raise DataError(f"blended_word: missing.{hint.replace('Did you mean', 'Is it')}")
-    pieces = (optional_text(record, "blended_word") or "").split()
+    text = optional_text(record, "blended_word") or ""
+    pieces = text.split(" ") if as_released and text else text.split()
     if len(pieces) == 1:
         raise DataError(f"blended_word: expected 'source target', got '{shortened(pieces[0])}' alone")
     return ((pieces[0],), (pieces[1],)) if pieces else None

@@ -15,6 +15,7 @@ from p2p_bench.data.pie_format import (
     parse_runs,
     prompt_of,
     released_blend_words,
+    tell_kinds,
 )
 from p2p_bench.data.places import set_folder
 from p2p_bench.data.records import Faults, FolderSet, chosen, optional_text, parse_json, text_of
@@ -64,7 +65,9 @@ class PieBenchPP(FolderSet):
             for number, row in enumerate(read_columns(path, COLUMNS)):
                 with faults.of(f"row {number}", path):
                     faults.add(self._pair(row, path, category))
-        return faults.settled(self.limit, "" if wanted is None else f" of {', '.join(wanted)}")
+        pairs = faults.settled(self.limit, "" if wanted is None else f" of {', '.join(wanted)}")
+        tell_kinds(folder, pairs, "the folder of its table")
+        return pairs
 
     def content(self, pair: EditPair) -> Sequence[bytes]:
         """See `HasContent`: the picture, and the runs of the mask as they stand in the table."""

@@ -5,7 +5,11 @@ by row over 512 x 512 pixels. As in the released evaluator, a run that ends behi
 and the outermost rows and columns count as editable.
 """
 
-from collections.abc import Mapping, Sequence
+import functools
+import logging
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +24,8 @@ from p2p_bench.errors import DataError
 from p2p_bench.prompts.words import split_words
 from p2p_bench.raster import shortened
 from p2p_bench.types import EditPair
+
+log = logging.getLogger(__name__)
 
 CATEGORIES = (
     "random",
@@ -56,6 +62,42 @@ def prompt_of(record: Mapping[str, Any], key: str) -> str:
     if not prompt.strip():
         raise DataError(f"{key}: is empty but for its brackets")
     return prompt
+
+
+def tell_kinds(path: Path, pairs: Iterable[EditPair], said_by: str, images: Path | None = None) -> None:
+    """Warns where an id, or the folder of an image, says another kind of edit than the pair's category.
+
+    Ids of the published sets have 12 digits, of which the first is the kind, as is that of the folder.
+
+    Args:
+        path: The file or folder of the data set, for the message.
+        pairs: The pairs.
+        said_by: What the category was taken from.
+        images: Folder below which images lie in folders by kind; None: they do not.
+    """
+    found = []
+    for pair in pairs:
+        assert pair.image is not None
+        below = "" if images is None else pair.image.relative_to(images).as_posix()
+        kinds = [_ID.match(pair.id), _FOLDER.match(below)]
+        if any(kind and CATEGORIES[int(kind["digit"])] != pair.category for kind in kinds):
+            found.append((pair.id, pair.category, below))
+    if found:
+        id, category, below = found[0]
+        where = f" ({below})" if below else ""
+        _tell_once(
+            f"{path}: the kind of edit by {said_by} is another than by id or folder, of {len(found)} pairs; "
+            f"the first is id {shortened(id)!r}{shortened(where)}, here {category}"
+        )
+
+
+_ID, _FOLDER = re.compile(r"(?P<digit>[0-9])[0-9]{11}$"), re.compile(r"(?P<digit>[0-9])_[^/]*/")
+
+
+@functools.lru_cache(maxsize=64)
+def _tell_once(message: str) -> None:
+    """Pairs are asked for several times in a run."""
+    log.warning("%s", message)
 
 
 def parse_runs(value: Any) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 import functools
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ _KNOWN = (
 
 _MARKED = ("image_source", "image_target", "image_vae")
 """Columns of the pictures that are read."""
+
+_SHARED = "the table of the run gives its picture to several edits, or several rows to it; run it again"
 
 _KEPT = "the run kept no picture of it; run it with run.images=null, which keeps those of all pairs"
 
@@ -109,10 +112,16 @@ class FinishedRunImages(EditorSettings):
         found: dict[Key, Found | str] = {}
         rows = self.rows()
         marking = self._marks(rows)
+        owners = Counter(row["image_target"] for row in rows)
         for row in rows:
-            found[row["sample_id"], row["variant"], row["target_index"]] = self._place(row, marking)
+            key = (row["sample_id"], row["variant"], row["target_index"])
+            shared = bool(row["image_target"]) and owners[row["image_target"]] > 1
+            found[key] = _SHARED if shared or key in found else self._place(row, marking)
         if not any(isinstance(one, Found) for one in found.values()):
-            lost = [str(one) for one, row in zip(found.values(), rows, strict=True) if row["image_target"]]
+            kept = [
+                (row["sample_id"], row["variant"], row["target_index"]) for row in rows if row["image_target"]
+            ]
+            lost = [str(found[key]) for key in kept]
             first = f" (of the first edit, {lost[0]})" if lost else ""
             raise ConfigError(
                 f"{self.path}: there are no pictures of this run to be scored; run it with run.images=null, "

@@ -15,11 +15,12 @@ from p2p_bench.data.images import Fit
 from p2p_bench.data.places import home_of, inside
 from p2p_bench.editors.base import EditorSettings, Equipment, KnownVariant
 from p2p_bench.editors.found import LOSSES, Found, Key, Panels, PictureEditor, content_of, facts_of
-from p2p_bench.editors.patterns import SUFFIXES, Pattern
+from p2p_bench.editors.patterns import SUFFIXES, Listing, Pattern, composed
 from p2p_bench.errors import ConfigError, DataError
 from p2p_bench.fields import AtLeast, check_fields
 from p2p_bench.hashing import digest
 from p2p_bench.raster import shortened
+from p2p_bench.types import EditPair
 
 CONTROLLER = "given"
 """Name of the controller in results: nobody knows how the images were edited."""
@@ -70,11 +71,46 @@ class FolderOfImages(EditorSettings):
         """The pictures."""
         return f"the pictures of {self.path}"
 
-    def variants_there(self) -> tuple[str, ...]:
-        """Names that files of the folder have for `{variant}`, in order."""
+    def variants_there(self, dataset: PairDataset) -> tuple[str, ...]:
+        """Names for `{variant}` under which there is a picture of any edit, in order.
+
+        Raises:
+            ConfigError: The folder cannot be read, or the pattern does not suit the data set.
+        """
         pattern = Pattern(self.pattern)
-        found = {pattern.variant_of(name) for name in self._files()} if "variant" in pattern.names else set()
-        return tuple(sorted(name for name in found if name))
+        if "variant" not in pattern.names:
+            return ()
+        home, listing = home_of(dataset), Listing(self._files(), pattern.exact)
+        found = {
+            variant
+            for pair, place, target in self._edits(dataset)
+            for variant in pattern.variants_of(pair, place, target, home, listing)
+        }
+        return tuple(sorted(found))
+
+    def left_out(self, unused: Sequence[str]) -> dict[str, list[str]]:
+        """Pictures that are no edit's by the name for `{variant}` that none of `variants` is.
+
+        Args:
+            unused: See there.
+        """
+        pattern, known = Pattern(self.pattern), set(self.variants)
+        found: dict[str, list[str]] = {}
+        for name in unused if "variant" in pattern.names else ():
+            variant = pattern.variant_of(composed(name))
+            if variant and variant not in known:
+                found.setdefault(variant, []).append(name)
+        return found
+
+    def linked_folders(self) -> list[str]:
+        """Links to folders below the folder, relative to it: they are not entered."""
+        folder = self._folder()
+        return [
+            (Path(parent) / name).relative_to(folder).as_posix()
+            for parent, folders, _ in self._walk(folder)
+            for name in folders
+            if Path(parent, name).is_symlink()
+        ]
 
     def places(self, dataset: PairDataset) -> dict[Key, Found | str]:
         """The picture of each edit, or why there is none.
@@ -87,16 +123,19 @@ class FolderOfImages(EditorSettings):
         if not files:
             raise ConfigError(
                 f"{self.path}: holds no pictures ({', '.join(SUFFIXES)}); expected files named "
-                f"{self.pattern!r} (score.pattern)"
+                f"{self.pattern!r} (score.pattern){self._links()}"
             )
-        wanted = dict(self._names(dataset))
+        wanted, listing = dict(self._names(dataset)), Listing(files, Pattern(self.pattern).exact)
         owners = Counter(wanted.values())
-        by_stem = _by_stem(files)
+        # Two names may have one file: "cat" and "cat.png", where a name does not say how its file ends.
+        shared = Counter(file for name in wanted.values() for file in listing.named(name))
         found: dict[Key, Found | str] = {}
         for key, name in wanted.items():
-            found[key] = self._place(name, set(files), by_stem, owners[name])
+            there = listing.named(name)
+            number = max([owners[name], *(shared[file] for file in there)])
+            found[key] = self._place(name, there, number)
         if not any(isinstance(one, Found) for one in found.values()):
-            raise ConfigError(self._nothing(files, wanted, found))
+            raise ConfigError(self._nothing(files, wanted, found, listing))
         return found
 
     def sums(self, dataset: PairDataset) -> Mapping[str, str]:
@@ -136,15 +175,37 @@ class FolderOfImages(EditorSettings):
     def _files(self) -> list[str]:
         """Pictures below the folder, relative to it; hidden ones are none."""
         folder, found = self._folder(), []
-        for parent, folders, names in os.walk(folder):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for parent, _, names in self._walk(folder):
             here = Path(parent).relative_to(folder)
             pictures = (name for name in names if name.lower().endswith(SUFFIXES) and name[0] != ".")
             found += [(here / name).as_posix() for name in sorted(pictures)]
         return found
 
+    def _walk(self, folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+        """A folder and those below it but for hidden ones, with the names of folders and files in each."""
+
+        def refused(error: OSError) -> None:
+            raise ConfigError(f"{error.filename}: the folder cannot be read ({error.strerror})") from error
+
+        for parent, folders, names in os.walk(folder, onerror=refused):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            yield parent, folders, names
+
+    def _links(self) -> str:
+        """What to add to a message where links to folders are not entered."""
+        links = self.linked_folders()
+        return f"; links to folders are not entered ({_listed(links)})" if links else ""
+
     def _names(self, dataset: PairDataset) -> Iterator[tuple[Key, str]]:
-        pattern, pairs, home = Pattern(self.pattern), dataset.pairs(), home_of(dataset)
+        pattern, home = Pattern(self.pattern), home_of(dataset)
+        edits = list(self._edits(dataset))
+        for variant in self.known_variants():
+            for pair, place, target in edits:
+                yield (pair.id, variant.name, target), pattern.of(pair, place, target, variant.name, home)
+
+    def _edits(self, dataset: PairDataset) -> Iterator[tuple[EditPair, int, int]]:
+        """Pairs, their places and targets, once the pattern tells them apart."""
+        pattern, pairs = Pattern(self.pattern), dataset.pairs()
         chosen = next((key for key in ("categories", "captioned_only") if getattr(dataset, key, None)), None)
         if "index" in pattern.names and chosen is not None:
             raise ConfigError(
@@ -157,19 +218,14 @@ class FolderOfImages(EditorSettings):
                 f"score.pattern: pair {several.id!r} has {len(several.target_prompts)} target prompts; "
                 "expected {target} in the pattern, their place from 0"
             )
-        for variant in self.known_variants():
-            for place, pair in enumerate(pairs):
-                for target in range(len(pair.target_prompts)):
-                    name = pattern.of(pair, place, target, variant.name, home)
-                    yield (pair.id, variant.name, target), name
+        for place, pair in enumerate(pairs):
+            for target in range(len(pair.target_prompts)):
+                yield pair, place, target
 
-    def _place(
-        self, name: str, files: set[str], by_stem: Mapping[str, Sequence[str]], owners: int
-    ) -> Found | str:
+    def _place(self, name: str, found: Sequence[str], owners: int) -> Found | str:
         shown = shortened(name)
         if owners > 1:
             return f"the picture {shown} would be that of {owners} edits; make score.pattern tell them apart"
-        found = [name] if name in files else [] if Pattern(self.pattern).exact else by_stem.get(name, [])
         if not found:
             ending = "" if Pattern(self.pattern).exact else " (.png, .jpg, .jpeg or .webp)"
             names = Pattern(self.pattern).names
@@ -187,28 +243,24 @@ class FolderOfImages(EditorSettings):
         return Found(path, known={"notes": lossy} if kind in raster.LOSSY else {})
 
     def _nothing(
-        self, files: Sequence[str], wanted: Mapping[Key, str], found: Mapping[Key, Found | str]
+        self,
+        files: Sequence[str],
+        wanted: Mapping[Key, str],
+        found: Mapping[Key, Found | str],
+        listing: Listing,
     ) -> str:
         """Why no edit has a picture, with names that were expected and names that are there."""
         reasons = Counter(one for one in found.values() if isinstance(one, str))
         expected = list(dict.fromkeys(wanted.values()))
-        if not set(expected) & {*files, *_by_stem(files)}:
+        if not any(map(listing.named, expected)):
             return (
                 f"{self.path}: none of its {len(files)} pictures fits score.pattern={self.pattern!r}; "
-                f"expected names such as {_listed(expected)}, found such as {_listed(files)}"
+                f"expected names such as {_listed(expected)}, found such as {_listed(files)}{self._links()}"
             )
         return (
             f"{self.path}: no edit has a picture of its own (score.pattern={self.pattern!r}): "
             + (reasons.most_common(1)[0][0])
         )
-
-
-def _by_stem(files: Sequence[str]) -> dict[str, list[str]]:
-    """Files by their path without its ending."""
-    found: dict[str, list[str]] = {}
-    for name in files:
-        found.setdefault(name.rpartition(".")[0], []).append(name)
-    return found
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -80,7 +80,7 @@ class Panels:
 def common_size(found: Mapping[Key, Found | str], panels: int) -> Counter[tuple[int, int]]:
     """How often each height and width of a panel occurs; files that cannot be read are left out."""
     sizes: Counter[tuple[int, int]] = Counter()
-    for path in {one.edited for one in found.values() if isinstance(one, Found)}:
+    for path in dict.fromkeys(one.edited for one in found.values() if isinstance(one, Found)):
         try:
             height, width = raster.size_of(path)
         except DataError:
@@ -88,6 +88,11 @@ def common_size(found: Mapping[Key, Found | str], panels: int) -> Counter[tuple[
         if width % panels == 0:
             sizes[height, width // panels] += 1
     return sizes
+
+
+def most_common_size(sizes: Mapping[tuple[int, int], int]) -> tuple[int, int]:
+    """The height and width that occur most often; of several the largest."""
+    return max(sizes, key=lambda size: (sizes[size], size[0] * size[1], size))
 
 
 def content_of(found: Mapping[Key, Found | str]) -> dict[str, str]:

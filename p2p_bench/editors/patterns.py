@@ -2,7 +2,9 @@
 
 import re
 import string
-from collections.abc import Iterator, Mapping
+import unicodedata
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,9 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 FIELDS = ("id", "index", "target", "variant", "category", "path", "name")
 _SAMPLE = ("id", "index", "path", "name")
 """Fields that tell samples apart."""
+
+_MARK = "\0"
+"""Stands for a variant that is looked for: no name of a file holds it."""
 
 _ANY = {"variant": r"(?P<variant>[^/]+?)", "index": r"\d+", "target": r"\d+", "name": "[^/]+?"}
 
@@ -91,8 +96,27 @@ class Pattern:
             values |= _source_names(pair, root)
         return self.text.format(**values)
 
+    def variants_of(
+        self, pair: EditPair, index: int, target: int, root: Path | None, listing: "Listing"
+    ) -> Iterator[str]:
+        """The names for `{variant}` under which a folder has a picture of an edit; the rest as of `of`.
+
+        Args:
+            pair: The sample.
+            index: Its place in the data set.
+            target: Place of the target prompt.
+            root: Folder of the data set.
+            listing: The pictures that are there.
+        """
+        start, *between, end = composed(self.of(pair, index, target, _MARK, root)).split(_MARK)
+        again = "".join(f"{re.escape(part)}(?P=variant)" for part in between)
+        variant = re.compile(f"{_ANY['variant']}{again}", re.DOTALL)
+        for middle in listing.between(start, end):
+            if found := variant.fullmatch(middle):
+                yield found["variant"]
+
     def variant_of(self, path: str) -> str | None:
-        """The variant that a file would belong to; None if it does not fit the pattern."""
+        """A variant that a file could belong to; None if it does not fit the pattern."""
         found = self._expression().fullmatch(path)
         return None if found is None else found.groupdict().get("variant") or ""
 
@@ -114,6 +138,55 @@ class Pattern:
                     yield name, spec or "", conversion
         except ValueError as error:
             raise ConfigError(f"score.pattern: {self.text!r} cannot be read ({error})") from error
+
+
+class Listing:
+    """Pictures of a folder by the names that a pattern may give them; letters count as composed (NFC).
+
+    Args:
+        files: Their paths, relative to the folder.
+        exact: Whether a name says how its file ends; else the path without its ending is a name too.
+    """
+
+    def __init__(self, files: Iterable[str], exact: bool) -> None:
+        self._files: dict[str, list[str]] = {}
+        stems = set()
+        for file in files:
+            self._files.setdefault(composed(file), []).append(file)
+            if not exact:
+                stems.add(stem := composed(file.rpartition(".")[0]))
+                self._files.setdefault(stem, []).append(file)
+        self._whole = sorted(self._files)
+        # Behind the last word of a name only an ending may follow, which is no part of the word.
+        self._open = self._whole if exact else sorted(stems)
+        self._turned = sorted(name[::-1] for name in self._whole)
+
+    def named(self, name: str) -> Sequence[str]:
+        """The files of a name."""
+        return self._files.get(composed(name), ())
+
+    def between(self, start: str, end: str) -> Iterator[str]:
+        """What stands between two parts in the names that begin and end with them."""
+        if len(start) > len(end) or not end:
+            names = _beginning(self._whole if end else self._open, start)
+        else:
+            names = (name[::-1] for name in _beginning(self._turned, end[::-1]))
+        for name in names:
+            if len(name) > len(start) + len(end) and name.startswith(start) and name.endswith(end):
+                yield name[len(start) : len(name) - len(end)]
+
+
+def composed(name: str) -> str:
+    """A name with its letters composed: macOS decomposes those of files, and both are the same text."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _beginning(names: Sequence[str], start: str) -> Iterator[str]:
+    """Those of sorted names that begin with a text."""
+    for place in range(bisect_left(names, start), len(names)):
+        if not names[place].startswith(start):
+            return
+        yield names[place]
 
 
 def _source_names(pair: EditPair, root: Path | None) -> Mapping[str, str]:

@@ -6,7 +6,7 @@ import torch
 
 from p2p_bench.metrics.base import EditView, MetricColumn, Undefined
 from p2p_bench.metrics.pie import EQUAL, NOTE, released_images, unedited
-from p2p_bench.metrics.pixel import mse, ssim
+from p2p_bench.metrics.pixel import NO_WINDOW, has_window, mse, ssim
 
 
 class PiePixels:
@@ -14,8 +14,8 @@ class PiePixels:
 
     So a larger mask gives better values. SSIM takes the windows inside the image, as torchmetrics did up to
     1.4.1. The evaluator writes an infinite PSNR for images that are equal; here it is undefined, and counted,
-    since no mean can hold it. Without a mask, and with a full one, there is no value. For the published
-    table, MSE times 10,000 and SSIM times 100.
+    since no mean can hold it. Without a mask, and with a full one, there is no value, and no SSIM of images
+    that are smaller than its window. For the published table, MSE times 10,000 and SSIM times 100.
 
     Args:
         jpeg: Whether the edited image goes through the JPEG of the released code first.
@@ -48,5 +48,5 @@ class PiePixels:
         return {
             "pie_psnr": Undefined(EQUAL) if error.item() == 0 else value,
             "pie_mse": error.item(),
-            "pie_ssim": ssim(source, edited).item(),
+            "pie_ssim": ssim(source, edited).item() if has_window(view) else Undefined(NO_WINDOW),
         }

@@ -127,11 +127,13 @@ def test_what_is_missing_is_listed_and_the_rest_is_scored(command: Command) -> N
     assert summary["pictures"]["unused"] == 3
     told = "2 of 6 edits have no picture, and 3 pictures are no edit's, such as 's2.webp'"
     assert told in done.err + done.out
+    assert "1 of another size are errors, unless" in done.err
     # Nothing is resized unless that is asked for.
     shutil.rmtree(command.folder / "scored")
-    again = scored(command, "tool", *sources, "score.fit=resize", "score.size=[48,48]")
+    again = scored(command, "tool", *sources, "score.fit=resize")
     rows = {key[0]: row for key, row in rows_of(command.folder / "scored").items()}
     assert rows["s1"]["status"] == "ok", again.err
+    assert "1 of another size are brought to that" in again.err
 
 
 def test_places_count_from_0(command: Command) -> None:
@@ -246,6 +248,33 @@ def test_variants_and_targets_have_their_pictures(command: Command) -> None:
     assert "8 of 8 are compressed with losses" in pictures["note"]
 
 
+def test_variants_without_a_picture_of_an_edit_are_told(command: Command) -> None:
+    sources = dataset(command.folder, number=2)
+    for place in range(2):
+        picture(command.folder / "out" / "good" / f"s{place}.png", place)
+        picture(command.folder / "out" / "counted" / f"{place}.png", place)
+        picture(command.folder / "far" / f"s{place}.png", place)
+        for ending in ("png", "jpg"):
+            picture(command.folder / "out" / "twice" / f"s{place}.{ending}", place)
+    (command.folder / "out" / "linked").symlink_to(command.folder / "far")
+    (command.folder / "out" / "config.yaml").write_text("of: another tool")
+    done = scored(command, "out", *sources, "score.pattern={variant}/{id}", "run.images=0")
+    assert done.code == 1, done.err
+    rows = rows_of(command.folder / "scored")
+    assert {(key[1], row["status"]) for key, row in rows.items()} == {("good", "ok"), ("twice", "error")}
+    said = done.err + done.out
+    assert "'counted' is left out: none of its 2 pictures is an edit's" in said
+    assert "links to folders are not entered: 'linked'" in said
+    (command.folder / "out" / "good").rename(command.folder / "out" / "${seed}")
+    refused = scored(command, "out", *sources, "score.pattern={variant}/{id}")
+    assert refused.code == 2
+    assert "would be read as a reference to a setting; rename the folder" in refused.err
+    (command.folder / "out" / "${seed}").rename(command.folder / "out" / "\udcff")
+    refused = scored(command, "out", *sources, "score.pattern={variant}/{id}")
+    assert refused.code == 2
+    assert "the name is no text" in refused.err
+
+
 def test_pictures_that_two_edits_would_share_are_no_ones(command: Command) -> None:
     sources = dataset(command.folder, number=2)
     text = (command.folder / "set" / "pairs.jsonl").read_text(encoding="utf-8")
@@ -329,6 +358,8 @@ def test_a_killed_scoring_goes_on_and_other_pictures_are_not_mixed_in(command: C
         ("sampler.steps=3", "score makes no edits"),
         ("controller=refine", "score makes no edits"),
         ("run.plan=true", "score makes no edits"),
+        ("run.repair=mask", "score makes no edits"),
+        ("+run.truncate=true", "score makes no edits"),
         ("score.patern=x", "Did you mean 'pattern'"),
         ("score.panel=2", "score.panel=2: there are score.panels=1"),
     ],

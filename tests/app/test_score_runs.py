@@ -4,10 +4,15 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 import p2p_bench.editors.controlled as controlled
+from p2p_bench.editors.finished import FinishedRunImages
+from p2p_bench.editors.found import Found
+from p2p_bench.errors import ConfigError
 from tests.app.command import Command
 from tests.app.test_score import QUIET, rows_of, scored, summary_of
 
@@ -96,8 +101,9 @@ def test_a_run_and_its_pictures_copied_score_alike(command: Command, run: Path) 
 
 def test_runs_that_cannot_be_scored(command: Command, run: Path) -> None:
     assert "with metrics=..." in command("score", "world_real").err
-    told = scored(command, "world_real", "dataset.limit=1").err
-    assert "pairs and pictures are those of the run" in told
+    for setting in ("dataset.limit=1", "score.panels=2"):
+        told = scored(command, "world_real", setting).err
+        assert f"{setting[:-2]}: pairs and pictures are those of the run" in told
     for file in (run / "world_real" / "images").rglob("*.png"):
         file.unlink()
     gone = scored(command, "world_real")
@@ -122,6 +128,22 @@ def test_a_picture_that_was_put_in_the_place_of_another_is_not_scored(command: C
     refused = scored(command, "world_real")
     assert refused.code == 2
     assert "is another file than the run wrote there" in refused.err
+
+
+def test_a_picture_that_several_rows_name_is_no_edits(run: Path) -> None:
+    file = run / "world_real" / "results.parquet"
+    table = pq.read_table(file)
+    rows = table.to_pylist()
+    one, other = (row for row in rows if row["image_target"])
+    pq.write_table(pa.Table.from_pylist([*rows, one], schema=table.schema), file)
+    found = FinishedRunImages(file.parent).places()
+    told, fine = (found[row["sample_id"], row["variant"], row["target_index"]] for row in (one, other))
+    assert "the table of the run gives its picture to several edits" in str(told)
+    assert isinstance(fine, Found)
+    one["image_target"] = other["image_target"]
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), file)
+    with pytest.raises(ConfigError, match="the table of the run gives its picture to several edits"):
+        FinishedRunImages(file.parent).places()
 
 
 def test_pictures_of_a_run_that_marked_none_are_scored_and_counted(command: Command, run: Path) -> None:

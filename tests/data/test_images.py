@@ -1,9 +1,11 @@
 """Images and masks from disk: every kind that turns up, and every fault."""
 
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile  # comes with scikit-image
 import torch
 from PIL import Image
 
@@ -11,6 +13,7 @@ from p2p_bench import raster
 from p2p_bench.data import images
 from p2p_bench.data.images import fit_image, fit_mask, load_image, load_mask
 from p2p_bench.errors import ConfigError, DataError
+from tests.data.fake.pictures import encoded, picture, png
 
 
 def saved(path: Path, pixels: np.ndarray, mode: str | None = None, **options: object) -> Path:
@@ -59,6 +62,85 @@ def test_alpha_is_laid_over_white(tmp_path: Path, mode: str) -> None:
     image = load_image(path)
     assert torch.equal(image[:, 0, 0], torch.ones(3))
     assert torch.allclose(image[:, 0, 1], expected_right, atol=1e-6)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_a_transparent_grey_of_few_bits_is_laid_over_white(tmp_path: Path, depth: int) -> None:
+    white = 2**depth - 1
+    grey = np.arange(64).reshape(8, 8) % (white + 1)
+    path = tmp_path / "a.png"
+    path.write_bytes(png(grey, depth, clear=(white // 2,)))
+    wanted = np.where(grey == white // 2, 1, grey / white)
+    assert np.allclose(load_image(path).numpy(), wanted, atol=1e-6)
+    with pytest.raises(DataError, match="transparent pixels"):
+        load_mask(path, (8, 8))
+
+
+def test_a_transparent_colour_of_sixteen_bits_is_refused(tmp_path: Path) -> None:
+    colours = np.full((2, 2, 3), 0x1234)
+    colours[0, 0, 2] = 0x1200  # alike in the 8 bits that are kept
+    path = tmp_path / "a.png"
+    path.write_bytes(png(colours, 16))
+    assert load_image(path).shape == (3, 2, 2)
+    path.write_bytes(png(colours, 16, clear=(0x1234, 0x1234, 0x1234)))
+    with pytest.raises(DataError, match="a transparent one of 16-bit colours is not read exactly"):
+        load_image(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"photometric": "miniswhite"}, "of 16 bits in which 0 is white"),
+        ({"photometric": "rgb", "planarconfig": "separate"}, "of 16 bits whose colours lie apart"),
+        ({"photometric": "rgb", "planarconfig": "contig"}, ""),
+        ({"photometric": "minisblack"}, ""),
+    ],
+)
+def test_tiff_of_many_bits_is_read_right_or_refused(
+    tmp_path: Path, options: dict[str, str], told: str
+) -> None:
+    colours = options["photometric"] == "rgb"
+    apart = options.get("planarconfig") == "separate"
+    deep = np.random.default_rng(0).integers(0, 2**16, (3, 6, 9) if colours else (6, 9), dtype=np.uint16)
+    path = tmp_path / "a.tiff"
+    tifffile.imwrite(path, deep if apart or not colours else np.moveaxis(deep, 0, -1), **options)
+    if told:
+        with pytest.raises(DataError, match=f"{told} is not read exactly; save it as PNG"):
+            load_image(path)
+        return
+    assert np.allclose(load_image(path).numpy(), deep / 65535, atol=1.01 / 255 if colours else 1e-6)
+
+
+def test_tiff_of_twelve_bits_is_refused(tmp_path: Path) -> None:
+    tags = [(256, 4), (257, 2), (258, 12), (259, 1), (262, 1), (273, 122), (277, 1), (278, 2), (279, 12)]
+    entries = b"".join(struct.pack("<HHII", tag, 3, 1, value) for tag, value in tags)
+    path = tmp_path / "a.tiff"
+    path.write_bytes(b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + b"\xff" * 12)
+    with pytest.raises(DataError, match="a TIFF file of 12 bits a channel is not read exactly"):
+        load_image(path)
+
+
+def test_no_bit_of_a_png_may_flip(tmp_path: Path) -> None:
+    whole = encoded(picture(24))
+    wanted = raster.rgb(raster.read_encoded(whole, "a"))
+    refused = 0
+    for place in range(len(whole)):
+        content = bytearray(whole)
+        content[place] ^= 8
+        try:
+            found = raster.rgb(raster.read_encoded(bytes(content), "a"))
+        except DataError:
+            refused += 1
+            continue
+        assert np.array_equal(found, wanted), place
+    assert refused > 0.9 * len(whole)
+
+
+def test_webp_of_several_frames_may_be_lossless(tmp_path: Path) -> None:
+    path = tmp_path / "a.webp"
+    for lossless in (True, False):
+        picture(16).save(path, save_all=True, append_images=[picture(16, 1)], lossless=lossless)
+        assert (raster.kind_of(path) == "WEBP lossless") == lossless
 
 
 def test_exif_orientation(tmp_path: Path, rgb: np.ndarray) -> None:

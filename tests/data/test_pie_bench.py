@@ -141,6 +141,27 @@ def test_every_type_has_its_name(tmp_path: Path) -> None:
     assert tuple(pair.category for pair in PieBench(make(tmp_path, entries)).pairs()) == CATEGORIES
 
 
+def test_kinds_that_do_not_agree_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    entries = {
+        "000000000000": record(),
+        "111000000000": record(editing_type_id="1"),
+        "own": record(image_path="2_add_object_80/a.jpg", editing_type_id="2"),
+    }
+    dataset = PieBench(make(tmp_path / "a", entries))
+    assert [pair.category for pair in dataset.pairs()] == ["random", "change_object", "add_object"]
+    dataset.pairs()
+    (told,) = caplog.messages
+    assert "by editing_type_id is another than by id or folder, of 1 pairs; the first is id '111" in told
+    assert "(0_random_140/000000000000.jpg), here change_object" in told
+    caplog.clear()
+    PieBench(make(tmp_path / "b", records())).pairs()
+    assert not caplog.messages
+    odd = {"3_delete_object_80": [pie_bench_pp.row("311000000000"), pie_bench_pp.row("411000000000")]}
+    PieBenchPP(pie_bench_pp.make(tmp_path / "c", odd)).pairs()
+    (told,) = caplog.messages
+    assert "of 1 pairs; the first is id '411000000000', here delete_object" in told
+
+
 def test_masks_are_brought_to_the_models_size(tmp_path: Path) -> None:
     make(tmp_path)
     bordered, bare = PieBench(tmp_path), PieBench(tmp_path, border=False)
@@ -201,6 +222,7 @@ def test_blend_words_that_no_prompt_has(tmp_path: Path) -> None:
         "comma": record(original_prompt="a red, round circle"),
         "neither": record(blended_word="green yellow"),
         "more": record(blended_word="red blue circle"),
+        "spaces": record(blended_word="red  blue"),
     }
     dataset = PieBench(make(tmp_path, entries))
     errors = {pair.id: load_pair(dataset, pair, SIZE).error for pair in dataset.pairs()}
@@ -209,17 +231,17 @@ def test_blend_words_that_no_prompt_has(tmp_path: Path) -> None:
     )
     assert "dataset.as_released=true" in str(errors["source"])
     assert "blend word 'green' is not in the target prompt" in str(errors["target"])
-    assert errors["comma"] is errors["more"] is None
+    assert errors["comma"] is errors["more"] is errors["spaces"] is None
+    assert {pair.id: pair for pair in dataset.pairs()}["spaces"].blend_words == (("red",), ("blue",))
     released = PieBench(tmp_path, as_released=True)
     pairs = {pair.id: pair for pair in released.pairs()}
     assert pairs["source"].blend_words == ((), ("blue",))
     assert pairs["target"].blend_words == (("red",), ())
     assert pairs["comma"].blend_words == ((), ("blue",))
     assert pairs["more"].blend_words == (("red",), ("blue",))
-    assert [load_pair(released, pair, SIZE).error is None for pair in pairs.values()] == [True] * 3 + [
-        False,
-        True,
-    ]
+    assert pairs["spaces"].blend_words == (("red",), ()), "there is nothing between two spaces"
+    errors = {pair.id: load_pair(released, pair, SIZE).error for pair in pairs.values()}
+    assert [name for name, error in errors.items() if error] == ["neither"]
     assert "hands the source back" in str(load_pair(released, pairs["neither"], SIZE).error)
 
 

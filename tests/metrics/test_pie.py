@@ -72,6 +72,16 @@ def test_ssim_takes_windows_inside_the_image(view: EditView) -> None:
     assert PiePixels(jpeg=False)([view])[0]["pie_ssim"] == pytest.approx(similarity.mean(), abs=1e-7)
 
 
+def test_images_smaller_than_the_window_lose_their_ssim_alone() -> None:
+    half = torch.zeros(10, 16)
+    half[:, 4:] = 1
+    small = EditView(torch.zeros(3, 10, 16), torch.full((3, 10, 16), 0.2), "a", "b", mask=half)
+    (row,) = PiePixels(jpeg=False)([small])
+    values, reasons = split_reasons(row)
+    assert reasons == {"pie_ssim": "no window of 11 x 11 pixels fits"}
+    assert values["pie_mse"] == pytest.approx(0.2**2 / 4, rel=1e-6)
+
+
 def test_lpips_is_squeezenet_on_black_pixels(view: EditView, tmp_path: Path) -> None:
     path = random_trunk("squeeze", tmp_path)
     (row,) = PieLpips(path, jpeg=False)([view])

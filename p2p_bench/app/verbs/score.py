@@ -1,7 +1,7 @@
 """`p2p-bench score FOLDER|RUN KEY=VALUE ...`: scores images that exist already; nothing is generated."""
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from p2p_bench.errors import ConfigError, DataError, nearest
 
 if TYPE_CHECKING:
     from p2p_bench.bench.task import Task
+    from p2p_bench.editors.folder import FolderOfImages
     from p2p_bench.editors.found import Found, Key
 
 SETTINGS = {
@@ -34,10 +35,14 @@ SETTINGS = {
 _FREE = ("dataset", "metrics", "logger", "trainer", "run", "seed", "hydra")
 """What else may be set."""
 
+_OF_EDITS = (
+    "baseline", "truncate", "repair", "repair_feather", "heatmaps", "cache", "cache_gb", "timeout", "plan",
+)  # fmt: skip
+"""Settings under `run` that say how edits are made: results would say so of pictures that were not."""
+
 _BASE = (
     "model=given", "controller=none", "inversion=none", "run.name=score", "run.heatmaps=false",
 )  # fmt: skip
-_RUN = ("results.parquet", "config.yaml")
 
 
 def main(arguments: list[str], debug: bool) -> int:
@@ -66,12 +71,39 @@ def main(arguments: list[str], debug: bool) -> int:
     folder = options.folder.absolute()
     if not folder.is_dir():
         raise DataError(f"{folder}: there is no such folder")
+    _refuse_unwritable([str(folder)])
     typed = list(_translated(options.overrides))
-    if any((folder / name).is_file() for name in _RUN):
+    if _is_run(folder):
         return _score_run(folder, typed, debug)
     if (folder / "multirun.yaml").is_file():
         raise DataError(f"{folder}: the directory of a sweep; give that of one of its jobs")
     return _score_folder(folder, typed, debug)
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a folder is the directory of a run, finished or not: other tools write a `config.yaml` too."""
+    begun = (folder / "config.yaml").is_file() and (folder / "rows").is_dir()
+    return begun or (folder / "results.parquet").is_file()
+
+
+def _refuse_unwritable(names: Iterable[str]) -> None:
+    """Refuses names of folders that a configuration cannot hold as they are.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    from p2p_bench.raster import shortened
+
+    for name in names:
+        if "${" in name:
+            raise ConfigError(
+                f"{name}: a name with '${{' would be read as a reference to a setting; rename the folder"
+            )
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            told = f"{shortened(name)}: the name is no text ({error.reason}); rename the folder"
+            raise ConfigError(told) from error
 
 
 def _translated(overrides: Sequence[str]) -> Iterator[str]:
@@ -91,7 +123,7 @@ def _translated(overrides: Sequence[str]) -> Iterator[str]:
                     f"{', '.join(f'score.{name}' for name in SETTINGS)}"
                 )
             yield f"{SETTINGS[rest]}={quoted(value) if rest in ('pattern', 'name') else value}"
-        elif group.partition("/")[0] not in _FREE or bare == "run.plan":
+        elif group.partition("/")[0] not in _FREE or (group == "run" and rest in _OF_EDITS):
             raise ConfigError(
                 f"{text}: score makes no edits, so it has no meaning; what may be set: score.KEY, "
                 f"{', '.join(_FREE[:-1])}"
@@ -102,7 +134,7 @@ def _translated(overrides: Sequence[str]) -> Iterator[str]:
 
 def _score_folder(folder: Path, typed: Sequence[str], debug: bool) -> int:
     from p2p_bench.editors.folder import FolderOfImages
-    from p2p_bench.editors.found import common_size
+    from p2p_bench.editors.found import common_size, most_common_size
     from p2p_bench.metrics.base import all_columns
 
     base = [*_BASE, "editor=folder", f"editor.path={quoted(str(folder))}"]
@@ -116,19 +148,19 @@ def _score_folder(folder: Path, typed: Sequence[str], debug: bool) -> int:
             "metrics: all of these compare with the source image, and the data set has none; add clip, which "
             "scores pictures against prompts"
         )
-    editor = replace(editor, variants=editor.variants_there())
+    editor = replace(editor, variants=editor.variants_there(task.dataset))
     found = editor.places(task.dataset)
-    names = [one.name for one in editor.known_variants() if _number(found, one.name)]
+    _refuse_unwritable(editor.variants)
     if editor.variants:
-        base.append(f"editor.variants=[{','.join(map(quoted, names))}]")
+        base.append(f"editor.variants=[{','.join(map(quoted, editor.variants))}]")
     sizes = common_size(found, editor.panels)
     if not sizes:
         raise ConfigError(f"{folder}: none of its pictures can be read or divided into {editor.panels}")
     if not with_size:
-        (height, width), _ = sizes.most_common(1)[0]
+        height, width = most_common_size(sizes)
         base.append(f"model.size=[{height},{width}]")
-        _tell_sizes(sizes, editor.panels)
-    _tell_unused(editor.unused(found), found)
+        _tell_sizes(sizes, editor.panels, editor.fit)
+    _tell_left_out(editor, found)
     if hasattr(task.dataset, "fit") and not any(text.startswith("dataset.fit=") for text in typed):
         base.append("dataset.fit=error")  # nothing is resized without a word
     return _run([*base, *typed], debug)
@@ -137,19 +169,20 @@ def _score_folder(folder: Path, typed: Sequence[str], debug: bool) -> int:
 def _score_run(folder: Path, typed: Sequence[str], debug: bool) -> int:
     from p2p_bench.bench.open_run import changed_sources, pairs_checksum
     from p2p_bench.editors.finished import FinishedRunImages
-    from p2p_bench.editors.found import common_size
+    from p2p_bench.editors.found import common_size, most_common_size
 
     keys = {text.partition("=")[0].lstrip("+~") for text in typed}
     if not any(key.partition(".")[0] == "metrics" for key in keys):
         raise ConfigError(f"{folder}: a finished run; say what it is to be scored by, with metrics=...")
     if wrong := [key for key in keys if key.partition(".")[0] in ("dataset", "seed", "editor", "model")]:
-        raise ConfigError(f"{wrong[0]}: pairs and pictures are those of the run in {folder}; leave it out")
+        typed_as = {key: f"score.{name}" for name, key in SETTINGS.items()}.get(wrong[0], wrong[0])
+        raise ConfigError(f"{typed_as}: pairs and pictures are those of the run in {folder}; leave it out")
     editor = FinishedRunImages(folder)
     summary, rows, found = editor.summary(), editor.rows(), editor.places()
     sizes = common_size(found, 1)
     if not sizes:
         raise ConfigError(f"{folder}: none of its pictures can be read")
-    height, width = sizes.most_common(1)[0][0]
+    height, width = most_common_size(sizes)
     base = [
         *_BASE, "editor=finished", f"editor.path={quoted(str(folder))}", f"model.size=[{height},{width}]",
         f"model.name={quoted(str(rows[0]['model']))}", *_dataset_of(folder),
@@ -223,15 +256,11 @@ def _run(overrides: Sequence[str], debug: bool) -> int:
     return run(list(overrides), debug)
 
 
-def _number(found: "Mapping[Key, Found | str]", variant: str) -> int:
-    """How many edits of a variant have a picture."""
-    return sum(key[1] == variant and not isinstance(one, str) for key, one in found.items())
-
-
-def _tell_unused(unused: Sequence[str], found: "Mapping[Key, Found | str]") -> None:
-    """Says which pictures are no edit's where edits lack one: names may be counted or written otherwise."""
+def _tell_left_out(editor: "FolderOfImages", found: "Mapping[Key, Found | str]") -> None:
+    """Says which pictures are no edit's: where edits lack one, of no known variant, or behind links."""
     from p2p_bench.raster import shortened
 
+    unused = editor.unused(found)
     lacking = sum(isinstance(one, str) for one in found.values())
     if unused and lacking:
         said = (
@@ -239,15 +268,28 @@ def _tell_unused(unused: Sequence[str], found: "Mapping[Key, Found | str]") -> N
             f"edit's, such as {shortened(unused[-1])!r}; see that score.pattern gives each edit its own"
         )
         status_console().print(said, markup=False)
+    for variant, names in editor.left_out(unused).items():
+        said = (
+            f"warning: {shortened(variant)!r} is left out: none of its {len(names)} pictures is an edit's by "
+            f"score.pattern, such as {shortened(names[0])!r}"
+        )
+        status_console().print(said, markup=False)
+    if links := editor.linked_folders():
+        named = ", ".join(repr(shortened(link)) for link in links)
+        said = f"warning: links to folders are not entered: {named}; copy them if their pictures count"
+        status_console().print(said, markup=False)
 
 
-def _tell_sizes(sizes: Mapping[tuple[int, int], int], panels: int) -> None:
+def _tell_sizes(sizes: Mapping[tuple[int, int], int], panels: int, fit: str) -> None:
     """Says which size is taken, and what else there is."""
-    (height, width), count = max(sizes.items(), key=lambda item: item[1])
-    others = sum(sizes.values()) - count
+    from p2p_bench.editors.found import most_common_size
+
+    height, width = most_common_size(sizes)
+    others = sum(sizes.values()) - sizes[height, width]
     said = f"pictures of {width} x {height} pixels"
     if others:
-        said += f"; {others} of another size are errors, unless score.fit says to resize them"
+        told = "are errors, unless score.fit says to resize them" if fit == "error" else "are brought to that"
+        said += f"; {others} of another size {told}"
     if panels == 1 and width == 4 * height:
         said += "; four side by side, as the files of PnPInversion? then set score.panels=4"
     status_console().print(said, markup=False)
