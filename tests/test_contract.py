@@ -22,7 +22,7 @@ from tests.models.tiny import tiny_model
 from tests.models.tiny_clip import encoder
 from tests.stubs.flow_family import FlowCheckpoint
 
-STEPS = 5
+STEPS = 4
 EXACT = ("direct", "edict", "edit_friendly")
 """Inversions that rebuild the source but for rounding, whatever the guidance."""
 
