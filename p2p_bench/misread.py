@@ -2,6 +2,7 @@
 
 import io
 import zlib
+from collections.abc import Iterator
 
 from PIL import Image
 
@@ -9,6 +10,8 @@ File = io.BufferedReader | io.BytesIO
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PIXELS = b"IDAT"
+_ORIENTED = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
+"""How texts of a PNG file begin in which PIL finds an orientation."""
 _PIECE = 2**20
 """Bytes that are read at once, whatever length a damaged file states."""
 _SMALL = {"L;2": 3, "L;4": 15}
@@ -28,19 +31,42 @@ def is_broken_png(file: File) -> bool:
         file: Any file, at its start, where it is again afterwards.
     """
     broken = False
-    if file.read(len(_PNG)) == _PNG:
-        while not broken and len(head := file.read(8)) == 8:
-            size = int.from_bytes(head[:4], "big")
-            if head[4:] != _PIXELS:
-                file.seek(size + 4, io.SEEK_CUR)
-                continue
-            found = zlib.crc32(_PIXELS)
-            while size and (piece := file.read(min(size, _PIECE))):
-                found, size = zlib.crc32(piece, found), size - len(piece)
-            told = file.read(4)
-            broken = len(told) == 4 and found != int.from_bytes(told, "big")
+    for kind, size in _chunks(file):
+        if kind != _PIXELS:
+            continue
+        found = zlib.crc32(_PIXELS)
+        while size and (piece := file.read(min(size, _PIECE))):
+            found, size = zlib.crc32(piece, found), size - len(piece)
+        told = file.read(4)
+        broken = len(told) == 4 and found != int.from_bytes(told, "big")
+        if broken:
+            break
     file.seek(0)
     return broken
+
+
+def may_be_turned(file: File) -> bool:
+    """Whether a PNG file holds EXIF or XMP, before or behind its pixels; PIL decodes them to look behind.
+
+    Args:
+        file: The file, at its start.
+    """
+    texts = (b"tEXt", b"zTXt", b"iTXt")
+    return any(kind == b"eXIf" or (kind in texts and _names_orientation(file)) for kind, _ in _chunks(file))
+
+
+def _names_orientation(file: File) -> bool:
+    return file.read(max(map(len, _ORIENTED))).startswith(_ORIENTED)
+
+
+def _chunks(file: File) -> Iterator[tuple[bytes, int]]:
+    """Kind and length of each chunk of a PNG file, which is at its first byte meanwhile; none of others."""
+    if file.read(len(_PNG)) != _PNG:
+        return
+    while len(head := file.read(8)) == 8:
+        place, size = file.tell(), int.from_bytes(head[:4], "big")
+        yield head[4:], size
+        file.seek(place + size + 4)
 
 
 def clear_grey(image: Image.Image) -> int | None:

@@ -4,7 +4,7 @@ Every source image and every mask comes through here, so that a picture is the s
 
 | kind | what becomes of it |
 |---|---|
-| EXIF orientation | applied |
+| EXIF orientation, or that of XMP where there is none | applied |
 | greyscale, black and white, palette, CMYK, YCbCr, HSV, L*a*b* | RGB |
 | transparency: alpha (premultiplied too), a palette's, a transparent colour | laid over white |
 | 16-bit greyscale | keeps its precision; 16-bit colour is read at 8 bits, as PIL does |
@@ -28,7 +28,7 @@ from jaxtyping import Bool, Float
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from p2p_bench.errors import DataError
-from p2p_bench.misread import clear_grey, is_broken_png, is_lossless_webp, misread
+from p2p_bench.misread import clear_grey, is_broken_png, is_lossless_webp, may_be_turned, misread
 
 MAX_PIXELS = 64 * 2**20
 """Pictures above this are refused before they are decoded."""
@@ -116,8 +116,8 @@ def _header(path: Path) -> tuple[str, tuple[int, int], int]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path, formats=_FORMATS) as image:
-                # PIL decodes a PNG to look for the tag behind the pixels, where none is as a rule.
-                asked = image.format != "PNG" or "exif" in image.info
+                # PIL decodes a PNG to look for the tag behind the pixels.
+                asked = image.format != "PNG" or _oriented(path)
                 turned = image.getexif().get(_ORIENTATION) if asked else 1
                 orientation = turned if isinstance(turned, int) and turned in _ORIENTATIONS else 1
                 return _format(image), image.size, orientation
@@ -125,6 +125,11 @@ def _header(path: Path) -> tuple[str, tuple[int, int], int]:
         raise _too_large(name, "far too many pixels") from error
     except _DECODE_ERRORS as error:
         raise _damaged(name, error) from error
+
+
+def _oriented(path: Path) -> bool:
+    with path.open("rb") as file:
+        return may_be_turned(file)
 
 
 def _format(image: Image.Image) -> str:

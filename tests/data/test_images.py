@@ -1,6 +1,7 @@
 """Images and masks from disk: every kind that turns up, and every fault."""
 
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +150,47 @@ def test_exif_orientation(tmp_path: Path, rgb: np.ndarray) -> None:
     image = load_image(saved(tmp_path / "a.png", rgb, exif=exif))
     assert image.shape == (3, 9, 6)
     assert np.array_equal((image.numpy() * 255).round().transpose(1, 2, 0), np.rot90(rgb, -1))
+
+
+XMP = b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'
+
+
+@pytest.mark.parametrize("ending", ["webp", "tiff"])
+def test_orientation_in_xmp_counts_where_there_is_none_in_exif(
+    tmp_path: Path, rgb: np.ndarray, ending: str
+) -> None:
+    own = {"xmp": XMP, "lossless": True} if ending == "webp" else {"tiffinfo": {700: XMP}}
+    is_turned(saved(tmp_path / f"a.{ending}", rgb, **own), rgb)
+    if ending == "webp":
+        exif = Image.Exif()
+        exif[0x0112] = 1
+        both = load_image(saved(tmp_path / "b.webp", rgb, exif=exif, **own))
+        assert np.array_equal((both.numpy() * 255).round().transpose(1, 2, 0), rgb)
+
+
+@pytest.mark.parametrize("place", [33, -12], ids=["before the pixels", "behind them"])
+@pytest.mark.parametrize("kind", ["eXIf", "iTXt", "tEXt"])
+def test_orientation_in_a_png_may_stand_anywhere(
+    tmp_path: Path, rgb: np.ndarray, kind: str, place: int
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    tags = exif.tobytes()
+    profile = f"Raw profile type exif\0\nexif\n{len(tags):8}\n{tags.hex()}\n".encode()
+    found = {"eXIf": tags[6:], "iTXt": b"XML:com.adobe.xmp\0\0\0\0\0" + XMP, "tEXt": profile}[kind]
+    chunk = kind.encode() + found
+    file = saved(tmp_path / "a.png", rgb)
+    whole = file.read_bytes()
+    added = struct.pack(">I", len(found)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    file.write_bytes(whole[:place] + added + whole[place:])
+    is_turned(file, rgb)
+
+
+def is_turned(file: Path, pixels: np.ndarray) -> None:
+    """An image is read by its orientation, and its size told so."""
+    wanted = np.rot90(pixels, -1)
+    assert np.array_equal((load_image(file).numpy() * 255).round().transpose(1, 2, 0), wanted)
+    assert raster.size_of(file) == wanted.shape[:2]
 
 
 def test_missing_and_corrupt(tmp_path: Path, rgb: np.ndarray) -> None:
