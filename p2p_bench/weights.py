@@ -172,7 +172,7 @@ def _keys(file: Path) -> list[str]:
 
 def _formats(file: Path) -> dict[str, str]:
     with safe_open(file, "pt") as tensors:
-        return {key: tensors.get_slice(key).get_dtype() for key in tensors.keys()}  # noqa: SIM118
+        return {key: tensors.get_slice(key).get_dtype() for key in tensors.keys()}  # noqa: SIM118  # no dict
 
 
 def _refuse(where: str, kinds: Mapping[str, Sequence[str]], likely: str) -> None:

@@ -67,14 +67,14 @@ class Loader(ConfigLoaderImpl):
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
         """See `ConfigLoaderImpl`. `from_shell` is taken for false: messages show no shell's quotes."""
-        if any("hydra.searchpath" in override for override in overrides):
-            # files of the user's own may change meanwhile
+        if any("hydra.searchpath" in override for override in overrides):  # the user's files may change
             return _loaded.__wrapped__(config_name, tuple(overrides), run_mode, validate_sweep_overrides)
         parsed = [_parsed(text) for text in overrides]
-        settings = [override for override in parsed if self._is_setting(override)]
-        if any(override.is_sweep_override() for override in parsed):
-            settings = []
-        options = tuple(override.input_line or "" for override in parsed if override not in settings)
+        swept = any(override.is_sweep_override() for override in parsed)
+        settings = [] if swept else [override for override in parsed if self._is_setting(override)]
+        options = tuple(
+            text for text, override in zip(overrides, parsed, strict=True) if override not in settings
+        )
         config = deepcopy(_loaded(config_name, options, run_mode, validate_sweep_overrides))
         OmegaConf.clear_cache(config)  # the time of day, which names directories, is each one's own
         self._apply_overrides_to_config(settings, config)
@@ -83,7 +83,7 @@ class Loader(ConfigLoaderImpl):
 
     def _is_setting(self, override: Override) -> bool:
         """Whether it sets a single key of the run's own: it chooses no option, and is nothing of Hydra's."""
-        if override.is_hydra_override() or override.is_sweep_override():
+        if override.is_hydra_override():
             return False
         return isinstance(override.value(), dict) or not self.repository.group_exists(override.key_or_group)
 

@@ -5,7 +5,6 @@ by row over 512 x 512 pixels. As in the released evaluator, a run that ends behi
 and the outermost rows and columns count as editable.
 """
 
-import functools
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -64,6 +63,9 @@ def prompt_of(record: Mapping[str, Any], key: str) -> str:
     return prompt
 
 
+_ID, _FOLDER = re.compile(r"(?P<digit>[0-9])[0-9]{11}$"), re.compile(r"(?P<digit>[0-9])_[^/]*/")
+
+
 def tell_kinds(path: Path, pairs: Iterable[EditPair], said_by: str, images: Path | None = None) -> None:
     """Warns where an id, or the folder of an image, says another kind of edit than the pair's category.
 
@@ -85,19 +87,11 @@ def tell_kinds(path: Path, pairs: Iterable[EditPair], said_by: str, images: Path
     if found:
         id, category, below = found[0]
         where = f" ({below})" if below else ""
-        _tell_once(
-            f"{path}: the kind of edit by {said_by} is another than by id or folder, of {len(found)} pairs; "
-            f"the first is id {shortened(id)!r}{shortened(where)}, here {category}"
+        log.warning(
+            "%s: the kind of edit by %s is another than by id or folder, of %d pairs; the first is id %r%s, "
+            "here %s",
+            *(path, said_by, len(found), shortened(id), shortened(where), category),
         )
-
-
-_ID, _FOLDER = re.compile(r"(?P<digit>[0-9])[0-9]{11}$"), re.compile(r"(?P<digit>[0-9])_[^/]*/")
-
-
-@functools.lru_cache(maxsize=64)
-def _tell_once(message: str) -> None:
-    """Pairs are asked for several times in a run."""
-    log.warning("%s", message)
 
 
 def parse_runs(value: Any) -> tuple[int, ...]:

@@ -114,15 +114,12 @@ class FinishedRunImages(EditorSettings):
         marking = self._marks(rows)
         owners = Counter(row["image_target"] for row in rows)
         for row in rows:
-            key = (row["sample_id"], row["variant"], row["target_index"])
+            key = _key(row)
             shared = bool(row["image_target"]) and owners[row["image_target"]] > 1
             found[key] = _SHARED if shared or key in found else self._place(row, marking)
         if not any(isinstance(one, Found) for one in found.values()):
-            kept = [
-                (row["sample_id"], row["variant"], row["target_index"]) for row in rows if row["image_target"]
-            ]
-            lost = [str(found[key]) for key in kept]
-            first = f" (of the first edit, {lost[0]})" if lost else ""
+            lost = next((str(found[_key(row)]) for row in rows if row["image_target"]), "")
+            first = f" (of the first edit, {lost})" if lost else ""
             raise ConfigError(
                 f"{self.path}: there are no pictures of this run to be scored; run it with run.images=null, "
                 f"which keeps those of all pairs{first}"
@@ -195,6 +192,10 @@ class FinishedRunImages(EditorSettings):
 
     def _folder(self) -> Path:
         return Path(self.path).expanduser().resolve()
+
+
+def _key(row: Mapping[str, Any]) -> Key:
+    return row["sample_id"], row["variant"], row["target_index"]
 
 
 @functools.lru_cache(maxsize=2**16)

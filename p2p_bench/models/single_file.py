@@ -160,7 +160,8 @@ def networks_of_file(file: Path, configs: Path, layout: Layout) -> Iterator[tupl
     for place, (folder, name) in enumerate(layout.encoders.items()):
         part = f"{where}, {folder}"
         network = _of_configuration(_ENCODERS[name], configs / folder, part)
-        yield folder, _filled(network, *_text(network, state, layout, place, part))
+        own, foreign = _text(network, state, layout, place)
+        yield folder, _filled(network, own, part, foreign)
 
 
 def save_network(network: nn.Module, configs: Path, made: Path, stem: str) -> None:
@@ -230,9 +231,9 @@ def _by_transformers(keys: Collection[str], layout: Layout, place: int) -> bool:
 
 
 def _text(
-    network: Any, state: Mapping[str, Tensor], layout: Layout, place: int, where: str
-) -> tuple[dict[str, Tensor], str, list[str]]:
-    """The tensors of a text encoder by their keys in the network, `where`, and keys without a place in it."""
+    network: Any, state: Mapping[str, Tensor], layout: Layout, place: int
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors of a text encoder by their keys in the network, and keys without a place in it."""
     by_transformers = _by_transformers(state, layout, place)
     prefix = TEXT["xl"][place] if layout == SDXL else (TEXT["v1"] if by_transformers else TEXT["v2"])[0]
     own = {key: one for key, one in state.items() if key.startswith(prefix)}
@@ -254,7 +255,7 @@ def _text(
             key if key.startswith("text_projection") else f"text_model.{key}": one
             for key, one in bare.items()
         }
-    return kept, where, foreign
+    return kept, foreign
 
 
 def _writable(tensor: Tensor) -> Tensor:
@@ -271,9 +272,8 @@ def _filled(
     kept = {key: _writable(one) for key, one in state.items() if one is not None}
     formats = {one.dtype for one in kept.values() if one.is_floating_point()}
     if len(formats) == 1:
-        nn.Module.to(
-            network, next(iter(formats))
-        )  # diffusers' own warns of layers to be kept wide, even of none
+        # diffusers' own `to` warns of layers to be kept wide, even of none.
+        nn.Module.to(network, next(iter(formats)))
     # What a network computes itself may be missing.
     buffers = {key: one for key, one in network.state_dict().items() if key.endswith("position_ids")}
     load_weights(network, {**{key: buffers[key] for key in own & buffers.keys()}, **kept}, where, foreign)
