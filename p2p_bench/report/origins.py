@@ -24,7 +24,7 @@ def origin_notices(runs: Sequence[Run]) -> list[str]:
     ]
     if not told:
         return []
-    return [f"not all runs were made by the same software, which can move numbers: {', '.join(told)}"]
+    return [f"Not all runs were made by the same software, which can move numbers: {', '.join(told)}"]
 
 
 def _origins(run: Run) -> Iterator[tuple[str, str]]:

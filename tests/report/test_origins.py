@@ -20,7 +20,7 @@ def test_other_versions_and_commits_are_told(tmp_path: Path) -> None:
     old = {"versions": {"torch": "2.9.0", "lpips": "0.1.4"}, "git": {"commit": "a" * 40, "changed": False}}
     new = {"versions": {"torch": "2.10.0", "lpips": "0.1.4"}, "git": {"commit": "a" * 40, "changed": True}}
     assert notices(tmp_path, old, new, new) == [
-        "not all runs were made by the same software, which can move numbers: "
+        "Not all runs were made by the same software, which can move numbers: "
         "torch 2.9.0 (1 run) and 2.10.0 (2 runs), "
         "the source's commit aaaaaaaaaa (1 run) and aaaaaaaaaa with changes (2 runs)"
     ]
