@@ -91,9 +91,9 @@ _NUMBERED = re.compile(r"(?P<stem>.*?)(?P<number>\d{2,6})(?P<rest>\.\D+)")
 
 
 def _tell_gaps(folder: Path, found: Sequence[Path], patterns: Sequence[str]) -> None:
-    """Warns of numbers that lack between those of files, but for those that no pattern asks for.
+    """Warns of numbers that lack before or between those of files, but for those that no pattern asks for.
 
-    Names without a total may have been chosen, so that is no error.
+    Names without a total may have been chosen, so that is no error. Some count from 0 and some from 1.
     """
     kinds: dict[tuple[Path, str, int, str], set[int]] = {}
     for path in found:
@@ -103,11 +103,12 @@ def _tell_gaps(folder: Path, found: Sequence[Path], patterns: Sequence[str]) -> 
     for (parent, stem, width, rest), there in kinds.items():
         if min(there) >= 10 ** (width - 1):  # no leading zero, so perhaps years or sizes
             continue
-        between = (parent / f"{stem}{number:0{width}d}{rest}" for number in range(min(there), max(there)))
-        lacking = [path for path in between if path not in found and _asked(path, patterns)]
+        numbers = range(min(1, min(there)), max(there))
+        before = (parent / f"{stem}{number:0{width}d}{rest}" for number in numbers)
+        lacking = [path for path in before if path not in found and _asked(path, patterns)]
         if lacking:
             log.warning(
-                "%s: files are not there whose numbers lie between those of others: %d, the first is %s; "
+                "%s: files are not there whose numbers lie before those of others: %d, the first is %s; "
                 "what they hold is left out",
                 *(folder, len(lacking), shortened(lacking[0].relative_to(folder).as_posix())),
             )

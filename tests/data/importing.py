@@ -1,11 +1,13 @@
-"""A data set through the command line: planned, then run, with two steps of the embedded model."""
+"""A data set through the command line: planned, then run, with two steps of a tiny model."""
 
 from typing import Any
 
 from tests.app.command import Command, Outcome
 from tests.app.test_run import rows_of
+from tests.models.tiny import tiny_checkpoint
 
-TINY = ("sampler.steps=2", "metrics=pixel", "run.images=0", "logger=none", "trainer.accelerator=cpu")
+MODEL = ("model=local", f"model.path={tiny_checkpoint().path}")
+TINY = (*MODEL, "sampler.steps=2", "metrics=pixel", "run.images=0", "logger=none", "trainer.accelerator=cpu")
 
 
 def planned(command: Command, *overrides: str) -> Outcome:

@@ -60,12 +60,13 @@ def test_what_a_sample_may_say(tmp_path: Path) -> None:
     [
         (("s-000", "s-001"), ""),
         (("s-000", "s-003", "s-004"), "files are not there .*: 2, the first is s-001.tar"),
-        (("00007", "00009"), "files are not there .*: 1, the first is 00008.tar"),
+        (("00001", "00003"), "files are not there .*: 1, the first is 00002.tar"),  # counted from 1
+        (("00002", "00003"), "files are not there .*: 1, the first is 00001.tar"),
         (("2019", "2021"), ""),  # years
         (("s-01", "s-11"), ""),  # all that the pattern asks for
     ],
 )
-def test_gaps_between_shards_are_told(
+def test_shards_that_lack_are_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, names: tuple[str, ...], lacking: str
 ) -> None:
     for number, name in enumerate(names):

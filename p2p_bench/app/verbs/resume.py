@@ -13,7 +13,7 @@ import yaml
 from p2p_bench.app.compose import checked_overrides, compose, composing, one_job_each
 from p2p_bench.app.console import status_console
 from p2p_bench.app.paths import user_path
-from p2p_bench.app.spelling import quoted
+from p2p_bench.app.spelling import for_shell, quoted
 from p2p_bench.app.trust import placed_faults, stored_faults
 from p2p_bench.errors import ConfigError, DataError, ErrorList, P2PError
 
@@ -108,7 +108,7 @@ def _resume_run(directory: Path, trust: bool) -> int:
     if started is None or not _is_started(started):
         raise DataError(
             f"{directory / CONFIG}: does not say how the run was started; run the same command with "
-            f"run.dir={directory}"
+            f"{for_shell('run.dir', str(directory))}"
         )
     if not trust:
         _refuse_foreign(directory, stored_faults(started["overrides"]))
