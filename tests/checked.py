@@ -5,7 +5,7 @@ more of what it refuses, it also binds the arguments and checks them twice, nine
 check: its memory alone is used where that serves.
 
 Not every call is checked, which took a sixth of the session: the first ones of each test are, and few of the
-later ones, as in loops over steps and blocks. What a function is checked by is made when that is first asked for.
+later ones, as in loops over steps and blocks. What checks a function is made when it is first asked for.
 """
 
 import dataclasses

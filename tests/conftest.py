@@ -4,6 +4,8 @@ import gc
 import os
 import random
 import sys
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 from uuid import uuid4
 
@@ -23,6 +25,9 @@ sys.dont_write_bytecode = False
 
 # Imports make hundreds of thousands of objects, all of which stay: looking for garbage among them is rare.
 gc.set_threshold(50_000, 20, 20)
+
+# What is installed stays so: each trainer that is made reads it all anew.
+metadata.entry_points = cache(metadata.entry_points)
 
 # `python -m pytest` puts the checkout on the path, where its folder `datasets` looks like a package.
 ROOT = Path(__file__).resolve().parent.parent

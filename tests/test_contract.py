@@ -91,10 +91,9 @@ def test_every_inversion_leads_back_to_an_image_that_is_then_edited(
     world: Any, image: Tensor, option: str
 ) -> None:
     inversion = built(f"inversion={option}", *FEWER.get(option, ())).inversion
-    result = p2p.edit(
-        world, SOURCE, TARGET, p2p.NoControl(), image=image, inversion=inversion, steps=STEPS, seed=3, record=False
-    )
-    from_noise = p2p.edit(world, SOURCE, TARGET, steps=STEPS, seed=3, record=False)
+    common: dict[str, Any] = {"steps": STEPS, "seed": 3, "record": False}
+    result = p2p.edit(world, SOURCE, TARGET, p2p.NoControl(), image=image, inversion=inversion, **common)
+    from_noise = p2p.edit(world, SOURCE, TARGET, **common)
     if option == "none":
         torch.testing.assert_close(result.latents[0], from_noise.latents[0], atol=1e-3, rtol=0)
     elif option in EXACT:

@@ -286,7 +286,7 @@ def _copying(mirror: Mirror) -> Iterator[None]:
         except OSError as error:
             raise CannotWriteError(
                 f"run.output: {mirror.remote.url}: not everything could be copied there ({error}); all of it "
-                f"is in {mirror.folder}, and the same command with that folder as run.dir copies what is missing"
+                f"is in {mirror.folder}; the same command with that folder as run.dir copies what is missing"
             ) from error
 
 
