@@ -3,9 +3,6 @@
 Both are beartype's. jaxtyping remembers the sizes of a call, so that they are held against each other. To say
 more of what it refuses, it also binds the arguments and checks them twice, nine times the cost of a call's
 check: its memory alone is used where that serves.
-
-Not every call is checked, which took a sixth of the session: the first ones of each test are, and few of the
-later ones, as in loops over steps and blocks. What checks a function is made when it is first asked for.
 """
 
 import dataclasses
@@ -13,43 +10,13 @@ import functools
 import inspect
 import typing
 from collections.abc import Callable
-from types import CodeType
 from typing import Any
 
 import jaxtyping
-import torch
 from beartype import BeartypeConf, beartype
 
-FIRST, EVERY = 3, 50
-"""A function's calls that are checked: so many of each test's first ones, then one of so many."""
-
 _with_shapes = jaxtyping.jaxtyped
-_is_compiling = torch.compiler.is_compiling
 _plainly = beartype(conf=BeartypeConf(violation_type=jaxtyping.TypeCheckError))
-
-
-class _Count:
-    """Calls of a function, in the test that runs.
-
-    Of one that is made within another they are counted through all tests, as it is made anew, and so is what
-    checks it, which costs more than the calls.
-    """
-
-    tests = 0
-
-    def __init__(self, function: Any) -> None:
-        self.calls, self.test = 0, -1
-        self.within = "<locals>" in function.__qualname__
-
-    def one_more(self) -> int:
-        """Counts a call; returns which it is, from 1."""
-        if self.test != _Count.tests and not self.within:
-            self.calls, self.test = 0, _Count.tests
-        self.calls += 1
-        return self.calls
-
-
-_counts: dict[CodeType, _Count] = {}
 
 
 def install_checks(package: str) -> None:
@@ -58,59 +25,25 @@ def install_checks(package: str) -> None:
     jaxtyping.install_import_hook(package, "beartype.beartype")
 
 
-def begin_test() -> None:
-    """Counts calls anew."""
-    _Count.tests += 1
-
-
 def checked(decorated: Any = None, *, typechecker: Callable[..., Any]) -> Any:
     """Stands in for `jaxtyping.jaxtyped`: refuses what it refuses, with the same kind of error."""
     if decorated is None:
         return functools.partial(checked, typechecker=typechecker)
-    if inspect.isfunction(decorated):
-        return _at_times(decorated, typechecker)
-    if not inspect.isclass(decorated):
-        return _with_shapes(decorated, typechecker=typechecker)
-    if not (dataclasses.is_dataclass(decorated) and "__init__" in vars(decorated)):
+    if inspect.isclass(decorated) and not (
+        dataclasses.is_dataclass(decorated) and "__init__" in vars(decorated)
+    ):
         return decorated
-    if not _known(decorated.__init__):
-        return _with_shapes(decorated, typechecker=typechecker)
-    decorated.__init__ = _at_times(decorated.__init__, typechecker)  # type: ignore[method-assign]
-    return decorated
-
-
-def _at_times(function: Any, typechecker: Callable[..., Any]) -> Any:
-    """Some of its calls are checked, see `FIRST`."""
-    if not function.__annotations__:
-        return function
-    count = _counts.setdefault(function.__code__, _Count(function))
-    held: Callable[..., Any] | None = None
-
-    @functools.wraps(function)
-    def at_times(*arguments: Any, **named: Any) -> Any:
-        nonlocal held
-        if _is_compiling():  # counting would break a graph
-            return function(*arguments, **named)
-        number = count.one_more()
-        if number > FIRST and number % EVERY:
-            return function(*arguments, **named)
-        if held is None:
-            held = _held(function, typechecker)
-        return held(*arguments, **named)
-
-    if not count.within:
-        at_times.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]  # diffusers asks often
-    return at_times
-
-
-def _held(function: Any, typechecker: Callable[..., Any]) -> Callable[..., Any]:
-    """A function each of whose calls is checked."""
+    function = decorated.__init__ if inspect.isclass(decorated) else decorated
     if shapeless(function):
-        return _plainly(function)
-    if _known(function):
-        return _with_sizes(function)
-    held: Callable[..., Any] = _with_shapes(function, typechecker=typechecker)
-    return held
+        held = _plainly(function)
+    elif _known(function):
+        held = _with_sizes(function)
+    else:
+        return _with_shapes(decorated, typechecker=typechecker)
+    if not inspect.isclass(decorated):
+        return held
+    decorated.__init__ = held
+    return decorated
 
 
 def shapeless(function: Any) -> bool:
@@ -137,6 +70,7 @@ def _with_sizes(function: Callable[..., Any]) -> Callable[..., Any]:
         with sizes:
             return plainly(*arguments, **named)
 
+    held.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]  # diffusers asks at each call
     return held
 
 

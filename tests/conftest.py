@@ -33,7 +33,7 @@ metadata.entry_points = cache(metadata.entry_points)
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != ROOT]
 
-from tests.checked import begin_test, install_checks  # noqa: E402  (after the settings above)
+from tests.checked import install_checks  # noqa: E402  (after the settings above)
 
 # Shapes and types of every annotated function are checked, in the tests only.
 install_checks("p2p_bench")
@@ -69,12 +69,6 @@ def pytest_collection_finish() -> None:
     """What was imported is no garbage and is never looked through again."""
     gc.collect()
     gc.freeze()
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup() -> None:
-    """The first calls of each test are checked."""
-    begin_test()
 
 
 def pytest_sessionfinish() -> None:

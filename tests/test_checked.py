@@ -13,7 +13,7 @@ from torch import Tensor
 
 from p2p_bench.models.level import Level
 from p2p_bench.sampling import initial_noise
-from tests.checked import EVERY, FIRST, begin_test, checked, shapeless
+from tests.checked import checked, shapeless
 
 
 def plain(a: int, *rest: str, named: Mapping[str, int] | None = None) -> list[int]:
@@ -38,10 +38,6 @@ def called(a: Callable[[Float[Tensor, " n"]], int]) -> None: ...
 
 
 def quoted(a: "int") -> None: ...
-
-
-def echoed(a: int) -> int:
-    return a
 
 
 def generator(a: int) -> Iterator[int]:
@@ -98,43 +94,9 @@ def test_what_fits_is_taken() -> None:
 def test_every_call_has_sizes_of_its_own() -> None:
     inner = wrapped(stretched)
     assert wrapped(stretched)(torch.ones(2), 0, lambda a: inner(a, 0)).shape == (2,)
-    begin_test()
     with pytest.raises(TypeCheckError):
         wrapped(stretched)(torch.ones(2), 0, lambda a: inner(a, 1))
-    begin_test()
     assert inner(torch.ones(5), 0).shape == (5,)
-
-
-def test_first_calls_of_a_test_are_checked_and_some_of_the_others() -> None:
-    function = wrapped(echoed)
-    for _ in range(2):
-        begin_test()
-        refused = [number for number in range(1, 2 * EVERY + 1) if not fits(function, number)]
-        assert refused == [*range(1, FIRST + 1), EVERY, 2 * EVERY]
-
-
-def fits(function: Callable[..., object], number: int) -> bool:
-    try:
-        function([number])
-    except TypeCheckError:
-        return False
-    return True
-
-
-def test_what_is_made_within_a_function_is_counted_through_all_tests() -> None:
-    def make() -> Callable[[Any], int]:
-        def inside(a: int) -> int:
-            return len(str(a))
-
-        made: Callable[[Any], int] = wrapped(inside)
-        return made
-
-    for _ in range(FIRST):
-        begin_test()
-        with pytest.raises(TypeCheckError):
-            make()("one")
-    begin_test()
-    assert make()("one") == 3
 
 
 def test_a_signature_is_asked_of_the_function_itself() -> None:

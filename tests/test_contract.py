@@ -87,13 +87,16 @@ def test_flow_methods_alone_do_not_serve_a_diffusion() -> None:
 
 
 @pytest.mark.parametrize("option", SERVED)
-def test_every_inversion_leads_back_to_an_image_that_is_then_edited(
-    world: Any, image: Tensor, option: str
+def test_every_inversion_serves_every_controller(
+    world: Any, image: Tensor, controllers: dict[str, p2p.Controller], option: str
 ) -> None:
     inversion = built(f"inversion={option}", *FEWER.get(option, ())).inversion
-    common: dict[str, Any] = {"steps": STEPS, "seed": 3, "record": False}
-    result = p2p.edit(world, SOURCE, TARGET, p2p.NoControl(), image=image, inversion=inversion, **common)
-    from_noise = p2p.edit(world, SOURCE, TARGET, **common)
+    result = p2p.edit(
+        world, SOURCE, [TARGET] * len(controllers), list(controllers.values()), image=image,
+        inversion=inversion, steps=STEPS, seed=3, record=False,
+    )  # fmt: skip
+    edits = dict(zip(controllers, result.latents[1:], strict=True))
+    from_noise = p2p.edit(world, SOURCE, TARGET, steps=STEPS, seed=3, record=False)
     if option == "none":
         torch.testing.assert_close(result.latents[0], from_noise.latents[0], atol=1e-3, rtol=0)
     elif option in EXACT:
@@ -102,30 +105,17 @@ def test_every_inversion_leads_back_to_an_image_that_is_then_edited(
     else:
         found = similarity(result.images[0], result.vae_reconstruction)
         assert found > similarity(from_noise.images[0], result.vae_reconstruction) + 3
-    assert (result.latents[1] - result.latents[0]).abs().mean() > 0.02
-
-
-@pytest.mark.parametrize("option", SERVED)
-def test_every_inversion_serves_every_controller(controllers: dict[str, p2p.Controller], option: str) -> None:
-    """Each changes how the prompt is followed, where it acts at all."""
-    model: Any = tiny_model()
-    inversion = built(f"inversion={option}", *encoder(option, model.spec), *FEWER.get(option, ())).inversion
-    picture = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0))
-    result = p2p.edit(
-        model, SOURCE, [TARGET] * len(controllers), list(controllers.values()), image=picture,
-        inversion=inversion, steps=STEPS, seed=3, record=False,
-    )  # fmt: skip
-    edits = dict(zip(controllers, result.latents[1:], strict=True))
+    # The prompt is followed, and every controller changes how.
     assert (edits["none"] - result.latents[0]).abs().mean() > 0.02
-    at_work = acting(model, controllers, STEPS - inversion.steps_taken(STEPS))
+    at_work = acting(world, controllers, STEPS - inversion.steps_taken(STEPS))
     for name, edit in edits.items():
         assert edit.isfinite().all(), name
         assert ((edit - edits["none"]).abs().mean() > 2e-4) == (name in at_work), name
 
 
-def acting(model: Any, controllers: dict[str, p2p.Controller], first: int) -> set[str]:
+def acting(world: Any, controllers: dict[str, p2p.Controller], first: int) -> set[str]:
     """Those that do anything from a step on: a method that starts late comes after what ends early."""
-    context = EditContext(model.tokenize(SOURCE), model.tokenize(TARGET), STEPS, model.spec.self_fraction)
+    context = EditContext(world.tokenize(SOURCE), world.tokenize(TARGET), STEPS, world.spec.self_fraction)
     idle = p2p.NoControl().bind(context)
     bound = {name: controller.bind(context) for name, controller in controllers.items()}
     return {

@@ -8,7 +8,7 @@ from pathlib import Path
 SCRIPT = Path(__file__).resolve().parents[1] / "experiments" / "reliability" / "kills.py"
 
 
-KILLS = "2"
+KILLS = "3"
 """Of each kind of run; experiments/reliability has 30."""
 
 

@@ -1,4 +1,4 @@
-"""Every importer's data is checked, run on the embedded model, and scored: the run's pictures, a folder's."""
+"""Every importer's data is checked, run on a tiny model, and scored: the run's pictures, a folder's."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ from tests.data.fake import (
     webdataset,
 )
 from tests.data.fake.tables import brush, captions, emu, make, ted
-from tests.data.importing import TINY
+from tests.data.importing import tiny
 
 SOURCE, TARGET = "a red circle on grass", "a blue circle on grass"
 QUIET = ("logger=none", "trainer.accelerator=cpu")
@@ -124,7 +124,7 @@ def test_it_is_checked_run_and_scored(command: Any, name: str) -> None:
     found = json.loads(checked.out)
     assert (found["errors"], found["cannot"]) == ([], 0)
 
-    run = command("run", *chosen, *TINY, "run.images=null", "run.dir=run")
+    run = command("run", *chosen, *tiny(), "run.images=null", "run.dir=run")
     assert run.code == 0, run.err
     rows = rows_of(command.folder / "run")
     assert len(rows) == found["edits"]
