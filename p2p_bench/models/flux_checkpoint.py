@@ -20,6 +20,7 @@ from p2p_bench.models.files import check_complete, checkpoint_checksum, checkpoi
 from p2p_bench.models.flow_parts import check_size, read_levels, read_t5
 from p2p_bench.models.flux import Flux, T5AndClipReader
 from p2p_bench.models.layouts import FLUX, Layout
+from p2p_bench.models.lora import fuse, read_loras, with_loras
 from p2p_bench.models.part_config import PartConfig
 from p2p_bench.models.parts import check_headers, load_part
 from p2p_bench.models.settings import DTYPES, SIDE, AttentionBackend, Autoencoding, Dtype, Offload, offloaded
@@ -60,6 +61,7 @@ class FluxCheckpoint:
         true_cfg: Whether guidance acts on the difference to a pass without the prompt, as the pipeline's
             `true_cfg_scale` with an empty negative prompt; [dev] is told `embedded` then.
         embedded: Guidance that [dev] is told where `true_cfg` is on.
+        lora: A LoRA that is added to the weights, as `[path, scale]`, or a list of such; see `lora`.
         vae: How images go through the VAE, see `UNetCheckpoint`.
         compile: Whether the network is compiled (`torch.compile`), see `CompiledNetwork`.
         attention_backend: The only kernel of attention: "flash", "efficient", "cudnn" or "math", where device
@@ -82,6 +84,7 @@ class FluxCheckpoint:
     size: Annotated[int, AtLeast(1)] = 1024
     true_cfg: bool = False
     embedded: Annotated[float, AtLeast(0)] = 3.5
+    lora: Path | str | list[Any] | None = None
     vae: Autoencoding = "whole"
     compile: bool = False
     attention_backend: AttentionBackend = None
@@ -131,7 +134,7 @@ class FluxCheckpoint:
             record_fraction=self.record_fraction,
             vae_scaling=vae.number("scaling_factor"),
             vae_shift=vae.offset("shift_factor"),
-            checksum=way_checksum(checkpoint_checksum(directory, FLUX, self.variant), self.vae),
+            checksum=self._checksum(directory),
             timesteps=read_levels(directory, self.name, side * side // _PACKED, from_one=True),
             null_text_learning_rate=self.null_text_learning_rate,
             capabilities=offloaded(
@@ -184,9 +187,12 @@ class FluxCheckpoint:
 
         reader = self.reader()
         clip, t5 = part(CLIPTextModel, "text_encoder"), part(T5EncoderModel, "text_encoder_2")
+        transformer = part(FluxTransformer2DModel, FLUX.network)
+        networks = {FLUX.network: transformer, **dict(zip(FLUX.encoders, (clip, t5), strict=True))}
+        for lora in read_loras(self.lora, self.name):
+            fuse(lora, networks, self.name)
         if dtype == torch.float16:
             keep_outputs_wide(t5)
-        transformer = part(FluxTransformer2DModel, FLUX.network)
         vae, sites = part(AutoencoderKL, FLUX.vae), transformer_sites(transformer)
         set_way(vae, self.vae)
         told = self.embedded if self.true_cfg else spec.guidance
@@ -212,6 +218,10 @@ class FluxCheckpoint:
                 "model=local takes either"
             )
         return directory
+
+    def _checksum(self, directory: Path) -> str:
+        files = checkpoint_checksum(directory, FLUX, self.variant)
+        return way_checksum(with_loras(files, self.lora, self.name), self.vae)
 
     def _config(self, directory: Path, part: str) -> PartConfig:
         return PartConfig.read(directory / part / "config.json", self.name)

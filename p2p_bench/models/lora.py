@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from p2p_bench.errors import ConfigError, MissingWeightsError
-from p2p_bench.hashing import sha256_file
+from p2p_bench.hashing import digest, sha256_file
 from p2p_bench.models.lora_file import Adapters, adapter_file, is_consistency_lora, read_lora
 
 _KOHYA = {
@@ -61,6 +61,17 @@ def read_loras(value: Any, name: str) -> tuple[LoRA, ...]:
     given: list[Any] = [value] if isinstance(value, str | Path) else list(value)
     several = bool(given) and all(isinstance(one, list | tuple) for one in given)
     return tuple(_lora(list(pair), name) for pair in (given if several else [given]))
+
+
+def with_loras(checksum: str, value: Any, name: str) -> str:
+    """The checksum of a checkpoint's files with the LoRAs of a setting; itself where there are none.
+
+    Raises:
+        ConfigError: See `read_loras`.
+        MissingWeightsError: A file is not there, or no safetensors.
+    """
+    added = [lora.identity for lora in read_loras(value, name)]
+    return digest({"checkpoint": checksum, "lora": added}) if added else checksum
 
 
 def distilled_by(value: Any, name: str) -> bool | None:
@@ -114,7 +125,8 @@ def fuse(lora: LoRA, networks: Mapping[str, nn.Module], name: str) -> None:
 
     Args:
         lora: The file and its scale.
-        networks: By the names that the file may have for them: "unet", "text_encoder", "text_encoder_2".
+        networks: By the names that the file may have for them: "unet" or "transformer", "text_encoder",
+            "text_encoder_2", "text_encoder_3".
         name: Name of the model, for messages.
 
     Raises:
@@ -165,10 +177,12 @@ def _layers(networks: Mapping[str, nn.Module]) -> Iterator[tuple[str, Any]]:
             if not isinstance(layer, nn.Linear | nn.Conv2d):
                 continue
             names = [path]
-            if network != "unet":  # a level of the path came and went between releases of transformers
+            if network.startswith(
+                "text"
+            ):  # a level of the path came and went between releases of transformers
                 bare = path.removeprefix("text_model.")
                 names = [bare, f"text_model.{bare}"]
-            elif original := _original(path, module):
+            elif network == "unet" and (original := _original(path, module)):
                 names.append(original)
             for one in names:
                 yield f"{network}.{one}", layer

@@ -20,6 +20,7 @@ from p2p_bench.models.device import usable_device
 from p2p_bench.models.files import check_complete, checkpoint_checksum, checkpoint_directory, read_layout
 from p2p_bench.models.flow_parts import check_size, read_levels, read_t5
 from p2p_bench.models.layouts import STABLE_DIFFUSION_3, Layout
+from p2p_bench.models.lora import fuse, read_loras, with_loras
 from p2p_bench.models.part_config import PartConfig
 from p2p_bench.models.parts import check_headers, load_part
 from p2p_bench.models.sd3 import ClipAndT5Reader, StableDiffusion3
@@ -63,6 +64,7 @@ class SD3Checkpoint:
             pipeline with `text_encoder_3=None`.
         t5_tokens: Text columns of T5; the pipeline's `max_sequence_length`.
         size: Side of a square image in pixels; None is that of the checkpoint.
+        lora: A LoRA that is added to the weights, as `[path, scale]`, or a list of such; see `lora`.
         vae: How images go through the VAE, see `UNetCheckpoint`.
         compile: Whether the network is compiled (`torch.compile`), see `CompiledNetwork`.
         attention_backend: The only kernel of attention: "flash", "efficient", "cudnn" or "math", where device
@@ -85,6 +87,7 @@ class SD3Checkpoint:
     t5: bool = True
     t5_tokens: Annotated[int, Between(1, MOST_TOKENS)] = 256
     size: Annotated[int | None, AtLeast(1)] = None
+    lora: Path | str | list[Any] | None = None
     vae: Autoencoding = "whole"
     compile: bool = False
     attention_backend: AttentionBackend = None
@@ -136,7 +139,7 @@ class SD3Checkpoint:
             record_fraction=self.record_fraction,
             vae_scaling=vae.number("scaling_factor"),
             vae_shift=vae.offset("shift_factor"),
-            checksum=way_checksum(checkpoint_checksum(directory, layout, self.variant), self.vae),
+            checksum=self._checksum(directory, layout),
             timesteps=read_levels(directory, self.name, (latent[0] // patch) * (latent[1] // patch)),
             null_text_learning_rate=self.null_text_learning_rate,
             capabilities=offloaded(DIFFUSION | {"flow"}, self.offload),
@@ -189,9 +192,12 @@ class SD3Checkpoint:
 
         reader = self.reader()
         encoders = tuple(part(_KINDS[kind], folder) for folder, kind in layout.encoders.items())
+        transformer = part(SD3Transformer2DModel, layout.network)
+        networks = {layout.network: transformer, **dict(zip(layout.encoders, encoders, strict=True))}
+        for lora in read_loras(self.lora, self.name):
+            fuse(lora, networks, self.name)
         if layout.t5 is not None and dtype == torch.float16:
             keep_outputs_wide(encoders[layout.t5])
-        transformer = part(SD3Transformer2DModel, layout.network)
         vae, sites = part(AutoencoderKL, layout.vae), transformer_sites(transformer)
         set_way(vae, self.vae)
         return StableDiffusion3(
@@ -215,6 +221,10 @@ class SD3Checkpoint:
                 f"{STABLE_DIFFUSION_3.title}; model=local takes either"
             )
         return directory, layout if self.t5 else layout.without_t5()
+
+    def _checksum(self, directory: Path, layout: Layout) -> str:
+        files = checkpoint_checksum(directory, layout, self.variant)
+        return way_checksum(with_loras(files, self.lora, self.name), self.vae)
 
     def _config(self, directory: Path, part: str) -> PartConfig:
         return PartConfig.read(directory / part / "config.json", self.name)
