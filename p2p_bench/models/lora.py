@@ -177,9 +177,8 @@ def _layers(networks: Mapping[str, nn.Module]) -> Iterator[tuple[str, Any]]:
             if not isinstance(layer, nn.Linear | nn.Conv2d):
                 continue
             names = [path]
-            if network.startswith(
-                "text"
-            ):  # a level of the path came and went between releases of transformers
+            if network.startswith("text"):
+                # A level of the path came and went between releases of transformers.
                 bare = path.removeprefix("text_model.")
                 names = [bare, f"text_model.{bare}"]
             elif network == "unet" and (original := _original(path, module)):
